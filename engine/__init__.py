@@ -1,0 +1,55 @@
+"""engine: a JAX/Flax training engine for image classification.
+
+Importing it does no work: each public name is loaded when it is first used, so that configs and model specs can be
+written, checked and shown without waiting for JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "engine.predict",
+    "DataConfig": "engine.config",
+    "Dataset": "engine.data.dataset",
+    "InputError": "engine.errors",
+    "OptimConfig": "engine.config",
+    "PlanConfig": "engine.config",
+    "Result": "engine.result",
+    "RunConfig": "engine.config",
+    "Splits": "engine.data.dataset",
+    "TrainConfig": "engine.config",
+    "cnn": "engine.models",
+    "custom": "engine.models",
+    "dataset": "engine.fit",
+    "fit": "engine.fit",
+    "main": "engine.experiment",
+    "mlp": "engine.models",
+    "restore": "engine.predict",
+    "run": "engine.loop",
+}
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from engine.config import DataConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
+    from engine.data.dataset import Dataset, Splits
+    from engine.errors import InputError
+    from engine.experiment import main
+    from engine.fit import dataset, fit
+    from engine.loop import run
+    from engine.models import cnn, custom, mlp
+    from engine.predict import Classifier, restore
+    from engine.result import Result
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,180 @@
+"""Checkpoints: Orbax for arrays, one JSON record for everything else. No pickle anywhere.
+
+`<run>/checkpoints/<step>/` holds `model` (params, model_state), `optimizer`, and `record`. Orbax writes each step
+beside its place and renames it when it is complete, so a kill while saving leaves the previous one as it was.
+Reading the record needs neither Orbax nor JAX.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.config import RunConfig
+from engine.data.images import InputSpec
+from engine.errors import InputError, problem
+from engine.records import from_json, to_json
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is needed, beside the arrays, to use a model and to go on training it.
+
+    score: the validation metric that decides which step is best, higher is better; None in the middle of an epoch.
+    totals: metric sums of the unfinished epoch, if any.
+    """
+
+    config: RunConfig
+    input_spec: InputSpec
+    class_names: tuple[str, ...]
+    num_outputs: int
+    data_fingerprint: str
+    num_examples: int
+    step: int
+    steps_per_epoch: int
+    score: float | None
+    lowering: str
+    history: tuple[dict[str, Any], ...] = ()
+    totals: dict[str, Any] | None = None
+    versions: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs trained."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run had reached its last epoch."""
+        return self.epochs_done >= self.config.train.epochs
+
+
+def checkpoints_of(path: Path) -> Path:
+    """The directory of a run's checkpoints, given the run's directory or that one itself."""
+    return path if path.name == "checkpoints" else path / "checkpoints"
+
+
+def find_steps(path: Path) -> list[int]:
+    """The steps with a complete checkpoint, in order; empty if there is none."""
+    directory = checkpoints_of(path)
+    if not directory.is_dir():
+        return []
+    complete = (d for d in directory.iterdir() if re.fullmatch(r"\d+", d.name) and _record_file(directory, d.name).exists())
+    return sorted(int(entry.name) for entry in complete)
+
+
+def choose_step(path: Path, step: int | str = "best") -> int:
+    """The step asked for: "best" by validation score (the later of equals; the last if none has one), "last" or a number."""
+    steps = find_steps(path)
+    if not steps:
+        raise InputError(_nothing_there(path))
+    if step == "last":
+        return steps[-1]
+    if step == "best":
+        scores = {s: read_record(path, s).score for s in steps}
+        known = {s: score for s, score in scores.items() if score is not None}
+        return max(known, key=lambda s: (known[s], s)) if known else steps[-1]
+    if step not in steps:
+        raise InputError(problem("step", step, f"one of {', '.join(map(str, steps))}", 'Or give "best" or "last".'))
+    return int(step)
+
+
+def read_record(path: Path, step: int) -> Record:
+    """The record of one step; raises InputError if it is damaged or from a newer format."""
+    file = _record_file(checkpoints_of(path), str(step))
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(problem(str(file), f"{error}", "a complete record", "Use another step or run.")) from None
+    version = value.pop("format_version", None) if isinstance(value, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(
+            problem(str(path), f"checkpoint format {version}", f"{FORMAT_VERSION} or older", "Install a newer engine.")
+        )
+    if version != FORMAT_VERSION:
+        raise InputError(problem(str(file), f"format {version!r}", f"{FORMAT_VERSION}", "Use another checkpoint."))
+    return from_json(Record, value, str(file))
+
+
+class Checkpoints:
+    """The checkpoints of a run that is under way: saves asynchronously, keeps the best and the last."""
+
+    def __init__(self, path: Path):
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint import checkpoint_managers as policies
+
+        self._ocp, self.path = ocp, path
+        keep = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(1),
+                policies.BestN(get_metric_fn=lambda m: m["score"], n=1, keep_checkpoints_without_metrics=False),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            checkpoints_of(path).resolve(),
+            options=ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True),
+            item_names=("model", "optimizer", "record"),
+        )
+
+    def save(self, model: Any, optimizer: Any, record: Record) -> None:
+        """Starts to save host arrays and the record as one step; a step that is there already is kept."""
+        if record.step in self._manager.all_steps():
+            return
+        args = self._ocp.args
+        value = {"format_version": FORMAT_VERSION, **to_json(record)}
+        self._manager.save(
+            record.step,
+            args=args.Composite(
+                model=args.StandardSave(model), optimizer=args.StandardSave(optimizer), record=args.JsonSave(value)
+            ),
+            metrics=None if record.score is None else {"score": record.score},
+        )
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and lets go of the directory."""
+        self._manager.close()
+
+
+def restore_arrays(path: Path, step: int, **items: Any) -> dict[str, Any]:
+    """Host arrays of a step's items (model=…, optimizer=…), in the structure and shapes of the trees given.
+
+    Nothing is placed on a device, so a checkpoint opens wherever it was written. Raises InputError if files are
+    missing or damaged, or do not fit the shapes.
+    """
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    def on_host(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+
+    wanted = {name: ocp.args.StandardRestore(on_host(tree)) for name, tree in items.items()}
+    directory = checkpoints_of(path).resolve() / str(step)
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            return dict(checkpointer.restore(directory, args=ocp.args.Composite(**wanted)).items())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        rule = "complete files that fit the record"
+        raise InputError(problem(str(directory), reason, rule, "Restore another step or run.")) from error
+
+
+def _record_file(directory: Path, step: str) -> Path:
+    return directory / step / "record" / "metadata"
+
+
+def _nothing_there(path: Path) -> str:
+    if not path.exists():
+        return problem(str(path), "no such directory", "the directory of a run", "Check the path.")
+    directory = checkpoints_of(path)
+    has_partial = directory.is_dir() and any(directory.iterdir())
+    got = "only half-written checkpoints" if has_partial else "no checkpoint"
+    return problem(str(path), got, "at least one complete checkpoint", "Start the run again, or use another one.")

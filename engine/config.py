@@ -1,0 +1,228 @@
+"""Frozen dataclasses that describe a run completely; checked when built; to and from JSON without loss."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from tyro.conf import Suppress
+
+from engine.errors import InputError, problem, unknown
+from engine.models.specs import Model, Sequential, custom
+from engine.records import from_json, to_json
+
+Loss = Literal["softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"]
+OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
+ScheduleName = Literal["constant", "cosine", "linear", "step"]
+ColorMode = Literal["grayscale", "rgb"]
+ResizeRule = Literal["stretch", "crop", "pad"]
+LoweringName = Literal["auto", "matrix", "native"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and what the model is shown of them."""
+
+    name: str = "fashion_mnist_12k"
+    """Any tfds image-classification builder; fashion_mnist_12k comes with the package."""
+    split: str = "train"
+    """Split to train on, in tfds notation: train, train[:80%], train+validation, …"""
+    validation_split: str | None = None
+    """Split to validate on; without it, validation_fraction is set aside from the training split."""
+    validation_fraction: float = 0.1
+    """Share of the training split set aside for validation (drawn by the seed) when no split is named; 0 for none."""
+    test_split: str | None = "test"
+    """Split evaluated once, at the end; None for no test."""
+    image_size: str | None = None
+    """Height and width that images are resized to, like 180x180; None keeps their own, which must then be equal."""
+    resize: ResizeRule = "stretch"
+    """How images get that size: stretch, crop (fill and cut the middle) or pad (fit and fill with black)."""
+    color: ColorMode | None = None
+    """Colour mode that images are turned into; None keeps their own."""
+    scale: float = 1 / 255
+    """What pixels (0 to 255) are multiplied by before the model sees them; 1 where the model rescales by itself."""
+    mean: tuple[float, ...] | None = None
+    """Subtracted after scaling, one number or one a channel."""
+    std: tuple[float, ...] | None = None
+    """Divided by after scaling and subtracting, one number or one a channel."""
+    data_dir: Path | None = None
+    """Where tfds keeps prepared data; None for its own default."""
+    manual_dir: Path | None = None
+    """Where files lie that were downloaded by hand."""
+    cache_dir: Path | None = None
+    """Where decoded images are cached; None for $ENGINE_CACHE_DIR or ~/.cache/engine."""
+
+    def __post_init__(self):
+        problems = _one_of("data.resize", self.resize, get_args(ResizeRule))
+        problems += _one_of("data.color", self.color, (None, *get_args(ColorMode)))
+        problems += _check(
+            "data.validation_fraction", self.validation_fraction, 0 <= self.validation_fraction < 1,
+            "0 ≤ fraction < 1", "Give the share of the training split, like 0.1.",
+        )  # fmt: skip
+        problems += _check("data.scale", self.scale, self.scale > 0, "a positive number", "Give 1/255 or 1.")
+        problems += _check(
+            "data.std", self.std, all(s > 0 for s in self.std or ()), "positive numbers", "Correct them."
+        )
+        if self.image_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.image_size):
+            rule = "HEIGHTxWIDTH in pixels"
+            problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
+        _raise(problems)
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """`image_size` as numbers."""
+        if self.image_size is None:
+            return None
+        height, width = self.image_size.split("x")
+        return int(height), int(width)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and on what objective."""
+
+    epochs: int = 5
+    """Times the training split is gone through; 0 evaluates and saves the untrained model."""
+    batch_size: int = 64
+    """Examples a step."""
+    loss: Loss = "softmax_cross_entropy"
+    """softmax_cross_entropy on integer labels, binary_cross_entropy on one logit, or mean_squared_error."""
+    label_smoothing: float = 0.0
+    """Share of the probability spread evenly over all classes in the training loss."""
+    seed: int = 0
+    """Every random draw is a function of this, the draw's purpose and the step."""
+
+    def __post_init__(self):
+        problems = _one_of("train.loss", self.loss, get_args(Loss))
+        problems += _whole("train.epochs", self.epochs, 0, "Give 0 to evaluate only.")
+        problems += _whole("train.batch_size", self.batch_size, 1, "Give 64 or so.")
+        problems += _whole("train.seed", self.seed, 0, "Give any such number.", below=2**32)
+        problems += _check(
+            "train.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1,
+            "0 ≤ smoothing < 1", "Give 0.1 or so, or 0 for none.",
+        )  # fmt: skip
+        if self.loss == "mean_squared_error" and self.label_smoothing:
+            remedy = "Set train.label_smoothing to 0."
+            problems.append(problem("train.label_smoothing", self.label_smoothing, "0 with this loss", remedy))
+        _raise(problems)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer and the course of its learning rate."""
+
+    name: OptimizerName = "adam"
+    """sgd, momentum (Nesterov), rmsprop, adam or adamw, with the constants of Keras."""
+    learning_rate: float = 1e-3
+    """The rate after warm-up."""
+    momentum: float = 0.9
+    """Used by the momentum optimizer."""
+    weight_decay: float | None = None
+    """On kernels, not on biases and scales. adamw decouples it (None: 1e-4); others add it to the gradient (None: 0)."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this global norm when it is exceeded."""
+    schedule: ScheduleName = "constant"
+    """Course of the rate after warm-up: constant, cosine or linear to final_fraction, or step."""
+    final_fraction: float = 0.0
+    """What cosine and linear end at, as a share of learning_rate."""
+    warmup_epochs: float = 0.0
+    """Epochs, or parts of one, over which the rate rises linearly from 0."""
+    step_epochs: int = 10
+    """Epochs between two drops of the step schedule."""
+    step_factor: float = 0.1
+    """What the step schedule multiplies the rate by at each drop."""
+
+    def __post_init__(self):
+        problems = _one_of("optim.name", self.name, get_args(OptimizerName))
+        problems += _one_of("optim.schedule", self.schedule, get_args(ScheduleName))
+        problems += _whole("optim.step_epochs", self.step_epochs, 1, "Give 10 or so.")
+        for name, holds, rule in (
+            ("learning_rate", self.learning_rate > 0, "a positive number"),
+            ("momentum", 0 <= self.momentum < 1, "0 ≤ momentum < 1"),
+            ("weight_decay", self.weight_decay is None or self.weight_decay >= 0, "0 or more"),
+            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a positive number"),
+            ("final_fraction", 0 <= self.final_fraction <= 1, "0 to 1"),
+            ("warmup_epochs", self.warmup_epochs >= 0, "0 or more"),
+            ("step_factor", 0 < self.step_factor <= 1, "above 0, at most 1"),
+        ):
+            problems += _check(f"optim.{name}", getattr(self, name), holds, rule, "Correct it.")
+        _raise(problems)
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """How the run is executed on the device. The defaults choose by themselves; pin them to compare."""
+
+    lowering: LoweringName = "auto"
+    """Convolutions and pools as matrix products or as the backend's own; auto: matrix on the CPU, native elsewhere."""
+    chunk_steps: int | None = None
+    """Most steps a compiled call runs; None: as many as take about one second."""
+
+    def __post_init__(self):
+        problems = _one_of("plan.lowering", self.lowering, get_args(LoweringName))
+        if self.chunk_steps is not None:
+            problems += _whole("plan.chunk_steps", self.chunk_steps, 1, "Leave it out to choose by time.")
+        _raise(problems)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes."""
+
+    name: Annotated[str, Suppress]
+    """Its directory below runs/."""
+    model: Annotated[Model, Suppress]
+    """Layer specs, or custom(YourNNXClass, …)."""
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
+
+    def __post_init__(self):
+        check_model(self.model)
+        if not re.fullmatch(r"[\w][\w.\- ]*", self.name):
+            raise InputError(problem("name", repr(self.name), "a plain directory name", "Use letters, digits, - and _."))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `RunConfig.from_json` turns back into an equal config."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> "RunConfig":
+        """The config that `to_json` wrote; raises InputError naming the field that does not fit."""
+        return from_json(cls, value, "config")
+
+    @classmethod
+    def read(cls, path: Path) -> "RunConfig":
+        """The config in a JSON file."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(problem(str(path), str(error), "the JSON of a run's config", "Use another run.")) from None
+
+
+def check_model(model: Any) -> None:
+    """Raises InputError unless `model` is something a checkpoint can rebuild."""
+    if not isinstance(model, Model):
+        rule = f"layer specs ({Sequential.__name__}, cnn(), mlp()) or {custom.__name__}(YourNNXClass, …)"
+        raise InputError(problem("model", repr(model)[:80], rule, "Pass the class itself to custom(), not an instance."))
+
+
+def _check(name: str, value: object, holds: bool, rule: str, remedy: str) -> list[str]:
+    return [] if holds else [problem(name, value, rule, remedy)]
+
+
+def _one_of(name: str, value: object, known: tuple) -> list[str]:
+    return [] if value in known else [unknown(name, value, (str(k) for k in known))]
+
+
+def _whole(name: str, value: object, least: int, remedy: str, below: int | None = None) -> list[str]:
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    rule = f"a whole number of at least {least}" + (f" and below {below}" if below else "")
+    return _check(name, value, is_whole and (below is None or value < below), rule, remedy)  # type: ignore[operator]
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        raise InputError("\n".join(problems))

@@ -1,0 +1,127 @@
+"""What every source of data is turned into."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.errors import InputError, problem, shape_text
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples with their targets.
+
+    images: uint8[n h w c], an array or a memory map; or float32[n …] for inputs that are not pictures.
+    labels: int32[n], indices into class_names; or float32[n d], targets of a regression (class_names is empty).
+    fingerprint: hash of the content, the same on every machine.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    name: str
+    fingerprint: str
+
+    def __post_init__(self):
+        if len(self.images) == 0:
+            raise InputError(problem(self.name, "0 examples", "at least one", "Choose another split or folder."))
+        if len(self.images) != len(self.labels):
+            counts = f"{len(self.images)} images and {len(self.labels)} labels"
+            raise InputError(problem(self.name, counts, "as many of each", "Check how they were read."))
+        if self.class_names:
+            _check_labels(self.name, self.labels, len(self.class_names))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; 0 for a regression."""
+        return len(self.class_names)
+
+    def take(self, indices: np.ndarray, name: str) -> "Dataset":
+        """The examples at `indices`, in that order, copied into memory."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices], name=name)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a run trains, validates and tests on, kept apart."""
+
+    train: Dataset
+    validation: Dataset | None = None
+    test: Dataset | None = None
+
+    def __post_init__(self):
+        for other in (self.validation, self.test):
+            if other is not None:
+                check_same_kind(self.train, other)
+
+
+def check_same_kind(train: Dataset, other: Dataset) -> None:
+    """Raises InputError unless both have images of one shape and the same classes; the message shows both sides."""
+    if train.input_shape != other.input_shape:
+        ours, theirs = shape_text(train.input_shape), shape_text(other.input_shape)
+        raise InputError(
+            problem(other.name, f"images of {theirs}", f"{ours} like {train.name}", "Set --data.image-size.")
+        )
+    if train.class_names != other.class_names:
+        got = f"{other.num_classes} classes ({names_text(other.class_names)})"
+        expected = f"{train.num_classes} like {train.name} ({names_text(train.class_names)})"
+        raise InputError(problem(other.name, got, expected, "Use data with the same classes."))
+
+
+def names_text(names: tuple[str, ...]) -> str:
+    """The first few names."""
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+
+
+def split_by_fraction(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:
+    """(the rest, a `fraction` of the examples), the same ones for the same seed and number of examples.
+
+    The draw uses raw Philox output, which NumPy promises not to change, unlike its shuffles.
+    """
+    count = round(len(dataset) * fraction)
+    if fraction == 0:
+        return dataset, None
+    if not 0 < count < len(dataset):
+        raise InputError(
+            problem(
+                "data.validation_fraction",
+                fraction,
+                f"a share that leaves both sides some of the {len(dataset)} examples of {dataset.name}",
+                "Give another share, or 0.",
+            )
+        )
+    order = np.argsort(np.random.Philox(key=seed).random_raw(len(dataset)), kind="stable")
+    chosen, rest = np.sort(order[:count]), np.sort(order[count:])
+    return dataset.take(rest, dataset.name), dataset.take(chosen, f"{dataset.name} (validation share)")
+
+
+def fingerprint_of(images: np.ndarray, labels: np.ndarray) -> str:
+    """A hash of shape, images and labels in example order."""
+    digest = new_fingerprint(images.shape[1:])
+    for start in range(0, len(images), 4096):
+        digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
+    digest.update(np.ascontiguousarray(labels).data)
+    return digest.hexdigest()
+
+
+def new_fingerprint(input_shape: tuple[int, ...]) -> "hashlib.blake2b":
+    """A digest to feed with all image bytes and then all label bytes."""
+    return hashlib.blake2b(repr(tuple(input_shape)).encode(), digest_size=16)
+
+
+def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        worst = low if low < 0 else high
+        at = int(np.flatnonzero(labels == worst)[0])
+        rule = f"0 to {num_classes - 1} for {num_classes} classes"
+        raise InputError(problem(f"{name} label of example {at}", worst, rule, "Correct the labels."))

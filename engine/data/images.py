@@ -1,0 +1,131 @@
+"""One picture in, one uint8 array out: files, bytes, PIL images and arrays made to fit an input contract."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from engine.config import ColorMode, ResizeRule
+from engine.errors import InputError, problem, shape_text
+
+MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB"}
+Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The input contract of a model: what it is shown is `(scale × pixels − mean) / std`.
+
+    shape: of one example, (h, w, c) for pictures.
+    dtype: "uint8" for pictures with values 0 to 255, "float32" for other inputs.
+    resize: how pictures of another size get this one; None refuses them.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "uint8"
+    resize: ResizeRule | None = None
+    scale: float = 1 / 255
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        for name in ("mean", "std"):
+            numbers = getattr(self, name)
+            if numbers is not None and len(numbers) not in (1, self.shape[-1]):
+                rule = f"1 number or {self.shape[-1]}, one a channel"
+                raise InputError(problem(f"data.{name}", f"{len(numbers)} numbers", rule, "Correct it."))
+
+    @property
+    def color(self) -> ColorMode:
+        """The colour mode that the number of channels stands for."""
+        return "grayscale" if self.shape[-1] == 1 else "rgb"
+
+
+def read_pictures(pictures: Sequence[Picture], spec: InputSpec) -> np.ndarray:
+    """uint8[n h w c] of many pictures; raises one InputError that names every bad one (the first ten, and the count)."""
+    images, problems = [], []
+    for picture in pictures:
+        try:
+            images.append(read_picture(picture, spec))
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        more = [f"… and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise InputError("\n".join([*problems[:10], *more]))
+    return np.stack(images)
+
+
+def read_picture(picture: Picture, spec: InputSpec) -> np.ndarray:
+    """uint8[h w c] of one picture, in the contract's colours, and in its size if a resize rule says how.
+
+    Arrays must be uint8 of exactly the contract's shape. Files, bytes and PIL images are turned into the contract's
+    colour mode. Raises InputError if the picture cannot be read or has another size and no rule is set.
+    """
+    name = str(picture) if isinstance(picture, (str, PathLike)) else type(picture).__name__
+    if isinstance(picture, np.ndarray):
+        return _check_array(picture, spec)
+    image = picture if isinstance(picture, Image.Image) else open_picture(picture)
+    height, width = spec.shape[:2]
+    if spec.resize is None and image.size != (width, height):
+        got = shape_text((image.size[1], image.size[0], len(image.getbands())))
+        remedy = 'Resize it, or say how: resize="stretch", "crop" or "pad" (--resize stretch).'
+        raise InputError(problem(name, f"an image of {got}", shape_text(spec.shape), remedy))
+    return fit_picture(image, spec.color, (height, width), spec.resize)
+
+
+def open_picture(source: str | PathLike[str] | bytes) -> Image.Image:
+    """The decoded picture of a file or its bytes, turned upright; raises InputError saying why it cannot be read."""
+    name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source)) as image:
+            image.load()
+            return cast(Image.Image, ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise InputError(problem(name, "a file that is not an image", "JPEG, PNG or the like", "Remove it.")) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(problem(name, reason, "a readable, complete image", "Repair or remove it.")) from None
+
+
+def fit_picture(
+    image: Image.Image, color: ColorMode, height_width: tuple[int, int], resize: ResizeRule | None
+) -> np.ndarray:
+    """uint8[h w c] of a picture in a colour mode and size. Transparency is laid over black; 16 bits become 8."""
+    image = in_color(image, color)
+    size = (height_width[1], height_width[0])
+    if image.size != size:
+        if resize == "crop":
+            image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+        elif resize == "pad":
+            image = ImageOps.pad(image, size, Image.Resampling.BICUBIC)
+        else:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, np.uint8)
+    return pixels.reshape(*height_width, -1)  # [h w] → [h w 1]
+
+
+def in_color(image: Image.Image, color: ColorMode) -> Image.Image:
+    """The picture in a colour mode."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return image.convert(MODES[color])
+
+
+def _check_array(array: np.ndarray, spec: InputSpec) -> np.ndarray:
+    if array.ndim == 2 and spec.shape[-1:] == (1,):
+        array = array[..., None]
+    if array.shape != tuple(spec.shape):
+        got, expected = shape_text(array.shape), shape_text(spec.shape)
+        raise InputError(problem("image array", f"an image of {got}", expected, "Resize it, or pass a PIL image."))
+    if array.dtype != np.dtype(spec.dtype):
+        remedy = "Pass pixels from 0 to 255 as uint8." if spec.dtype == "uint8" else "Convert it with astype."
+        raise InputError(problem("image array", array.dtype.name, spec.dtype, remedy))
+    return array

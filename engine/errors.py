@@ -1,0 +1,26 @@
+"""The one error a user sees for their own mistake, and how it is worded."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message says what, why and what to do instead."""
+
+
+def problem(field: str, got: object, expected: str, remedy: str) -> str:
+    """The wording of every error: `field: got VALUE; expected RULE. Do THIS.`"""
+    return f"{field}: got {got}; expected {expected}. {remedy}"
+
+
+def unknown(field: str, name: object, known: Iterable[str], remedy: str = "") -> str:
+    """The wording for a name that is not in a table: lists the known ones and names the nearest."""
+    names = list(known)
+    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = remedy or (f"Did you mean {nearest[0]!r}?" if nearest else "Choose one of these.")
+    return problem(field, repr(name), "one of " + ", ".join(names), hint)
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """`28×28×1` for (28, 28, 1)."""
+    return "×".join(str(size) for size in shape)

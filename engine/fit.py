@@ -1,0 +1,108 @@
+"""fit(model, data): training for notebooks, with the parts of a run and none of its files."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.clock import Clock
+from engine.config import DataConfig, Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
+from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
+from engine.data.load import load_splits
+from engine.errors import InputError, problem
+from engine.loop import train
+from engine.models.specs import Model
+from engine.report.progress import Reporter, Silent
+from engine.result import Result
+from engine.run_directory import write_atomically
+
+Arrays = tuple[np.ndarray, np.ndarray]
+Data = str | Splits | Dataset | Arrays
+
+
+def fit(
+    model: Model,
+    data: Data,
+    *,
+    epochs: int = 5,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    optimizer: OptimizerName | OptimConfig = "adam",
+    loss: Loss = "softmax_cross_entropy",
+    validation: float | Dataset | Arrays = 0.1,
+    class_names: Sequence[str] | None = None,
+    scale: float = 1 / 255,
+    seed: int = 0,
+    verbose: bool = True,
+) -> Result:
+    """Trains a model on data at hand and returns its history, metrics and classifier.
+
+    model: layer specs (`cnn()`, `mlp()`, Sequential) or `custom(YourNNXClass, …)`.
+    data: a tfds name, Splits, a Dataset, or (images, labels): uint8[n h w c] or [n h w] with int labels [n], or
+      float32[n …] inputs, shown to the model as they are, with any of the targets of `Dataset`.
+    validation: share of the data set aside, or data of its own. scale: what uint8 pixels are multiplied by.
+    optimizer: a name, used with `learning_rate`, or a whole OptimConfig.
+    Nothing is written but a temporary directory, which `result.save(path)` copies.
+    """
+    check_model(model)
+    optim = optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
+    fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
+    data_config = DataConfig(name=data if isinstance(data, str) else "arrays", validation_fraction=fraction, scale=scale)
+    config = RunConfig("fit", model, data_config, TrainConfig(epochs, batch_size, loss, seed=seed), optim)
+    reporter, clock = Reporter() if verbose else Silent(), Clock()
+    with clock.measure("data"):
+        splits = _splits(data, validation, config, class_names, reporter)
+    scratch = tempfile.TemporaryDirectory(prefix="engine-fit-", ignore_cleanup_errors=True)
+    directory = Path(scratch.name)
+    write_atomically(directory / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
+    result = train(config, splits, directory, clock, reporter)
+    object.__setattr__(result, "_keep_alive", scratch)  # the directory lives as long as the result
+    return result
+
+
+def dataset(
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None = None, name: str = "arrays"
+) -> Dataset:
+    """A Dataset of arrays: uint8[n h w c] or [n h w] images or float32[n …] inputs, int[n] labels or float targets.
+
+    class_names default to "0", "1", … up to the largest label. Raises InputError for other dtypes and shapes.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        rule = "uint8 pixels from 0 to 255, or float inputs"
+        raise InputError(problem("images", images.dtype.name, rule, "Convert them with .astype(np.uint8)."))
+    if images.ndim < 2:
+        raise InputError(problem("images", f"rank {images.ndim}", "[n h w c], [n h w] or [n d]", "Reshape them."))
+    if images.dtype != np.uint8:
+        images = images.astype(np.float32, copy=False)
+    if images.ndim == 3:
+        images = images[..., None]  # [n h w] → [n h w 1]
+    if np.issubdtype(labels.dtype, np.floating):
+        labels = labels.astype(np.float32).reshape(len(labels), -1)  # [n] or [n d] → [n d]
+        names: tuple[str, ...] = ()
+    elif np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1:
+        labels = labels.astype(np.int32)
+        names = tuple(class_names or (str(k) for k in range(int(labels.max(initial=0)) + 1)))
+    else:
+        got = f"{labels.dtype.name} of rank {labels.ndim}"
+        rule = "class indices int[n], or float targets [n] or [n d]"
+        raise InputError(problem("labels", got, rule, "One-hot labels become indices with .argmax(-1)."))
+    return Dataset(images, labels, names, name, fingerprint_of(images, labels))
+
+
+def _splits(
+    data: Data, validation: Any, config: RunConfig, class_names: Sequence[str] | None, reporter: Reporter
+) -> Splits:
+    if isinstance(data, str):
+        return load_splits(config.data, config.train.seed, reporter.say)
+    if isinstance(data, Splits):
+        return data
+    whole = data if isinstance(data, Dataset) else dataset(*data, class_names=class_names)
+    if isinstance(validation, (int, float)):
+        return Splits(*split_by_fraction(whole, float(validation), config.train.seed))
+    names = whole.class_names or None
+    held_out = validation if isinstance(validation, Dataset) else dataset(*validation, names, "validation arrays")
+    return Splits(whole, held_out)

@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM as a wish that the loop grants between two compiled calls, when everything can be saved."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by a signal after it had saved; the message says how to go on."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class Wish:
+    """Which signal asked for a stop, if any."""
+
+    def __init__(self):
+        self.signal_number: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal_number is not None
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[Wish]:
+    """Turns the first signal into a wish; a second one acts at once. Outside the main thread nothing changes."""
+    wish = Wish()
+    if threading.current_thread() is not threading.main_thread():
+        yield wish
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, frame: Any) -> None:
+        if wish:
+            raise KeyboardInterrupt
+        wish.signal_number = number
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,135 @@
+"""run(config) → Result: the story of a run on one screen. No maths here.
+
+RunConfig → Splits → Batches → TrainState → chunk program → Metrics → History → Checkpoint → Classifier
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoint import Checkpoints, Record
+from engine.clock import Clock
+from engine.config import RunConfig
+from engine.data.dataset import Splits
+from engine.data.load import load_splits
+from engine.interrupts import Interrupted, Wish, deferred
+from engine.report.history import draw_curves, history_csv
+from engine.report.progress import Reporter, duration_text, metrics_text
+from engine.report.tables import metrics_table
+from engine.result import Result
+from engine.run_directory import open_run, write_atomically
+from engine.session import Session
+
+
+def run(
+    config: RunConfig,
+    run_dir: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> Result:
+    """Trains what `config` describes, in `run_dir` (default runs/<name>), and evaluates its best step.
+
+    resume: go on with the run in that directory, if there is one. overwrite: remove it and start anew.
+    Raises InputError for anything in the config, the data or the directory that cannot be used, and Interrupted, a
+    KeyboardInterrupt, after Ctrl-C or SIGTERM, once everything is saved.
+    """
+    reporter, clock = reporter or Reporter(), Clock()
+    directory = Path(run_dir or Path("runs") / config.name).expanduser()
+    record = open_run(directory, config, resume, overwrite)
+    reporter.log_to(directory / "log.txt")
+    with clock.measure("data"):
+        splits = load_splits(config.data, config.train.seed, reporter.say)
+    return train(config, splits, directory, clock, reporter, record)
+
+
+def train(
+    config: RunConfig, splits: Splits, directory: Path, clock: Clock, reporter: Reporter, resumed: Record | None = None
+) -> Result:
+    """Trains on data that is already loaded, in a directory that is ready for the run."""
+    session = Session(config, splits, clock, directory, resumed)
+    checkpoints = Checkpoints(directory)
+    reporter.say(_opening(session, resumed))
+    try:
+        with deferred() as wish, reporter.progress(session.total_steps, session.step):
+            while session.epoch < config.train.epochs:
+                _train_epoch(session, checkpoints, reporter, wish)
+                row = session.finish_epoch()
+                session.save(checkpoints, _validation(row))
+                write_atomically(directory / "history.csv", history_csv(session.history))
+                reporter.epoch_line(_epoch_text(session, row))
+                if wish and session.epoch < config.train.epochs:
+                    _stop(session, checkpoints, wish)
+            if config.train.epochs == 0:
+                session.save(checkpoints, session.validate())
+                reporter.say("0 epochs: evaluating and saving the untrained model")
+        return _finish(session, checkpoints, reporter)
+    finally:
+        checkpoints.close()
+
+
+def _train_epoch(session: Session, checkpoints: Checkpoints, reporter: Reporter, wish: Wish) -> None:
+    end = (session.epoch + 1) * session.steps_per_epoch
+    name = f"epoch {session.epoch + 1}/{session.config.train.epochs}"
+    while session.step < end:
+        session.train_chunk()
+        left = (session.total_steps - session.step) * session.pacer.seconds_per_step
+        reporter.advance(
+            name, session.step, session.total_steps, session.images_per_second, session.training_metrics(), left
+        )
+        if wish and session.step < end:
+            _stop(session, checkpoints, wish)
+
+
+def _stop(session: Session, checkpoints: Checkpoints, wish: Wish) -> None:
+    assert wish.signal_number is not None
+    session.save(checkpoints)
+    checkpoints.wait()
+    raise Interrupted(f"stopped and saved at step {session.step:,} of {session.total_steps:,}", wish.signal_number)
+
+
+def _finish(session: Session, checkpoints: Checkpoints, reporter: Reporter) -> Result:
+    classifier, best_step = session.best(checkpoints)
+    splits = {"validation": session.splits.validation, "test": session.splits.test}
+    metrics = {name: classifier.evaluate(data) for name, data in splits.items() if data is not None}
+    directory, history = session.directory, tuple(session.history)
+    write_atomically(directory / "history.csv", history_csv(history))
+    if history:
+        draw_curves(history, directory / "curves.png", session.config.name)
+    seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
+    result = {"best_step": best_step, "metrics": metrics, "seconds": seconds, "device": classifier.record.device}
+    write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
+    reporter.say(metrics_table(list(metrics.items()), f"{session.config.name}, best step {best_step:,}"))
+    spent = "  ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
+    reporter.say(f"{spent}  total {session.clock.total_seconds():.1f} s")
+    return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
+
+
+def _validation(row: dict[str, Any]) -> dict[str, Any]:
+    prefix = "validation_"
+    return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+
+
+def _opening(session: Session, resumed: Record | None) -> str:
+    splits = session.splits
+    named = (("training", splits.train), ("validation", splits.validation), ("test", splits.test))
+    counts = ", ".join(f"{len(data):,} {name}" for name, data in named if data is not None)
+    plan = "stepwise" if session.plan.is_stepwise else f"{session.plan.lowering} lowering, whole epochs compiled"
+    lines = [
+        f"{session.config.name}: {session.num_params:,} parameters; {counts} images of {splits.train.name}",
+        f"{session.device}; {plan}",
+    ]
+    if resumed:
+        lines.append(f"resuming at step {resumed.step:,} of {session.total_steps:,}")
+    return "\n".join(lines)
+
+
+def _epoch_text(session: Session, row: dict[str, Any]) -> str:
+    rate = len(session.splits.train) / row["seconds"] if row["seconds"] else 0.0
+    training = metrics_text({name: row[name] for name in ("loss", "accuracy") if name in row})
+    validation = _validation(row)
+    shown = metrics_text({name: validation[name] for name in ("loss", "accuracy") if name in validation}, "val ")
+    where = f"epoch {row['epoch']}/{session.config.train.epochs}"
+    return f"{where}  {duration_text(row['seconds'])}  {rate:,.0f} images/s  {training}  {shown}".rstrip()

@@ -1,0 +1,51 @@
+"""Losses of each example: outputs [b k] and targets → float32[b]. Sums and means are taken elsewhere."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from engine.config import Loss
+
+LossFunction = Callable[[jax.Array, jax.Array, float], jax.Array]
+
+
+def softmax_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Of logits [b k] on integer labels [b]; smoothing mixes the label with the uniform distribution."""
+    assert labels.ndim == outputs.ndim - 1 == 1
+    if not label_smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, outputs.shape[-1]), label_smoothing)
+    return optax.softmax_cross_entropy(outputs, targets)
+
+
+def binary_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Of one logit [b 1] on labels 0 or 1 [b]; smoothing moves both targets towards one half."""
+    assert outputs.shape == (len(labels), 1)
+    targets = labels * (1 - label_smoothing) + label_smoothing / 2
+    return optax.sigmoid_binary_cross_entropy(outputs[:, 0], targets)
+
+
+def mean_squared_error(outputs: jax.Array, targets: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Mean over the outputs [b d] of the squared distance to the targets [b d]."""
+    assert outputs.shape == targets.shape
+    assert not label_smoothing
+    return jnp.mean(jnp.square(outputs - targets), axis=-1)
+
+
+LOSSES: dict[Loss, LossFunction] = {
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "mean_squared_error": mean_squared_error,
+}
+
+
+def probabilities(outputs: jax.Array, loss: Loss) -> jax.Array:
+    """What the outputs of a model trained on `loss` say: class probabilities [b k], or the outputs of a regression."""
+    if loss == "softmax_cross_entropy":
+        return jax.nn.softmax(outputs)
+    if loss == "binary_cross_entropy":
+        positive = jax.nn.sigmoid(outputs)
+        return jnp.concatenate([1 - positive, positive], axis=-1)  # [b 1] → [b 2]
+    return outputs

@@ -1,0 +1,155 @@
+"""Model specs: what a checkpoint stores to rebuild a model without the script that made it."""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from engine.errors import InputError, problem
+from engine.models.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    MaxPool,
+    Padding,
+    Rescale,
+    Shape,
+    Size,
+)
+
+LAYERS = (Dense, Conv, MaxPool, AveragePool, GlobalAveragePool, Flatten, Dropout, BatchNorm, Activation, Rescale)
+
+
+class LayerRow(NamedTuple):
+    """One line of a summary: layer number (from 1), kind, output shape of one example, trained parameters."""
+
+    number: int
+    kind: str
+    output_shape: Shape
+    num_params: int
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Layers applied one after the other."""
+
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for number, layer in enumerate(self.layers, 1):
+            if not isinstance(layer, LAYERS):
+                kinds = ", ".join(kind.__name__ for kind in LAYERS)
+                raise InputError(problem(f"layer {number}", repr(layer), f"one of {kinds}", "Use a layer spec."))
+
+    def with_outputs(self, num_outputs: int) -> "Sequential":
+        """The same model with `num_outputs` filled in where a Dense layer left its units open."""
+        filled = (
+            replace(layer, units=num_outputs) if isinstance(layer, Dense) and layer.units is None else layer
+            for layer in self.layers
+        )
+        return Sequential(tuple(filled))
+
+    def rows(self, input_shape: Shape) -> list[LayerRow]:
+        """What each layer gives for one example; raises InputError naming the first layer that does not fit."""
+        rows, shape = [], tuple(input_shape)
+        for number, layer in enumerate(self.layers, 1):
+            kind = type(layer).__name__
+            try:
+                after = layer.output_shape(shape)
+                rows.append(LayerRow(number, kind, after, layer.num_params(shape)))
+            except InputError as error:
+                raise InputError(f"layer {number} {kind}: {error}") from None
+            shape = after
+        return rows
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The shape of one example's output."""
+        rows = self.rows(input_shape)
+        return rows[-1].output_shape if rows else tuple(input_shape)
+
+    def num_params(self, input_shape: Shape) -> int:
+        """All trained parameters."""
+        return sum(row.num_params for row in self.rows(input_shape))
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A user's own Flax NNX class, called as `Class(input_shape=…, num_outputs=…, rngs=…, **arguments)`.
+
+    The class is stored by its import path: opening such a checkpoint imports it, and so needs `trust=True`.
+    """
+
+    path: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.path.count(":") != 1:
+            raise InputError(problem("Custom path", repr(self.path), '"package.module:Class"', "Give both parts."))
+
+    def with_outputs(self, num_outputs: int) -> "Custom":
+        """Itself: the class is told the number of outputs when it is built."""
+        return self
+
+    def load(self) -> Any:
+        """Imports the class: this runs the code of its module."""
+        module_name, class_name = self.path.split(":")
+        try:
+            return getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as error:
+            where = "Run from the directory that holds it, or install it."
+            raise InputError(problem("model", self.path, "an importable class", f"{error}. {where}")) from None
+
+
+Model = Sequential | Custom
+
+
+def custom(model_class: type, **arguments: Any) -> Custom:
+    """The spec of a user's own NNX class; the arguments must be JSON values, so that a checkpoint can store them."""
+    module_name = model_class.__module__
+    if module_name == "__main__":
+        spec = sys.modules["__main__"].__spec__
+        if spec is None:
+            raise InputError(
+                problem("model", model_class.__name__, "a class in a module", "Move it to a file and import it.")
+            )
+        module_name = spec.name
+    return Custom(f"{module_name}:{model_class.__qualname__}", arguments)
+
+
+def mlp(hidden: Sequence[int] = (128,), *, activation: str = "relu", dropout: float = 0.0) -> Sequential:
+    """A multilayer perceptron: flatten, hidden layers (each with dropout after it, if any), one output a class."""
+    layers: list[Layer] = [Flatten()]
+    for units in hidden:
+        layers.append(Dense(units, activation=activation))
+        if dropout:
+            layers.append(Dropout(dropout))
+    return Sequential((*layers, Dense()))
+
+
+def cnn(
+    filters: Sequence[int] = (32, 64, 128),
+    *,
+    kernel_size: Size = 3,
+    padding: Padding = "valid",
+    activation: str = "relu",
+    pool_size: Size | None = 2,
+    pool_last: bool = False,
+    hidden: Sequence[int] = (),
+    dropout: float = 0.0,
+) -> Sequential:
+    """A convnet: convolutions with max-pools between them (and after the last with `pool_last`), then an MLP head."""
+    layers: list[Layer] = []
+    for i, count in enumerate(filters):
+        layers.append(Conv(count, kernel_size, padding=padding, activation=activation))
+        if pool_size is not None and (pool_last or i < len(filters) - 1):
+            layers.append(MaxPool(pool_size))
+    head = mlp(hidden, activation=activation, dropout=dropout)
+    return Sequential((*layers, *head.layers))

@@ -1,0 +1,161 @@
+"""Classifier: a trained model with its input contract, for arrays, files and pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from PIL import Image
+
+from engine.checkpoint import Record, choose_step, read_record, restore_arrays
+from engine.clock import Clock
+from engine.config import ResizeRule
+from engine.data.dataset import Dataset, names_text
+from engine.data.images import InputSpec, Picture, read_pictures
+from engine.evaluate import eval_batch_size, evaluate
+from engine.errors import InputError, problem, shape_text
+from engine.losses import probabilities
+from engine.models.specs import Custom
+from engine.program import Executables, choose_lowering
+from engine.state import Network, Tree, network_of
+from engine.step import Task, normalize
+
+PADDED_SIZES = (1, 8, 64)
+_ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model sees in one picture: the likeliest class, and the `top` ones with their probabilities."""
+
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Classifier:
+    """A model that can be asked. Made by `engine.restore` or by a run's result."""
+
+    def __init__(
+        self, record: Record, network: Network, params: Tree, model_state: Tree, executables: Executables | None = None
+    ):
+        self.record, self._network, self._params, self._model_state = record, network, params, model_state
+        self._executables = executables or Executables(Clock())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the outputs; empty for a regression."""
+        return self.record.class_names
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The input contract."""
+        return self.record.input_spec
+
+    def predict(
+        self, pictures: Picture | Sequence[Picture], top: int = 1, resize: ResizeRule | None = None
+    ) -> list[Prediction]:
+        """One Prediction a picture, with the `top` likeliest classes.
+
+        pictures: paths, bytes, PIL images and uint8 arrays [h w c] in any mix, an array [n h w c], or one of these.
+        resize: how pictures of another size are made to fit; by default the model's own rule, which may refuse them.
+        Raises InputError naming each picture that cannot be used.
+        """
+        if not self.class_names:
+            raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
+        if not 1 <= top:
+            raise InputError(problem("top", top, "1 or more", "Give how many classes to name."))
+        return [self._prediction(row, top) for row in self.predict_proba(pictures, resize)]
+
+    def predict_proba(self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None = None) -> np.ndarray:
+        """float32[n k]: the probability of each class."""
+        return self.outputs(self._images(pictures, resize))
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs."""
+        spec = self.input_spec
+        if images.shape[1:] != tuple(spec.shape) or images.dtype.name != spec.dtype:
+            got = f"{images.dtype.name} of {shape_text(images.shape[1:])}"
+            rule = f"{spec.dtype} of {shape_text(spec.shape)}, the model's input"
+            raise InputError(problem("images", got, rule, "Convert them, or use the data it was trained for."))
+        largest = eval_batch_size(spec.shape)
+        parts = [self._outputs(images[start : start + largest]) for start in range(0, len(images), largest)]
+        return np.concatenate(parts) if parts else np.zeros((0, max(len(self.class_names), 1)), np.float32)
+
+    def evaluate(self, dataset: Dataset) -> dict[str, Any]:
+        """n, loss and (for classes) accuracy and top5 over every example of a dataset, each exactly once."""
+        self.check_fits(dataset)
+        sums = evaluate(self._executables, self._task, self._params, self._model_state, dataset)
+        return sums.means(self.record.config.train.loss, self.record.num_outputs)
+
+    def check_fits(self, dataset: Dataset) -> None:
+        """Raises InputError, showing both sides, unless the dataset has the model's input and classes."""
+        spec = self.input_spec
+        if dataset.input_shape != tuple(spec.shape) or dataset.images.dtype.name != spec.dtype:
+            got = f"images of {shape_text(dataset.input_shape)} ({dataset.images.dtype.name})"
+            rule = f"{shape_text(spec.shape)} ({spec.dtype}), the model's input"
+            raise InputError(problem(dataset.name, got, rule, "Use data of that size, or set an image size."))
+        if dataset.num_classes != len(self.class_names):
+            got = f"{dataset.num_classes} classes ({names_text(dataset.class_names)})"
+            rule = f"the model's {len(self.class_names)} ({names_text(self.class_names)})"
+            raise InputError(problem(dataset.name, got, rule, "Use data with the model's classes."))
+
+    @cached_property
+    def _forward(self) -> Any:
+        loss, network, spec = self.record.config.train.loss, self._network, self.input_spec
+
+        def forward(params: Tree, model_state: Tree, images: jax.Array) -> jax.Array:
+            outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
+            return probabilities(outputs, loss).astype(jnp.float32)
+
+        return jax.jit(forward)
+
+    @property
+    def _task(self) -> Task:
+        return Task(self._network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
+
+    def _outputs(self, images: np.ndarray) -> np.ndarray:
+        """Padded to one of a few sizes, so that no more than these are ever compiled."""
+        count = len(images)
+        size = next((s for s in PADDED_SIZES if s >= count), eval_batch_size(self.input_spec.shape))
+        padded = np.zeros((max(size, count), *images.shape[1:]), images.dtype)
+        padded[:count] = images
+        return np.asarray(self._forward(self._params, self._model_state, padded))[:count]
+
+    def _images(self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None) -> np.ndarray:
+        if isinstance(pictures, np.ndarray) and pictures.ndim == len(self.input_spec.shape) + 1:
+            return pictures
+        many = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
+        if not many:
+            return np.zeros((0, *self.input_spec.shape), self.input_spec.dtype)
+        return read_pictures(many, replace(self.input_spec, resize=resize or self.input_spec.resize))
+
+    def _prediction(self, row: np.ndarray, top: int) -> Prediction:
+        best = np.argsort(-row, kind="stable")[:top]
+        named = tuple((self.class_names[k], float(row[k])) for k in best)
+        return Prediction(named[0][0], named[0][1], named)
+
+
+def restore(path: str | PathLike[str], step: int | str = "best", trust: bool = False) -> Classifier:
+    """The Classifier of a run's directory: its best step by default, or "last", or a step by number.
+
+    trust: allow the import of the user's own model class that the run names; opening runs that code.
+    Opens on any device kind. Raises InputError if there is no complete checkpoint that this version can read.
+    """
+    directory = Path(path).expanduser()
+    chosen = choose_step(directory, step)
+    record = read_record(directory, chosen)
+    if isinstance(record.config.model, Custom) and not trust:
+        got = f"a model of the class {record.config.model.path}"
+        remedy = "Pass trust=True (--trust) to import that class, which runs its module's code."
+        raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
+    lowering = choose_lowering(record.config.plan, jax.default_backend())
+    network, init = network_of(record.config.model, record.input_spec.shape, record.num_outputs, lowering)
+    model = restore_arrays(directory, chosen, model=jax.eval_shape(init, np.uint32(0)))["model"]
+    return Classifier(record, network, *jax.device_put(model))

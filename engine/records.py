@@ -1,0 +1,117 @@
+"""Frozen dataclasses to JSON values and back, without loss.
+
+A dataclass becomes an object of its fields. Where a field may hold one of several dataclasses (the layers of a
+model), the object also carries `kind`, the class name. Reading checks every value against the field's type, so a
+record that was edited by hand fails with the field's name rather than later and elsewhere.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from engine.errors import InputError, problem, unknown
+
+
+def to_json(value: Any) -> Any:
+    """The JSON value (dict, list, str, number, bool, None) that stands for a dataclass or a plain value."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"kind": type(value).__name__, **fields}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON without loss")
+
+
+def from_json(kind: Any, value: Any, where: str = "record") -> Any:
+    """The value of type `kind` (a dataclass, union, tuple, …) that `to_json` turned into `value`.
+
+    Raises InputError, naming the field as a dotted path, where the value does not fit the type.
+    """
+    origin = get_origin(kind)
+    if kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _from_union(get_args(kind), value, where)
+    if origin is typing.Annotated:
+        return from_json(get_args(kind)[0], value, where)
+    if origin is typing.Literal:
+        if value not in get_args(kind):
+            raise InputError(unknown(where, value, map(str, get_args(kind))))
+        return value
+    if origin is tuple:
+        return _from_sequence(get_args(kind), value, where)
+    if origin in (dict, Mapping):
+        return dict(_expect(value, dict, where))
+    if dataclasses.is_dataclass(kind):
+        return _from_object(kind, value, where)
+    return _from_scalar(kind, value, where)
+
+
+def differences(stored: Any, given: Any, where: str = "") -> list[str]:
+    """The dotted fields in which two JSON values differ, as `field: stored A, given B`."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        names = [*stored, *(name for name in given if name not in stored)]
+        found = [differences(stored.get(n), given.get(n), f"{where}.{n}" if where else n) for n in names]
+        return [line for lines in found for line in lines]
+    return [] if stored == given else [f"{where}: stored {stored!r}, given {given!r}"]
+
+
+def _from_union(kinds: tuple, value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    records = {k.__name__: k for k in kinds if dataclasses.is_dataclass(k)}
+    if records and isinstance(value, dict):
+        name = value.get("kind")
+        if name not in records:
+            raise InputError(unknown(f"{where}.kind", name, records))
+        return from_json(records[name], value, where)
+    problems = []
+    for kind in (k for k in kinds if k is not type(None)):
+        try:
+            return from_json(kind, value, where)
+        except InputError as error:
+            problems.append(str(error))
+    raise InputError(problems[-1])
+
+
+def _from_sequence(kinds: tuple, value: Any, where: str) -> tuple:
+    items = _expect(value, (list, tuple), where)
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return tuple(from_json(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if len(items) != len(kinds):
+        raise InputError(problem(where, f"{len(items)} values", f"{len(kinds)}", "Correct the record."))
+    return tuple(from_json(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, items, strict=True)))
+
+
+def _from_object(kind: Any, value: Any, where: str) -> Any:
+    types_of = typing.get_type_hints(kind, include_extras=True)
+    given = {name: item for name, item in _expect(value, dict, where).items() if name != "kind"}
+    for name in given:
+        if name not in types_of:
+            raise InputError(unknown(f"{where}.{name}", name, types_of))
+    return kind(**{name: from_json(types_of[name], item, f"{where}.{name}") for name, item in given.items()})
+
+
+def _from_scalar(kind: Any, value: Any, where: str) -> Any:
+    if kind is Path:
+        return Path(_expect(value, str, where))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return _expect(value, kind, where)
+
+
+def _expect(value: Any, kinds: Any, where: str) -> Any:
+    is_bool_as_number = isinstance(value, bool) and kinds in (int, float)
+    if is_bool_as_number or not isinstance(value, kinds):
+        names = kinds.__name__ if isinstance(kinds, type) else " or ".join(k.__name__ for k in kinds)
+        raise InputError(problem(where, repr(value), names, "Correct the record."))
+    return value

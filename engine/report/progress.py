@@ -1,0 +1,115 @@
+"""What a run says while it goes on: a live line on a terminal, plain lines elsewhere, everything said also in a log."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from engine.report.tables import format_metric
+
+LINE_SECONDS = 10.0
+
+
+class Reporter:
+    """Says things on a console, and in a log file from the moment `log_to` names one."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(highlight=False)
+        self._log: Path | None = None
+        self._unlogged: list[str] = []
+        self._live: Progress | None = None
+        self._last_line = time.monotonic()
+
+    def log_to(self, path: Path) -> None:
+        """Appends what is said from now on, and what was said before, to a file."""
+        self._log = path
+        for text in self._unlogged:
+            self._write(text)
+        self._unlogged = []
+
+    def say(self, message: Any) -> None:
+        """Prints a text or a table."""
+        self.console.print(message, markup=False) if isinstance(message, str) else self.console.print(message)
+        self._write(message if isinstance(message, str) else _as_text(message))
+
+    @contextlib.contextmanager
+    def progress(self, total_steps: int, done_steps: int) -> Iterator[None]:
+        """Shows the line that `advance` moves, if there is a terminal to show it on."""
+        if not self.console.is_terminal:
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total} steps"),
+            TextColumn("{task.fields[numbers]}"), _Remaining(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, transient=True) as live:
+            self._live = live
+            live.add_task("starting", total=total_steps, completed=done_steps, numbers="compiling …", eta=None)
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def advance(
+        self, epoch: str, step: int, total_steps: int, images_per_second: float, metrics: dict[str, Any], eta: float
+    ) -> None:
+        """Moves the live line; elsewhere prints a plain one every ten seconds."""
+        numbers = f"{images_per_second:,.0f} images/s  {metrics_text(metrics)}"
+        if self._live is not None:
+            first = self._live.task_ids[0]
+            self._live.update(first, description=epoch, completed=step, total=total_steps, numbers=numbers, eta=eta)
+        elif time.monotonic() - self._last_line > LINE_SECONDS:
+            self.say(f"{epoch}  step {step}/{total_steps}  {numbers}  ETA {duration_text(eta)}")
+            self._last_line = time.monotonic()
+
+    def epoch_line(self, text: str) -> None:
+        """Says what an epoch came to."""
+        self.say(text)
+        self._last_line = time.monotonic()
+
+    def _write(self, text: str) -> None:
+        if self._log is None:
+            self._unlogged.append(text)
+            return
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(text.rstrip() + "\n")
+
+
+class Silent(Reporter):
+    """Says nothing."""
+
+    def __init__(self):
+        super().__init__(Console(quiet=True))
+
+
+class _Remaining(ProgressColumn):
+    """Time left at the current rate."""
+
+    def render(self, task: Task) -> Text:
+        eta = task.fields.get("eta")
+        return Text("" if eta is None else f"ETA {duration_text(eta)}")
+
+
+def metrics_text(metrics: dict[str, Any], prefix: str = "") -> str:
+    """`loss 0.4310  accuracy 0.8456`."""
+    shown = [name for name in ("loss", "accuracy", "top5") if name in metrics]
+    return "  ".join(f"{prefix}{name} {format_metric(name, metrics[name])}" for name in shown)
+
+
+def duration_text(seconds: float) -> str:
+    """`1:02:03`, `2:03` or `0:03`."""
+    whole = max(round(seconds), 0)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def _as_text(renderable: Any) -> str:
+    plain = Console(width=110, force_terminal=False, color_system=None)
+    with plain.capture() as capture:
+        plain.print(renderable)
+    return capture.get()

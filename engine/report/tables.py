@@ -1,0 +1,53 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from engine.errors import shape_text
+from engine.models.specs import Sequential
+
+PERCENT = ("accuracy", "top5")
+
+
+def summary_table(spec: Sequential, input_shape: tuple[int, ...], title: str) -> Table:
+    """Layers with output shapes and parameters; the sum is in the caption."""
+    table = Table(title=title, caption_justify="right")
+    for name, justify in (("layer", "right"), ("kind", "left"), ("settings", "left"), ("output", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("parameters", justify="right")
+    table.add_row("", "input", "", shape_text(input_shape), "")
+    for row, layer in zip(spec.rows(input_shape), spec.layers, strict=True):
+        settings = _settings(layer)
+        table.add_row(str(row.number), row.kind, settings, shape_text(row.output_shape), f"{row.num_params:,}")
+    table.caption = f"{spec.num_params(input_shape):,} parameters"
+    return table
+
+
+def metrics_table(rows: Sequence[tuple[str, dict[str, Any]]], title: str) -> Table:
+    """One line a split with what was measured on how many examples."""
+    names = list(dict.fromkeys(name for _, metrics in rows for name in metrics))
+    table = Table(title=title)
+    table.add_column("split")
+    for name in names:
+        table.add_column(name, justify="right")
+    for split, metrics in rows:
+        table.add_row(split, *(format_metric(name, metrics[name]) if name in metrics else "" for name in names))
+    return table
+
+
+def format_metric(name: str, value: float) -> str:
+    """A metric as people read it: counts with separators, four digits for the rest."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _settings(layer: Any) -> str:
+    from dataclasses import fields
+
+    shown = []
+    for field in fields(layer):
+        value = getattr(layer, field.name)
+        if value != field.default and value is not None:
+            shown.append(str(value) if not shown and field.name != "activation" else f"{field.name}={value}")
+    return ", ".join(shown)

@@ -1,0 +1,47 @@
+"""Result: what `engine.run` and `engine.fit` give back."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from engine.config import ResizeRule, RunConfig
+from engine.data.dataset import Dataset
+from engine.data.images import Picture
+from engine.errors import InputError, problem
+from engine.predict import Classifier, Prediction
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    history: one row an epoch. metrics: of the best step, by split ("validation", "test").
+    seconds: by kind of work. best_step: the one the classifier holds.
+    """
+
+    config: RunConfig
+    directory: Path
+    classifier: Classifier
+    history: tuple[dict[str, Any], ...]
+    metrics: dict[str, dict[str, Any]]
+    best_step: int
+    seconds: dict[str, float]
+    _keep_alive: Any = field(default=None, repr=False)
+
+    def evaluate(self, dataset: Dataset) -> dict[str, Any]:
+        """n, loss and accuracy over every example of a dataset, each exactly once."""
+        return self.classifier.evaluate(dataset)
+
+    def predict(self, pictures: Picture | Sequence[Picture], top: int = 1) -> list[Prediction]:
+        """One Prediction a picture: see Classifier.predict."""
+        return self.classifier.predict(pictures, top)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Copies the whole run, with its best and last checkpoints, to a new directory for `engine.restore`."""
+        target = Path(path).expanduser()
+        if target.exists():
+            raise InputError(problem("path", target, "a path where nothing is yet", "Choose another."))
+        return Path(shutil.copytree(self.directory, target))

@@ -1,0 +1,103 @@
+"""The directory of a run: what it may be, and what lies in it. Nothing of an earlier run is overwritten silently."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoint import Record, choose_step, find_steps, read_record
+from engine.config import RunConfig
+from engine.errors import InputError, problem
+from engine.records import differences
+
+FILES = ("config.json", "history.csv", "curves.png", "log.txt", "result.json", "checkpoints")
+# Where data lies and how long a compiled call takes change nothing that a run computes.
+FREE_FIELDS = ("data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk_steps", "name")
+
+
+def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool) -> Record | None:
+    """Makes `path` ready for a run of `config`; the record to go on from if it is to be resumed.
+
+    Raises InputError if the path is a file, cannot be written, holds other things, or holds a run and neither
+    `resume` nor `overwrite` is set, or a run of another config to resume.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(problem("run_dir", f"{path}, a file", "a directory", "Choose another with --run-dir."))
+    present = [name for name in FILES if (path / name).exists()]
+    if overwrite:
+        _check_writable(path)
+        _remove(path, present)
+    elif present:
+        record = _resumable(path, config, resume)
+        _check_writable(path)
+        return record
+    elif path.is_dir() and any(path.iterdir()):
+        got = f"{path}, which holds other files"
+        raise InputError(problem("run_dir", got, "an empty or new directory", "Choose another with --run-dir."))
+    _check_writable(path)
+    write_atomically(path / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
+    return None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file in one go: a reader, or a kill, sees the old text or the new."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def _resumable(path: Path, config: RunConfig, resume: bool) -> Record | None:
+    """The last record of the run in `path`, or None where it was stopped before its first checkpoint."""
+    changes = _changes(path, config)
+    record = read_record(path, choose_step(path, "last")) if find_steps(path) else None
+    if not resume:
+        state = "a run of another config" if changes else _progress(record)
+        remedy = "Add --resume to go on with it, --overwrite to start anew, or choose another --run-dir."
+        raise InputError(_with(changes, problem("run_dir", f"{path}, which holds {state}", "a new directory", remedy)))
+    if changes:
+        remedy = "Give the same settings, or choose another --run-dir."
+        got = f"{path}, which holds a run of another config"
+        raise InputError(_with(changes, problem("run_dir", got, "the config it was started with", remedy)))
+    return record
+
+
+def _changes(path: Path, config: RunConfig) -> list[str]:
+    """Fields that differ from the stored config and matter; more epochs do not while no schedule depends on them."""
+    try:
+        stored: Any = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ["config.json: stored nothing readable"]
+    free = [*FREE_FIELDS, "train.epochs"] if config.optim.schedule in ("constant", "step") else FREE_FIELDS
+    return [line for line in differences(stored, config.to_json()) if line.split(":")[0] not in free]
+
+
+def _progress(record: Record | None) -> str:
+    if record is None:
+        return "a run stopped before its first checkpoint"
+    epochs = f"{record.epochs_done} of {record.config.train.epochs} epochs, step {record.step:,}"
+    return f"a finished run ({epochs})" if record.is_complete else f"an unfinished run ({epochs})"
+
+
+def _with(changes: list[str], message: str) -> str:
+    return "\n".join([message, *(f"  {line}" for line in changes)])
+
+
+def _remove(path: Path, names: list[str]) -> None:
+    for name in names:
+        target = path / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink()
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        got = f"{path} ({error.strerror})"
+        raise InputError(problem("run_dir", got, "a directory that can be written", "Choose another.")) from None

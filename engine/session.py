@@ -1,0 +1,220 @@
+"""Session: what a run carries while it trains, how it is saved, and how it is taken up again."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from engine.batches import num_batches
+from engine.checkpoint import Checkpoints, Record, choose_step, restore_arrays
+from engine.clock import Clock
+from engine.config import RunConfig
+from engine.data.dataset import Dataset, Splits
+from engine.data.load import input_spec
+from engine.errors import InputError, problem
+from engine.evaluate import evaluate
+from engine.metrics import Metrics, zero_metrics
+from engine.optim import optimizer, schedule
+from engine.predict import Classifier
+from engine.program import NEVER, Executables, Pacer, Plan, Program, Resident, choose_lowering, choose_plan
+from engine.state import TrainState, init_state, network_of, num_params
+from engine.step import Task
+from engine.versions import device_text, versions
+
+
+class NotFinite(InputError):
+    """A loss that is no number: the run stops, its last good checkpoint stays."""
+
+
+class Session:
+    """The model, its program, its state and what has happened so far."""
+
+    def __init__(self, config: RunConfig, splits: Splits, clock: Clock, directory: Path, resumed: Record | None = None):
+        _check_batch_size(config, splits.train)
+        self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
+        self.num_outputs = _num_outputs(config, splits.train)
+        self.input_spec = input_spec(config.data, splits.train)
+        self.steps_per_epoch = num_batches(len(splits.train), config.train.batch_size)
+        self.learning_rate = schedule(config.optim, self.steps_per_epoch, config.train.epochs)
+        self.device = device_text()
+        self.step, self.history, self.totals = 0, [], zero_metrics()
+        self._epoch_seconds, self._order = 0.0, (-1, None)
+        self._executables = Executables(clock)
+        self._build(resumed)
+
+    def _build(self, resumed: Record | None) -> None:
+        config, platform = self.config, jax.default_backend()
+        lowering = choose_lowering(config.plan, platform)
+        self._network, init = network_of(config.model, self.input_spec.shape, self.num_outputs, lowering)
+        chain = optimizer(config.optim, self.steps_per_epoch, config.train.epochs)
+        self._task = Task(self._network, config.train.loss, config.train.label_smoothing, chain, self.input_spec)
+
+        def make(seed: jax.Array) -> TrainState:
+            return init_state(*init(seed), chain)
+
+        abstract = jax.eval_shape(make, np.uint32(0))
+        self.num_params = num_params(abstract.params)
+        self.plan: Plan = choose_plan(config.plan, lowering, platform, self._task, abstract)
+        self.pacer = Pacer(self.plan)
+        self._program = Program(self._task, self.plan, config.train.seed, config.train.batch_size, self._executables)
+        if resumed:
+            self._take_up(resumed, abstract)
+        else:
+            self.state: TrainState = self._executables.call("init", make, np.uint32(config.train.seed))
+        self._data = Resident(self.splits.train)
+
+    def _take_up(self, record: Record, abstract: TrainState) -> None:
+        if record.data_fingerprint != self.splits.train.fingerprint:
+            stored, given = record.data_fingerprint[:12], self.splits.train.fingerprint[:12]
+            rule = f"the data the run was started with ({stored})"
+            raise InputError(problem("data", f"content {given}", rule, "Restore that data, or start another run."))
+        model, state = (abstract.params, abstract.model_state), (abstract.step, abstract.opt_state)
+        arrays = restore_arrays(self.directory, record.step, model=model, optimizer=state)
+        (params, model_state), (step, opt_state) = jax.device_put((arrays["model"], arrays["optimizer"]))
+        self.state = TrainState(step, params, model_state, opt_state)
+        self.step, self.history = record.step, [dict(row) for row in record.history]
+        if record.totals:
+            self.totals = Metrics(**{name: np.asarray(value) for name, value in record.totals.items()})
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs trained: the index of the one under way."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def position(self) -> int:
+        """Batches done in the epoch under way."""
+        return self.step % self.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_epoch * self.config.train.epochs
+
+    @property
+    def images_per_second(self) -> float:
+        """The rate of the last compiled call."""
+        return self.config.train.batch_size / max(self.pacer.seconds_per_step, 1e-9)
+
+    def train_chunk(self) -> None:
+        """Trains as many steps as one compiled call takes, at most to the end of the epoch."""
+        if self._order[0] != self.epoch:
+            self._order = (self.epoch, self._program.order(self.epoch, len(self.splits.train)))
+        count = self.pacer.steps(self.steps_per_epoch - self.position)
+        compiled, start = self.clock.seconds["compile"], time.perf_counter()
+        self.state, self.totals, bad_step = self._program.train(
+            self.state, self._data, self._order[1], self.position, count, self.totals
+        )
+        seconds = time.perf_counter() - start - (self.clock.seconds["compile"] - compiled)
+        self.clock.seconds["train"] += seconds
+        self._epoch_seconds += seconds
+        if bad_step != NEVER:
+            raise NotFinite(self._not_finite("loss", bad_step))
+        self.pacer.ran(count, seconds)
+        self.step += count
+
+    def finish_epoch(self) -> dict[str, Any]:
+        """Evaluates on the validation data and adds the epoch's row to the history."""
+        row: dict[str, Any] = {"epoch": self.epoch, "step": self.step}
+        row.update((name, value) for name, value in self.training_metrics().items() if name != "n")
+        row.update((f"validation_{name}", value) for name, value in self.validate().items() if name != "n")
+        row["learning_rate"] = float(self.learning_rate(self.step - 1))
+        row["seconds"] = round(self._epoch_seconds, 3)
+        self.history.append(row)
+        self.totals, self._epoch_seconds = zero_metrics(), 0.0
+        return row
+
+    def training_metrics(self) -> dict[str, Any]:
+        """Means over the examples of this epoch trained on so far, each before its update."""
+        return self._means(self.totals)
+
+    def validate(self) -> dict[str, Any]:
+        """Metrics of the current weights on the validation data; empty if there is none."""
+        if self.splits.validation is None:
+            return {}
+        metrics = self._evaluate(self.state.params, self.state.model_state, self.splits.validation)
+        if not np.isfinite(metrics["loss"]):
+            raise NotFinite(self._not_finite("validation loss", self.step))
+        return metrics
+
+    def save(self, checkpoints: Checkpoints, validation: dict[str, Any] | None = None) -> None:
+        """Starts to save everything; `validation` metrics, at the end of an epoch, say how good this step is."""
+        with self.clock.measure("save"):
+            # Copies, because the next compiled call writes over the donated arrays while Orbax still reads.
+            model, optimizer_state = jax.tree.map(
+                lambda leaf: np.array(leaf),
+                ((self.state.params, self.state.model_state), (self.state.step, self.state.opt_state)),
+            )
+            checkpoints.save(model, optimizer_state, self._record(validation or {}))
+
+    def best(self, checkpoints: Checkpoints) -> tuple[Classifier, int]:
+        """(the classifier of the best saved step, that step)."""
+        with self.clock.measure("save"):
+            checkpoints.wait()
+        step = choose_step(self.directory, "best")
+        params, model_state = self.state.params, self.state.model_state
+        if step != self.step:
+            arrays = restore_arrays(self.directory, step, model=(params, model_state))
+            params, model_state = jax.device_put(arrays["model"])
+        return Classifier(self._record({}), self._network, params, model_state, self._executables), step
+
+    def _evaluate(self, params: Any, model_state: Any, dataset: Dataset) -> dict[str, Any]:
+        compiled, start = self.clock.seconds["compile"], time.perf_counter()
+        metrics = self._means(evaluate(self._executables, self._task, params, model_state, dataset))
+        self.clock.seconds["eval"] += time.perf_counter() - start - (self.clock.seconds["compile"] - compiled)
+        return metrics
+
+    def _means(self, metrics: Metrics) -> dict[str, Any]:
+        return metrics.means(self.config.train.loss, self.num_outputs)
+
+    def _record(self, validation: dict[str, Any]) -> Record:
+        totals = {name: np.asarray(value).item() for name, value in vars(self.totals).items()}
+        score = validation.get("accuracy", -validation["loss"]) if validation else None
+        return Record(
+            config=self.config,
+            input_spec=self.input_spec,
+            class_names=self.splits.train.class_names,
+            num_outputs=self.num_outputs,
+            data_fingerprint=self.splits.train.fingerprint,
+            num_examples=len(self.splits.train),
+            step=self.step,
+            steps_per_epoch=self.steps_per_epoch,
+            score=score,
+            lowering=self.plan.lowering,
+            history=tuple(self.history),
+            totals=totals,
+            versions=versions(),
+            device=self.device,
+        )
+
+    def _not_finite(self, quantity: str, step: int) -> str:
+        epoch = step // self.steps_per_epoch + 1
+        kept = f"The last good checkpoint in {self.directory} is kept. " if self.history or self.step else ""
+        remedy = f"{kept}Lower --optim.learning-rate or set --optim.clip-norm 1."
+        return problem(quantity, f"no finite number at step {step} (epoch {epoch})", "a finite number", remedy)
+
+
+def _check_batch_size(config: RunConfig, train: Dataset) -> None:
+    if config.train.batch_size > len(train):
+        rule = f"at most {len(train)}, the training examples of {train.name}"
+        raise InputError(problem("train.batch_size", config.train.batch_size, rule, "Use a smaller batch."))
+
+
+def _num_outputs(config: RunConfig, train: Dataset) -> int:
+    """How many outputs the loss needs for this data; raises InputError if the two do not go together."""
+    loss, classes = config.train.loss, train.num_classes
+    if loss == "mean_squared_error":
+        if classes or train.labels.ndim != 2:
+            got = f"{loss} with {classes} classes" if classes else f"targets of rank {train.labels.ndim}"
+            raise InputError(problem("train.loss", got, "float targets [n d]", "Use another loss, or such targets."))
+        return train.labels.shape[1]
+    if not classes:
+        raise InputError(problem("train.loss", f"{loss} with float targets", "class labels", "Use mean_squared_error."))
+    if loss == "binary_cross_entropy":
+        if classes != 2:
+            rule = "2 classes"
+            raise InputError(problem("train.loss", f"{loss} with {classes}", rule, "Use softmax_cross_entropy."))
+        return 1
+    return classes

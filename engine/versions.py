@@ -1,0 +1,31 @@
+"""What a run ran on, for its record and for figures that are quoted."""
+
+import os
+import platform
+from importlib import metadata
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def device_text() -> str:
+    """`cpu: AMD EPYC, 2 cores` or the kind and number of accelerators."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{device.platform}: {jax.device_count()} × {device.device_kind}"
+    return f"cpu: {_processor()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = (line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+            return next(names, platform.machine())
+    except OSError:
+        return platform.processor() or platform.machine()
