@@ -29,7 +29,26 @@ _HOMES = {
     "restore": "engine.predict",
     "run": "engine.loop",
 }
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Classifier",
+    "DataConfig",
+    "Dataset",
+    "InputError",
+    "OptimConfig",
+    "PlanConfig",
+    "Result",
+    "RunConfig",
+    "Splits",
+    "TrainConfig",
+    "cnn",
+    "custom",
+    "dataset",
+    "fit",
+    "main",
+    "mlp",
+    "restore",
+    "run",
+]
 
 if TYPE_CHECKING:
     from engine.config import DataConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig

@@ -18,7 +18,7 @@ def epoch_order(seed: jax.Array | int, epoch: jax.Array | int, num_examples: int
     """
     order = jax.random.permutation(step_key(seed, "order", epoch), jnp.arange(num_examples, dtype=jnp.int32))
     padding = num_batches(num_examples, batch_size) * batch_size - num_examples
-    return jnp.concatenate([order, jnp.resize(order, padding)])
+    return jnp.concatenate([order, jnp.resize(order, (padding,))])
 
 
 def batch_mask(batch: jax.Array | int, num_examples: int, batch_size: int) -> jax.Array:

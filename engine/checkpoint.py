@@ -7,6 +7,7 @@ Reading the record needs neither Orbax nor JAX.
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,24 +64,30 @@ def find_steps(path: Path) -> list[int]:
     directory = checkpoints_of(path)
     if not directory.is_dir():
         return []
-    complete = (d for d in directory.iterdir() if re.fullmatch(r"\d+", d.name) and _record_file(directory, d.name).exists())
+    complete = (
+        d for d in directory.iterdir() if re.fullmatch(r"\d+", d.name) and _record_file(directory, d.name).exists()
+    )
     return sorted(int(entry.name) for entry in complete)
 
 
 def choose_step(path: Path, step: int | str = "best") -> int:
-    """The step asked for: "best" by validation score (the later of equals; the last if none has one), "last" or a number."""
+    """The step asked for: "best" by validation score (the last one if no step has any), "last" or a number."""
     steps = find_steps(path)
     if not steps:
         raise InputError(_nothing_there(path))
     if step == "last":
         return steps[-1]
     if step == "best":
-        scores = {s: read_record(path, s).score for s in steps}
-        known = {s: score for s, score in scores.items() if score is not None}
-        return max(known, key=lambda s: (known[s], s)) if known else steps[-1]
+        return best_step({s: read_record(path, s).score for s in steps}) or steps[-1]
     if step not in steps:
         raise InputError(problem("step", step, f"one of {', '.join(map(str, steps))}", 'Or give "best" or "last".'))
     return int(step)
+
+
+def best_step(scores: dict[int, float | None]) -> int | None:
+    """The step with the highest score, the later of equals; None if no step has one."""
+    known = {step: score for step, score in scores.items() if score is not None}
+    return max(known, key=lambda step: (known[step], step), default=None)
 
 
 def read_record(path: Path, step: int) -> Record:
@@ -93,7 +100,12 @@ def read_record(path: Path, step: int) -> Record:
     version = value.pop("format_version", None) if isinstance(value, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
-            problem(str(path), f"checkpoint format {version}", f"{FORMAT_VERSION} or older", "Install a newer engine.")
+            problem(
+                str(path),
+                f"checkpoint format {version}",
+                f"{FORMAT_VERSION} or older",
+                "Install a newer engine.",
+            )
         )
     if version != FORMAT_VERSION:
         raise InputError(problem(str(file), f"format {version!r}", f"{FORMAT_VERSION}", "Use another checkpoint."))
@@ -108,15 +120,19 @@ class Checkpoints:
         from orbax.checkpoint import checkpoint_managers as policies
 
         self._ocp, self.path = ocp, path
-        keep = policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(1),
-                policies.BestN(get_metric_fn=lambda m: m["score"], n=1, keep_checkpoints_without_metrics=False),
-            ]
-        )
+        scores = self._scores = {step: read_record(path, step).score for step in find_steps(path)}
+
+        class BestAndLast(policies.PreservationPolicy):
+            """Orbax's own policies forget the metrics of steps saved by an earlier process."""
+
+            def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+                steps = [checkpoint.step for checkpoint in checkpoints]
+                kept = (best_step({step: scores.get(step) for step in steps}), max(steps, default=None))
+                return [step in kept for step in steps]
+
         self._manager = ocp.CheckpointManager(
             checkpoints_of(path).resolve(),
-            options=ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True),
+            options=ocp.CheckpointManagerOptions(preservation_policy=BestAndLast(), cleanup_tmp_directories=True),
             item_names=("model", "optimizer", "record"),
         )
 
@@ -124,14 +140,15 @@ class Checkpoints:
         """Starts to save host arrays and the record as one step; a step that is there already is kept."""
         if record.step in self._manager.all_steps():
             return
-        args = self._ocp.args
+        args, self._scores[record.step] = self._ocp.args, record.score
         value = {"format_version": FORMAT_VERSION, **to_json(record)}
         self._manager.save(
             record.step,
             args=args.Composite(
-                model=args.StandardSave(model), optimizer=args.StandardSave(optimizer), record=args.JsonSave(value)
+                model=args.StandardSave(model),
+                optimizer=args.StandardSave(optimizer),
+                record=args.JsonSave(value),
             ),
-            metrics=None if record.score is None else {"score": record.score},
         )
 
     def wait(self) -> None:

@@ -119,7 +119,7 @@ class OptimConfig:
     momentum: float = 0.9
     """Used by the momentum optimizer."""
     weight_decay: float | None = None
-    """On kernels, not on biases and scales. adamw decouples it (None: 1e-4); others add it to the gradient (None: 0)."""
+    """On kernels, not on biases. adamw decouples it (None: 1e-4); the others add it to the gradient (None: 0)."""
     clip_norm: float | None = None
     """Gradients are scaled down to this global norm when it is exceeded."""
     schedule: ScheduleName = "constant"
@@ -182,7 +182,9 @@ class RunConfig:
     def __post_init__(self):
         check_model(self.model)
         if not re.fullmatch(r"[\w][\w.\- ]*", self.name):
-            raise InputError(problem("name", repr(self.name), "a plain directory name", "Use letters, digits, - and _."))
+            raise InputError(
+                problem("name", repr(self.name), "a plain directory name", "Use letters, digits, - and _.")
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `RunConfig.from_json` turns back into an equal config."""
@@ -206,7 +208,9 @@ def check_model(model: Any) -> None:
     """Raises InputError unless `model` is something a checkpoint can rebuild."""
     if not isinstance(model, Model):
         rule = f"layer specs ({Sequential.__name__}, cnn(), mlp()) or {custom.__name__}(YourNNXClass, …)"
-        raise InputError(problem("model", repr(model)[:80], rule, "Pass the class itself to custom(), not an instance."))
+        raise InputError(
+            problem("model", repr(model)[:80], rule, "Pass the class itself to custom(), not an instance.")
+        )
 
 
 def _check(name: str, value: object, holds: bool, rule: str, remedy: str) -> list[str]:

@@ -50,7 +50,9 @@ def fit(
     check_model(model)
     optim = optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
     fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
-    data_config = DataConfig(name=data if isinstance(data, str) else "arrays", validation_fraction=fraction, scale=scale)
+    data_config = DataConfig(
+        name=data if isinstance(data, str) else "arrays", validation_fraction=fraction, scale=scale
+    )
     config = RunConfig("fit", model, data_config, TrainConfig(epochs, batch_size, loss, seed=seed), optim)
     reporter, clock = Reporter() if verbose else Silent(), Clock()
     with clock.measure("data"):
@@ -100,9 +102,14 @@ def _splits(
         return load_splits(config.data, config.train.seed, reporter.say)
     if isinstance(data, Splits):
         return data
-    whole = data if isinstance(data, Dataset) else dataset(*data, class_names=class_names)
+    whole = data if isinstance(data, Dataset) else dataset(data[0], data[1], class_names)
     if isinstance(validation, (int, float)):
-        return Splits(*split_by_fraction(whole, float(validation), config.train.seed))
+        train_data, held_out = split_by_fraction(whole, float(validation), config.train.seed)
+        return Splits(train_data, held_out)
     names = whole.class_names or None
-    held_out = validation if isinstance(validation, Dataset) else dataset(*validation, names, "validation arrays")
+    held_out = (
+        validation
+        if isinstance(validation, Dataset)
+        else dataset(validation[0], validation[1], names, "validation arrays")
+    )
     return Splits(whole, held_out)

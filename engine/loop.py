@@ -8,13 +8,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.checkpoint import Checkpoints, Record
 from engine.clock import Clock
 from engine.config import RunConfig
 from engine.data.dataset import Splits
 from engine.data.load import load_splits
 from engine.interrupts import Interrupted, Wish, deferred
+from engine.predict import Classifier
 from engine.report.history import draw_curves, history_csv
+from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, duration_text, metrics_text
 from engine.report.tables import metrics_table
 from engine.result import Result
@@ -46,7 +50,12 @@ def run(
 
 
 def train(
-    config: RunConfig, splits: Splits, directory: Path, clock: Clock, reporter: Reporter, resumed: Record | None = None
+    config: RunConfig,
+    splits: Splits,
+    directory: Path,
+    clock: Clock,
+    reporter: Reporter,
+    resumed: Record | None = None,
 ) -> Result:
     """Trains on data that is already loaded, in a directory that is ready for the run."""
     session = Session(config, splits, clock, directory, resumed)
@@ -77,7 +86,12 @@ def _train_epoch(session: Session, checkpoints: Checkpoints, reporter: Reporter,
         session.train_chunk()
         left = (session.total_steps - session.step) * session.pacer.seconds_per_step
         reporter.advance(
-            name, session.step, session.total_steps, session.images_per_second, session.training_metrics(), left
+            name,
+            session.step,
+            session.total_steps,
+            session.images_per_second,
+            session.training_metrics(),
+            left,
         )
         if wish and session.step < end:
             _stop(session, checkpoints, wish)
@@ -93,18 +107,36 @@ def _stop(session: Session, checkpoints: Checkpoints, wish: Wish) -> None:
 def _finish(session: Session, checkpoints: Checkpoints, reporter: Reporter) -> Result:
     classifier, best_step = session.best(checkpoints)
     splits = {"validation": session.splits.validation, "test": session.splits.test}
-    metrics = {name: classifier.evaluate(data) for name, data in splits.items() if data is not None}
+    metrics = {name: session.evaluate(classifier, data) for name, data in splits.items() if data is not None}
     directory, history = session.directory, tuple(session.history)
     write_atomically(directory / "history.csv", history_csv(history))
     if history:
         draw_curves(history, directory / "curves.png", session.config.name)
+    _draw_examples(session, classifier)
     seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
-    result = {"best_step": best_step, "metrics": metrics, "seconds": seconds, "device": classifier.record.device}
+    result = {
+        "best_step": best_step,
+        "metrics": metrics,
+        "seconds": seconds,
+        "device": classifier.record.device,
+    }
     write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
     reporter.say(metrics_table(list(metrics.items()), f"{session.config.name}, best step {best_step:,}"))
     spent = "  ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
     reporter.say(f"{spent}  total {session.clock.total_seconds():.1f} s")
     return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
+
+
+def _draw_examples(session: Session, classifier: Classifier) -> None:
+    """Leaves an image to try `engine predict` on, and a grid of predictions, where the examples are pictures."""
+    data = session.splits.test or session.splits.validation
+    if data is None or data.images.dtype != "uint8" or data.images.shape[-1] not in (1, 3):
+        return
+    save_picture(data.images[0], session.directory / "example.png")
+    if data.num_classes:
+        title = f"{session.config.name} on {data.name}"
+        probabilities = classifier.outputs(np.asarray(data.images[:9]))
+        draw_predictions(data, probabilities, session.directory / "predictions.png", title)
 
 
 def _validation(row: dict[str, Any]) -> dict[str, Any]:

@@ -17,15 +17,17 @@ from engine.checkpoint import Record, choose_step, read_record, restore_arrays
 from engine.clock import Clock
 from engine.config import ResizeRule
 from engine.data.dataset import Dataset, names_text
-from engine.data.images import InputSpec, Picture, read_pictures
-from engine.evaluate import eval_batch_size, evaluate
+from engine.data.images import InputSpec, Picture, picture_files, read_pictures
 from engine.errors import InputError, problem, shape_text
+from engine.evaluate import eval_batch_size, evaluate
 from engine.losses import probabilities
 from engine.models.specs import Custom
-from engine.program import Executables, choose_lowering
+from engine.ops import Lowering
+from engine.program import Executables
 from engine.state import Network, Tree, network_of
 from engine.step import Task, normalize
 
+EVALUATION_LOWERING: Lowering = "native"
 PADDED_SIZES = (1, 8, 64)
 _ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
 
@@ -43,7 +45,12 @@ class Classifier:
     """A model that can be asked. Made by `engine.restore` or by a run's result."""
 
     def __init__(
-        self, record: Record, network: Network, params: Tree, model_state: Tree, executables: Executables | None = None
+        self,
+        record: Record,
+        network: Network,
+        params: Tree,
+        model_state: Tree,
+        executables: Executables | None = None,
     ):
         self.record, self._network, self._params, self._model_state = record, network, params, model_state
         self._executables = executables or Executables(Clock())
@@ -63,13 +70,14 @@ class Classifier:
     ) -> list[Prediction]:
         """One Prediction a picture, with the `top` likeliest classes.
 
-        pictures: paths, bytes, PIL images and uint8 arrays [h w c] in any mix, an array [n h w c], or one of these.
+        pictures: paths, bytes, PIL images and uint8 arrays [h w c] in any mix, an array [n h w c], one of these, or a
+          folder, whose images are taken in order of their names.
         resize: how pictures of another size are made to fit; by default the model's own rule, which may refuse them.
         Raises InputError naming each picture that cannot be used.
         """
         if not self.class_names:
             raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
-        if not 1 <= top:
+        if not top >= 1:
             raise InputError(problem("top", top, "1 or more", "Give how many classes to name."))
         return [self._prediction(row, top) for row in self.predict_proba(pictures, resize)]
 
@@ -132,6 +140,8 @@ class Classifier:
         if isinstance(pictures, np.ndarray) and pictures.ndim == len(self.input_spec.shape) + 1:
             return pictures
         many = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
+        if len(many) == 1 and isinstance(many[0], (str, PathLike)):
+            many = list[Picture](picture_files([many[0]]))
         if not many:
             return np.zeros((0, *self.input_spec.shape), self.input_spec.dtype)
         return read_pictures(many, replace(self.input_spec, resize=resize or self.input_spec.resize))
@@ -155,7 +165,7 @@ def restore(path: str | PathLike[str], step: int | str = "best", trust: bool = F
         got = f"a model of the class {record.config.model.path}"
         remedy = "Pass trust=True (--trust) to import that class, which runs its module's code."
         raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
-    lowering = choose_lowering(record.config.plan, jax.default_backend())
-    network, init = network_of(record.config.model, record.input_spec.shape, record.num_outputs, lowering)
+    shape, outputs = record.input_spec.shape, record.num_outputs
+    network, init = network_of(record.config.model, shape, outputs, EVALUATION_LOWERING)
     model = restore_arrays(directory, chosen, model=jax.eval_shape(init, np.uint32(0)))["model"]
     return Classifier(record, network, *jax.device_put(model))

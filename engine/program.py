@@ -44,9 +44,7 @@ def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
     return "matrix" if platform == "cpu" else "native"
 
 
-def choose_plan(
-    config: PlanConfig, lowering: Lowering, platform: str, task: Task, state: TrainState
-) -> Plan:
+def choose_plan(config: PlanConfig, lowering: Lowering, platform: str, task: Task, state: TrainState) -> Plan:
     """The plan of a run: stepwise on a CPU if any convolution stays with lax, which has no threads inside a loop."""
     is_stepwise = platform == "cpu" and _has_native_convolution(task, state)
     return Plan(lowering, is_stepwise, config.chunk_steps)
@@ -101,7 +99,13 @@ class Program:
         task, size = self.task, self.batch_size
 
         def run(
-            carry: tuple, images: jax.Array, labels: jax.Array, order: jax.Array, first: Any, count: Any, seed: Any
+            carry: tuple,
+            images: jax.Array,
+            labels: jax.Array,
+            order: jax.Array,
+            first: Any,
+            count: Any,
+            seed: Any,
         ) -> tuple:
             def step(i: Any, carry: tuple) -> tuple:
                 state, totals, bad_step = carry
@@ -155,5 +159,7 @@ def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
 def _has_native_convolution(task: Task, state: TrainState) -> bool:
     network: Network = task.network
     inputs = jax.ShapeDtypeStruct((1, *task.inputs.shape), jnp.float32)
-    traced = jax.make_jaxpr(lambda p, s, x: network.apply(p, s, x, None, None)[0])(state.params, state.model_state, inputs)
+    traced = jax.make_jaxpr(lambda p, s, x: network.apply(p, s, x, None, None)[0])(
+        state.params, state.model_state, inputs
+    )
     return "conv_general_dilated" in str(traced)

@@ -68,7 +68,7 @@ def differences(stored: Any, given: Any, where: str = "") -> list[str]:
 def _from_union(kinds: tuple, value: Any, where: str) -> Any:
     if value is None and type(None) in kinds:
         return None
-    records = {k.__name__: k for k in kinds if dataclasses.is_dataclass(k)}
+    records: dict[str, Any] = {getattr(k, "__name__", ""): k for k in kinds if dataclasses.is_dataclass(k)}
     if records and isinstance(value, dict):
         name = value.get("kind")
         if name not in records:

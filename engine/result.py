@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from engine.config import ResizeRule, RunConfig
+from engine.config import RunConfig
 from engine.data.dataset import Dataset
 from engine.data.images import Picture
 from engine.errors import InputError, problem

@@ -11,7 +11,10 @@ from engine.config import RunConfig
 from engine.errors import InputError, problem
 from engine.records import differences
 
-FILES = ("config.json", "history.csv", "curves.png", "log.txt", "result.json", "checkpoints")
+FILES = (
+    "config.json", "history.csv", "curves.png", "log.txt", "result.json", "predictions.png", "example.png",
+    "checkpoints",
+)  # fmt: skip
 # Where data lies and how long a compiled call takes change nothing that a run computes.
 FREE_FIELDS = ("data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk_steps", "name")
 
@@ -31,12 +34,13 @@ def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool) -> Re
     elif present:
         record = _resumable(path, config, resume)
         _check_writable(path)
+        _write_config(path, config)
         return record
     elif path.is_dir() and any(path.iterdir()):
         got = f"{path}, which holds other files"
         raise InputError(problem("run_dir", got, "an empty or new directory", "Choose another with --run-dir."))
     _check_writable(path)
-    write_atomically(path / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
+    _write_config(path, config)
     return None
 
 
@@ -45,6 +49,10 @@ def write_atomically(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
+
+
+def _write_config(path: Path, config: RunConfig) -> None:
+    write_atomically(path / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
 
 
 def _resumable(path: Path, config: RunConfig, resume: bool) -> Record | None:

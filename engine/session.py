@@ -12,14 +12,13 @@ from engine.checkpoint import Checkpoints, Record, choose_step, restore_arrays
 from engine.clock import Clock
 from engine.config import RunConfig
 from engine.data.dataset import Dataset, Splits
-from engine.data.load import input_spec
+from engine.data.load import input_spec, num_outputs
 from engine.errors import InputError, problem
-from engine.evaluate import evaluate
 from engine.metrics import Metrics, zero_metrics
 from engine.optim import optimizer, schedule
-from engine.predict import Classifier
+from engine.predict import EVALUATION_LOWERING, Classifier
 from engine.program import NEVER, Executables, Pacer, Plan, Program, Resident, choose_lowering, choose_plan
-from engine.state import TrainState, init_state, network_of, num_params
+from engine.state import TrainState, Tree, init_state, network_of, num_params
 from engine.step import Task
 from engine.versions import device_text, versions
 
@@ -34,31 +33,34 @@ class Session:
     def __init__(self, config: RunConfig, splits: Splits, clock: Clock, directory: Path, resumed: Record | None = None):
         _check_batch_size(config, splits.train)
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
-        self.num_outputs = _num_outputs(config, splits.train)
+        self.num_outputs = num_outputs(config, splits.train)
         self.input_spec = input_spec(config.data, splits.train)
         self.steps_per_epoch = num_batches(len(splits.train), config.train.batch_size)
         self.learning_rate = schedule(config.optim, self.steps_per_epoch, config.train.epochs)
         self.device = device_text()
-        self.step, self.history, self.totals = 0, [], zero_metrics()
-        self._epoch_seconds, self._order = 0.0, (-1, None)
+        self.step, self.totals = 0, zero_metrics()
+        self.history: list[dict[str, Any]] = []
+        self._epoch_seconds = 0.0
+        self._order: tuple[int, Any] = (-1, None)
         self._executables = Executables(clock)
+        self._network, _ = network_of(config.model, self.input_spec.shape, self.num_outputs, EVALUATION_LOWERING)
         self._build(resumed)
 
     def _build(self, resumed: Record | None) -> None:
         config, platform = self.config, jax.default_backend()
         lowering = choose_lowering(config.plan, platform)
-        self._network, init = network_of(config.model, self.input_spec.shape, self.num_outputs, lowering)
         chain = optimizer(config.optim, self.steps_per_epoch, config.train.epochs)
-        self._task = Task(self._network, config.train.loss, config.train.label_smoothing, chain, self.input_spec)
+        network, init = network_of(config.model, self.input_spec.shape, self.num_outputs, lowering)
+        task = Task(network, config.train.loss, config.train.label_smoothing, chain, self.input_spec)
 
         def make(seed: jax.Array) -> TrainState:
             return init_state(*init(seed), chain)
 
         abstract = jax.eval_shape(make, np.uint32(0))
         self.num_params = num_params(abstract.params)
-        self.plan: Plan = choose_plan(config.plan, lowering, platform, self._task, abstract)
+        self.plan: Plan = choose_plan(config.plan, lowering, platform, task, abstract)
         self.pacer = Pacer(self.plan)
-        self._program = Program(self._task, self.plan, config.train.seed, config.train.batch_size, self._executables)
+        self._program = Program(task, self.plan, config.train.seed, config.train.batch_size, self._executables)
         if resumed:
             self._take_up(resumed, abstract)
         else:
@@ -120,7 +122,7 @@ class Session:
         row: dict[str, Any] = {"epoch": self.epoch, "step": self.step}
         row.update((name, value) for name, value in self.training_metrics().items() if name != "n")
         row.update((f"validation_{name}", value) for name, value in self.validate().items() if name != "n")
-        row["learning_rate"] = float(self.learning_rate(self.step - 1))
+        row["learning_rate"] = float(np.asarray(self.learning_rate(self.step - 1)))
         row["seconds"] = round(self._epoch_seconds, 3)
         self.history.append(row)
         self.totals, self._epoch_seconds = zero_metrics(), 0.0
@@ -134,7 +136,7 @@ class Session:
         """Metrics of the current weights on the validation data; empty if there is none."""
         if self.splits.validation is None:
             return {}
-        metrics = self._evaluate(self.state.params, self.state.model_state, self.splits.validation)
+        metrics = self.evaluate(self.classifier(), self.splits.validation)
         if not np.isfinite(metrics["loss"]):
             raise NotFinite(self._not_finite("validation loss", self.step))
         return metrics
@@ -154,15 +156,21 @@ class Session:
         with self.clock.measure("save"):
             checkpoints.wait()
         step = choose_step(self.directory, "best")
-        params, model_state = self.state.params, self.state.model_state
-        if step != self.step:
-            arrays = restore_arrays(self.directory, step, model=(params, model_state))
-            params, model_state = jax.device_put(arrays["model"])
-        return Classifier(self._record({}), self._network, params, model_state, self._executables), step
+        if step == self.step:
+            return self.classifier(), step
+        arrays = restore_arrays(self.directory, step, model=(self.state.params, self.state.model_state))
+        return self.classifier(*jax.device_put(arrays["model"])), step
 
-    def _evaluate(self, params: Any, model_state: Any, dataset: Dataset) -> dict[str, Any]:
+    def classifier(self, params: Tree = None, model_state: Tree = None) -> Classifier:
+        """The model with the weights given, or as it is now: then it is good until the next step is trained."""
+        if params is None:
+            params, model_state = self.state.params, self.state.model_state
+        return Classifier(self._record({}), self._network, params, model_state, self._executables)
+
+    def evaluate(self, classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
+        """Metrics over a dataset, the time taken note of."""
         compiled, start = self.clock.seconds["compile"], time.perf_counter()
-        metrics = self._means(evaluate(self._executables, self._task, params, model_state, dataset))
+        metrics = classifier.evaluate(dataset)
         self.clock.seconds["eval"] += time.perf_counter() - start - (self.clock.seconds["compile"] - compiled)
         return metrics
 
@@ -200,21 +208,3 @@ def _check_batch_size(config: RunConfig, train: Dataset) -> None:
     if config.train.batch_size > len(train):
         rule = f"at most {len(train)}, the training examples of {train.name}"
         raise InputError(problem("train.batch_size", config.train.batch_size, rule, "Use a smaller batch."))
-
-
-def _num_outputs(config: RunConfig, train: Dataset) -> int:
-    """How many outputs the loss needs for this data; raises InputError if the two do not go together."""
-    loss, classes = config.train.loss, train.num_classes
-    if loss == "mean_squared_error":
-        if classes or train.labels.ndim != 2:
-            got = f"{loss} with {classes} classes" if classes else f"targets of rank {train.labels.ndim}"
-            raise InputError(problem("train.loss", got, "float targets [n d]", "Use another loss, or such targets."))
-        return train.labels.shape[1]
-    if not classes:
-        raise InputError(problem("train.loss", f"{loss} with float targets", "class labels", "Use mean_squared_error."))
-    if loss == "binary_cross_entropy":
-        if classes != 2:
-            rule = "2 classes"
-            raise InputError(problem("train.loss", f"{loss} with {classes}", rule, "Use softmax_cross_entropy."))
-        return 1
-    return classes

@@ -40,7 +40,12 @@ class Network:
         self._takes_mask = takes_mask(module)
 
     def apply(
-        self, params: Tree, model_state: Tree, inputs: jax.Array, mask: jax.Array | None, key: jax.Array | None
+        self,
+        params: Tree,
+        model_state: Tree,
+        inputs: jax.Array,
+        mask: jax.Array | None,
+        key: jax.Array | None,
     ) -> tuple[jax.Array, Tree]:
         """(outputs [b k], new model state) for inputs [b …]; training mode with a key for dropout, else evaluation."""
         module = nnx.merge(self._graph, params, self._streams, model_state, copy=True)
@@ -48,7 +53,7 @@ class Network:
             module.eval()
         else:
             module.train()
-            keys = {tag: jax.random.fold_in(key, i) for i, tag in enumerate(self._tags)}
+            keys: dict[str, Any] = {tag: jax.random.fold_in(key, i) for i, tag in enumerate(self._tags)}
             nnx.reseed(module, **keys)
         call: Callable[..., jax.Array] = module  # type: ignore[assignment]
         outputs = call(inputs, mask=mask) if self._takes_mask and mask is not None else call(inputs)

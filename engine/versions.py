@@ -19,7 +19,8 @@ def device_text() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{device.platform}: {jax.device_count()} × {device.device_kind}"
-    return f"cpu: {_processor()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"cpu: {_processor()}, {cores} cores"
 
 
 def _processor() -> str:

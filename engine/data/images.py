@@ -1,7 +1,7 @@
 """One picture in, one uint8 array out: files, bytes, PIL images and arrays made to fit an input contract."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,6 +14,7 @@ from engine.config import ColorMode, ResizeRule
 from engine.errors import InputError, problem, shape_text
 
 MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
 
 
@@ -46,8 +47,23 @@ class InputSpec:
         return "grayscale" if self.shape[-1] == 1 else "rgb"
 
 
+def picture_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+    """The files named, and in place of each folder all image files below it, in order of their names."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        if not found:
+            rule = "image files below it (" + " ".join(sorted(SUFFIXES)) + ")"
+            raise InputError(problem(str(path), "an empty folder", rule, "Check the path."))
+        files += found
+    return files
+
+
 def read_pictures(pictures: Sequence[Picture], spec: InputSpec) -> np.ndarray:
-    """uint8[n h w c] of many pictures; raises one InputError that names every bad one (the first ten, and the count)."""
+    """uint8[n h w c] of many pictures; raises one InputError that names the bad ones (the first ten, and the count)."""
     images, problems = [], []
     for picture in pictures:
         try:

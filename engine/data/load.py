@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from engine.config import DataConfig
+from engine.config import DataConfig, RunConfig
 from engine.data.dataset import Dataset, Splits, split_by_fraction
 from engine.data.images import InputSpec
 from engine.data.tfds_source import load_tfds
+from engine.errors import InputError, problem
 
 
 def load_splits(config: DataConfig, seed: int, tell: Callable[[str], None] = print) -> Splits:
@@ -30,3 +31,21 @@ def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
         mean=config.mean,
         std=config.std,
     )
+
+
+def num_outputs(config: RunConfig, train: Dataset) -> int:
+    """How many outputs the loss needs for this data; raises InputError if the two do not go together."""
+    loss, classes = config.train.loss, train.num_classes
+    if loss == "mean_squared_error":
+        if classes or train.labels.ndim != 2:
+            got = f"{loss} with {classes} classes" if classes else f"targets of rank {train.labels.ndim}"
+            raise InputError(problem("train.loss", got, "float targets [n d]", "Use another loss, or such targets."))
+        return train.labels.shape[1]
+    if not classes:
+        raise InputError(problem("train.loss", f"{loss} with float targets", "class labels", "Use mean_squared_error."))
+    if loss == "binary_cross_entropy":
+        if classes != 2:
+            rule = "2 classes"
+            raise InputError(problem("train.loss", f"{loss} with {classes}", rule, "Use softmax_cross_entropy."))
+        return 1
+    return classes

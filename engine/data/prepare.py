@@ -7,7 +7,7 @@ import sys
 
 
 def prepare(name: str, data_dir: str, manual_dir: str | None = None) -> None:
-    """Prepares a tfds builder as ArrayRecord files below data_dir, from the files in manual_dir where they are there."""
+    """Prepares a tfds builder as ArrayRecord files below data_dir, from the files in manual_dir if they are there."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()

@@ -112,7 +112,11 @@ def _unknown_dataset(name: str) -> str:
     import difflib
 
     names = known_names()
-    nearest = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or ["fashion_mnist_12k", "mnist", "cifar10"]
+    nearest = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or [
+        "fashion_mnist_12k",
+        "mnist",
+        "cifar10",
+    ]
     rule = f"fashion_mnist_12k (comes with the package) or one of the {len(names) - 1} builders of tfds"
     return problem("data.name", repr(name), rule, f"Did you mean {', '.join(nearest)}?")
 
@@ -120,7 +124,7 @@ def _unknown_dataset(name: str) -> str:
 def _decode(directory: Path, config: DataConfig, split: str) -> Decoded:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(directory)
+    builder: Any = tfds.builder_from_directory(directory)
     base_names = re.findall(r"(?:^|\+)\s*([^\[\]+]+)", split)
     for base in base_names:
         if base not in builder.info.splits:

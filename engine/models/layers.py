@@ -68,7 +68,12 @@ class Conv:
         _check_activation(self.activation)
         if self.filters % self.groups:
             raise InputError(
-                problem("Conv groups", self.groups, f"a divisor of its {self.filters} filters", "Change one of them.")
+                problem(
+                    "Conv groups",
+                    self.groups,
+                    f"a divisor of its {self.filters} filters",
+                    "Change one of them.",
+                )
             )
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -227,9 +232,7 @@ class Rescale:
         return 0
 
 
-Layer = (
-    Dense | Conv | MaxPool | AveragePool | GlobalAveragePool | Flatten | Dropout | BatchNorm | Activation | Rescale
-)
+Layer = Dense | Conv | MaxPool | AveragePool | GlobalAveragePool | Flatten | Dropout | BatchNorm | Activation | Rescale
 
 
 def _slide(shape: Shape, window: Size, strides: Size, padding: Padding, dilation: Size = 1) -> tuple[int, int]:

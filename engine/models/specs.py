@@ -24,7 +24,18 @@ from engine.models.layers import (
     Size,
 )
 
-LAYERS = (Dense, Conv, MaxPool, AveragePool, GlobalAveragePool, Flatten, Dropout, BatchNorm, Activation, Rescale)
+LAYERS = (
+    Dense,
+    Conv,
+    MaxPool,
+    AveragePool,
+    GlobalAveragePool,
+    Flatten,
+    Dropout,
+    BatchNorm,
+    Activation,
+    Rescale,
+)
 
 
 class LayerRow(NamedTuple):

@@ -34,7 +34,7 @@ class Reporter:
 
     def say(self, message: Any) -> None:
         """Prints a text or a table."""
-        self.console.print(message, markup=False) if isinstance(message, str) else self.console.print(message)
+        self.console.print(message, markup=not isinstance(message, str), soft_wrap=isinstance(message, str))
         self._write(message if isinstance(message, str) else _as_text(message))
 
     @contextlib.contextmanager
@@ -56,7 +56,13 @@ class Reporter:
                 self._live = None
 
     def advance(
-        self, epoch: str, step: int, total_steps: int, images_per_second: float, metrics: dict[str, Any], eta: float
+        self,
+        epoch: str,
+        step: int,
+        total_steps: int,
+        images_per_second: float,
+        metrics: dict[str, Any],
+        eta: float,
     ) -> None:
         """Moves the live line; elsewhere prints a plain one every ten seconds."""
         numbers = f"{images_per_second:,.0f} images/s  {metrics_text(metrics)}"

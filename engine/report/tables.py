@@ -1,14 +1,14 @@
 """Tables for the terminal."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
 from engine.errors import shape_text
+from engine.models.layers import Layer, pair
 from engine.models.specs import Sequential
-
-PERCENT = ("accuracy", "top5")
 
 
 def summary_table(spec: Sequential, input_shape: tuple[int, ...], title: str) -> Table:
@@ -42,12 +42,13 @@ def format_metric(name: str, value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _settings(layer: Any) -> str:
-    from dataclasses import fields
-
+def _settings(layer: Layer) -> str:
+    """The size of a layer, then whatever differs from its defaults: `32, 3×3, activation=relu`."""
     shown = []
-    for field in fields(layer):
+    for field in dataclasses.fields(layer):
         value = getattr(layer, field.name)
-        if value != field.default and value is not None:
-            shown.append(str(value) if not shown and field.name != "activation" else f"{field.name}={value}")
+        if field.name in ("kernel_size", "size"):
+            shown.append(shape_text(pair(value)))
+        elif value != field.default and value is not None:
+            shown.append(str(value) if not shown else f"{field.name}={value}")
     return ", ".join(shown)

@@ -1,0 +1,75 @@
+"""What every command does around its work: settings of the process, and errors as lines instead of tracebacks."""
+
+import contextlib
+import logging
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.data.cache import cache_directory
+from engine.errors import InputError
+from engine.interrupts import Interrupted
+
+
+def set_up_process(cache_dir: Path | None = None) -> None:
+    """Settings that only a process of our own may make: a persistent compilation cache, fewer foreign warnings."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(cache_directory(cache_dir) / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@contextlib.contextmanager
+def errors_as_lines() -> Iterator[None]:
+    """Ends the process with a message and exit code 2 for a user's mistake, 128 + signal after an interrupt."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Interrupted as stop:
+        print(f"{stop}. To go on: {command_again('--resume')}", file=sys.stderr)
+        raise SystemExit(128 + stop.signal_number) from None
+    except KeyboardInterrupt:
+        print("stopped before there was anything to save", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(141) from None
+
+
+def command_name() -> str:
+    """How this process was started: `python -m experiments.convnet`, or the script."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or spec.name == "__main__":
+        return Path(sys.argv[0]).name
+    return f"{_program('python')} -m {spec.name.removesuffix('.__main__')}"
+
+
+def command_again(*more: str) -> str:
+    """The command that this process was started with, `more` (`--flag`, `--option=value`) in place of its own."""
+    replaced = {argument.split("=")[0] for argument in more} | {"--overwrite"}
+    given, rest = [], iter(sys.argv[1:])
+    for argument in rest:
+        if argument.split("=")[0] not in replaced:
+            given.append(argument)
+        elif "=" not in argument and argument not in ("--overwrite", "--resume"):
+            next(rest, None)  # its value
+    spelled = [part for argument in more for part in argument.split("=", 1)]
+    return " ".join([command_name(), shlex.join([*given, *spelled])])
+
+
+def engine_command() -> str:
+    """How to call `engine` from here."""
+    return _program("engine")
+
+
+def _program(name: str) -> str:
+    """A program of this environment: its name where the environment is active, else its path."""
+    script = Path(sys.prefix) / "bin" / name
+    if not script.exists() or shutil.which(name) == str(script):
+        return name
+    return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)

@@ -1,0 +1,72 @@
+"""The command line of an experiment file: `main(config())` makes every field of the config an option."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from engine.config import RunConfig
+from engine.entry import command_again, command_name, engine_command, errors_as_lines, set_up_process
+
+if TYPE_CHECKING:
+    from engine.result import Result
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of an experiment."""
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    run_dir: Path | None = None
+    """Where the run is kept; None for runs/<name>."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in that directory, if there is one; start it if there is none."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Remove the run in that directory and start anew."""
+
+
+def main(config: RunConfig, arguments: Sequence[str] | None = None) -> None:
+    """Runs an experiment with the options of the command line, and says what to do next.
+
+    Exits with 2 and a message for a user's mistake, with 128 + signal after Ctrl-C or SIGTERM (everything saved).
+    """
+    with errors_as_lines():
+        options = tyro.cli(
+            Options,
+            default=Options(config),
+            args=arguments,
+            prog=command_name(),
+            description=f"Train {config.name}.",
+        )
+        # Imported only now, so that --help and mistakes are answered at once.
+        set_up_process(options.config.data.cache_dir)
+        from engine.loop import run
+        from engine.report.progress import Reporter
+
+        reporter = Reporter()
+        result = run(
+            options.config,
+            options.run_dir,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            reporter=reporter,
+        )
+        reporter.say(_next_steps(result))
+
+
+def _next_steps(result: "Result") -> str:
+    engine, path = engine_command(), result.directory
+    pictures = [name for name in ("curves.png", "predictions.png") if (path / name).exists()]
+    more = result.config.train.epochs * 2
+    return "\n".join(
+        [
+            f"saved in {path}: {', '.join([*pictures, 'history.csv', 'log.txt', 'checkpoints/'])}",
+            "next:",
+            f"  {engine} summary {path}",
+            f"  {engine} predict {path} {path / 'example.png'} --top 3",
+            f"  {engine} eval {path} --data.split test",
+            f"  {command_again('--resume', f'--train.epochs={more}')}",
+        ]
+    )

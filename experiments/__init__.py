@@ -1,0 +1,1 @@
+"""One file a recipe. Each runs with one command; its docstring says what to expect."""

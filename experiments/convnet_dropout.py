@@ -1,0 +1,30 @@
+"""Two convolutions and two hidden layers with dropout between them, 890,218 parameters.
+
+python -m experiments.convnet_dropout
+"""
+
+import engine
+from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
+
+
+def config() -> engine.RunConfig:
+    """Adam 1e-3, batch 100, 10 epochs."""
+    model = Sequential(
+        (
+            Conv(32, 3, padding="same", use_bias=False, activation="relu"),
+            MaxPool(2),
+            Conv(64, 3, padding="same", activation="relu"),
+            MaxPool(2),
+            Flatten(),
+            Dense(256, activation="relu"),
+            Dropout(0.5),
+            Dense(256, activation="relu"),
+            Dense(),
+        )
+    )
+    train = engine.TrainConfig(epochs=10, batch_size=100)
+    return engine.RunConfig("convnet_dropout", model, train=train, optim=engine.OptimConfig("adam", 1e-3))
+
+
+if __name__ == "__main__":
+    engine.main(config())

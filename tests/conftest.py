@@ -1,0 +1,73 @@
+"""Tests are stricter than users: warnings are errors (pyproject), silent rank promotion raises."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import engine
+from engine.data.dataset import Dataset, Splits, fingerprint_of
+from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+OFFICIAL_FILES = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist"
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of decoded images that all tests of a worker share, and no user's."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps every test, and every process it starts, away from the user's caches."""
+    monkeypatch.setenv("ENGINE_CACHE_DIR", str(cache_dir))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(cache_dir / "tfds"))
+
+
+@pytest.fixture
+def official_files() -> Path:
+    """The official Fashion-MNIST files; skips where they are not at hand."""
+    if not OFFICIAL_FILES.is_dir():
+        pytest.skip("needs the official Fashion-MNIST files beside the repository")
+    return OFFICIAL_FILES
+
+
+def make_dataset(num: int = 200, seed: int = 0, size: int = 8, num_classes: int = 3, name: str = "stripes") -> Dataset:
+    """Images that a small net can learn: class k is brighter in column band k, under noise."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, num_classes, num).astype(np.int32)
+    images = draw.integers(0, 120, (num, size, size, 1), dtype=np.uint8)
+    width = size // num_classes
+    for image, label in zip(images, labels, strict=True):
+        image[:, label * width : (label + 1) * width] += 100
+    return Dataset(images, labels, tuple(f"band {k}" for k in range(num_classes)), name, fingerprint_of(images, labels))
+
+
+@pytest.fixture
+def splits() -> Splits:
+    """200 training examples (a padded last batch at 64), 50 for validation and 70 for test."""
+    return Splits(make_dataset(200), make_dataset(50, 1, name="held out"), make_dataset(70, 2, name="test"))
+
+
+TINY = Sequential((Conv(4, 3, activation="relu"), MaxPool(2), Dropout(0.2), Flatten(), Dense()))
+
+
+@pytest.fixture
+def tiny_config() -> engine.RunConfig:
+    """A run of two epochs on 64 examples a step that takes a second."""
+    return engine.RunConfig("tiny", TINY, train=engine.TrainConfig(epochs=2, batch_size=64))
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path) -> Iterator[Path]:
+    """The working directory moved to an empty one."""
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    yield tmp_path
+    os.chdir(before)
