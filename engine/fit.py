@@ -1,7 +1,9 @@
 """fit(model, data): training for notebooks, with the parts of a run and none of its files."""
 
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from engine.config import DataConfig, Loss, OptimConfig, OptimizerName, RunConfi
 from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
 from engine.data.load import load_splits
 from engine.errors import InputError, problem
+from engine.interrupts import Interrupted
 from engine.loop import train
 from engine.models.specs import Model
 from engine.report.progress import Reporter, Silent
@@ -45,7 +48,8 @@ def fit(
       float32[n …] inputs, shown to the model as they are, with any of the targets of `Dataset`.
     validation: share of the data set aside, or data of its own. scale: what uint8 pixels are multiplied by.
     optimizer: a name, used with `learning_rate`, or a whole OptimConfig.
-    Nothing is written but a temporary directory, which `result.save(path)` copies.
+    The run lives in a temporary directory as long as the result does; `result.save(path)` copies it. Ctrl-C saves
+    there, and raises Interrupted, a KeyboardInterrupt, with the path.
     """
     check_model(model)
     optim = optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
@@ -57,11 +61,16 @@ def fit(
     reporter, clock = Reporter() if verbose else Silent(), Clock()
     with clock.measure("data"):
         splits = _splits(data, validation, config, class_names, reporter)
-    scratch = tempfile.TemporaryDirectory(prefix="engine-fit-", ignore_cleanup_errors=True)
-    directory = Path(scratch.name)
-    write_atomically(directory / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
-    result = train(config, splits, directory, clock, reporter)
-    object.__setattr__(result, "_keep_alive", scratch)  # the directory lives as long as the result
+    directory = Path(tempfile.mkdtemp(prefix="engine-fit-"))
+    try:
+        write_atomically(directory / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
+        result = train(config, splits, directory, clock, reporter)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop}; engine.restore({str(directory)!r}) opens it", stop.signal_number) from None
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    weakref.finalize(result, shutil.rmtree, directory, ignore_errors=True)
     return result
 
 

@@ -83,7 +83,7 @@ class Program:
     def train(
         self, state: TrainState, data: "Resident", order: jax.Array, first: int, count: int, totals: Metrics
     ) -> tuple[TrainState, Metrics, int]:
-        """(state, totals, first step with a loss that is not finite or NEVER) after `count` batches from `first`.
+        """(state, totals, first step, from 1, with a loss that is not finite, or NEVER) after `count` batches from `first`.
 
         `state` and `totals` are donated. Returns when the device is done.
         """

@@ -98,7 +98,14 @@ def _from_object(kind: Any, value: Any, where: str) -> Any:
     for name in given:
         if name not in types_of:
             raise InputError(unknown(f"{where}.{name}", name, types_of))
+    missing = [f.name for f in dataclasses.fields(kind) if _is_required(f) and f.name not in given]
+    if missing:
+        raise InputError(problem(where, f"no {', '.join(missing)}", "every field", "Correct the record."))
     return kind(**{name: from_json(types_of[name], item, f"{where}.{name}") for name, item in given.items()})
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _from_scalar(kind: Any, value: Any, where: str) -> Any:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from engine.errors import InputError, problem
 from engine.predict import Classifier, Prediction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """A finished run.
 
@@ -29,7 +29,6 @@ class Result:
     metrics: dict[str, dict[str, Any]]
     best_step: int
     seconds: dict[str, float]
-    _keep_alive: Any = field(default=None, repr=False)
 
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:
         """n, loss and accuracy over every example of a dataset, each exactly once."""

@@ -198,7 +198,7 @@ class Session:
         )
 
     def _not_finite(self, quantity: str, step: int) -> str:
-        epoch = step // self.steps_per_epoch + 1
+        epoch = (step - 1) // self.steps_per_epoch + 1
         kept = f"The last good checkpoint in {self.directory} is kept. " if self.history or self.step else ""
         remedy = f"{kept}Lower --optim.learning-rate or set --optim.clip-norm 1."
         return problem(quantity, f"no finite number at step {step} (epoch {epoch})", "a finite number", remedy)

@@ -36,10 +36,11 @@ class Task:
 def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
     """float32 `(scale × inputs − mean) / std`, what a model is shown."""
     values = inputs.astype(jnp.float32) * spec.scale if spec.scale != 1 else inputs.astype(jnp.float32)
+    by_channel = (1,) * (inputs.ndim - 1) + (-1,)
     if spec.mean is not None:
-        values = values - jnp.asarray(spec.mean, jnp.float32)
+        values = values - jnp.asarray(spec.mean, jnp.float32).reshape(by_channel)
     if spec.std is not None:
-        values = values / jnp.asarray(spec.std, jnp.float32)
+        values = values / jnp.asarray(spec.std, jnp.float32).reshape(by_channel)
     return values
 
 

@@ -103,7 +103,7 @@ class _Remaining(ProgressColumn):
 
 def metrics_text(metrics: dict[str, Any], prefix: str = "") -> str:
     """`loss 0.4310  accuracy 0.8456`."""
-    shown = [name for name in ("loss", "accuracy", "top5") if name in metrics]
+    shown = [name for name in ("loss", "accuracy") if name in metrics]
     return "  ".join(f"{prefix}{name} {format_metric(name, metrics[name])}" for name in shown)
 
 

@@ -1,0 +1,1 @@
+"""One file a question. Every figure quoted anywhere comes from one of these."""

@@ -1,0 +1,142 @@
+"""Checkpoints that cannot be used are refused with a reason; those that can open anywhere."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engine
+from engine.checkpoint import FORMAT_VERSION, Record, choose_step, find_steps, read_record
+from engine.clock import Clock
+from engine.data.dataset import Splits
+from engine.loop import train
+from engine.records import from_json, to_json
+from engine.report.progress import Silent
+from tests.conftest import TINY, make_dataset
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run; tests copy it before they hurt it."""
+    directory = tmp_path_factory.mktemp("finished")
+    config = engine.RunConfig("tiny", TINY, train=engine.TrainConfig(1, 64))
+    train(config, Splits(make_dataset(), make_dataset(50, 1)), directory, Clock(), Silent())
+    return directory
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+IMAGES = make_dataset(5, 3).images
+
+
+def test_record_survives_json(run):
+    record = read_record(run, 4)
+    assert from_json(Record, json.loads(json.dumps(to_json(record)))) == record
+    assert record.class_names == ("band 0", "band 1", "band 2")
+    assert record.input_spec.shape == (8, 8, 1)
+    assert record.versions["jax"]
+
+
+def test_restore_needs_only_the_directory_wherever_it_was_copied(run, tmp_path):
+    before = engine.restore(run).outputs(IMAGES)
+    moved = Path(shutil.move(run, tmp_path / "elsewhere"))
+    np.testing.assert_array_equal(engine.restore(moved).outputs(IMAGES), before)
+    np.testing.assert_array_equal(engine.restore(moved / "checkpoints").outputs(IMAGES), before)
+
+
+def test_restored_model_gives_the_same_numbers_in_another_process(run, tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES)
+    code = (
+        "import engine, numpy as np, sys; run, folder = sys.argv[1:];"
+        "np.save(folder + '/out.npy', engine.restore(run).outputs(np.load(folder + '/images.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run), str(tmp_path)], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), engine.restore(run).outputs(IMAGES))
+
+
+def test_directory_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(engine.InputError, match=r"nowhere: got no such directory; expected the directory of a run"):
+        engine.restore(tmp_path / "nowhere")
+
+
+def test_empty_directory_is_refused(tmp_path):
+    with pytest.raises(engine.InputError, match=r"got no checkpoint; expected at least one complete checkpoint"):
+        engine.restore(tmp_path)
+
+
+def test_half_written_checkpoint_is_refused(run):
+    (run / "checkpoints" / "4").rename(run / "checkpoints" / "4.orbax-checkpoint-tmp-0")
+    assert find_steps(run) == []
+    with pytest.raises(engine.InputError, match=r"got only half-written checkpoints"):
+        engine.restore(run)
+
+
+def test_newer_format_is_refused_with_both_versions(run):
+    file = run / "checkpoints" / "4" / "record" / "metadata"
+    value = json.loads(file.read_text())
+    assert value["format_version"] == FORMAT_VERSION
+    file.write_text(json.dumps({**value, "format_version": 99}))
+    with pytest.raises(engine.InputError, match=rf"got checkpoint format 99; expected {FORMAT_VERSION} or older"):
+        engine.restore(run)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": 1}', '{"format_version": 1, "step": "four"}'])
+def test_damaged_record_is_refused_with_its_file(run, text):
+    (run / "checkpoints" / "4" / "record" / "metadata").write_text(text)
+    with pytest.raises(engine.InputError, match="record"):
+        engine.restore(run)
+
+
+@pytest.mark.parametrize("name", ["model/manifest.ocdbt", "model/_METADATA", "model"])
+def test_missing_files_are_refused_with_the_checkpoint(run, name):
+    target = run / "checkpoints" / "4" / name
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    with pytest.raises(engine.InputError, match=r"checkpoints/4: got .*; expected complete files"):
+        engine.restore(run)
+
+
+def test_unknown_step_lists_the_known(run):
+    with pytest.raises(engine.InputError, match=r"step: got 3; expected one of 4"):
+        engine.restore(run, step=3)
+    assert choose_step(run, 4) == 4
+
+
+def test_nothing_is_pickled(run):
+    for path in run.rglob("*"):
+        if path.is_file():
+            assert not path.read_bytes().startswith((b"\x80\x04", b"\x80\x05")), path
+
+
+def test_kill_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path):
+    """SIGKILL while epochs of a few milliseconds save one after the other; then resume to the end."""
+    script = Path(__file__).parent / "save_all_the_time.py"
+    draw = random.Random(0)
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "run"), "10000"], stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        before = len(find_steps(tmp_path / "run")) and choose_step(tmp_path / "run", "last")
+        while not find_steps(tmp_path / "run") or choose_step(tmp_path / "run", "last") == before:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 0.5))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+        engine.restore(tmp_path / "run", step="last").outputs(IMAGES)
+    last = read_record(tmp_path / "run", choose_step(tmp_path / "run", "last")).epochs_done
+    subprocess.run([sys.executable, str(script), str(tmp_path / "run"), str(last + 2)], check=True)
+    assert read_record(tmp_path / "run", choose_step(tmp_path / "run", "last")).is_complete

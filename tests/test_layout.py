@@ -1,0 +1,95 @@
+"""Data flows one way: a module imports only modules that come before it in this list."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ENGINE = Path(__file__).parents[1] / "engine"
+
+LAYOUT = [
+    "errors",
+    "records",
+    "models.layers",
+    "models.specs",
+    "models",
+    "config",
+    "keys",
+    "clock",
+    "interrupts",
+    "versions",
+    "data",
+    "data.dataset",
+    "data.images",
+    "data.cache",
+    "data.prepare",
+    "data.tfds_source",
+    "data.load",
+    "data.embedded.draw",
+    "batches",
+    "ops",
+    "models.build",
+    "losses",
+    "metrics",
+    "optim",
+    "state",
+    "step",
+    "program",
+    "evaluate",
+    "checkpoint",
+    "predict",
+    "run_directory",
+    "report",
+    "report.tables",
+    "report.history",
+    "report.pictures",
+    "report.progress",
+    "session",
+    "result",
+    "loop",
+    "fit",
+    "entry",
+    "experiment",
+    "__main__",
+]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ENGINE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in ENGINE.rglob("*.py") if module_name(path)}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of engine that a file imports, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "engine":
+            base = (node.module or "").removeprefix("engine").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                found.add(inner if inner in FILES else base)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("engine.") for alias in node.names if alias.name.startswith("engine.")}
+    return found
+
+
+def test_layout_names_every_module():
+    assert sorted(LAYOUT) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", LAYOUT)
+def test_imports_run_upwards(name: str):
+    later = {other for other in imported(FILES[name]) if LAYOUT.index(other) >= LAYOUT.index(name)}
+    assert not later, f"{name} imports {later}, which come after it"
+
+
+def test_modules_that_answer_without_a_device_do_not_import_jax():
+    heavy = ("jax", "flax", "optax", "orbax", "tensorflow_datasets", "matplotlib")
+    for name in ("errors", "records", "models.layers", "models.specs", "models", "config", "entry", "experiment"):
+        for node in ast.parse(FILES[name].read_text(encoding="utf-8")).body:
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [n for n in names if n.split(".")[0] in heavy], name

@@ -1,0 +1,243 @@
+"""The matrix lowering against lax.
+
+The values are small whole numbers as floats: their sums are exact, so results must be equal, not only close.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from engine import ops
+
+SETTINGS = settings(max_examples=25, derandomize=True, deadline=None, database=None)
+NHWC = ("NHWC", "HWIO", "NHWC")
+PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
+STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+def whole_numbers(shape: Sequence[int], seed: int, largest: int = 4) -> jax.Array:
+    """float32 of `shape` drawn from -largest … largest."""
+    return jnp.asarray(np.random.default_rng(seed).integers(-largest, largest + 1, shape), jnp.float32)
+
+
+def value_and_gradients(function: Callable[..., jax.Array], *arguments: jax.Array) -> list[np.ndarray]:
+    """What `function` gives, then its gradient by each argument for a fixed random gradient of the output."""
+
+    @jax.jit
+    def both(*arguments: jax.Array) -> tuple:
+        value, pull_back = jax.vjp(function, *arguments)
+        return value, *pull_back(whole_numbers(value.shape, 99))
+
+    return [np.asarray(array) for array in both(*arguments)]
+
+
+def assert_all_equal(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
+    """(image shape, kernel shape, arguments) in which the window fits the padded image."""
+    kernel_size, dilation = draw(PAIRS), draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    pads = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    padding = draw(st.one_of(st.sampled_from(("VALID", "SAME")), st.tuples(pads, pads)))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel_size, dilation, strict=True)]
+    added = (0, 0) if isinstance(padding, str) else tuple(map(sum, padding))
+    least = [1 if padding == "SAME" else max(1, r - a) for r, a in zip(reach, added, strict=True)]
+    height, width = (low + draw(st.integers(0, 5)) for low in least)
+    channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    arguments = {"window_strides": draw(STEPS), "padding": padding, "rhs_dilation": dilation}
+    return (draw(st.integers(1, 3)), height, width, channels), (*kernel_size, channels, filters), arguments
+
+
+@SETTINGS
+@given(convolutions(), st.integers(0, 1000))
+def test_conv_equals_lax_in_value_and_gradients(case: tuple, seed: int):
+    image_shape, kernel_shape, arguments = case
+    images, kernel = whole_numbers(image_shape, seed), whole_numbers(kernel_shape, seed + 1)
+
+    def through(conv: Callable) -> list[np.ndarray]:
+        return value_and_gradients(lambda x, k: conv(x, k, dimension_numbers=NHWC, **arguments), images, kernel)
+
+    assert_all_equal(through(ops.conv_general_dilated), through(lax.conv_general_dilated))
+
+
+def test_conv_is_within_rounding_of_lax_when_values_are_fractions():
+    images, kernel = (
+        jax.random.normal(jax.random.key(0), (2, 9, 8, 5)),
+        jax.random.normal(jax.random.key(1), (3, 2, 5, 4)),
+    )
+
+    def through(conv: Callable) -> list[np.ndarray]:
+        return value_and_gradients(lambda x, k: conv(x, k, (1, 2), "SAME", dimension_numbers=NHWC), images, kernel)
+
+    for ours, theirs in zip(through(ops.conv_general_dilated), through(lax.conv_general_dilated), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_matrix_lowering_uses_no_slow_operation_of_the_backend():
+    def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        maps = ops.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+        return ops.max_pool(maps, (2, 2), (2, 2), ((0, 0), (0, 0)), "matrix").sum()
+
+    program = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 2, 4))))
+    assert "dot_general" in program
+    assert not [name for name in ("conv_general_dilated[", "select_and", "reduce_window") if name in program]
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "kernel_shape", "arguments"),
+    [
+        pytest.param((2, 5, 6, 4), (3, 3, 2, 6), {"feature_group_count": 2}, id="two groups"),
+        pytest.param((2, 5, 6, 4), (3, 3, 1, 4), {"feature_group_count": 4}, id="depthwise"),
+        pytest.param((4, 5, 6, 3), (3, 3, 3, 4), {"batch_group_count": 2}, id="batch groups"),
+        pytest.param((2, 4, 5, 3), (3, 3, 3, 4), {"lhs_dilation": (2, 1), "padding": "VALID"}, id="transposed"),
+        pytest.param((2, 3, 5, 6), (4, 3, 3, 3), {"dimension_numbers": ("NCHW", "OIHW", "NCHW")}, id="NCHW"),
+        pytest.param((2, 3, 5, 6), (4, 3, 3, 3), {"dimension_numbers": None}, id="lax's own order"),
+        pytest.param((2, 5, 6, 3), (4, 3, 3, 3), {"dimension_numbers": ("NHWC", "OIHW", "NHWC")}, id="OIHW kernel"),
+        pytest.param(
+            (2, 7, 3), (3, 3, 4), {"dimension_numbers": ("NWC", "WIO", "NWC"), "window_strides": (2,)}, id="1-D"
+        ),
+        pytest.param((2, 5, 6, 3), (3, 3, 3, 4), {"preferred_element_type": jnp.float32}, id="element type asked for"),
+    ],
+)
+def test_conv_falls_back_to_lax_when_the_matrix_form_does_not_serve(
+    image_shape: tuple, kernel_shape: tuple, arguments: dict[str, Any]
+):
+    arguments = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC} | arguments
+    images, kernel = whole_numbers(image_shape, 0), whole_numbers(kernel_shape, 1)
+    program = str(jax.make_jaxpr(lambda x, k: ops.conv_general_dilated(x, k, **arguments))(images, kernel))
+    assert "conv_general_dilated[" in program
+    got, expected = (conv(images, kernel, **arguments) for conv in (ops.conv_general_dilated, lax.conv_general_dilated))
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_conv_under_vmap_equals_a_loop_over_members():
+    images, kernels = whole_numbers((3, 2, 6, 5, 2), 0), whole_numbers((3, 3, 2, 2, 4), 1)
+
+    def gradients(images: jax.Array, kernel: jax.Array) -> tuple:
+        value, pull_back = jax.vjp(
+            lambda x, k: ops.conv_general_dilated(x, k, (2, 1), "SAME", dimension_numbers=NHWC), images, kernel
+        )
+        return value, *pull_back(value)
+
+    together = jax.jit(jax.vmap(gradients))(images, kernels)
+    one = jax.jit(gradients)
+    one_by_one = [one(images[m], kernels[m]) for m in range(3)]
+    for own, members in zip(together, zip(*one_by_one, strict=True), strict=True):
+        np.testing.assert_array_equal(own, jnp.stack(members))
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple, tuple, str | int]:
+    """(image shape, window size, strides, padding): side by side, overlapping and with gaps."""
+    size = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    strides = draw(st.one_of(st.just(size), STEPS))
+    padding = draw(st.sampled_from(("valid", "same", *range(min(size)))))
+    height, width = (k + draw(st.integers(0, 5)) for k in size)
+    return (draw(st.integers(1, 2)), height, width, draw(st.integers(1, 2))), size, strides, padding
+
+
+def native_max_pool(images: jax.Array, size: tuple, strides: tuple, pads: Any) -> jax.Array:
+    """Flax's max-pool: `reduce_window` forward, `select_and_scatter` backward."""
+    return nnx.max_pool(images, size, strides, pads)
+
+
+@SETTINGS
+@given(pools(), st.integers(0, 1000))
+def test_max_pool_equals_flax_in_value_and_gradient_when_values_tie(case: tuple, seed: int):
+    shape, size, strides, padding = case
+    images = whole_numbers(shape, seed, largest=1)  # three values: most windows have ties
+    pads = ops.window_pads(shape[1:3], size, strides, padding)
+    expected = value_and_gradients(lambda x: native_max_pool(x, size, strides, pads), images)
+    for lowering in ("matrix", "native"):
+        got = value_and_gradients(lambda x, lo=lowering: ops.max_pool(x, size, strides, pads, lo), images)
+        assert_all_equal(got, expected)
+
+
+@pytest.mark.parametrize("lowering", ["matrix", "native"])
+def test_max_pool_keeps_whole_numbers_when_images_are_whole(lowering: ops.Lowering):
+    images = jnp.asarray([[[[-9], [-3]], [[-7], [-5]]]], jnp.int32)  # below zero: padding must not win
+    pooled = ops.max_pool(images, (2, 2), (1, 1), ((1, 0), (1, 0)), lowering)
+    assert pooled.dtype == jnp.int32
+    np.testing.assert_array_equal(pooled[0, :, :, 0], [[-9, -3], [-7, -3]])
+
+
+@SETTINGS
+@given(pools(), st.integers(0, 1000))
+def test_average_pool_equals_flax_in_value_and_gradient(case: tuple, seed: int):
+    shape, size, strides, padding = case
+    images = whole_numbers(shape, seed)
+    pads = ops.window_pads(shape[1:3], size, strides, padding)
+    expected = value_and_gradients(lambda x: nnx.avg_pool(x, size, strides, pads, count_include_pad=False), images)
+    for lowering in ("matrix", "native"):
+        got = value_and_gradients(lambda x, lo=lowering: ops.average_pool(x, size, strides, pads, lo), images)
+        for ours, theirs in zip(got, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+class UsersNet(nnx.Module):
+    """A net that knows nothing of this package: plain Flax layers, one below another module, one of its own making."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.first = nnx.Conv(2, 3, (3, 3), padding="SAME", rngs=rngs)
+        self.block = nnx.Sequential(
+            nnx.Conv(3, 4, (2, 3), strides=2, padding="VALID", rngs=rngs),
+            nnx.relu,
+            nnx.Conv(4, 4, (3, 3), padding="CIRCULAR", feature_group_count=2, rngs=rngs),
+        )
+        self.own = nnx.Conv(4, 2, (1, 1), conv_general_dilated=users_convolution, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.own(self.block(self.first(images)))
+
+
+def users_convolution(*arguments: Any, **named: Any) -> jax.Array:
+    """A convolution that someone chose on purpose."""
+    return lax.conv_general_dilated(*arguments, **named)
+
+
+def test_plug_sets_every_plain_conv_when_the_module_is_a_users_own():
+    net, images = UsersNet(nnx.Rngs(0)), jax.random.normal(jax.random.key(1), (2, 8, 9, 2))
+    plain = [net.first, net.block.layers[0], net.block.layers[2]]
+    before = net(images)
+    ops.plug(net, "matrix")
+    assert [conv.conv_general_dilated for conv in plain] == [ops.conv_general_dilated] * 3
+    np.testing.assert_allclose(net(images), before, rtol=1e-5, atol=1e-5)
+    ops.plug(net, "native")
+    assert [conv.conv_general_dilated for conv in plain] == [lax.conv_general_dilated] * 3
+
+
+def test_plug_leaves_a_conv_alone_when_its_owner_chose_the_convolution():
+    net = UsersNet(nnx.Rngs(0))
+    ops.plug(net, "matrix")
+    assert net.own.conv_general_dilated is users_convolution
+
+
+@pytest.mark.parametrize("conv", [ops.conv_general_dilated, lax.conv_general_dilated])
+def test_convolution_of_one_to_nine_gives_the_known_numbers(conv: Callable):
+    image = jnp.arange(1.0, 10).reshape(1, 3, 3, 1)
+    kernels = jnp.ones((2, 2, 1, 1)) * jnp.array([1.0, 10, -1]).reshape(1, 1, 1, 3)
+    maps = conv(image, kernels, (1, 1), "VALID", dimension_numbers=NHWC)[0]
+    np.testing.assert_array_equal(maps[:, :, 0], [[12, 16], [24, 28]])
+    np.testing.assert_array_equal(maps[:, :, 1], [[120, 160], [240, 280]])
+    np.testing.assert_array_equal(maps[:, :, 2], [[-12, -16], [-24, -28]])
+    np.testing.assert_array_equal(jax.nn.relu(maps)[:, :, 2], np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("lowering", ["matrix", "native"])
+def test_max_pool_of_four_numbers_gives_the_known_numbers_when_same(lowering: ops.Lowering):
+    pool = ops.Pool("max", (2, 2), (1, 1), "same")
+    ops.plug(pool, lowering)
+    pooled = pool(jnp.array([[4.0, 3], [2, 1]]).reshape(1, 2, 2, 1))
+    assert pool.lowering == lowering
+    np.testing.assert_array_equal(pooled[0, :, :, 0], [[4, 3], [2, 1]])
