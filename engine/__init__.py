@@ -22,8 +22,8 @@ _HOMES = {
     "TrainConfig": "engine.config",
     "cnn": "engine.models",
     "custom": "engine.models",
-    "dataset": "engine.fit",
-    "fit": "engine.fit",
+    "dataset": "engine.notebook",
+    "fit": "engine.notebook",
     "main": "engine.experiment",
     "mlp": "engine.models",
     "restore": "engine.predict",
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from engine.data.dataset import Dataset, Splits
     from engine.errors import InputError
     from engine.experiment import main
-    from engine.fit import dataset, fit
     from engine.loop import run
     from engine.models import cnn, custom, mlp
+    from engine.notebook import dataset, fit
     from engine.predict import Classifier, restore
     from engine.result import Result
 

@@ -1,16 +1,18 @@
 """Frozen dataclasses that describe a run completely; checked when built; to and from JSON without loss."""
 
+import contextlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
 
-from engine.errors import InputError, problem, unknown
+from engine.errors import InputError, problem
 from engine.models.specs import Model, Sequential, custom
-from engine.records import from_json, to_json
+from engine.records import check_types, from_json, to_json
 
 Loss = Literal["softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"]
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
@@ -54,9 +56,10 @@ class DataConfig:
     """Where decoded images are cached; None for $ENGINE_CACHE_DIR or ~/.cache/engine."""
 
     def __post_init__(self):
-        problems = _one_of("data.resize", self.resize, get_args(ResizeRule))
-        problems += _one_of("data.color", self.color, (None, *get_args(ColorMode)))
-        problems += _check(
+        _check_all(self, "data", self._range_problems)
+
+    def _range_problems(self) -> list[str]:
+        problems = _check(
             "data.validation_fraction", self.validation_fraction, 0 <= self.validation_fraction < 1,
             "0 ≤ fraction < 1", "Give the share of the training split, like 0.1.",
         )  # fmt: skip
@@ -67,7 +70,7 @@ class DataConfig:
         if self.image_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.image_size):
             rule = "HEIGHTxWIDTH in pixels"
             problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
-        _raise(problems)
+        return problems
 
     @property
     def height_width(self) -> tuple[int, int] | None:
@@ -94,8 +97,10 @@ class TrainConfig:
     """Every random draw is a function of this, the draw's purpose and the step."""
 
     def __post_init__(self):
-        problems = _one_of("train.loss", self.loss, get_args(Loss))
-        problems += _whole("train.epochs", self.epochs, 0, "Give 0 to evaluate only.")
+        _check_all(self, "train", self._range_problems)
+
+    def _range_problems(self) -> list[str]:
+        problems = _whole("train.epochs", self.epochs, 0, "Give 0 to evaluate only.")
         problems += _whole("train.batch_size", self.batch_size, 1, "Give 64 or so.")
         problems += _whole("train.seed", self.seed, 0, "Give any such number.", below=2**32)
         problems += _check(
@@ -105,7 +110,7 @@ class TrainConfig:
         if self.loss == "mean_squared_error" and self.label_smoothing:
             remedy = "Set train.label_smoothing to 0."
             problems.append(problem("train.label_smoothing", self.label_smoothing, "0 with this loss", remedy))
-        _raise(problems)
+        return problems
 
 
 @dataclass(frozen=True)
@@ -134,9 +139,10 @@ class OptimConfig:
     """What the step schedule multiplies the rate by at each drop."""
 
     def __post_init__(self):
-        problems = _one_of("optim.name", self.name, get_args(OptimizerName))
-        problems += _one_of("optim.schedule", self.schedule, get_args(ScheduleName))
-        problems += _whole("optim.step_epochs", self.step_epochs, 1, "Give 10 or so.")
+        _check_all(self, "optim", self._range_problems)
+
+    def _range_problems(self) -> list[str]:
+        problems = _whole("optim.step_epochs", self.step_epochs, 1, "Give 10 or so.")
         for name, holds, rule in (
             ("learning_rate", self.learning_rate > 0, "a positive number"),
             ("momentum", 0 <= self.momentum < 1, "0 ≤ momentum < 1"),
@@ -147,7 +153,7 @@ class OptimConfig:
             ("step_factor", 0 < self.step_factor <= 1, "above 0, at most 1"),
         ):
             problems += _check(f"optim.{name}", getattr(self, name), holds, rule, "Correct it.")
-        _raise(problems)
+        return problems
 
 
 @dataclass(frozen=True)
@@ -160,10 +166,12 @@ class PlanConfig:
     """Most steps a compiled call runs; None: as many as take about one second."""
 
     def __post_init__(self):
-        problems = _one_of("plan.lowering", self.lowering, get_args(LoweringName))
-        if self.chunk_steps is not None:
-            problems += _whole("plan.chunk_steps", self.chunk_steps, 1, "Leave it out to choose by time.")
-        _raise(problems)
+        _check_all(self, "plan", self._range_problems)
+
+    def _range_problems(self) -> list[str]:
+        if self.chunk_steps is None:
+            return []
+        return _whole("plan.chunk_steps", self.chunk_steps, 1, "Leave it out to choose by time.")
 
 
 @dataclass(frozen=True)
@@ -181,6 +189,7 @@ class RunConfig:
 
     def __post_init__(self):
         check_model(self.model)
+        _check_all(self, "", list)
         if not re.fullmatch(r"[\w][\w.\- ]*", self.name):
             raise InputError(
                 problem("name", repr(self.name), "a plain directory name", "Use letters, digits, - and _.")
@@ -217,16 +226,16 @@ def _check(name: str, value: object, holds: bool, rule: str, remedy: str) -> lis
     return [] if holds else [problem(name, value, rule, remedy)]
 
 
-def _one_of(name: str, value: object, known: tuple) -> list[str]:
-    return [] if value in known else [unknown(name, value, (str(k) for k in known))]
-
-
-def _whole(name: str, value: object, least: int, remedy: str, below: int | None = None) -> list[str]:
-    is_whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _whole(name: str, value: int, least: int, remedy: str, below: int | None = None) -> list[str]:
     rule = f"a whole number of at least {least}" + (f" and below {below}" if below else "")
-    return _check(name, value, is_whole and (below is None or value < below), rule, remedy)  # type: ignore[operator]
+    return _check(name, value, value >= least and (below is None or value < below), rule, remedy)
 
 
-def _raise(problems: list[str]) -> None:
-    if problems:
-        raise InputError("\n".join(problems))
+def _check_all(config: Any, where: str, range_problems: Callable[[], list[str]]) -> None:
+    """Raises InputError with the first problem of every field, of its type or, where types allow to tell, its range."""
+    problems = check_types(config, where)
+    with contextlib.suppress(TypeError):
+        problems += range_problems()
+    first = {text.split(":")[0]: text for text in reversed(problems)}
+    if first:
+        raise InputError("\n".join(reversed(first.values())))

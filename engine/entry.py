@@ -14,8 +14,7 @@ from engine.interrupts import Interrupted
 
 
 def set_up_process(cache_dir: Path | None = None) -> None:
-    """Settings that only a process of our own may make: a persistent compilation cache, fewer foreign warnings."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    """Settings that only a process of our own may make: a persistent compilation cache."""
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(cache_directory(cache_dir) / "xla"))
@@ -25,6 +24,7 @@ def set_up_process(cache_dir: Path | None = None) -> None:
 @contextlib.contextmanager
 def errors_as_lines() -> Iterator[None]:
     """Ends the process with a message and exit code 2 for a user's mistake, 128 + signal after an interrupt."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds and Orbax warn about what a user cannot change
     try:
         yield
     except InputError as error:

@@ -22,7 +22,7 @@ from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, duration_text, metrics_text
 from engine.report.tables import metrics_table
 from engine.result import Result
-from engine.run_directory import open_run, write_atomically
+from engine.run_directory import open_run, write_atomically, write_config
 from engine.session import Session
 
 
@@ -43,7 +43,6 @@ def run(
     reporter, clock = reporter or Reporter(), Clock()
     directory = Path(run_dir or Path("runs") / config.name).expanduser()
     record = open_run(directory, config, resume, overwrite)
-    reporter.log_to(directory / "log.txt")
     with clock.measure("data"):
         splits = load_splits(config.data, config.train.seed, reporter.say)
     return train(config, splits, directory, clock, reporter, record)
@@ -59,6 +58,8 @@ def train(
 ) -> Result:
     """Trains on data that is already loaded, in a directory that is ready for the run."""
     session = Session(config, splits, clock, directory, resumed)
+    write_config(directory, config)
+    reporter.log_to(directory / "log.txt")
     checkpoints = Checkpoints(directory)
     reporter.say(_opening(session, resumed))
     try:

@@ -51,7 +51,7 @@ def batch_metrics(outputs: jax.Array, targets: jax.Array, losses: jax.Array, mas
         own = jnp.take_along_axis(outputs, targets[:, None], axis=-1)
         # Rank of the label, equal outputs counted as ahead of it when they come first: argmax and top-k agree with it.
         is_before = jnp.arange(outputs.shape[-1])[None] < targets[:, None]  # [b k]
-        rank = jnp.sum((outputs > own) | ((outputs == own) & is_before), axis=-1)
+        rank = jnp.sum(~(outputs < own) & ((outputs != own) | is_before), axis=-1)  # outputs that are NaN come last
         correct, top5 = _count(rank < 1, mask), _count(rank < 5, mask)
     elif loss == "binary_cross_entropy":
         correct = _count((outputs[:, 0] > 0) == (targets > 0), mask)

@@ -107,7 +107,10 @@ def conv_general_dilated(
         reach = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], reach, window_strides, padding)
     window = _Window(rhs.shape[:2], tuple(window_strides), dilation)  # type: ignore[arg-type]
-    return _convolve(_pad(lhs, padding), rhs, window, precision)
+    padded = _pad(lhs, padding)
+    if min(window.places(*padded.shape[1:3])) < 1:
+        raise ValueError(f"kernel {rhs.shape[:2]} is larger than the padded image {padded.shape[1:3]}")
+    return _convolve(padded, rhs, window, precision)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

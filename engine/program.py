@@ -83,9 +83,10 @@ class Program:
     def train(
         self, state: TrainState, data: "Resident", order: jax.Array, first: int, count: int, totals: Metrics
     ) -> tuple[TrainState, Metrics, int]:
-        """(state, totals, first step, from 1, with a loss that is not finite, or NEVER) after `count` batches from `first`.
+        """(state, totals, bad step) after `count` batches from `first`.
 
-        `state` and `totals` are donated. Returns when the device is done.
+        The bad step is the first, counted from 1, whose loss is not finite, or NEVER. `state` and `totals` are
+        donated. Returns when the device is done.
         """
         calls = [(first + i, 1) for i in range(count)] if self.plan.is_stepwise else [(first, count)]
         carry, chunk = (state, totals, np.int32(NEVER)), self._chunk(data.num_examples)

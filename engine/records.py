@@ -6,6 +6,7 @@ record that was edited by hand fails with the field's name rather than later and
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +14,15 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from engine.errors import InputError, problem, unknown
+
+NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    dict: "an object of named fields",
+    (list, tuple): "a list",
+}
 
 
 def to_json(value: Any) -> Any:
@@ -56,6 +66,24 @@ def from_json(kind: Any, value: Any, where: str = "record") -> Any:
     return _from_scalar(kind, value, where)
 
 
+def check_types(record: Any, where: str) -> list[str]:
+    """Problems of a dataclass whose fields hold values of other types than they declare.
+
+    Values that only differ in form (a list for a tuple, a string for a path, 1 for 1.0) are put right in place.
+    """
+    problems, types_of = [], typing.get_type_hints(type(record), include_extras=True)
+    for name, kind in types_of.items():
+        try:
+            value = from_json(kind, to_json(getattr(record, name)), f"{where}.{name}".lstrip("."))
+            object.__setattr__(record, name, value)
+        except InputError as error:
+            problems.append(str(error))
+        except TypeError:
+            got = repr(getattr(record, name))[:80]
+            problems.append(problem(f"{where}.{name}".lstrip("."), got, "a value that JSON can hold", "Correct it."))
+    return problems
+
+
 def differences(stored: Any, given: Any, where: str = "") -> list[str]:
     """The dotted fields in which two JSON values differ, as `field: stored A, given B`."""
     if isinstance(stored, dict) and isinstance(given, dict):
@@ -94,13 +122,15 @@ def _from_sequence(kinds: tuple, value: Any, where: str) -> tuple:
 
 def _from_object(kind: Any, value: Any, where: str) -> Any:
     types_of = typing.get_type_hints(kind, include_extras=True)
-    given = {name: item for name, item in _expect(value, dict, where).items() if name != "kind"}
+    if _expect(value, dict, where).get("kind", kind.__name__) != kind.__name__:
+        raise InputError(problem(f"{where}.kind", repr(value["kind"]), repr(kind.__name__), "Correct it."))
+    given = {name: item for name, item in value.items() if name != "kind"}
     for name in given:
         if name not in types_of:
             raise InputError(unknown(f"{where}.{name}", name, types_of))
     missing = [f.name for f in dataclasses.fields(kind) if _is_required(f) and f.name not in given]
     if missing:
-        raise InputError(problem(where, f"no {', '.join(missing)}", "every field", "Correct the record."))
+        raise InputError(problem(f"{where}.{missing[0]}", "nothing", "a value", "Add the field."))
     return kind(**{name: from_json(types_of[name], item, f"{where}.{name}") for name, item in given.items()})
 
 
@@ -113,12 +143,13 @@ def _from_scalar(kind: Any, value: Any, where: str) -> Any:
         return Path(_expect(value, str, where))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise InputError(problem(where, value, "a finite number", "Correct it."))
     return _expect(value, kind, where)
 
 
 def _expect(value: Any, kinds: Any, where: str) -> Any:
     is_bool_as_number = isinstance(value, bool) and kinds in (int, float)
     if is_bool_as_number or not isinstance(value, kinds):
-        names = kinds.__name__ if isinstance(kinds, type) else " or ".join(k.__name__ for k in kinds)
-        raise InputError(problem(where, repr(value), names, "Correct the record."))
+        raise InputError(problem(where, repr(value), NAMES.get(kinds, "another kind of value"), "Correct it."))
     return value

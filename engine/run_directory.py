@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from engine.checkpoint import Record, choose_step, find_steps, read_record
 from engine.config import RunConfig
@@ -20,45 +19,50 @@ FREE_FIELDS = ("data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk
 
 
 def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool) -> Record | None:
-    """Makes `path` ready for a run of `config`; the record to go on from if it is to be resumed.
+    """Makes sure that `path` can take a run of `config`; the record to go on from if it is to be resumed.
 
     Raises InputError if the path is a file, cannot be written, holds other things, or holds a run and neither
-    `resume` nor `overwrite` is set, or a run of another config to resume.
+    `resume` nor `overwrite` is set, or a run of another config to resume. A run that was stopped before it had
+    saved anything is nothing to lose and does not count.
     """
     if path.exists() and not path.is_dir():
         raise InputError(problem("run_dir", f"{path}, a file", "a directory", "Choose another with --run-dir."))
-    present = [name for name in FILES if (path / name).exists()]
+    present, record = [name for name in FILES if (path / name).exists()], None
     if overwrite:
         _check_writable(path)
         _remove(path, present)
-    elif present:
+    elif find_steps(path):
         record = _resumable(path, config, resume)
-        _check_writable(path)
-        _write_config(path, config)
-        return record
-    elif path.is_dir() and any(path.iterdir()):
+    elif "history.csv" in present:
+        remedy = "Put the checkpoints back, add --overwrite, or choose another --run-dir."
+        got = f"{path}, which holds a run without its checkpoints"
+        raise InputError(problem("run_dir", got, "a new directory", remedy))
+    elif path.is_dir() and any(entry.name not in FILES and entry.name[0] != "." for entry in path.iterdir()):
         got = f"{path}, which holds other files"
         raise InputError(problem("run_dir", got, "an empty or new directory", "Choose another with --run-dir."))
     _check_writable(path)
-    _write_config(path, config)
-    return None
+    return record
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """Leaves the config in a run's directory."""
+    write_atomically(path / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a file in one go: a reader, or a kill, sees the old text or the new."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
-def _write_config(path: Path, config: RunConfig) -> None:
-    write_atomically(path / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
-
-
-def _resumable(path: Path, config: RunConfig, resume: bool) -> Record | None:
-    """The last record of the run in `path`, or None where it was stopped before its first checkpoint."""
-    changes = _changes(path, config)
-    record = read_record(path, choose_step(path, "last")) if find_steps(path) else None
+def _resumable(path: Path, config: RunConfig, resume: bool) -> Record:
+    """The last record of the run in `path`, if it may be resumed with this config."""
+    record = read_record(path, choose_step(path, "last"))
+    changes = _changes(record.config, config)
     if not resume:
         state = "a run of another config" if changes else _progress(record)
         remedy = "Add --resume to go on with it, --overwrite to start anew, or choose another --run-dir."
@@ -70,19 +74,14 @@ def _resumable(path: Path, config: RunConfig, resume: bool) -> Record | None:
     return record
 
 
-def _changes(path: Path, config: RunConfig) -> list[str]:
-    """Fields that differ from the stored config and matter; more epochs do not while no schedule depends on them."""
-    try:
-        stored: Any = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ["config.json: stored nothing readable"]
-    free = [*FREE_FIELDS, "train.epochs"] if config.optim.schedule in ("constant", "step") else FREE_FIELDS
-    return [line for line in differences(stored, config.to_json()) if line.split(":")[0] not in free]
+def _changes(stored: RunConfig, given: RunConfig) -> list[str]:
+    """Fields that differ and matter; the number of epochs does not while no schedule depends on it."""
+    free = [*FREE_FIELDS, "train.epochs"] if given.optim.schedule in ("constant", "step") else FREE_FIELDS
+    lines = differences(stored.to_json(), given.to_json())
+    return [line for line in lines if line.split(":")[0] not in free]
 
 
-def _progress(record: Record | None) -> str:
-    if record is None:
-        return "a run stopped before its first checkpoint"
+def _progress(record: Record) -> str:
     epochs = f"{record.epochs_done} of {record.config.train.epochs} epochs, step {record.step:,}"
     return f"a finished run ({epochs})" if record.is_complete else f"an unfinished run ({epochs})"
 

@@ -15,6 +15,7 @@ LARGEST_SEED = 2**32 - 1
 SIZES = st.sampled_from((1, 7, 31))  # few: each is compiled anew
 BATCH_SIZES = st.sampled_from((1, 4, 50))
 SEEDS = st.integers(0, LARGEST_SEED)
+TRACED_STEP_KEY = jax.jit(lambda seed, step: step_key(seed, "dropout", step))
 
 
 def numbers(key: jax.Array) -> tuple[int, ...]:
@@ -72,9 +73,6 @@ def test_key_is_the_same_when_the_seed_is_an_int_or_a_traced_uint32(seed: int, s
     expected = numbers(step_key(seed, "dropout", step))
     assert numbers(step_key(seed, "dropout", step)) == expected
     assert numbers(TRACED_STEP_KEY(np.uint32(seed), np.int32(step))) == expected
-
-
-TRACED_STEP_KEY = jax.jit(lambda seed, step: step_key(seed, "dropout", step))
 
 
 def test_keys_differ_between_seeds_streams_and_steps():

@@ -1,5 +1,6 @@
 """Data: what a Dataset may be, how it is split, what is embedded, prepared and cached."""
 
+import functools
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -437,25 +438,33 @@ def test_input_contract_resizes_pictures_only_when_the_config_gives_a_size():
     assert input_spec(DataConfig(resize="pad", image_size="28x28"), dataset).resize == "pad"
 
 
-def prepared(directory: Path, features: Any, examples: list[dict[str, Any]]) -> Path:
-    """A small dataset `tiny` below a data directory, written as any builder would."""
+@functools.cache  # tfds refuses a second class of the same name
+def tiny_builder() -> Any:
+    """A builder that writes whatever its class holds."""
     import tensorflow_datasets as tfds
 
     class Tiny(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
+        features: ClassVar[dict[str, Any]] = {}
+        examples: ClassVar[list[dict[str, Any]]] = []
 
         def _info(self) -> Any:
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(self.features))
 
         def _split_generators(self, dl_manager: object) -> Any:
-            return {"train": iter(enumerate(examples))}
+            return {"train": self._generate_examples()}
 
         def _generate_examples(self) -> Any:
-            raise NotImplementedError
+            yield from enumerate(self.examples)
 
-    with tfds.core.registered.skip_registering():
-        Tiny.name = "tiny"
-    Tiny(data_dir=directory, file_format="array_record").download_and_prepare()
+    return Tiny
+
+
+def prepared(directory: Path, features: dict[str, Any], examples: list[dict[str, Any]]) -> Path:
+    """A small dataset `tiny` below a data directory, written as any builder would."""
+    builder = tiny_builder()
+    builder.features, builder.examples = features, examples
+    builder(data_dir=directory, file_format="array_record").download_and_prepare()
     return directory
 
 
@@ -466,7 +475,7 @@ def uneven(tmp_path: Path) -> Path:
 
     shapes = [(6, 8, 3), (6, 8, 3), (9, 4, 3)]
     features = {"image": tfds.features.Image(), "kind": tfds.features.ClassLabel(names=["a", "b"])}
-    examples = [{"image": np.full(shape, 50, np.uint8), "kind": i % 2} for i, shape in enumerate(shapes)]
+    examples = [{"image": draw.png(np.full(shape, 50, np.uint8)), "kind": i % 2} for i, shape in enumerate(shapes)]
     return prepared(tmp_path / "tfds", features, examples)
 
 

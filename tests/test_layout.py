@@ -47,7 +47,7 @@ LAYOUT = [
     "session",
     "result",
     "loop",
-    "fit",
+    "notebook",
     "entry",
     "experiment",
     "__main__",

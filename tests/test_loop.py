@@ -168,8 +168,7 @@ def test_resuming_on_other_data_is_refused_with_both_fingerprints(tiny_config, s
 
 def test_zero_epochs_evaluate_and_save_the_untrained_model(tiny_config, splits, tmp_path):
     config = dataclasses.replace(tiny_config, train=engine.TrainConfig(epochs=0))
-    result = start(config, splits, tmp_path, reporter := Reporter(Console(quiet=True)))
-    reporter.log_to(tmp_path / "log.txt")
+    result = start(config, splits, tmp_path)
     assert "0 epochs: evaluating and saving the untrained model" in (tmp_path / "log.txt").read_text()
     assert result.metrics["test"]["n"] == 70
     assert engine.restore(tmp_path).record.step == 0

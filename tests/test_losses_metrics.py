@@ -144,7 +144,7 @@ def test_merged_batches_equal_the_whole(outputs: np.ndarray, labels: np.ndarray,
 def test_masked_examples_count_nothing_when_their_losses_are_not_finite():
     outputs, labels = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
     losses, mask = np.array([1, np.nan, np.inf], np.float32), np.array([True, False, False])
-    got = COUNT(outputs, labels, losses, mask, "softmax_cross_entropy")
+    got = batch_metrics(outputs, labels, losses, mask, "softmax_cross_entropy")
     assert got.means("softmax_cross_entropy", 2) == {"n": 1, "loss": 1.0, "accuracy": 1.0}
 
 

@@ -37,7 +37,6 @@ from engine.models.specs import LAYERS, Model
 from engine.records import from_json, to_json
 
 SETTINGS = settings(max_examples=25, derandomize=True, deadline=None, database=None)
-CHOSEN = pytest.mark.parametrize
 
 
 def abstract(spec: Model, input_shape: tuple[int, ...], num_outputs: int) -> nnx.Module:
@@ -65,10 +64,7 @@ def assert_built_as_described(spec: Sequential, input_shape: tuple[int, ...], nu
         assert (shape, count_params(layer)) == (row.output_shape, row.num_params), row
 
 
-# Known parameter counts
-
-
-@CHOSEN(
+@pytest.mark.parametrize(
     ("recipe", "expected"),
     [
         ("mlp", 6_442),
@@ -103,7 +99,7 @@ MALARIA = Sequential(
 )  # fmt: skip
 
 
-@CHOSEN(
+@pytest.mark.parametrize(
     ("spec", "input_shape", "num_outputs", "expected"),
     [
         pytest.param(FLOWERS, (180, 180, 3), 5, 3_989_285, id="flowers"),
@@ -117,9 +113,6 @@ def test_net_has_the_known_number_of_parameters(spec: Sequential, input_shape: t
     assert spec.with_outputs(num_outputs).num_params(input_shape) == expected
     assert count_params(abstract(spec, input_shape, num_outputs)) == expected
     assert_built_as_described(spec, input_shape, num_outputs)
-
-
-# Shapes and counts of every layer
 
 
 IMAGE_LAYERS = [
@@ -154,12 +147,12 @@ IMAGE_LAYERS = [
 ]
 
 
-@CHOSEN("layer", IMAGE_LAYERS, ids=str)
+@pytest.mark.parametrize("layer", IMAGE_LAYERS, ids=str)
 def test_layer_is_built_as_described_when_it_follows_an_image(layer: Layer):
     assert_built_as_described(Sequential((layer, Flatten(), Dense())), (9, 11, 4), 3)
 
 
-@CHOSEN(
+@pytest.mark.parametrize(
     "layer",
     [Dense(7), Dense(7, use_bias=False), *(Dense(7, name) for name in ACTIVATION_NAMES), BatchNorm(), Flatten(),
      Dropout(0.3), Rescale(3.0), Activation("tanh")],
@@ -198,11 +191,12 @@ ANY_SPEC = st.builds(lambda body, head: Sequential((*body, *head)), st.lists(ANY
 @given(ANY_SPEC)
 def test_layers_are_built_as_described_or_refused_by_number(spec: Sequential):
     try:
-        spec.with_outputs(3).rows((12, 13, 2))
-    except InputError as error:
-        assert str(error).startswith("layer ")  # noqa: PT017
+        spec.with_outputs(3).rows((8, 9, 2))
+    except InputError:
+        with pytest.raises(InputError, match=r"^layer \d+ \w+: got"):
+            abstract(spec, (8, 9, 2), 3)
     else:
-        assert_built_as_described(spec, (12, 13, 2), 3)
+        assert_built_as_described(spec, (8, 9, 2), 3)
 
 
 def test_activation_names_are_those_that_can_be_built():
@@ -228,10 +222,7 @@ def test_cnn_leaves_the_pool_after_the_last_convolution_out_unless_asked():
     assert kinds(cnn((4, 8), pool_size=None, hidden=(5,))) == "Conv Conv Flatten Dense Dense"
 
 
-# What is refused
-
-
-@CHOSEN(
+@pytest.mark.parametrize(
     ("spec", "input_shape", "message"),
     [
         (
@@ -256,7 +247,7 @@ def test_build_names_layer_and_sizes_when_shapes_do_not_fit(spec: Sequential, in
         abstract(spec, input_shape, 10)
 
 
-@CHOSEN(
+@pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
         (Dense, {"units": 0}, r"Dense units: got 0; expected a positive whole number"),
@@ -298,7 +289,7 @@ def test_layer_refuses_bad_numbers_by_name(kind: type, arguments: dict[str, Any]
         kind(**arguments)
 
 
-@CHOSEN("make", [lambda name: Dense(3, name), lambda name: Conv(3, activation=name), Activation])
+@pytest.mark.parametrize("make", [lambda name: Dense(3, name), lambda name: Conv(3, activation=name), Activation])
 def test_unknown_activation_lists_the_known_and_the_nearest(make: Any):
     rule = ", ".join(ACTIVATION_NAMES)
     with pytest.raises(InputError, match=rf"activation: got 'rellu'; expected one of {rule}\. Did you mean 'relu'\?"):
@@ -308,9 +299,6 @@ def test_unknown_activation_lists_the_known_and_the_nearest(make: Any):
 def test_sequential_refuses_what_is_no_layer_by_its_number():
     with pytest.raises(InputError, match=r"layer 2: got 'relu'; expected one of Dense, Conv"):
         Sequential((Flatten(), "relu"))
-
-
-# JSON
 
 
 def through_json(spec: Model) -> Model:
@@ -325,7 +313,9 @@ def test_spec_comes_back_equal_when_read_from_json_text(spec: Sequential):
     assert hash(again) == hash(spec)
 
 
-@CHOSEN("spec", [Sequential(tuple(IMAGE_LAYERS)), FLOWERS, MALARIA, mlp(), Custom("a.b:C", {"width": 3, "act": "x"})])
+@pytest.mark.parametrize(
+    "spec", [Sequential(tuple(IMAGE_LAYERS)), FLOWERS, MALARIA, mlp(), Custom("a.b:C", {"width": 3, "act": "x"})]
+)
 def test_spec_comes_back_equal_when_it_is_one_of_ours(spec: Model):
     assert through_json(spec) == spec
 
@@ -345,9 +335,6 @@ def test_layer_numbers_are_checked_again_when_read_from_json():
     value = {"kind": "Sequential", "layers": [{"kind": "Dense", "units": 0}]}
     with pytest.raises(InputError, match="Dense units: got 0"):
         from_json(Model, value, "model")
-
-
-# A user's own module
 
 
 class OwnNet(nnx.Module):
@@ -389,7 +376,7 @@ def test_custom_builds_a_users_class_with_its_arguments():
     assert not takes_mask(module)
 
 
-@CHOSEN(
+@pytest.mark.parametrize(
     ("spec", "message"),
     [
         (custom(OneOutputMore), r"model: got 4 outputs an example; expected 3, as the data asks for"),
@@ -409,13 +396,10 @@ def test_build_refuses_a_users_class_that_does_not_serve(spec: Custom, message: 
         abstract(spec, (8, 8, 2), 3)
 
 
-@CHOSEN("path", ["engine.models", "a:b:c", ""])
+@pytest.mark.parametrize("path", ["engine.models", "a:b:c", ""])
 def test_custom_refuses_a_path_without_module_and_class(path: str):
     with pytest.raises(InputError, match=r"Custom path: got .*; expected \"package\.module:Class\""):
         Custom(path)
-
-
-# Numbers in the built module
 
 
 def test_kernels_are_glorot_uniform_and_biases_zero():

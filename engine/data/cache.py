@@ -33,10 +33,9 @@ class Decoded:
 
 def cache_directory(given: Path | None = None) -> Path:
     """Where this machine keeps what can be computed again: `given`, $ENGINE_CACHE_DIR or the user's cache folder."""
-    if given is not None:
-        return given
-    if "ENGINE_CACHE_DIR" in os.environ:
-        return Path(os.environ["ENGINE_CACHE_DIR"])
+    chosen = given or os.environ.get("ENGINE_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engine"
 
 
@@ -82,7 +81,7 @@ def _read(entry: Path, name: str) -> Dataset | None:
         images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(entry / "labels.npy", allow_pickle=False)
         return Dataset(images, labels, tuple(about["class_names"]), name, about["fingerprint"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -1,5 +1,6 @@
 """One picture in, one uint8 array out: files, bytes, PIL images and arrays made to fit an input contract."""
 
+import contextlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def read_pictures(pictures: Sequence[Picture], spec: InputSpec) -> np.ndarray:
     if problems:
         more = [f"… and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise InputError("\n".join([*problems[:10], *more]))
-    return np.stack(images)
+    return np.stack(images) if images else np.zeros((0, *spec.shape), np.uint8)
 
 
 def read_picture(picture: Picture, spec: InputSpec) -> np.ndarray:
@@ -82,23 +83,23 @@ def read_picture(picture: Picture, spec: InputSpec) -> np.ndarray:
     Arrays must be uint8 of exactly the contract's shape. Files, bytes and PIL images are turned into the contract's
     colour mode. Raises InputError if the picture cannot be read or has another size and no rule is set.
     """
-    name = str(picture) if isinstance(picture, (str, PathLike)) else type(picture).__name__
     if isinstance(picture, np.ndarray):
         return _check_array(picture, spec)
-    image = picture if isinstance(picture, Image.Image) else open_picture(picture)
+    image = open_picture(picture)
     height, width = spec.shape[:2]
     if spec.resize is None and image.size != (width, height):
         got = shape_text((image.size[1], image.size[0], len(image.getbands())))
         remedy = 'Resize it, or say how: resize="stretch", "crop" or "pad" (--resize stretch).'
-        raise InputError(problem(name, f"an image of {got}", shape_text(spec.shape), remedy))
+        raise InputError(problem(_name(picture), f"an image of {got}", shape_text(spec.shape), remedy))
     return fit_picture(image, spec.color, (height, width), spec.resize)
 
 
-def open_picture(source: str | PathLike[str] | bytes) -> Image.Image:
-    """The decoded picture of a file or its bytes, turned upright; raises InputError saying why it cannot be read."""
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+def open_picture(source: str | PathLike[str] | bytes | Image.Image) -> Image.Image:
+    """The decoded picture of a file, bytes or PIL image, turned upright; raises InputError if it is unreadable."""
+    name = f"{len(source)} bytes" if isinstance(source, bytes) else _name(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source)) as image:
+        with contextlib.ExitStack() as stack:
+            image = source if isinstance(source, Image.Image) else stack.enter_context(_opened(source))
             image.load()
             return cast(Image.Image, ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
@@ -106,6 +107,14 @@ def open_picture(source: str | PathLike[str] | bytes) -> Image.Image:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error) or type(error).__name__
         raise InputError(problem(name, reason, "a readable, complete image", "Repair or remove it.")) from None
+
+
+def _name(picture: Picture) -> str:
+    return str(picture) if isinstance(picture, (str, PathLike)) else type(picture).__name__
+
+
+def _opened(source: str | PathLike[str] | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source))
 
 
 def fit_picture(
@@ -132,6 +141,8 @@ def in_color(image: Image.Image, color: ColorMode) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    if image.mode == "LAB":
+        image = image.convert("RGB")
     return image.convert(MODES[color])
 
 

@@ -13,10 +13,10 @@ def load_splits(config: DataConfig, seed: int, tell: Callable[[str], None] = pri
     """Training, validation and test data as the config says; `seed` draws the validation share."""
     train = load_tfds(config, config.split, tell)
     if config.validation_split:
-        validation = load_tfds(config, config.validation_split, tell)
+        validation = load_tfds(config, config.validation_split, tell, "data.validation_split")
     else:
         train, validation = split_by_fraction(train, config.validation_fraction, seed)
-    test = load_tfds(config, config.test_split, tell) if config.test_split else None
+    test = load_tfds(config, config.test_split, tell, "data.test_split") if config.test_split else None
     return Splits(train, validation, test)
 
 

@@ -25,10 +25,11 @@ EMBEDDED = Path(__file__).parent / "embedded"
 BATCH_EXAMPLES = 1024
 
 
-def load_tfds(config: DataConfig, split: str, tell: Callable[[str], None]) -> Dataset:
+def load_tfds(config: DataConfig, split: str, tell: Callable[[str], None], field: str = "data.split") -> Dataset:
     """One split of a tfds dataset, from the decoded cache where it was read before.
 
-    Prepares the dataset first (in a process of its own, which needs TensorFlow) if that was not done yet.
+    `field` is what errors about the split name. Prepares the dataset first, in a process of its own which
+    needs TensorFlow, if that was not done yet.
     """
     directory = _prepared_directory(config) or _prepare(config, tell)
     records = [path for path in directory.iterdir() if path.is_file()]
@@ -36,7 +37,7 @@ def load_tfds(config: DataConfig, split: str, tell: Callable[[str], None]) -> Da
     name = f"{config.name} {split}"
     plain = re.sub(r"[^\w.\-]+", "-", name).strip("-")
     entry = cache_directory(config.cache_dir) / "decoded" / f"{plain}-{key}"
-    return cached(entry, name, lambda: _decode(directory, config, split), tell)
+    return cached(entry, name, lambda: _decode(directory, config, split, field), tell)
 
 
 def data_directory(config: DataConfig) -> Path:
@@ -59,6 +60,8 @@ def _prepared_directory(config: DataConfig) -> Path | None:
     for root in (EMBEDDED, data_directory(config)):
         found = [path.parent for path in (root / base).glob("*/dataset_info.json")]
         chosen = [path for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+        if version and root == EMBEDDED and chosen and version not in {path.name for path in chosen}:
+            raise InputError(unknown("data.name", config.name, [f"{base}:{path.name}" for path in chosen]))
         if version:
             chosen = [path for path in chosen if path.name == version]
         if chosen:
@@ -103,7 +106,7 @@ def _builder(config: DataConfig) -> Any:
         return tfds.builder(config.name, data_dir=data_directory(config), file_format="array_record")
     except tfds.core.DatasetNotFoundError:
         raise InputError(_unknown_dataset(config.name)) from None
-    except (ValueError, AssertionError) as error:  # an unknown version or configuration of a known builder
+    except (ValueError, AssertionError, ImportError) as error:  # an unknown version, configuration or namespace
         reason = str(error).splitlines()[0]
         raise InputError(problem("data.name", repr(config.name), reason, "Correct the version or config.")) from None
 
@@ -121,21 +124,21 @@ def _unknown_dataset(name: str) -> str:
     return problem("data.name", repr(name), rule, f"Did you mean {', '.join(nearest)}?")
 
 
-def _decode(directory: Path, config: DataConfig, split: str) -> Decoded:
+def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Decoded:
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(directory)
     base_names = re.findall(r"(?:^|\+)\s*([^\[\]+]+)", split)
     for base in base_names:
-        if base not in builder.info.splits:
-            raise InputError(unknown("data.split", base, builder.info.splits))
+        if base not in builder.info.splits and base != "all":
+            raise InputError(unknown(field, base, builder.info.splits))
     try:
         source = builder.as_data_source(split=split)
-        count = len(source)
+        count = source.__len__()  # len() refuses the negative number of a slice that ends before it starts
     except (ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            problem("data.split", repr(split), f"tfds notation ({reason})", "Write it like train[:80%].")
+            problem(field, repr(split), f"tfds notation ({reason})", "Write it like train[:80%].")
         ) from None
     except NotImplementedError:
         raise InputError(
@@ -147,8 +150,8 @@ def _decode(directory: Path, config: DataConfig, split: str) -> Decoded:
             )
         ) from None
     image_key, label_key = _feature_keys(builder.info.features, config.name)
-    if count == 0:
-        raise InputError(problem("data.split", repr(split), "at least one example", "Widen the slice."))
+    if count <= 0:
+        raise InputError(problem(field, repr(split), "at least one example", "Widen the slice."))
     class_names = tuple(builder.info.features[label_key].names)
     first = _picture(source[0][image_key], config)
     batches = _batches(source, image_key, label_key, config, first.shape)

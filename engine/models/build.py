@@ -148,9 +148,19 @@ def _build_custom(spec: specs.Custom, input_shape: Shape, num_outputs: int, rngs
         raise InputError(problem("model", f"{spec.path} ({error})", rule, "Give its __init__ these.")) from error
     if not isinstance(module, nnx.Module):
         raise InputError(problem("model", spec.path, "a subclass of flax.nnx.Module", "Derive it from that."))
-    outputs = nnx.eval_shape(lambda m, x: m(x), module, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
-    _check_output(outputs.shape[1:], num_outputs)
+    _check_output(_custom_output_shape(module, spec, input_shape), num_outputs)
     return module
+
+
+def _custom_output_shape(module: nnx.Module, spec: specs.Custom, input_shape: Shape) -> Shape:
+    try:
+        inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+        outputs = nnx.eval_shape(lambda module, x: module(x), module, inputs)
+        return outputs.shape[1:]
+    except (TypeError, AttributeError, ValueError) as error:
+        rule = f"a module called with float32[b {shape_text(input_shape)}] alone that gives one array"
+        reason = str(error).splitlines()[0]
+        raise InputError(problem("model", f"{spec.path} ({reason})", rule, "Correct its __call__.")) from error
 
 
 def _check_output(shape: Shape, num_outputs: int) -> None:

@@ -6,7 +6,7 @@ built and the shape it is given when the model is; both raise InputError.
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal, TypeGuard
 
 from engine.errors import InputError, problem, shape_text, unknown
 
@@ -34,7 +34,7 @@ class Dense:
 
     def __post_init__(self):
         if self.units is not None:
-            _check_positive("Dense units", self.units)
+            _check_count("Dense units", self.units)
         _check_activation(self.activation)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -61,8 +61,9 @@ class Conv:
     activation: str | None = None
 
     def __post_init__(self):
-        _check_positive("Conv filters", self.filters)
-        for name in ("kernel_size", "strides", "dilation", "groups"):
+        _check_count("Conv filters", self.filters)
+        _check_count("Conv groups", self.groups)
+        for name in ("kernel_size", "strides", "dilation"):
             _check_positive(f"Conv {name}", getattr(self, name))
         _check_padding("Conv", self.padding)
         _check_activation(self.activation)
@@ -164,8 +165,10 @@ class Dropout:
     rate: float = 0.5
 
     def __post_init__(self):
-        if not 0 <= self.rate < 1:
-            raise InputError(problem("Dropout rate", self.rate, "0 ≤ rate < 1", "Give the share to drop, like 0.5."))
+        if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
+            raise InputError(
+                problem("Dropout rate", repr(self.rate), "0 ≤ rate < 1", "Give the share to drop, like 0.5.")
+            )
 
     def output_shape(self, shape: Shape) -> Shape:
         """Unchanged."""
@@ -205,7 +208,8 @@ class Activation:
     name: str
 
     def __post_init__(self):
-        _check_activation(self.name)
+        if self.name not in ACTIVATIONS:
+            raise InputError(unknown("activation", self.name, ACTIVATIONS))
 
     def output_shape(self, shape: Shape) -> Shape:
         """Unchanged."""
@@ -253,7 +257,7 @@ def _slide(shape: Shape, window: Size, strides: Size, padding: Padding, dilation
 
 def _check_pool(name: str, size: Size, strides: Size | None, padding: Padding) -> None:
     _check_positive(f"{name} size", size)
-    _check_positive(f"{name} strides", strides or 1)
+    _check_positive(f"{name} strides", 1 if strides is None else strides)
     _check_padding(name, padding)
     if isinstance(padding, int) and any(padding >= side for side in pair(size)):
         raise InputError(problem(f"{name} padding", padding, "less than the window", "Pad less or pool wider."))
@@ -273,16 +277,25 @@ def _check_vector(shape: Shape) -> None:
         )
 
 
+def _check_count(field: str, number: int) -> None:
+    if not _is_whole(number) or number < 1:
+        raise InputError(problem(field, repr(number), "a positive whole number", "Correct the layer."))
+
+
 def _check_positive(field: str, size: Size) -> None:
-    numbers = size if isinstance(size, tuple) else (size,)
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers) or len(numbers) > 2:
+    numbers = size if isinstance(size, tuple) and len(size) == 2 else (size,)
+    if not all(_is_whole(number) and number > 0 for number in numbers):
         raise InputError(problem(field, repr(size), "a positive whole number, or two", "Correct the layer."))
 
 
 def _check_padding(layer: str, padding: Padding) -> None:
-    if padding not in ("valid", "same") and not (isinstance(padding, int) and padding >= 0):
+    if padding not in ("valid", "same") and not (_is_whole(padding) and padding >= 0):
         rule = '"valid", "same" or a number of pixels'
         raise InputError(problem(f"{layer} padding", repr(padding), rule, "Choose one of these."))
+
+
+def _is_whole(number: Any) -> TypeGuard[int]:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def _check_activation(name: str | None) -> None:

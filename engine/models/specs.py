@@ -23,6 +23,7 @@ from engine.models.layers import (
     Shape,
     Size,
 )
+from engine.records import to_json
 
 LAYERS = (
     Dense,
@@ -104,6 +105,11 @@ class Custom:
     def __post_init__(self):
         if self.path.count(":") != 1:
             raise InputError(problem("Custom path", repr(self.path), '"package.module:Class"', "Give both parts."))
+        try:
+            object.__setattr__(self, "arguments", to_json(self.arguments))
+        except TypeError as error:
+            rule = "numbers, texts, lists and dicts, which a checkpoint can store"
+            raise InputError(problem("Custom arguments", str(error), rule, "Build the rest in the class.")) from None
 
     def with_outputs(self, num_outputs: int) -> "Custom":
         """Itself: the class is told the number of outputs when it is built."""

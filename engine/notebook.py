@@ -1,6 +1,5 @@
 """fit(model, data): training for notebooks, with the parts of a run and none of its files."""
 
-import json
 import shutil
 import tempfile
 import weakref
@@ -20,7 +19,6 @@ from engine.loop import train
 from engine.models.specs import Model
 from engine.report.progress import Reporter, Silent
 from engine.result import Result
-from engine.run_directory import write_atomically
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Data = str | Splits | Dataset | Arrays
@@ -63,7 +61,6 @@ def fit(
         splits = _splits(data, validation, config, class_names, reporter)
     directory = Path(tempfile.mkdtemp(prefix="engine-fit-"))
     try:
-        write_atomically(directory / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
         result = train(config, splits, directory, clock, reporter)
     except Interrupted as stop:
         raise Interrupted(f"{stop}; engine.restore({str(directory)!r}) opens it", stop.signal_number) from None
@@ -92,7 +89,7 @@ def dataset(
     if images.ndim == 3:
         images = images[..., None]  # [n h w] → [n h w 1]
     if np.issubdtype(labels.dtype, np.floating):
-        labels = labels.astype(np.float32).reshape(len(labels), -1)  # [n] or [n d] → [n d]
+        labels = labels.astype(np.float32).reshape(len(labels), int(np.prod(labels.shape[1:])))  # [n] or [n d] → [n d]
         names: tuple[str, ...] = ()
     elif np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1:
         labels = labels.astype(np.int32)
