@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.config import RunConfig
+from engine.config import Lowering, RunConfig
 from engine.data.images import InputSpec
 from engine.errors import InputError, problem
 from engine.records import from_json, to_json
@@ -37,7 +37,7 @@ class Record:
     step: int
     steps_per_epoch: int
     score: float | None
-    lowering: str
+    lowering: Lowering
     history: tuple[dict[str, Any], ...] = ()
     totals: dict[str, Any] | None = None
     versions: dict[str, Any] = field(default_factory=dict)

@@ -19,7 +19,8 @@ OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "linear", "step"]
 ColorMode = Literal["grayscale", "rgb"]
 ResizeRule = Literal["stretch", "crop", "pad"]
-LoweringName = Literal["auto", "matrix", "native"]
+Lowering = Literal["matrix", "native"]
+LoweringName = Literal["auto", Lowering]
 
 
 @dataclass(frozen=True)

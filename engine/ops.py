@@ -17,7 +17,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-Lowering = Literal["matrix", "native"]
+from engine.config import Lowering
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 

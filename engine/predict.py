@@ -15,14 +15,13 @@ from PIL import Image
 
 from engine.checkpoint import Record, choose_step, read_record, restore_arrays
 from engine.clock import Clock
-from engine.config import ResizeRule
+from engine.config import Lowering, ResizeRule
 from engine.data.dataset import Dataset, names_text
 from engine.data.images import InputSpec, Picture, picture_files, read_pictures
 from engine.errors import InputError, problem, shape_text
 from engine.evaluate import eval_batch_size, evaluate
 from engine.losses import probabilities
 from engine.models.specs import Custom
-from engine.ops import Lowering
 from engine.program import Executables
 from engine.state import Network, Tree, network_of
 from engine.step import Task, normalize

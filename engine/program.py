@@ -11,11 +11,10 @@ from jax import lax
 
 from engine.batches import batch_mask, epoch_order
 from engine.clock import Clock
-from engine.config import PlanConfig
+from engine.config import Lowering, PlanConfig
 from engine.data.dataset import Dataset
 from engine.keys import step_key
 from engine.metrics import Metrics
-from engine.ops import Lowering
 from engine.state import Network, TrainState
 from engine.step import Batch, Task, train_step
 

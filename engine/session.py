@@ -49,6 +49,8 @@ class Session:
     def _build(self, resumed: Record | None) -> None:
         config, platform = self.config, jax.default_backend()
         lowering = choose_lowering(config.plan, platform)
+        if resumed and resumed.device.startswith(platform) and config.plan.lowering == "auto":
+            lowering = resumed.lowering  # the same bits, even where a newer version would choose otherwise
         chain = optimizer(config.optim, self.steps_per_epoch, config.train.epochs)
         network, init = network_of(config.model, self.input_spec.shape, self.num_outputs, lowering)
         task = Task(network, config.train.loss, config.train.label_smoothing, chain, self.input_spec)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from engine.config import Lowering
 from engine.keys import stream_key
 from engine.models.build import build, takes_mask
 from engine.models.specs import Model
-from engine.ops import Lowering
 
 Tree = Any
 

@@ -1,0 +1,55 @@
+"""What is shipped: the wheel holds the code, the embedded data and the licences, and nothing of this machine."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    target = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with zipfile.ZipFile(next(target.glob("*.whl"))) as archive:
+        yield archive
+
+
+def test_wheel_contains_the_embedded_data_and_its_licence(wheel):
+    names = wheel.namelist()
+    inside = "engine/data/embedded/fashion_mnist_12k/1.0.0/"
+    for name in ("dataset_info.json", "features.json", "label.labels.txt"):
+        assert inside + name in names
+    records = [wheel.getinfo(name) for name in names if name.startswith(inside) and ".array_record-" in name]
+    assert len(records) == 2
+    assert sum(info.file_size for info in records) < 8e6
+    assert any(name.endswith("LICENSE.fashion_mnist") for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_wheel_contains_the_package_and_the_command_only(wheel):
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"engine"}
+    entry_points = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    assert "engine = engine.__main__:main" in wheel.read(entry_points).decode()
+
+
+def test_constraints_pin_exact_versions_and_name_no_index():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert all(re.fullmatch(r"[\w.\-]+(\[[\w,]+\])?==\S+( ; .+)?", line) for line in lines), "a line that pins nothing"
+    pinned = {line.split("==")[0].split("[")[0].lower() for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = {re.match(r"[\w\-]+", name).group().lower().replace("_", "-") for name in needed}
+    assert names <= pinned
+
+
+def test_tensorflow_torch_and_keras_are_in_extras_only():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert not [name for name in project["dependencies"] if re.match(r"(tensorflow(-cpu)?|torch|keras)\b(?!-)", name)]
