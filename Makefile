@@ -20,7 +20,7 @@ types: $(READY)
 
 # Exact versions for Python 3.11 and later. Run after changing the dependencies in pyproject.toml.
 lock:
-	uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header --no-emit-index-url \
+	uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header \
 	  --upgrade --quiet pyproject.toml --output-file constraints.txt
 
 $(READY): pyproject.toml constraints.txt

@@ -34,7 +34,7 @@ def errors_as_lines() -> Iterator[None]:
         print(f"{stop}. To go on: {command_again('--resume')}", file=sys.stderr)
         raise SystemExit(128 + stop.signal_number) from None
     except KeyboardInterrupt:
-        print("stopped before there was anything to save", file=sys.stderr)
+        print("stopped; what was saved before stays", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         sys.stderr.close()

@@ -24,6 +24,18 @@ def pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
+class _Untrained:
+    """A layer without parameters, whose output has the shape of its input unless it says otherwise."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Unchanged."""
+        return shape
+
+    def num_params(self, shape: Shape) -> int:
+        """None."""
+        return 0
+
+
 @dataclass(frozen=True)
 class Dense:
     """`units` weighted sums of a vector. `units=None` stands for the number of outputs the data asks for."""
@@ -90,49 +102,32 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class _Pool(_Untrained):
+    size: Size = 2
+    strides: Size | None = None
+    padding: Padding = "valid"
+
+    def __post_init__(self):
+        _check_pool(type(self).__name__, self.size, self.strides, self.padding)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(h, w, c) with one value a window."""
+        _check_image(shape)
+        return (*_slide(shape, self.size, self.strides or self.size, self.padding), shape[2])
+
+
+@dataclass(frozen=True)
+class MaxPool(_Pool):
     """The largest value of each window. `strides=None` means windows side by side."""
 
-    size: Size = 2
-    strides: Size | None = None
-    padding: Padding = "valid"
-
-    def __post_init__(self):
-        _check_pool("MaxPool", self.size, self.strides, self.padding)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """(h, w, c) with one value a window."""
-        _check_image(shape)
-        return (*_slide(shape, self.size, self.strides or self.size, self.padding), shape[2])
-
-    def num_params(self, shape: Shape) -> int:
-        """None."""
-        return 0
-
 
 @dataclass(frozen=True)
-class AveragePool:
+class AveragePool(_Pool):
     """The mean of each window; padded pixels are not counted. `strides=None` means windows side by side."""
 
-    size: Size = 2
-    strides: Size | None = None
-    padding: Padding = "valid"
-
-    def __post_init__(self):
-        _check_pool("AveragePool", self.size, self.strides, self.padding)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """(h, w, c) with one value a window."""
-        _check_image(shape)
-        return (*_slide(shape, self.size, self.strides or self.size, self.padding), shape[2])
-
-    def num_params(self, shape: Shape) -> int:
-        """None."""
-        return 0
-
 
 @dataclass(frozen=True)
-class GlobalAveragePool:
+class GlobalAveragePool(_Untrained):
     """The mean of each channel."""
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -140,26 +135,18 @@ class GlobalAveragePool:
         _check_image(shape)
         return (shape[2],)
 
-    def num_params(self, shape: Shape) -> int:
-        """None."""
-        return 0
-
 
 @dataclass(frozen=True)
-class Flatten:
+class Flatten(_Untrained):
     """All values of an example as one vector, in row-major order."""
 
     def output_shape(self, shape: Shape) -> Shape:
         """(d,)."""
         return (prod(shape),)
 
-    def num_params(self, shape: Shape) -> int:
-        """None."""
-        return 0
-
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(_Untrained):
     """Sets a share `rate` of the values to zero while training and scales the rest to keep the mean."""
 
     rate: float = 0.5
@@ -169,14 +156,6 @@ class Dropout:
             raise InputError(
                 problem("Dropout rate", repr(self.rate), "0 ≤ rate < 1", "Give the share to drop, like 0.5.")
             )
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Unchanged."""
-        return shape
-
-    def num_params(self, shape: Shape) -> int:
-        """None."""
-        return 0
 
 
 @dataclass(frozen=True)
@@ -202,7 +181,7 @@ class BatchNorm:
 
 
 @dataclass(frozen=True)
-class Activation:
+class Activation(_Untrained):
     """A function of each value, by name."""
 
     name: str
@@ -211,29 +190,13 @@ class Activation:
         if self.name not in ACTIVATIONS:
             raise InputError(unknown("activation", self.name, ACTIVATIONS))
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Unchanged."""
-        return shape
-
-    def num_params(self, shape: Shape) -> int:
-        """None."""
-        return 0
-
 
 @dataclass(frozen=True)
-class Rescale:
+class Rescale(_Untrained):
     """`scale × value + offset`."""
 
     scale: float
     offset: float = 0.0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Unchanged."""
-        return shape
-
-    def num_params(self, shape: Shape) -> int:
-        """None."""
-        return 0
 
 
 Layer = Dense | Conv | MaxPool | AveragePool | GlobalAveragePool | Flatten | Dropout | BatchNorm | Activation | Rescale
