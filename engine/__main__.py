@@ -47,9 +47,11 @@ def summary(target: Positional[str], trust: Flag = False) -> None:
 
     config, input_shape, num_outputs = _described(target)
     if isinstance(config.model, Custom):
-        _tabulate_custom(config, input_shape, num_outputs, trust or not Path(target).exists())
+        _tabulate_custom(config, input_shape, num_outputs, trust or not Path(target).is_dir())
         return
-    Console().print(summary_table(config.model.with_outputs(num_outputs), input_shape, config.name))
+    Console(highlight=False, markup=False).print(
+        summary_table(config.model.with_outputs(num_outputs), input_shape, config.name)
+    )
 
 
 def evaluate(
@@ -67,6 +69,7 @@ def evaluate(
         trust: Import the model class that the run names, which runs its code.
     """
     set_up_process(data.cache_dir)
+    _find_own_classes(trust)
     from rich.console import Console
 
     from engine.data.tfds_source import load_tfds
@@ -76,9 +79,14 @@ def evaluate(
     classifier = restore(run, _step(step), trust)
     given = {name: value for name, value in vars(data).items() if value is not None and name != "split"}
     config: DataConfig = replace(classifier.record.config.data, **given)
+    if config.name == "arrays":
+        rule = "the name of a dataset, because the run was trained on arrays"
+        raise InputError(problem("data.name", "none", rule, "Name one with --data.name."))
     dataset = load_tfds(config, data.split, lambda text: print(text, file=sys.stderr))
     metrics = classifier.evaluate(dataset)
-    Console().print(metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}"))
+    Console(highlight=False, markup=False).print(
+        metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}")
+    )
 
 
 def predict(
@@ -102,6 +110,7 @@ def predict(
     if not images:
         raise InputError(problem("images", "none", "at least one file or folder", "Name them after the run."))
     set_up_process()
+    _find_own_classes(trust)
     from rich.console import Console
     from rich.table import Table
 
@@ -113,7 +122,7 @@ def predict(
     table = Table("image", *(f"{place}." for place in range(1, min(top, len(classifier.class_names)) + 1)))
     for file, prediction in zip(files, classifier.predict(files, top, resize), strict=True):
         table.add_row(str(file), *(f"{name} {probability:.3f}" for name, probability in prediction.top))
-    Console().print(table)
+    Console(highlight=False, markup=False).print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -142,17 +151,28 @@ def _described(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
 
 
 def _experiment(target: str) -> RunConfig:
-    name = target.removesuffix(".py").replace("/", ".").lstrip(".")
-    sys.path.insert(0, str(Path.cwd()))
+    path = Path(target)
+    directory, name = Path.cwd(), target.removesuffix(".py").replace("/", ".").lstrip(".")
+    if path.suffix == ".py" and path.is_absolute():
+        directory, name = path.parent, path.stem
+    sys.path.insert(0, str(directory))
     try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        rule = "the directory of a run, or an experiment like experiments.convnet"
-        raise InputError(problem("target", f"{target!r} ({error})", rule, "Check the name.")) from None
-    if not hasattr(module, "config"):
-        remedy = "Define `def config() -> RunConfig` in it."
-        raise InputError(problem("target", target, "a module with a function config()", remedy))
-    return module.config()
+        config = importlib.import_module(name).config()
+    except InputError:
+        raise
+    except (ImportError, SyntaxError, AttributeError, TypeError, ValueError) as error:
+        rule = "the directory of a run, or an experiment like experiments.convnet with a function config()"
+        raise InputError(problem("target", f"{target!r} ({error})", rule, "Check the name and the file.")) from error
+    if not isinstance(config, RunConfig):
+        rule = "an experiment whose config() returns a RunConfig"
+        raise InputError(problem("target", f"{target!r} with {type(config).__name__}", rule, "Correct it."))
+    return config
+
+
+def _find_own_classes(trust: bool) -> None:
+    """Lets a trusted run import its model class from the working directory, as `python -m` would."""
+    if trust:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int, trust: bool) -> None:
@@ -160,6 +180,7 @@ def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_output
         assert isinstance(config.model, Custom)
         rule = "trust, because showing it imports that class, which runs its module's code"
         raise InputError(problem("model", config.model.path, rule, "Add --trust."))
+    _find_own_classes(trust)
     import jax
     from flax import nnx
 
@@ -170,7 +191,7 @@ def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_output
 
 
 def _step(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ beside its place and renames it when it is complete, so a kill while saving leav
 Reading the record needs neither Orbax nor JAX.
 """
 
+import contextlib
+import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ class Record:
     """What is needed, beside the arrays, to use a model and to go on training it.
 
     score: the validation metric that decides which step is best, higher is better; None in the middle of an epoch.
-    totals: metric sums of the unfinished epoch, if any.
+    totals: metric sums of the unfinished epoch, if any. checksums: of the arrays of each item.
     """
 
     config: RunConfig
@@ -42,6 +44,7 @@ class Record:
     totals: dict[str, Any] | None = None
     versions: dict[str, Any] = field(default_factory=dict)
     device: str = ""
+    checksums: dict[str, Any] = field(default_factory=dict)
 
     @property
     def epochs_done(self) -> int:
@@ -51,7 +54,11 @@ class Record:
     @property
     def is_complete(self) -> bool:
         """Whether the run had reached its last epoch."""
-        return self.epochs_done >= self.config.train.epochs
+        return self.is_complete_for(self.config)
+
+    def is_complete_for(self, config: RunConfig) -> bool:
+        """Whether a run of this config would have nothing left to train."""
+        return self.epochs_done >= config.train.epochs
 
 
 def checkpoints_of(path: Path) -> Path:
@@ -78,7 +85,8 @@ def choose_step(path: Path, step: int | str = "best") -> int:
     if step == "last":
         return steps[-1]
     if step == "best":
-        return best_step({s: read_record(path, s).score for s in steps}) or steps[-1]
+        best = best_step({s: read_record(path, s).score for s in steps})
+        return steps[-1] if best is None else best
     if step not in steps:
         raise InputError(problem("step", step, f"one of {', '.join(map(str, steps))}", 'Or give "best" or "last".'))
     return int(step)
@@ -119,6 +127,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as policies
 
+        check_location(path)
         self._ocp, self.path = ocp, path
         scores = self._scores = {step: read_record(path, step).score for step in find_steps(path)}
 
@@ -141,30 +150,50 @@ class Checkpoints:
         if record.step in self._manager.all_steps():
             return
         args, self._scores[record.step] = self._ocp.args, record.score
+        record = replace(record, checksums={"model": checksum(model), "optimizer": checksum(optimizer)})
         value = {"format_version": FORMAT_VERSION, **to_json(record)}
-        self._manager.save(
-            record.step,
-            args=args.Composite(
-                model=args.StandardSave(model),
-                optimizer=args.StandardSave(optimizer),
-                record=args.JsonSave(value),
-            ),
+        items = args.Composite(
+            model=args.StandardSave(model), optimizer=args.StandardSave(optimizer), record=args.JsonSave(value)
         )
+        with _failures_explained(self.path):
+            self._manager.save(record.step, args=items)
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        with _failures_explained(self.path):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits and lets go of the directory."""
-        self._manager.close()
+        with _failures_explained(self.path):
+            self._manager.close()
 
 
-def restore_arrays(path: Path, step: int, **items: Any) -> dict[str, Any]:
+def check_location(path: Path) -> None:
+    """Raises InputError for a path at which Orbax would lose what it saves: it takes it for a pattern."""
+    bad = sorted(set("[]\\") & set(str(path.resolve())))
+    if bad:
+        rule = f"a path without {' '.join(bad)}"
+        raise InputError(problem("run_dir", path.resolve(), rule, "Choose another with --run-dir."))
+
+
+def checksum(tree: Any) -> str:
+    """A hash of all arrays of a tree, with their shapes and types, in the order of its leaves."""
+    import jax
+    import numpy as np
+
+    digest = hashlib.blake2b(digest_size=16)
+    for leaf in jax.tree.leaves(tree):
+        digest.update(f"{leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
     """Host arrays of a step's items (model=…, optimizer=…), in the structure and shapes of the trees given.
 
     Nothing is placed on a device, so a checkpoint opens wherever it was written. Raises InputError if files are
-    missing or damaged, or do not fit the shapes.
+    missing or damaged (by the record's checksums), or do not fit the shapes.
     """
     import jax
     import numpy as np
@@ -174,14 +203,33 @@ def restore_arrays(path: Path, step: int, **items: Any) -> dict[str, Any]:
         return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
 
     wanted = {name: ocp.args.StandardRestore(on_host(tree)) for name, tree in items.items()}
-    directory = checkpoints_of(path).resolve() / str(step)
+    directory = checkpoints_of(path).resolve() / str(record.step)
+    rule, remedy = "complete files that fit the record", "Restore another step or run."
+    for name in items:
+        if not (directory / name / "_METADATA").exists():
+            raise InputError(problem(str(directory / name), "missing files", rule, remedy))
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            return dict(checkpointer.restore(directory, args=ocp.args.Composite(**wanted)).items())
+            restored = dict(checkpointer.restore(directory, args=ocp.args.Composite(**wanted)).items())
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        rule = "complete files that fit the record"
-        raise InputError(problem(str(directory), reason, rule, "Restore another step or run.")) from error
+        raise InputError(problem(str(directory), reason, rule, remedy)) from error
+    for name, tree in restored.items():
+        if checksum(tree) != record.checksums.get(name):
+            raise InputError(problem(str(directory / name), "arrays that are not those saved", rule, remedy))
+    return restored
+
+
+@contextlib.contextmanager
+def _failures_explained(path: Path) -> Iterator[None]:
+    """Turns what Orbax raises when it cannot write into a message that says what is left."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        kept = ", ".join(map(str, find_steps(path))) or "none"
+        remedy = f"Complete checkpoints there: step {kept}. Free some space and go on with --resume."
+        raise InputError(problem("run_dir", f"{path} ({reason})", "a place that can be written", remedy)) from error
 
 
 def _record_file(directory: Path, step: str) -> Path:

@@ -7,20 +7,24 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """Adds up what each kind of work took."""
+    """Adds up what each kind of work took. Work measured inside other work counts for its own kind only."""
 
     def __init__(self):
         self.seconds: dict[str, float] = defaultdict(float)
         self.started = time.perf_counter()
+        self._inner_seconds = [0.0]
 
     @contextlib.contextmanager
     def measure(self, kind: str) -> Iterator[None]:
         """Adds the seconds spent in the block to `kind`."""
         start = time.perf_counter()
+        self._inner_seconds.append(0.0)
         try:
             yield
         finally:
-            self.seconds[kind] += time.perf_counter() - start
+            whole = time.perf_counter() - start
+            self.seconds[kind] += whole - self._inner_seconds.pop()
+            self._inner_seconds[-1] += whole
 
     def total_seconds(self) -> float:
         """Seconds since the clock was made."""

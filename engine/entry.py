@@ -39,13 +39,16 @@ def errors_as_lines() -> Iterator[None]:
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(141) from None
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}. What was saved before stays.", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def command_name() -> str:
     """How this process was started: `python -m experiments.convnet`, or the script."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is None or spec.name == "__main__":
-        return Path(sys.argv[0]).name
+        return shlex.join([_program("python"), sys.argv[0]]) if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
     return f"{_program('python')} -m {spec.name.removesuffix('.__main__')}"
 
 

@@ -1,5 +1,6 @@
 """The command line of an experiment file: `main(config())` makes every field of the config an option."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import tyro
 
 from engine.config import RunConfig
 from engine.entry import command_again, command_name, engine_command, errors_as_lines, set_up_process
+from engine.models.specs import Custom
 
 if TYPE_CHECKING:
     from engine.result import Result
@@ -57,16 +59,19 @@ def main(config: RunConfig, arguments: Sequence[str] | None = None) -> None:
 
 
 def _next_steps(result: "Result") -> str:
-    engine, path = engine_command(), result.directory
-    pictures = [name for name in ("curves.png", "predictions.png") if (path / name).exists()]
-    more = result.config.train.epochs * 2
-    return "\n".join(
-        [
-            f"saved in {path}: {', '.join([*pictures, 'history.csv', 'log.txt', 'checkpoints/'])}",
-            "next:",
-            f"  {engine} summary {path}",
-            f"  {engine} predict {path} {path / 'example.png'} --top 3",
-            f"  {engine} eval {path} --data.split test",
-            f"  {command_again('--resume', f'--train.epochs={more}')}",
-        ]
-    )
+    config, path = result.config, result.directory
+    kept = [name for name in ("curves.png", "predictions.png", "history.csv", "log.txt") if (path / name).exists()]
+    trust = ["--trust"] if isinstance(config.model, Custom) else []
+    commands = [[engine_command(), "summary", str(path)]]
+    if (path / "example.png").exists():
+        commands.append([engine_command(), "predict", str(path), str(path / "example.png"), "--top", "3"])
+    if config.data.test_split:
+        commands.append([engine_command(), "eval", str(path), "--data.split", config.data.test_split])
+    lines = [
+        f"saved in {path}: {', '.join(kept)}, checkpoints/",
+        "next:",
+        *(f"  {shlex.join(c + trust)}" for c in commands),
+    ]
+    if config.optim.schedule in ("constant", "step"):  # the others' course depends on the number of epochs
+        lines.append(f"  {command_again('--resume', f'--train.epochs={max(2 * config.train.epochs, 5)}')}")
+    return "\n".join(lines)

@@ -6,7 +6,6 @@ RunConfig → Splits → Batches → TrainState → chunk program → Metrics �
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +18,10 @@ from engine.interrupts import Interrupted, Wish, deferred
 from engine.predict import Classifier
 from engine.report.history import draw_curves, history_csv
 from engine.report.pictures import draw_predictions, save_picture
-from engine.report.progress import Reporter, duration_text, metrics_text
+from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
 from engine.result import Result
-from engine.run_directory import open_run, write_atomically, write_config
+from engine.run_directory import claimed, open_run, write_atomically, write_config
 from engine.session import Session
 
 
@@ -42,10 +41,11 @@ def run(
     """
     reporter, clock = reporter or Reporter(), Clock()
     directory = Path(run_dir or Path("runs") / config.name).expanduser()
-    record = open_run(directory, config, resume, overwrite)
-    with clock.measure("data"):
-        splits = load_splits(config.data, config.train.seed, reporter.say)
-    return train(config, splits, directory, clock, reporter, record)
+    with claimed(directory):
+        record = open_run(directory, config, resume, overwrite)
+        with clock.measure("data"):
+            splits = load_splits(config.data, config.train.seed, reporter.say)
+        return train(config, splits, directory, clock, reporter, record)
 
 
 def train(
@@ -58,7 +58,8 @@ def train(
 ) -> Result:
     """Trains on data that is already loaded, in a directory that is ready for the run."""
     session = Session(config, splits, clock, directory, resumed)
-    write_config(directory, config)
+    if resumed is None or not resumed.is_complete_for(config):
+        write_config(directory, config)
     reporter.log_to(directory / "log.txt")
     checkpoints = Checkpoints(directory)
     reporter.say(_opening(session, resumed))
@@ -66,10 +67,10 @@ def train(
         with deferred() as wish, reporter.progress(session.total_steps, session.step):
             while session.epoch < config.train.epochs:
                 _train_epoch(session, checkpoints, reporter, wish)
-                row = session.finish_epoch()
-                session.save(checkpoints, _validation(row))
+                row, validation = session.finish_epoch()
+                session.save(checkpoints, validation)
                 write_atomically(directory / "history.csv", history_csv(session.history))
-                reporter.epoch_line(_epoch_text(session, row))
+                reporter.epoch_line(epoch_text(row, validation, len(splits.train), config.train.epochs))
                 if wish and session.epoch < config.train.epochs:
                     _stop(session, checkpoints, wish)
             if config.train.epochs == 0:
@@ -115,12 +116,7 @@ def _finish(session: Session, checkpoints: Checkpoints, reporter: Reporter) -> R
         draw_curves(history, directory / "curves.png", session.config.name)
     _draw_examples(session, classifier)
     seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
-    result = {
-        "best_step": best_step,
-        "metrics": metrics,
-        "seconds": seconds,
-        "device": classifier.record.device,
-    }
+    result = {"best_step": best_step, "metrics": metrics, "seconds": seconds, "device": classifier.record.device}
     write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
     reporter.say(metrics_table(list(metrics.items()), f"{session.config.name}, best step {best_step:,}"))
     spent = "  ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
@@ -140,11 +136,6 @@ def _draw_examples(session: Session, classifier: Classifier) -> None:
         draw_predictions(data, probabilities, session.directory / "predictions.png", title)
 
 
-def _validation(row: dict[str, Any]) -> dict[str, Any]:
-    prefix = "validation_"
-    return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-
-
 def _opening(session: Session, resumed: Record | None) -> str:
     splits = session.splits
     named = (("training", splits.train), ("validation", splits.validation), ("test", splits.test))
@@ -155,14 +146,7 @@ def _opening(session: Session, resumed: Record | None) -> str:
         f"{session.device}; {plan}",
     ]
     if resumed:
-        lines.append(f"resuming at step {resumed.step:,} of {session.total_steps:,}")
+        done = f"{resumed.step:,} steps are done"
+        is_over = resumed.step >= session.total_steps
+        lines.append(f"{done}: nothing left to train" if is_over else f"resuming: {done} of {session.total_steps:,}")
     return "\n".join(lines)
-
-
-def _epoch_text(session: Session, row: dict[str, Any]) -> str:
-    rate = len(session.splits.train) / row["seconds"] if row["seconds"] else 0.0
-    training = metrics_text({name: row[name] for name in ("loss", "accuracy") if name in row})
-    validation = _validation(row)
-    shown = metrics_text({name: validation[name] for name in ("loss", "accuracy") if name in validation}, "val ")
-    where = f"epoch {row['epoch']}/{session.config.train.epochs}"
-    return f"{where}  {duration_text(row['seconds'])}  {rate:,.0f} images/s  {training}  {shown}".rstrip()

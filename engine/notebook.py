@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.checkpoint import find_steps
 from engine.clock import Clock
 from engine.config import DataConfig, Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
 from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
@@ -33,7 +34,7 @@ def fit(
     learning_rate: float = 1e-3,
     optimizer: OptimizerName | OptimConfig = "adam",
     loss: Loss = "softmax_cross_entropy",
-    validation: float | Dataset | Arrays = 0.1,
+    validation: float | Dataset | Arrays | None = 0.1,
     class_names: Sequence[str] | None = None,
     scale: float = 1 / 255,
     seed: int = 0,
@@ -50,6 +51,7 @@ def fit(
     there, and raises Interrupted, a KeyboardInterrupt, with the path.
     """
     check_model(model)
+    validation = 0.0 if validation is None else validation
     optim = optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
     fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
     data_config = DataConfig(
@@ -65,7 +67,8 @@ def fit(
     except Interrupted as stop:
         raise Interrupted(f"{stop}; engine.restore({str(directory)!r}) opens it", stop.signal_number) from None
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        if not find_steps(directory):
+            shutil.rmtree(directory, ignore_errors=True)
         raise
     weakref.finalize(result, shutil.rmtree, directory, ignore_errors=True)
     return result
@@ -78,27 +81,46 @@ def dataset(
 
     class_names default to "0", "1", … up to the largest label. Raises InputError for other dtypes and shapes.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    try:
+        images, labels = np.asarray(images), np.asarray(labels)
+    except ValueError as error:
+        raise InputError(problem("arrays", str(error), "examples of one shape", "Make them equal in size.")) from None
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         rule = "uint8 pixels from 0 to 255, or float inputs"
         raise InputError(problem("images", images.dtype.name, rule, "Convert them with .astype(np.uint8)."))
     if images.ndim < 2:
         raise InputError(problem("images", f"rank {images.ndim}", "[n h w c], [n h w] or [n d]", "Reshape them."))
+    if 0 in images.shape[1:]:
+        raise InputError(problem("images", f"shape {images.shape}", "at least one value each", "Check the arrays."))
     if images.dtype != np.uint8:
-        images = images.astype(np.float32, copy=False)
+        images = _finite_float32("images", images)
     if images.ndim == 3:
         images = images[..., None]  # [n h w] → [n h w 1]
     if np.issubdtype(labels.dtype, np.floating):
-        labels = labels.astype(np.float32).reshape(len(labels), int(np.prod(labels.shape[1:])))  # [n] or [n d] → [n d]
+        labels = _finite_float32("labels", labels).reshape(
+            len(labels), int(np.prod(labels.shape[1:]))
+        )  # [n] or [n d] → [n d]
         names: tuple[str, ...] = ()
     elif np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1:
+        highest = int(labels.max(initial=0))
+        if highest > np.iinfo(np.int32).max or int(labels.min(initial=0)) < np.iinfo(np.int32).min:
+            raise InputError(problem("labels", "numbers beyond 32 bits", "class indices from 0", "Correct the labels."))
         labels = labels.astype(np.int32)
-        names = tuple(class_names or (str(k) for k in range(int(labels.max(initial=0)) + 1)))
+        names = tuple(map(str, range(highest + 1) if class_names is None else class_names))
     else:
         got = f"{labels.dtype.name} of rank {labels.ndim}"
         rule = "class indices int[n], or float targets [n] or [n d]"
         raise InputError(problem("labels", got, rule, "One-hot labels become indices with .argmax(-1)."))
     return Dataset(images, labels, names, name, fingerprint_of(images, labels))
+
+
+def _finite_float32(field: str, values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, copy=False)
+    if not np.isfinite(values).all():
+        at = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise InputError(problem(f"{field} of example {at}", "NaN or infinity", "finite float32", "Correct the data."))
+    return values
 
 
 def _splits(
@@ -108,7 +130,7 @@ def _splits(
         return load_splits(config.data, config.train.seed, reporter.say)
     if isinstance(data, Splits):
         return data
-    whole = data if isinstance(data, Dataset) else dataset(data[0], data[1], class_names)
+    whole = data if isinstance(data, Dataset) else dataset(*_pair("data", data), class_names)
     if isinstance(validation, (int, float)):
         train_data, held_out = split_by_fraction(whole, float(validation), config.train.seed)
         return Splits(train_data, held_out)
@@ -116,6 +138,13 @@ def _splits(
     held_out = (
         validation
         if isinstance(validation, Dataset)
-        else dataset(validation[0], validation[1], names, "validation arrays")
+        else dataset(*_pair("validation", validation), names, "validation arrays")
     )
     return Splits(whole, held_out)
+
+
+def _pair(field: str, data: Any) -> Arrays:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        rule = "a tfds name, Splits, a Dataset or (images, labels)"
+        raise InputError(problem(field, type(data).__name__, rule, "Pass one of these."))
+    return data[0], data[1]

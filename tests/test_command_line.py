@@ -203,9 +203,34 @@ def test_summary_is_refused_when_there_is_no_such_target(target: str):
 
 
 def test_summary_is_refused_when_a_module_has_no_config():
-    assert "engine.errors; expected a module with a function config()" in error_line(
-        "engine", "summary", "engine.errors"
-    )
+    said = error_line("engine", "summary", "engine.errors")
+    assert "target: got 'engine.errors' (module 'engine.errors' has no attribute 'config'); expected" in said
+    assert "with a function config()" in said
+
+
+def test_summary_finds_a_users_own_file_and_class_from_its_directory(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_EXPERIMENT, encoding="utf-8")
+    command = [sys.executable, "-m", "engine", "summary", "mine.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "OwnNet" in done.stdout
+
+
+OWN_EXPERIMENT = """
+import engine
+from flax import nnx
+
+
+class OwnNet(nnx.Module):
+    def __init__(self, *, input_shape, num_outputs, rngs):
+        self.dense = nnx.Linear(784, num_outputs, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+def config():
+    return engine.RunConfig("own", engine.custom(OwnNet))
+"""
 
 
 @pytest.mark.parametrize("command", [("eval",), ("predict", "a.png")], ids=["eval", "predict"])

@@ -145,3 +145,33 @@ def test_table_of_another_number_of_classes_than_the_model_is_refused():
     model = Sequential((Flatten(), Dense(7)))
     with pytest.raises(engine.InputError, match=r"model: got 7 outputs an example; expected 3, as the data asks"):
         engine.fit(model, make_dataset(100), verbose=False)
+
+
+def test_class_names_may_be_numbers_or_an_array():
+    data = make_dataset(64)
+    assert engine.dataset(data.images, data.labels, [7, 8, 9]).class_names == ("7", "8", "9")
+    assert engine.dataset(data.images, data.labels, np.array(["a", "b", "c"])).class_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, r"data: got NoneType; expected a tfds name, Splits, a Dataset or \(images, labels\)"),
+        ((np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 2, 2**32])), r"labels: got numbers beyond 32 bits"),
+        ((np.full((4, 2), np.nan), np.zeros(4, int)), r"images of example 0: got NaN or infinity"),
+        ((np.array([[1.0, 2.0], [1e300, 0.0]]), np.zeros(2, int)), r"images of example 1: got NaN or infinity"),
+        ((np.zeros((4, 0, 8, 1), np.uint8), np.zeros(4, int)), r"images: got shape"),
+        (([[1.0], [1.0, 2.0]], np.zeros(2, int)), r"arrays: got .*; expected examples of one shape"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused_before_training(data, message):
+    with pytest.raises(engine.InputError, match=message):
+        engine.fit(TINY, data, verbose=False)
+
+
+def test_run_that_fails_after_a_checkpoint_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr("engine.loop.draw_curves", lambda *_: (_ for _ in ()).throw(RuntimeError("late")))
+    with pytest.raises(RuntimeError, match="late"):
+        engine.fit(TINY, make_dataset(64), epochs=1, validation=None, verbose=False)
+    assert engine.restore(tmp_path).record.step == 1

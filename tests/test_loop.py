@@ -233,3 +233,16 @@ def test_run_without_validation_and_test_works_and_its_last_step_is_best(tiny_co
     assert result.metrics == {}
     assert result.best_step == 8
     assert "validation_loss" not in result.history[0]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny_config, splits, tmp_path):
+    """A last step may spoil the weights after its own loss was finite; without validation only the save can notice."""
+    one_step = dataclasses.replace(
+        tiny_config,
+        data=engine.DataConfig(scale=1e4),
+        train=engine.TrainConfig(1, 200),
+        optim=engine.OptimConfig("sgd", 3e38),
+    )
+    with pytest.raises(engine.InputError, match=r"weight: got no finite number at step 1 \(epoch 1\)"):
+        start(one_step, Splits(splits.train), tmp_path)
+    assert find_steps(tmp_path) == []

@@ -71,6 +71,12 @@ def check_same_kind(train: Dataset, other: Dataset) -> None:
         raise InputError(
             problem(other.name, f"images of {theirs}", f"{ours} like {train.name}", "Set --data.image-size.")
         )
+    if train.images.dtype != other.images.dtype:
+        got, rule = f"{other.images.dtype} inputs", f"{train.images.dtype} like {train.name}"
+        raise InputError(problem(other.name, got, rule, "Convert one of them."))
+    if train.labels.shape[1:] != other.labels.shape[1:]:
+        got, rule = f"targets of {other.labels.shape[1:]}", f"{train.labels.shape[1:]} like {train.name}"
+        raise InputError(problem(other.name, got, rule, "Use targets of the same shape."))
     if train.class_names != other.class_names:
         got = f"{other.num_classes} classes ({names_text(other.class_names)})"
         expected = f"{train.num_classes} like {train.name} ({names_text(train.class_names)})"

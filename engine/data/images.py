@@ -85,6 +85,9 @@ def read_picture(picture: Picture, spec: InputSpec) -> np.ndarray:
     """
     if isinstance(picture, np.ndarray):
         return _check_array(picture, spec)
+    if len(spec.shape) != 3:
+        rule = f"an array of {shape_text(spec.shape)} ({spec.dtype}), the model's input"
+        raise InputError(problem(_name(picture), "a picture", rule, "Pass arrays."))
     image = open_picture(picture)
     height, width = spec.shape[:2]
     if spec.resize is None and image.size != (width, height):

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.errors import InputError, problem
@@ -132,12 +133,11 @@ def custom(model_class: type, **arguments: Any) -> Custom:
     """The spec of a user's own NNX class; the arguments must be JSON values, so that a checkpoint can store them."""
     module_name = model_class.__module__
     if module_name == "__main__":
-        spec = sys.modules["__main__"].__spec__
-        if spec is None:
-            raise InputError(
-                problem("model", model_class.__name__, "a class in a module", "Move it to a file and import it.")
-            )
-        module_name = spec.name
+        main = sys.modules["__main__"]
+        if main.__spec__ is None and not hasattr(main, "__file__"):
+            rule = "a class in a file, which a checkpoint can name"
+            raise InputError(problem("model", model_class.__name__, rule, "Move it to a file and import it."))
+        module_name = main.__spec__.name if main.__spec__ else Path(str(main.__file__)).stem
     return Custom(f"{module_name}:{model_class.__qualname__}", arguments)
 
 

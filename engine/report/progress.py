@@ -19,7 +19,7 @@ class Reporter:
     """Says things on a console, and in a log file from the moment `log_to` names one."""
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, markup=False)
         self._log: Path | None = None
         self._unlogged: list[str] = []
         self._live: Progress | None = None
@@ -34,7 +34,7 @@ class Reporter:
 
     def say(self, message: Any) -> None:
         """Prints a text or a table."""
-        self.console.print(message, markup=not isinstance(message, str), soft_wrap=isinstance(message, str))
+        self.console.print(message, soft_wrap=isinstance(message, str))
         self._write(message if isinstance(message, str) else _as_text(message))
 
     @contextlib.contextmanager
@@ -90,7 +90,7 @@ class Silent(Reporter):
     """Says nothing."""
 
     def __init__(self):
-        super().__init__(Console(quiet=True))
+        super().__init__(Console(quiet=True, markup=False))
 
 
 class _Remaining(ProgressColumn):
@@ -107,6 +107,13 @@ def metrics_text(metrics: dict[str, Any], prefix: str = "") -> str:
     return "  ".join(f"{prefix}{name} {format_metric(name, metrics[name])}" for name in shown)
 
 
+def epoch_text(row: dict[str, Any], validation: dict[str, Any], num_examples: int, epochs: int) -> str:
+    """What an epoch came to, on one line."""
+    rate = num_examples / row["seconds"] if row["seconds"] else 0.0
+    where = f"epoch {row['epoch']}/{epochs}  {duration_text(row['seconds'])}  {rate:,.0f} images/s"
+    return f"{where}  {metrics_text(row)}  {metrics_text(validation, 'val ')}".rstrip()
+
+
 def duration_text(seconds: float) -> str:
     """`1:02:03`, `2:03` or `0:03`."""
     whole = max(round(seconds), 0)
@@ -115,7 +122,7 @@ def duration_text(seconds: float) -> str:
 
 
 def _as_text(renderable: Any) -> str:
-    plain = Console(width=110, force_terminal=False, color_system=None)
+    plain = Console(width=110, force_terminal=False, color_system=None, markup=False)
     with plain.capture() as capture:
         plain.print(renderable)
     return capture.get()
