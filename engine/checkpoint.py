@@ -226,7 +226,9 @@ def _failures_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        text = str(error)
+        is_full = "No space left" in text or "RESOURCE_EXHAUSTED" in text
+        reason = "no space left" if is_full else (text.splitlines() or [type(error).__name__])[0][:200]
         kept = ", ".join(map(str, find_steps(path))) or "none"
         remedy = f"Complete checkpoints there: step {kept}. Free some space and go on with --resume."
         raise InputError(problem("run_dir", f"{path} ({reason})", "a place that can be written", remedy)) from error

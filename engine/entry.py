@@ -24,7 +24,9 @@ def set_up_process(cache_dir: Path | None = None) -> None:
 @contextlib.contextmanager
 def errors_as_lines() -> Iterator[None]:
     """Ends the process with a message and exit code 2 for a user's mistake, 128 + signal after an interrupt."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds and Orbax warn about what a user cannot change
+    # tfds and Orbax log what a user cannot change, and with tracebacks what we catch and explain.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    _drop_late_callbacks()
     try:
         yield
     except InputError as error:
@@ -42,6 +44,16 @@ def errors_as_lines() -> Iterator[None]:
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}. What was saved before stays.", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _drop_late_callbacks() -> None:
+    """Silences tensorstore's threads where they report to Orbax's event loop after an error has closed it."""
+
+    def is_late(error: BaseException | None) -> bool:
+        return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+    sys.excepthook = lambda kind, error, trace: None if is_late(error) else sys.__excepthook__(kind, error, trace)
+    sys.unraisablehook = lambda late: None if is_late(late.exc_value) else sys.__unraisablehook__(late)
 
 
 def command_name() -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import engine
 from engine.checkpoint import FORMAT_VERSION, Checkpoints, Record, choose_step, find_steps, read_record
@@ -191,3 +193,14 @@ def test_failure_to_save_says_what_is_left(run, monkeypatch):
         checkpoints.wait()
     monkeypatch.undo()
     checkpoints.close()
+
+
+def test_damaged_checkpoint_is_one_line_on_the_command_line(run, tmp_path):
+    Image.fromarray(IMAGES[0, ..., 0]).save(tmp_path / "a.png")
+    for path in (run / "checkpoints" / "4" / "model").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:20])
+    command = [sys.executable, "-m", "engine", "predict", str(run), str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: .*checkpoints/4.*: got .*; expected complete files .*\n", done.stderr)
