@@ -73,7 +73,7 @@ def train(
                 reporter.epoch_line(epoch_text(row, validation, len(splits.train), config.train.epochs))
                 if wish and session.epoch < config.train.epochs:
                     _stop(session, checkpoints, wish)
-            if config.train.epochs == 0:
+            if config.train.epochs == 0 and resumed is None:
                 session.save(checkpoints, session.validate())
                 reporter.say("0 epochs: evaluating and saving the untrained model")
         return _finish(session, checkpoints, reporter)

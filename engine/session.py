@@ -17,7 +17,7 @@ from engine.metrics import Metrics, zero_metrics
 from engine.optim import optimizer, schedule
 from engine.predict import EVALUATION_LOWERING, Classifier
 from engine.program import NEVER, Executables, Pacer, Plan, Program, Resident, choose_lowering, choose_plan
-from engine.state import TrainState, Tree, init_state, network_of, num_params
+from engine.state import TrainState, init_state, network_of, num_params
 from engine.step import Task
 from engine.versions import device_text, versions
 
@@ -160,16 +160,15 @@ class Session:
         with self.clock.measure("save"):
             checkpoints.wait()
         step = choose_step(self.directory, "best")
-        if step == self.step:
-            return self.classifier(), step
-        record = read_record(self.directory, step)
-        arrays = restore_arrays(self.directory, record, model=(self.state.params, self.state.model_state))
-        return self.classifier(*jax.device_put(arrays["model"])), step
+        record, params, model_state = read_record(self.directory, step), self.state.params, self.state.model_state
+        if step != self.step:
+            arrays = restore_arrays(self.directory, record, model=(params, model_state))
+            params, model_state = jax.device_put(arrays["model"])
+        return Classifier(record, self._network, params, model_state, self._executables), step
 
-    def classifier(self, params: Tree = None, model_state: Tree = None) -> Classifier:
-        """The model with the weights given, or as it is now: then it is good until the next step is trained."""
-        if params is None:
-            params, model_state = self.state.params, self.state.model_state
+    def classifier(self) -> Classifier:
+        """The model as it is now, on the arrays that the next step writes over: good until that is trained."""
+        params, model_state = self.state.params, self.state.model_state
         return Classifier(self._record({}), self._network, params, model_state, self._executables)
 
     def evaluate(self, classifier: Classifier, dataset: Dataset) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run ran on, for its record and for figures that are quoted."""
 
+import functools
 import os
 import platform
 from importlib import metadata
@@ -9,6 +10,7 @@ import jax
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide results."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}

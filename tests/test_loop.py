@@ -105,6 +105,7 @@ def test_checkpoints_keep_the_best_and_the_last_step(tiny_config, splits, tmp_pa
     assert find_steps(tmp_path) == sorted({best, 24})
     assert choose_step(tmp_path, "best") == result.best_step == best
     assert choose_step(tmp_path, "last") == 24
+    assert result.classifier.record.step == best
     assert engine.restore(tmp_path, step="last").record.step == 24
 
 
