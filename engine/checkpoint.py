@@ -27,7 +27,7 @@ class Record:
     """What is needed, beside the arrays, to use a model and to go on training it.
 
     score: the validation metric that decides which step is best, higher is better; None in the middle of an epoch.
-    totals: metric sums of the unfinished epoch, if any. checksums: of the arrays of each item.
+    totals, epoch_seconds: metric sums and training time of the unfinished epoch. checksums: of the arrays of each item.
     """
 
     config: RunConfig
@@ -35,13 +35,13 @@ class Record:
     class_names: tuple[str, ...]
     num_outputs: int
     data_fingerprint: str
-    num_examples: int
     step: int
     steps_per_epoch: int
     score: float | None
     lowering: Lowering
     history: tuple[dict[str, Any], ...] = ()
     totals: dict[str, Any] | None = None
+    epoch_seconds: float = 0.0
     versions: dict[str, Any] = field(default_factory=dict)
     device: str = ""
     checksums: dict[str, Any] = field(default_factory=dict)
@@ -128,6 +128,7 @@ class Checkpoints:
         from orbax.checkpoint import checkpoint_managers as policies
 
         check_location(path)
+        _check_complete(path)
         self._ocp, self.path = ocp, path
         scores = self._scores = {step: read_record(path, step).score for step in find_steps(path)}
 
@@ -156,12 +157,20 @@ class Checkpoints:
             model=args.StandardSave(model), optimizer=args.StandardSave(optimizer), record=args.JsonSave(value)
         )
         with _failures_explained(self.path):
-            self._manager.save(record.step, args=items)
+            if not self._manager.save(record.step, args=items, force=True):
+                raise RuntimeError(f"Orbax did not take step {record.step}")
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
         with _failures_explained(self.path):
             self._manager.wait_until_finished()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        with contextlib.suppress(*([InputError] if kind else [])):  # what went wrong first is what is told
+            self.close()
 
     def close(self) -> None:
         """Waits and lets go of the directory."""
@@ -230,8 +239,18 @@ def _failures_explained(path: Path) -> Iterator[None]:
         is_full = "No space left" in text or "RESOURCE_EXHAUSTED" in text
         reason = "no space left" if is_full else (text.splitlines() or [type(error).__name__])[0][:200]
         kept = ", ".join(map(str, find_steps(path))) or "none"
-        remedy = f"Complete checkpoints there: step {kept}. Free some space and go on with --resume."
+        advice = "Free some space" if is_full else "Mend that"
+        remedy = f"Complete checkpoints there: step {kept}. {advice} and go on with --resume."
         raise InputError(problem("run_dir", f"{path} ({reason})", "a place that can be written", remedy)) from error
+
+
+def _check_complete(path: Path) -> None:
+    """Raises InputError for a step without a record: Orbax would count it, and save nothing before it."""
+    directory, complete = checkpoints_of(path), find_steps(path)
+    steps = [entry for entry in directory.glob("*") if entry.name.isdigit()] if directory.is_dir() else []
+    for entry in steps:
+        if int(entry.name) not in complete:
+            raise InputError(problem(str(entry), "no record", "a complete checkpoint", "Remove or restore it."))
 
 
 def _record_file(directory: Path, step: str) -> Path:

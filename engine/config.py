@@ -19,6 +19,8 @@ OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "linear", "step"]
 ColorMode = Literal["grayscale", "rgb"]
 ResizeRule = Literal["stretch", "crop", "pad"]
+# Their course does not depend on the number of epochs, so a run may go on beyond those it was planned for.
+OPEN_ENDED_SCHEDULES: tuple[ScheduleName, ...] = ("constant", "step")
 Lowering = Literal["matrix", "native"]
 LoweringName = Literal["auto", Lowering]
 

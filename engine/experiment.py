@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from engine.config import RunConfig
+from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
 from engine.entry import command_again, command_name, engine_command, errors_as_lines, set_up_process
 from engine.models.specs import Custom
 
@@ -72,6 +72,6 @@ def _next_steps(result: "Result") -> str:
         "next:",
         *(f"  {shlex.join(c + trust)}" for c in commands),
     ]
-    if config.optim.schedule in ("constant", "step"):  # the others' course depends on the number of epochs
+    if config.optim.schedule in OPEN_ENDED_SCHEDULES:
         lines.append(f"  {command_again('--resume', f'--train.epochs={max(2 * config.train.epochs, 5)}')}")
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
 from engine.result import Result
-from engine.run_directory import claimed, open_run, write_atomically, write_config
+from engine.run_directory import claimed, clear_run, open_run, write_atomically, write_config
 from engine.session import Session
 
 
@@ -45,7 +45,7 @@ def run(
         record = open_run(directory, config, resume, overwrite)
         with clock.measure("data"):
             splits = load_splits(config.data, config.train.seed, reporter.say)
-        return train(config, splits, directory, clock, reporter, record)
+        return train(config, splits, directory, clock, reporter, record, overwrite)
 
 
 def train(
@@ -55,15 +55,17 @@ def train(
     clock: Clock,
     reporter: Reporter,
     resumed: Record | None = None,
+    overwrite: bool = False,
 ) -> Result:
-    """Trains on data that is already loaded, in a directory that is ready for the run."""
+    """Trains on data that is already loaded, in a directory that `open_run` found fit."""
     session = Session(config, splits, clock, directory, resumed)
+    if overwrite:  # only now, when config, data and model are known to go together
+        clear_run(directory)
     if resumed is None or not resumed.is_complete_for(config):
         write_config(directory, config)
     reporter.log_to(directory / "log.txt")
-    checkpoints = Checkpoints(directory)
     reporter.say(_opening(session, resumed))
-    try:
+    with Checkpoints(directory) as checkpoints:
         with deferred() as wish, reporter.progress(session.total_steps, session.step):
             while session.epoch < config.train.epochs:
                 _train_epoch(session, checkpoints, reporter, wish)
@@ -76,9 +78,8 @@ def train(
             if config.train.epochs == 0 and resumed is None:
                 session.save(checkpoints, session.validate())
                 reporter.say("0 epochs: evaluating and saving the untrained model")
-        return _finish(session, checkpoints, reporter)
-    finally:
-        checkpoints.close()
+            checkpoints.wait()  # still deferred: the last step is on disk before signals act again
+        return _finish(session, reporter)
 
 
 def _train_epoch(session: Session, checkpoints: Checkpoints, reporter: Reporter, wish: Wish) -> None:
@@ -106,8 +107,8 @@ def _stop(session: Session, checkpoints: Checkpoints, wish: Wish) -> None:
     raise Interrupted(f"stopped and saved at step {session.step:,} of {session.total_steps:,}", wish.signal_number)
 
 
-def _finish(session: Session, checkpoints: Checkpoints, reporter: Reporter) -> Result:
-    classifier, best_step = session.best(checkpoints)
+def _finish(session: Session, reporter: Reporter) -> Result:
+    classifier, best_step = session.best()
     splits = {"validation": session.splits.validation, "test": session.splits.test}
     metrics = {name: session.evaluate(classifier, data) for name, data in splits.items() if data is not None}
     directory, history = session.directory, tuple(session.history)

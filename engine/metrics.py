@@ -15,7 +15,7 @@ Scalar = jax.Array | np.ndarray
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Metrics:
-    """Sums over the examples seen, scalars; exact in float32 counts up to 2²⁴ because they are kept as integers.
+    """Sums over the examples seen, scalars: float32 for the loss, int32 for counts, exact below 2³¹.
 
     correct and top5 are counts of examples whose label is the largest output, or among the five largest.
     """
@@ -59,7 +59,7 @@ def batch_metrics(outputs: jax.Array, targets: jax.Array, losses: jax.Array, mas
 
 
 def evaluation_losses(outputs: jax.Array, targets: jax.Array, loss: Loss) -> jax.Array:
-    """The losses [b] as they are reported: without label smoothing."""
+    """The losses [b] of evaluation: without label smoothing, which the training loss includes."""
     return LOSSES[loss](outputs, targets, 0.0)
 
 

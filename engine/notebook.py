@@ -45,7 +45,8 @@ def fit(
     model: layer specs (`cnn()`, `mlp()`, Sequential) or `custom(YourNNXClass, …)`.
     data: a tfds name, Splits, a Dataset, or (images, labels): uint8[n h w c] or [n h w] with int labels [n], or
       float32[n …] inputs, shown to the model as they are, with any of the targets of `Dataset`.
-    validation: share of the data set aside, or data of its own. scale: what uint8 pixels are multiplied by.
+    validation: share of the data set aside (Splits have theirs), or data of its own.
+    scale: what uint8 pixels are multiplied by.
     optimizer: a name, used with `learning_rate`, or a whole OptimConfig.
     The run lives in a temporary directory as long as the result does; `result.save(path)` copies it. Ctrl-C saves
     there, and raises Interrupted, a KeyboardInterrupt, with the path.
@@ -126,21 +127,22 @@ def _finite_float32(field: str, values: np.ndarray) -> np.ndarray:
 def _splits(
     data: Data, validation: Any, config: RunConfig, class_names: Sequence[str] | None, reporter: Reporter
 ) -> Splits:
+    if class_names is not None and isinstance(data, (str, Splits, Dataset)):
+        raise InputError(problem("class_names", "names", "none: the data has its own", "Leave them out."))
     if isinstance(data, str):
-        return load_splits(config.data, config.train.seed, reporter.say)
-    if isinstance(data, Splits):
-        return data
-    whole = data if isinstance(data, Dataset) else dataset(*_pair("data", data), class_names)
+        splits = load_splits(config.data, config.train.seed, reporter.say)
+    elif isinstance(data, Splits):
+        splits = data
+    else:
+        whole = data if isinstance(data, Dataset) else dataset(*_pair("data", data), class_names)
+        fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
+        splits = Splits(*split_by_fraction(whole, fraction, config.train.seed))
     if isinstance(validation, (int, float)):
-        train_data, held_out = split_by_fraction(whole, float(validation), config.train.seed)
-        return Splits(train_data, held_out)
-    names = whole.class_names or None
-    held_out = (
-        validation
-        if isinstance(validation, Dataset)
-        else dataset(*_pair("validation", validation), names, "validation arrays")
-    )
-    return Splits(whole, held_out)
+        return splits
+    names = splits.train.class_names or None
+    is_dataset = isinstance(validation, Dataset)
+    held_out = validation if is_dataset else dataset(*_pair("validation", validation), names, "validation arrays")
+    return Splits(splits.train, held_out, splits.test)
 
 
 def _pair(field: str, data: Any) -> Arrays:

@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from engine.config import OptimConfig
+from engine.config import OPEN_ENDED_SCHEDULES, OptimConfig
 
 ADAMW_WEIGHT_DECAY = 1e-4
 KERAS_EPSILON = 1e-7
@@ -12,7 +12,9 @@ KERAS_EPSILON = 1e-7
 def schedule(config: OptimConfig, steps_per_epoch: int, epochs: int) -> optax.Schedule:
     """The learning rate at each step: linear warm-up from 0, then the named course over what is left of the run."""
     rate, total_steps = config.learning_rate, max(steps_per_epoch * epochs, 1)
-    warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps)
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    if config.schedule not in OPEN_ENDED_SCHEDULES:
+        warmup_steps = min(warmup_steps, total_steps)
     decay_steps = max(total_steps - warmup_steps, 1)
     final = rate * config.final_fraction
     if config.schedule == "cosine":

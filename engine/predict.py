@@ -19,7 +19,7 @@ from engine.config import Lowering, ResizeRule
 from engine.data.dataset import Dataset, names_text
 from engine.data.images import InputSpec, Picture, picture_files, read_pictures
 from engine.errors import InputError, problem, shape_text, unknown
-from engine.evaluate import eval_batch_size, evaluate
+from engine.evaluate import eval_batch_size, evaluate, pad_to
 from engine.losses import probabilities
 from engine.models.specs import Custom
 from engine.program import Executables
@@ -93,7 +93,11 @@ class Classifier:
             raise InputError(problem("images", got, rule, "Convert them, or use the data it was trained for."))
         largest = eval_batch_size(spec.shape)
         parts = [self._outputs(images[start : start + largest]) for start in range(0, len(images), largest)]
-        return np.concatenate(parts) if parts else np.zeros((0, max(len(self.class_names), 1)), np.float32)
+        return (
+            np.concatenate(parts)
+            if parts
+            else np.zeros((0, len(self.class_names) or self.record.num_outputs), np.float32)
+        )
 
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:
         """n, loss and (for classes) accuracy and top5 over every example of a dataset, each exactly once."""
@@ -111,10 +115,13 @@ class Classifier:
             got = f"images of {shape_text(dataset.input_shape)} ({dataset.images.dtype.name})"
             rule = f"{shape_text(spec.shape)} ({spec.dtype}), the model's input"
             raise InputError(problem(dataset.name, got, rule, "Use data of that size, or set an image size."))
-        if dataset.num_classes != len(self.class_names):
+        if not _are_same_classes(dataset.class_names, self.class_names):
             got = f"{dataset.num_classes} classes ({names_text(dataset.class_names)})"
             rule = f"the model's {len(self.class_names)} ({names_text(self.class_names)})"
             raise InputError(problem(dataset.name, got, rule, "Use data with the model's classes."))
+        if not self.class_names and dataset.labels.shape[1:] != (self.record.num_outputs,):
+            got, rule = f"targets of {dataset.labels.shape[1:]}", f"{self.record.num_outputs} an example"
+            raise InputError(problem(dataset.name, got, rule, "Use targets of the model's shape."))
 
     @cached_property
     def _forward(self) -> Any:
@@ -133,10 +140,9 @@ class Classifier:
     def _outputs(self, images: np.ndarray) -> np.ndarray:
         """Padded to one of a few sizes, so that no more than these are ever compiled."""
         count = len(images)
-        size = next((s for s in PADDED_SIZES if s >= count), eval_batch_size(self.input_spec.shape))
-        padded = np.zeros((max(size, count), *images.shape[1:]), images.dtype)
-        padded[:count] = images
-        return np.asarray(self._forward(self._params, self._model_state, padded))[:count]
+        largest = eval_batch_size(self.input_spec.shape)
+        size = next((size for size in PADDED_SIZES if count <= size <= largest), largest)
+        return np.asarray(self._forward(self._params, self._model_state, pad_to(images, size)))[:count]
 
     def _images(self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None) -> np.ndarray:
         if resize is not None and resize not in get_args(ResizeRule):
@@ -160,6 +166,12 @@ class Classifier:
         best = np.argsort(-row, kind="stable")[:top]
         named = tuple((self.class_names[k], float(row[k])) for k in best)
         return Prediction(named[0][0], named[0][1], named)
+
+
+def _are_same_classes(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
+    """Whether names agree, in order; classes that were never named ("0", "1", …) go with any of the same number."""
+    numbered = tuple(map(str, range(len(ours))))
+    return ours == theirs or (len(ours) == len(theirs) and numbered in (ours, theirs))
 
 
 def restore(path: str | PathLike[str], step: int | str = "best", trust: bool = False) -> Classifier:

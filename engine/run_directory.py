@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.checkpoint import Record, check_location, choose_step, find_steps, read_record
-from engine.config import RunConfig
+from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
 from engine.errors import InputError, problem
 from engine.records import differences
 
@@ -29,17 +29,18 @@ FREE_FIELDS = ("data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk
 def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool) -> Record | None:
     """Makes sure that `path` can take a run of `config`; the record to go on from if it is to be resumed.
 
+    Changes nothing: with `overwrite`, `clear_run` is called once everything else is known to work.
     Raises InputError if the path is a file, cannot be written, holds other things, or holds a run and neither
     `resume` nor `overwrite` is set, or a run of another config to resume. A run that was stopped before it had
     saved anything is nothing to lose and does not count.
     """
+    if resume and overwrite:
+        raise InputError(problem("overwrite", "both it and resume", "one of them", "Leave one out."))
     _check_place(path)
-    present, record = [name for name in FILES if (path / name).exists()], None
-    if overwrite:
-        _remove(path, present)
-    elif find_steps(path):
-        record = _resumable(path, config, resume)
-    elif "result.json" in present:
+    record = None
+    if find_steps(path):
+        record = None if overwrite else _resumable(path, config, resume)
+    elif (path / "result.json").exists() and not overwrite:
         remedy = "Put the checkpoints back, add --overwrite, or choose another --run-dir."
         got = f"{path}, which holds a run without its checkpoints"
         raise InputError(problem("run_dir", got, "a new directory", remedy))
@@ -64,8 +65,8 @@ def claimed(path: Path) -> Iterator[None]:
         file = stack.enter_context(lock.open("a+", encoding="utf-8"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())
-        except BlockingIOError:
+            is_ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
+        except (BlockingIOError, FileNotFoundError):
             is_ours = False
         if not is_ours:  # held, or given back and removed just now
             file.seek(0)
@@ -77,6 +78,16 @@ def claimed(path: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def clear_run(path: Path) -> None:
+    """Removes the files of a run, and nothing else."""
+    for name in FILES:
+        target = path / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
 
 
 def write_config(path: Path, config: RunConfig) -> None:
@@ -111,7 +122,7 @@ def _resumable(path: Path, config: RunConfig, resume: bool) -> Record:
 
 def _changes(stored: RunConfig, given: RunConfig) -> list[str]:
     """Fields that differ and matter; the number of epochs does not while no schedule depends on it."""
-    free = [*FREE_FIELDS, "train.epochs"] if given.optim.schedule in ("constant", "step") else FREE_FIELDS
+    free = [*FREE_FIELDS, "train.epochs"] if given.optim.schedule in OPEN_ENDED_SCHEDULES else FREE_FIELDS
     lines = differences(stored.to_json(), given.to_json())
     return [line for line in lines if line.split(":")[0] not in free]
 
@@ -123,15 +134,6 @@ def _progress(record: Record) -> str:
 
 def _with(changes: list[str], message: str) -> str:
     return "\n".join([message, *(f"  {line}" for line in changes)])
-
-
-def _remove(path: Path, names: list[str]) -> None:
-    for name in names:
-        target = path / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink()
 
 
 def _check_place(path: Path) -> None:

@@ -78,6 +78,7 @@ class Session:
         (params, model_state), (step, opt_state) = jax.device_put((arrays["model"], arrays["optimizer"]))
         self.state = TrainState(step, params, model_state, opt_state)
         self.step, self.history = record.step, [dict(row) for row in record.history]
+        self._epoch_seconds = record.epoch_seconds
         if record.totals:
             self.totals = Metrics(**{name: np.asarray(value) for name, value in record.totals.items()})
 
@@ -151,14 +152,12 @@ class Session:
                 lambda leaf: np.array(leaf),
                 ((self.state.params, self.state.model_state), (self.state.step, self.state.opt_state)),
             )
-            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model[0])):
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"):
                 raise NotFinite(self._not_finite("weight", self.step))
             checkpoints.save(model, optimizer_state, self._record(validation or {}))
 
-    def best(self, checkpoints: Checkpoints) -> tuple[Classifier, int]:
+    def best(self) -> tuple[Classifier, int]:
         """(the classifier of the best saved step, that step)."""
-        with self.clock.measure("save"):
-            checkpoints.wait()
         step = choose_step(self.directory, "best")
         record, params, model_state = read_record(self.directory, step), self.state.params, self.state.model_state
         if step != self.step:
@@ -188,13 +187,13 @@ class Session:
             class_names=self.splits.train.class_names,
             num_outputs=self.num_outputs,
             data_fingerprint=self.splits.train.fingerprint,
-            num_examples=len(self.splits.train),
             step=self.step,
             steps_per_epoch=self.steps_per_epoch,
             score=score,
             lowering=self.plan.lowering,
             history=tuple(self.history),
             totals=totals,
+            epoch_seconds=self._epoch_seconds,
             versions=versions(),
             device=self.device,
         )

@@ -204,3 +204,9 @@ def test_damaged_checkpoint_is_one_line_on_the_command_line(run, tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert re.fullmatch(r"error: .*checkpoints/4.*: got .*; expected complete files .*\n", done.stderr)
+
+
+def test_step_without_a_record_is_refused_before_training_rather_than_hiding_later_saves(run):
+    (run / "checkpoints" / "4000").mkdir()
+    with pytest.raises(engine.InputError, match=r"checkpoints/4000: got no record; expected a complete checkpoint"):
+        Checkpoints(run)

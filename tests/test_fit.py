@@ -175,3 +175,20 @@ def test_run_that_fails_after_a_checkpoint_is_kept(monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match="late"):
         engine.fit(TINY, make_dataset(64), epochs=1, validation=None, verbose=False)
     assert engine.restore(tmp_path).record.step == 1
+
+
+def test_validation_arrays_are_used_with_splits_and_named_data_too(splits):
+    held_out = make_dataset(20, 3)
+    result = engine.fit(TINY, splits, epochs=1, validation=(held_out.images, held_out.labels), verbose=False)
+    assert result.metrics["validation"]["n"] == 20
+    assert result.metrics["test"]["n"] == 70
+    with pytest.raises(engine.InputError, match=r"class_names: got names; expected none"):
+        engine.fit(TINY, splits, class_names=["a", "b", "c"], verbose=False)
+
+
+def test_classes_in_another_order_are_refused_and_unnamed_ones_accepted():
+    data = make_dataset(20)
+    other = engine.fit(TINY, make_dataset(100), epochs=1, verbose=False).classifier
+    assert other.evaluate(engine.dataset(data.images, data.labels))["n"] == 20
+    with pytest.raises(engine.InputError, match=r"got 3 classes \(band 2, band 1, band 0\); expected the model's 3"):
+        other.evaluate(engine.dataset(data.images, data.labels, ["band 2", "band 1", "band 0"]))

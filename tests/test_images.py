@@ -131,8 +131,9 @@ def test_picture_is_the_same_from_path_text_bytes_and_pil(tmp_path: Path):
 def test_file_is_closed_after_reading(tmp_path: Path):
     file = tmp_path / "a.png"
     file.write_bytes(encoded(COLOR))
-    open_picture(file)  # an open file would raise ResourceWarning, an error here
+    image = open_picture(file)  # an open file would raise ResourceWarning, an error here
     file.unlink()
+    np.testing.assert_array_equal(np.asarray(image), COLOR)
 
 
 def test_text_named_jpg_is_refused_as_no_image(tmp_path: Path):

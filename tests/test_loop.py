@@ -247,3 +247,28 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_config, splits, tmp_pa
     with pytest.raises(engine.InputError, match=r"weight: got no finite number at step 1 \(epoch 1\)"):
         start(one_step, Splits(splits.train), tmp_path)
     assert find_steps(tmp_path) == []
+
+
+def test_overwrite_keeps_the_old_run_until_the_new_one_can_start(tiny_config, splits, tmp_path):
+    start(tiny_config, splits, tmp_path)
+    wrong = dataclasses.replace(tiny_config, data=engine.DataConfig(split="nosuch"))
+    with pytest.raises(engine.InputError, match=r"data.split: got 'nosuch'"):
+        engine.run(wrong, tmp_path, overwrite=True, reporter=Silent())
+    assert engine.restore(tmp_path).record.step in (4, 8)
+
+
+def test_more_epochs_equal_a_longer_run_when_the_rate_warms_up_beyond_the_first(tiny_config, splits, tmp_path):
+    warm = dataclasses.replace(tiny_config, optim=engine.OptimConfig(warmup_epochs=3))
+    short = dataclasses.replace(warm, train=dataclasses.replace(warm.train, epochs=1))
+    whole = start(warm, splits, tmp_path / "whole")
+    start(short, splits, tmp_path / "grown")
+    assert without_seconds(start(warm, splits, tmp_path / "grown").history) == without_seconds(whole.history)
+
+
+def test_seconds_of_an_interrupted_epoch_are_kept(tiny_config, splits, tmp_path):
+    config = dataclasses.replace(tiny_config, plan=PlanConfig(chunk_steps=1))
+    with pytest.raises(Interrupted):
+        start(config, splits, tmp_path, StopsAt(3))
+    before = read_record(tmp_path, 3).epoch_seconds
+    assert before > 0
+    assert start(config, splits, tmp_path).history[0]["seconds"] >= round(before, 3)

@@ -157,7 +157,8 @@ def test_momentum_is_what_the_config_says():
         (OptimConfig(warmup_epochs=2), 20, 1),
         (OptimConfig(warmup_epochs=0.5), 4, 0.8),
         (OptimConfig(warmup_epochs=0.5), 5, 1),
-        (OptimConfig(warmup_epochs=50), 50, 0.5),  # longer than the run: rises to its end
+        (OptimConfig(warmup_epochs=50), 50, 0.1),  # longer than the run, which may go on
+        (OptimConfig(schedule="cosine", warmup_epochs=50), 50, 0.5),  # longer than the run: rises to its end
         (OptimConfig(schedule="cosine"), 0, 1),
         (OptimConfig(schedule="cosine"), 25, (1 + np.cos(np.pi / 4)) / 2),
         (OptimConfig(schedule="cosine"), 50, 0.5),

@@ -11,7 +11,7 @@ from engine import DataConfig, InputError, OptimConfig, PlanConfig, RunConfig, T
 from engine.checkpoint import FORMAT_VERSION, Record
 from engine.data.images import InputSpec
 from engine.records import to_json
-from engine.run_directory import FILES, open_run, write_atomically, write_config
+from engine.run_directory import FILES, clear_run, open_run, write_atomically, write_config
 
 CONFIG = RunConfig("a", mlp((4,)), train=TrainConfig(epochs=3), optim=OptimConfig(learning_rate=0.5))
 STEPS_PER_EPOCH = 4
@@ -24,7 +24,7 @@ def with_epochs(epochs: int, schedule: Any = "constant") -> RunConfig:
 def store_record(path: Path, step: int, config: RunConfig = CONFIG) -> Record:
     """Writes the record of a step as a run does, without arrays."""
     record = Record(
-        config, InputSpec((8, 8, 1)), ("x", "y"), 2, "content", 200, step, STEPS_PER_EPOCH, 0.5, "native",
+        config, InputSpec((8, 8, 1)), ("x", "y"), 2, "content", step, STEPS_PER_EPOCH, 0.5, "native",
         history=({"epoch": 1, "loss": 0.25},),
     )  # fmt: skip
     file = path / "checkpoints" / str(step) / "record" / "metadata"
@@ -44,12 +44,24 @@ def run(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(("resume", "overwrite"), [(False, False), (True, False), (False, True)])
 def test_run_starts_in_a_new_directory(resume: bool, overwrite: bool, tmp_path: Path):
     path = tmp_path / "runs" / "a run"
     assert open_run(path, CONFIG, resume, overwrite) is None
     assert list(path.iterdir()) == []
+
+
+def test_resume_and_overwrite_together_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"overwrite: got both it and resume; expected one of them"):
+        open_run(tmp_path, CONFIG, resume=True, overwrite=True)
+
+
+def test_overwrite_is_refused_where_other_files_and_no_run_are(tmp_path: Path):
+    (tmp_path / "config.json").write_text("mine")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"which holds other files"):
+        open_run(tmp_path, CONFIG, resume=False, overwrite=True)
+    assert (tmp_path / "config.json").read_text() == "mine"
 
 
 def test_run_starts_in_an_empty_directory(tmp_path: Path):
@@ -61,7 +73,7 @@ def test_run_starts_in_an_empty_directory(tmp_path: Path):
 def test_run_is_refused_when_its_directory_is_a_file(overwrite: bool, tmp_path: Path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match=r"run_dir: got .*file, a file; expected a directory\. .*--run-dir"):
-        open_run(tmp_path / "file", CONFIG, resume=True, overwrite=overwrite)
+        open_run(tmp_path / "file", CONFIG, resume=not overwrite, overwrite=overwrite)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -175,7 +187,7 @@ def test_run_is_refused_when_its_last_record_is_damaged(resume: bool, run: Path)
     (run / "checkpoints" / "10" / "record" / "metadata").write_text("{")
     with pytest.raises(InputError, match=r"metadata: got .*; expected a complete record"):
         open_run(run, CONFIG, resume, overwrite=False)
-    assert open_run(run, CONFIG, resume, overwrite=True) is None
+    assert open_run(run, CONFIG, resume=False, overwrite=True) is None
 
 
 def test_overwrite_removes_the_files_of_the_run_and_no_others(run: Path):
@@ -186,6 +198,8 @@ def test_overwrite_removes_the_files_of_the_run_and_no_others(run: Path):
     (run / "sub").mkdir()
     (run / "sub" / "result.json").write_text("mine")
     assert open_run(run, CONFIG, resume=False, overwrite=True) is None
+    assert (run / "result.json").exists()
+    clear_run(run)
     assert sorted(path.name for path in run.iterdir()) == ["notes.txt", "sub"]
     assert (run / "notes.txt").read_text() == (run / "sub" / "result.json").read_text() == "mine"
 

@@ -14,7 +14,7 @@ class Dataset:
 
     images: uint8[n h w c], an array or a memory map; or float32[n …] for inputs that are not pictures.
     labels: int32[n], indices into class_names; or float32[n d], targets of a regression (class_names is empty).
-    fingerprint: hash of the content, the same on every machine.
+    fingerprint: hash of the content (for a share drawn from it, of the whole), the same on every machine.
     """
 
     images: np.ndarray

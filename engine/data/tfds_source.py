@@ -187,8 +187,11 @@ def _batches(
 
 def _picture(pixels: np.ndarray, config: DataConfig) -> np.ndarray:
     """uint8[h w c] in the size and colours of the config; the picture's own where it has none."""
+    if pixels.dtype != np.uint8:
+        got = f"{config.name!r} with {pixels.dtype} images"
+        raise InputError(problem("data.name", got, "uint8 images", "Convert them, and use engine.fit on arrays."))
     if config.height_width is None and config.color is None:
-        return pixels.astype(np.uint8, copy=False)
+        return pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     color = config.color or ("grayscale" if pixels.shape[-1] == 1 else "rgb")
     return fit_picture(image, color, config.height_width or pixels.shape[:2], config.resize)

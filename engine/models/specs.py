@@ -98,6 +98,7 @@ class Custom:
     """A user's own Flax NNX class, called as `Class(input_shape=…, num_outputs=…, rngs=…, **arguments)`.
 
     The class is stored by its import path: opening such a checkpoint imports it, and so needs `trust=True`.
+    If its `__call__` has a parameter `mask`, it is told there (bool[b]) which examples of a batch are no padding.
     """
 
     path: str
