@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import throughput
+from benchmarks import accuracy, latency, throughput
 from benchmarks.measure import interleaved, median_and_spread, ratio
 from engine.models import Conv, Dense, Flatten, Sequential
 
@@ -17,6 +17,22 @@ def test_throughput_runs_and_writes_what_it_printed(tmp_path, capsys):
     assert figures["circumstances"]["device"] in shown
     assert "times" in shown
     assert len(figures["convnet_against_plain"]["engine"]) == 1
+
+
+def test_accuracy_runs_every_seed_and_counts_every_test_image(tmp_path, capsys):
+    accuracy.main(accuracy.Options(recipe="mlp", smoke=True, json=tmp_path / "figures.json"))
+    shown = capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert len(figures["accuracy"]) == 2
+    assert shown.count("of 100 images") == 2
+    assert "n = 2" in shown
+
+
+def test_latency_runs_and_writes_what_it_printed(tmp_path, capsys):
+    latency.main(latency.Options(smoke=True, json=tmp_path / "figures.json"))
+    seconds = json.loads((tmp_path / "figures.json").read_text())["seconds"]
+    assert {name: len(values) for name, values in seconds.items()} == {"predict": 1, "imports": 1}
+    assert "beyond the imports" in capsys.readouterr().out
 
 
 def test_operations_count_each_multiply_add_of_forward_and_both_gradients():
