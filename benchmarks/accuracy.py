@@ -53,9 +53,9 @@ def main(options: Options) -> None:
     for seed, (accuracy, seconds, n) in zip(options.seeds, figures, strict=True):
         console.print(f"seed {seed}: test accuracy {accuracy:.4f} of {n:,} images, {seconds:.1f} s of training")
     accuracies, seconds, _ = zip(*figures, strict=True)
-    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+    spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
     console.print(
-        f"{options.recipe} on {options.data.name}: {statistics.mean(accuracies):.4f} ± {spread:.4f} "
+        f"{options.recipe} on {options.data.name}: {statistics.mean(accuracies):.4f}{spread} "
         f"(standard deviation, n = {len(accuracies)}), median {statistics.median(seconds):.1f} s of training"
     )
     write_json(options.json, {"recipe": options.recipe, "accuracy": accuracies, "training_seconds": seconds})
