@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AugmentConfig": "engine.augment.config",
     "Classifier": "engine.predict",
     "DataConfig": "engine.config",
     "Dataset": "engine.data.dataset",
@@ -30,6 +31,7 @@ _HOMES = {
     "run": "engine.loop",
 }
 __all__ = [
+    "AugmentConfig",
     "Classifier",
     "DataConfig",
     "Dataset",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from engine.augment.config import AugmentConfig
     from engine.config import DataConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
     from engine.data.dataset import Dataset, Splits
     from engine.errors import InputError

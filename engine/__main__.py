@@ -24,6 +24,8 @@ class EvaluationData:
 
     name: str | None = None
     """Any tfds image-classification builder."""
+    path: Path | None = None
+    """A folder of images, a CSV table, arrays or prepared tfds data in place of a name."""
     split: str = "test"
     """Split in tfds notation."""
     data_dir: Path | None = None
@@ -72,17 +74,19 @@ def evaluate(
     _find_own_classes(trust)
     from rich.console import Console
 
-    from engine.data.tfds_source import load_tfds
+    from engine.data.load import open_source
     from engine.predict import restore
     from engine.report.tables import metrics_table
 
     classifier = restore(run, _step(step), trust)
     given = {name: value for name, value in vars(data).items() if value is not None and name != "split"}
+    if "name" in given and "path" not in given:
+        given["path"] = None
     config: DataConfig = replace(classifier.record.config.data, **given)
-    if config.name == "arrays":
+    if config.name == "arrays" and config.path is None:
         rule = "the name of a dataset, because the run was trained on arrays"
         raise InputError(problem("data.name", "none", rule, "Name one with --data.name."))
-    dataset = load_tfds(config, data.split, lambda text: print(text, file=sys.stderr))
+    dataset = open_source(config, _tell).load(data.split, "data.split")
     metrics = classifier.evaluate(dataset)
     Console(highlight=False, markup=False).print(
         metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}")
@@ -142,11 +146,10 @@ def _described(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
 
         record = read_record(path, choose_step(path))
         return record.config, record.input_spec.shape, record.num_outputs
-    from engine.data.load import num_outputs
-    from engine.data.tfds_source import load_tfds
+    from engine.data.load import num_outputs, open_source
 
     config = _experiment(target)
-    train = load_tfds(config.data, config.data.split, lambda text: print(text, file=sys.stderr))
+    train = open_source(config.data, _tell).load(config.data.split, "data.split")
     return config, train.input_shape, num_outputs(config, train)
 
 
@@ -188,6 +191,10 @@ def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_output
 
     module = build(config.model, input_shape, num_outputs, nnx.Rngs(0))
     print(nnx.tabulate(module, jax.numpy.zeros((1, *input_shape))))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _step(text: str) -> int | str:

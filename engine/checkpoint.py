@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.config import Lowering, RunConfig
+from engine.config import DataPlacement, Lowering, RunConfig
 from engine.data.images import InputSpec
 from engine.errors import InputError, problem
 from engine.records import from_json, to_json
+from engine.stopping import has_stopped_early
 
 FORMAT_VERSION = 1
 
@@ -39,6 +40,7 @@ class Record:
     steps_per_epoch: int
     score: float | None
     lowering: Lowering
+    placement: DataPlacement = "resident"
     history: tuple[dict[str, Any], ...] = ()
     totals: dict[str, Any] | None = None
     epoch_seconds: float = 0.0
@@ -58,7 +60,7 @@ class Record:
 
     def is_complete_for(self, config: RunConfig) -> bool:
         """Whether a run of this config would have nothing left to train."""
-        return self.epochs_done >= config.train.epochs
+        return self.epochs_done >= config.train.epochs or has_stopped_early(config.train, self.history)
 
 
 def checkpoints_of(path: Path) -> Path:

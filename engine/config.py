@@ -1,24 +1,28 @@
 """Frozen dataclasses that describe a run completely; checked when built; to and from JSON without loss."""
 
-import contextlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
 
+from engine.augment.config import AugmentConfig
+from engine.checks import check, check_all, check_whole
 from engine.errors import InputError, problem
 from engine.models.specs import Model, Sequential, custom
-from engine.records import check_types, from_json, to_json
+from engine.records import from_json, to_json
 
 Loss = Literal["softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"]
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "linear", "step"]
 ColorMode = Literal["grayscale", "rgb"]
 ResizeRule = Literal["stretch", "crop", "pad"]
+BadFileRule = Literal["stop", "skip"]
+Standardization = Literal["dataset", "example", "whiten"]
+BestBy = Literal["accuracy", "loss"]
+DataPlacement = Literal["resident", "streamed"]
 # Their course does not depend on the number of epochs, so a run may go on beyond those it was planned for.
 OPEN_ENDED_SCHEDULES: tuple[ScheduleName, ...] = ("constant", "step")
 Lowering = Literal["matrix", "native"]
@@ -31,26 +35,43 @@ class DataConfig:
 
     name: str = "fashion_mnist_12k"
     """Any tfds image-classification builder; fashion_mnist_12k comes with the package."""
+    path: Path | None = None
+    """Data of your own in place of a name: a folder of images, a CSV table, arrays (.npz, .npy, IDX), prepared tfds."""
     split: str = "train"
-    """Split to train on, in tfds notation: train, train[:80%], train+validation, …"""
+    """Split to train on; of tfds data in its notation: train, train[:80%], train+validation, …"""
     validation_split: str | None = None
-    """Split to validate on; without it, validation_fraction is set aside from the training split."""
+    """Split to validate on; None: validation where data.path has it, else validation_fraction of the training split."""
     validation_fraction: float = 0.1
     """Share of the training split set aside for validation (drawn by the seed) when no split is named; 0 for none."""
+    stratified: bool = False
+    """Set aside the same share of every class."""
     test_split: str | None = "test"
-    """Split evaluated once, at the end; None for no test."""
+    """Split evaluated once, at the end, if the data has it; None for no test."""
+    image_feature: str | None = None
+    """Which feature of tfds data is the picture; None: image, or the first one that is a picture."""
+    label_feature: str | None = None
+    """Which feature of tfds data is the class; None: label, or the first one that is a class."""
     image_size: str | None = None
     """Height and width that images are resized to, like 180x180; None keeps their own, which must then be equal."""
     resize: ResizeRule = "stretch"
     """How images get that size: stretch, crop (fill and cut the middle) or pad (fit and fill with black)."""
     color: ColorMode | None = None
-    """Colour mode that images are turned into; None keeps their own."""
+    """Colour mode that images are turned into; None keeps their own, of files rgb."""
+    background: tuple[int, int, int] = (0, 0, 0)
+    """Colour (red, green, blue) that transparent pictures are laid over."""
+    on_bad_file: BadFileRule = "stop"
+    """What a file that cannot be read does: stop and name all of them, or skip and go on without them."""
     scale: float = 1 / 255
     """What pixels (0 to 255) are multiplied by before the model sees them; 1 where the model rescales by itself."""
     mean: tuple[float, ...] | None = None
     """Subtracted after scaling, one number or one a channel."""
     std: tuple[float, ...] | None = None
     """Divided by after scaling and subtracting, one number or one a channel."""
+    standardize: Standardization | None = None
+    """Mean 0 and deviation 1 of each channel over the training split (dataset) or of each image (example); or whiten:
+    ZCA, fitted on the training split."""
+    whiten_epsilon: float = 0.01
+    """Added to the variances that whiten divides by, those of pixels from 0 to 1."""
     data_dir: Path | None = None
     """Where tfds keeps prepared data; None for its own default."""
     manual_dir: Path | None = None
@@ -59,17 +80,25 @@ class DataConfig:
     """Where decoded images are cached; None for $ENGINE_CACHE_DIR or ~/.cache/engine."""
 
     def __post_init__(self):
-        _check_all(self, "data", self._range_problems)
+        check_all(self, "data", self._range_problems)
 
     def _range_problems(self) -> list[str]:
-        problems = _check(
+        problems = check(
             "data.validation_fraction", self.validation_fraction, 0 <= self.validation_fraction < 1,
             "0 ≤ fraction < 1", "Give the share of the training split, like 0.1.",
         )  # fmt: skip
-        problems += _check("data.scale", self.scale, self.scale > 0, "a positive number", "Give 1/255 or 1.")
-        problems += _check(
-            "data.std", self.std, all(s > 0 for s in self.std or ()), "positive numbers", "Correct them."
+        problems += check("data.scale", self.scale, self.scale > 0, "a positive number", "Give 1/255 or 1.")
+        problems += check("data.std", self.std, all(s > 0 for s in self.std or ()), "positive numbers", "Correct them.")
+        problems += check(
+            "data.background", self.background, all(0 <= level <= 255 for level in self.background),
+            "three levels from 0 to 255", "Give red, green and blue, like 255 255 255.",
+        )  # fmt: skip
+        problems += check(
+            "data.whiten_epsilon", self.whiten_epsilon, self.whiten_epsilon > 0, "a positive number", "Give 0.01."
         )
+        if self.standardize in ("dataset", "whiten") and (self.mean is not None or self.std is not None):
+            rule = "no mean and std of your own, because they are fitted"
+            problems.append(problem("data.standardize", self.standardize, rule, "Leave out one or the other."))
         if self.image_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.image_size):
             rule = "HEIGHTxWIDTH in pixels"
             problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
@@ -97,16 +126,22 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of the probability spread evenly over all classes in the training loss."""
     seed: int = 0
-    """Every random draw is a function of this, the draw's purpose and the step."""
+    """Every random draw is a function of this, the draw's purpose and the step or example."""
+    best_by: BestBy = "accuracy"
+    """What of the validation data decides which epoch is the best: the highest accuracy or the lowest loss."""
+    patience: int | None = None
+    """Epochs without a better one after which the run stops early; None: it never does."""
 
     def __post_init__(self):
-        _check_all(self, "train", self._range_problems)
+        check_all(self, "train", self._range_problems)
 
     def _range_problems(self) -> list[str]:
-        problems = _whole("train.epochs", self.epochs, 0, "Give 0 to evaluate only.")
-        problems += _whole("train.batch_size", self.batch_size, 1, "Give 64 or so.")
-        problems += _whole("train.seed", self.seed, 0, "Give any such number.", below=2**32)
-        problems += _check(
+        problems = check_whole("train.epochs", self.epochs, 0, "Give 0 to evaluate only.")
+        problems += check_whole("train.batch_size", self.batch_size, 1, "Give 64 or so.")
+        if self.patience is not None:
+            problems += check_whole("train.patience", self.patience, 1, "Give 10 or so, or leave it out.")
+        problems += check_whole("train.seed", self.seed, 0, "Give any such number.", below=2**32)
+        problems += check(
             "train.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1,
             "0 ≤ smoothing < 1", "Give 0.1 or so, or 0 for none.",
         )  # fmt: skip
@@ -142,10 +177,10 @@ class OptimConfig:
     """What the step schedule multiplies the rate by at each drop."""
 
     def __post_init__(self):
-        _check_all(self, "optim", self._range_problems)
+        check_all(self, "optim", self._range_problems)
 
     def _range_problems(self) -> list[str]:
-        problems = _whole("optim.step_epochs", self.step_epochs, 1, "Give 10 or so.")
+        problems = check_whole("optim.step_epochs", self.step_epochs, 1, "Give 10 or so.")
         for name, holds, rule in (
             ("learning_rate", self.learning_rate > 0, "a positive number"),
             ("momentum", 0 <= self.momentum < 1, "0 ≤ momentum < 1"),
@@ -155,7 +190,7 @@ class OptimConfig:
             ("warmup_epochs", self.warmup_epochs >= 0, "0 or more"),
             ("step_factor", 0 < self.step_factor <= 1, "above 0, at most 1"),
         ):
-            problems += _check(f"optim.{name}", getattr(self, name), holds, rule, "Correct it.")
+            problems += check(f"optim.{name}", getattr(self, name), holds, rule, "Correct it.")
         return problems
 
 
@@ -167,14 +202,23 @@ class PlanConfig:
     """Convolutions and pools as matrix products or as the backend's own; auto: matrix on the CPU, native elsewhere."""
     chunk_steps: int | None = None
     """Most steps a compiled call runs; None: as many as take about one second."""
+    data: Literal["auto", DataPlacement] = "auto"
+    """Training images on the device as a whole (resident) or read ahead while it trains (streamed); auto: by size."""
+    resident_megabytes: int | None = None
+    """Most megabytes of training images that auto keeps on the device; None: half of the memory that is free."""
+    readers: int = 0
+    """Processes that read streamed images ahead; 0: threads of this one."""
 
     def __post_init__(self):
-        _check_all(self, "plan", self._range_problems)
+        check_all(self, "plan", self._range_problems)
 
     def _range_problems(self) -> list[str]:
-        if self.chunk_steps is None:
-            return []
-        return _whole("plan.chunk_steps", self.chunk_steps, 1, "Leave it out to choose by time.")
+        problems = check_whole("plan.readers", self.readers, 0, "Give 0, or 2 or so.")
+        if self.resident_megabytes is not None:
+            problems += check_whole("plan.resident_megabytes", self.resident_megabytes, 1, "Leave it out to choose.")
+        if self.chunk_steps is not None:
+            problems += check_whole("plan.chunk_steps", self.chunk_steps, 1, "Leave it out to choose by time.")
+        return problems
 
 
 @dataclass(frozen=True)
@@ -189,14 +233,21 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self):
         check_model(self.model)
-        _check_all(self, "", list)
+        check_all(self, "", self._range_problems)
         if not re.fullmatch(r"[\w][\w.\- ]*", self.name):
             raise InputError(
                 problem("name", repr(self.name), "a plain directory name", "Use letters, digits, - and _.")
             )
+
+    def _range_problems(self) -> list[str]:
+        if not self.augment.pairs_examples:
+            return []
+        size, rule = self.train.batch_size, "an even number with mixup or cutmix, which mix pairs"
+        return check("train.batch_size", size, size % 2 == 0, rule, "Use one more or one less.")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `RunConfig.from_json` turns back into an equal config."""
@@ -223,22 +274,3 @@ def check_model(model: Any) -> None:
         raise InputError(
             problem("model", repr(model)[:80], rule, "Pass the class itself to custom(), not an instance.")
         )
-
-
-def _check(name: str, value: object, holds: bool, rule: str, remedy: str) -> list[str]:
-    return [] if holds else [problem(name, value, rule, remedy)]
-
-
-def _whole(name: str, value: int, least: int, remedy: str, below: int | None = None) -> list[str]:
-    rule = f"a whole number of at least {least}" + (f" and below {below}" if below else "")
-    return _check(name, value, value >= least and (below is None or value < below), rule, remedy)
-
-
-def _check_all(config: Any, where: str, range_problems: Callable[[], list[str]]) -> None:
-    """Raises InputError with the first problem of every field, of its type or, where types allow to tell, its range."""
-    problems = check_types(config, where)
-    with contextlib.suppress(TypeError):
-        problems += range_problems()
-    first = {text.split(":")[0]: text for text in reversed(problems)}
-    if first:
-        raise InputError("\n".join(reversed(first.values())))

@@ -3,6 +3,7 @@
 RunConfig → Splits → Batches → TrainState → chunk program → Metrics → History → Checkpoint → Classifier
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from engine.checkpoint import Checkpoints, Record
 from engine.clock import Clock
 from engine.config import RunConfig
 from engine.data.dataset import Splits
-from engine.data.load import load_splits
+from engine.data.load import load_splits, skipped_files
 from engine.interrupts import Interrupted, Wish, deferred
 from engine.predict import Classifier
 from engine.report.history import draw_curves, history_csv
@@ -21,7 +22,7 @@ from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
 from engine.result import Result
-from engine.run_directory import claimed, clear_run, open_run, write_atomically, write_config
+from engine.run_directory import claimed, clear_run, open_run, write_atomically, write_config, write_skipped
 from engine.session import Session
 
 
@@ -65,19 +66,22 @@ def train(
         write_config(directory, config)
     reporter.log_to(directory / "log.txt")
     reporter.say(_opening(session, resumed))
-    with Checkpoints(directory) as checkpoints:
+    write_skipped(directory, skipped_files(splits))
+    with contextlib.closing(session), Checkpoints(directory) as checkpoints:
         with deferred() as wish, reporter.progress(session.total_steps, session.step):
-            while session.epoch < config.train.epochs:
+            while not session.is_done:
                 _train_epoch(session, checkpoints, reporter, wish)
                 row, validation = session.finish_epoch()
                 session.save(checkpoints, validation)
                 write_atomically(directory / "history.csv", history_csv(session.history))
                 reporter.epoch_line(epoch_text(row, validation, len(splits.train), config.train.epochs))
-                if wish and session.epoch < config.train.epochs:
+                if wish and not session.is_done:
                     _stop(session, checkpoints, wish)
             if config.train.epochs == 0 and resumed is None:
                 session.save(checkpoints, session.validate())
                 reporter.say("0 epochs: evaluating and saving the untrained model")
+            if session.is_done and session.epoch < config.train.epochs:
+                reporter.say(f"stopped early: no better epoch in the last {config.train.patience}")
             checkpoints.wait()  # still deferred: the last step is on disk before signals act again
         return _finish(session, reporter)
 
@@ -142,12 +146,13 @@ def _opening(session: Session, resumed: Record | None) -> str:
     named = (("training", splits.train), ("validation", splits.validation), ("test", splits.test))
     counts = ", ".join(f"{len(data):,} {name}" for name, data in named if data is not None)
     plan = "stepwise" if session.plan.is_stepwise else f"{session.plan.lowering} lowering, whole epochs compiled"
+    size = f"{splits.train.images.nbytes / 1e6:,.0f} MB of training images"
     lines = [
         f"{session.config.name}: {session.num_params:,} parameters; {counts} images of {splits.train.name}",
-        f"{session.device}; {plan}",
+        f"{session.device}; {plan}; {size} {session.plan.placement}",
     ]
     if resumed:
         done = f"{resumed.step:,} steps are done"
-        is_over = resumed.step >= session.total_steps
+        is_over = session.is_done
         lines.append(f"{done}: nothing left to train" if is_over else f"resuming: {done} of {session.total_steps:,}")
     return "\n".join(lines)

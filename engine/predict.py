@@ -13,6 +13,8 @@ import numpy as np
 import optax
 from PIL import Image
 
+from engine.augment.apply import augment_batch, example_keys
+from engine.augment.config import AugmentConfig
 from engine.checkpoint import Record, choose_step, read_record, restore_arrays
 from engine.clock import Clock
 from engine.config import Lowering, ResizeRule
@@ -23,11 +25,12 @@ from engine.evaluate import eval_batch_size, evaluate, pad_to
 from engine.losses import probabilities
 from engine.models.specs import Custom
 from engine.program import Executables
-from engine.state import Network, Tree, network_of
+from engine.state import AnyNetwork, Tree, network_of
 from engine.step import Task, normalize
 
 EVALUATION_LOWERING: Lowering = "native"
 PADDED_SIZES = (1, 8, 64)
+TTA_DRAWS = 8
 _ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
 
 
@@ -46,7 +49,7 @@ class Classifier:
     def __init__(
         self,
         record: Record,
-        network: Network,
+        network: AnyNetwork,
         params: Tree,
         model_state: Tree,
         executables: Executables | None = None,
@@ -65,34 +68,66 @@ class Classifier:
         return self.record.input_spec
 
     def predict(
-        self, pictures: Picture | Sequence[Picture], top: int = 1, resize: ResizeRule | None = None
+        self,
+        pictures: Picture | Sequence[Picture],
+        top: int = 1,
+        resize: ResizeRule | None = None,
+        tta: int | AugmentConfig = 0,
     ) -> list[Prediction]:
         """One Prediction a picture, with the `top` likeliest classes.
 
         pictures: paths, bytes, PIL images and uint8 arrays [h w c] in any mix, an array [n h w c], one of these, or a
           folder, whose images are taken in order of their names.
         resize: how pictures of another size are made to fit; by default the model's own rule, which may refuse them.
+        tta: test-time augmentation. The probabilities are means over the picture as it is and so many draws of the
+          augmentation the model was trained with, or TTA_DRAWS draws of another one. The same draws every time.
         Raises InputError naming each picture that cannot be used.
         """
         if not self.class_names:
             raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
         if not isinstance(top, int) or top < 1:
             raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
-        return [self._prediction(row, top) for row in self.predict_proba(pictures, resize)]
+        return [self._prediction(row, top) for row in self.predict_proba(pictures, resize, tta)]
 
-    def predict_proba(self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None = None) -> np.ndarray:
-        """float32[n k]: the probability of each class."""
-        return self.outputs(self._images(pictures, resize))
+    def predict_proba(
+        self,
+        pictures: Picture | Sequence[Picture],
+        resize: ResizeRule | None = None,
+        tta: int | AugmentConfig = 0,
+    ) -> np.ndarray:
+        """float32[n k]: the probability of each class; arguments as of `predict`."""
+        return self.outputs(self._images(pictures, resize), tta)
 
-    def outputs(self, images: np.ndarray) -> np.ndarray:
+    def outputs(self, images: np.ndarray, tta: int | AugmentConfig = 0) -> np.ndarray:
         """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs."""
+        augment, draws = self._test_time_augmentation(tta)
+        plain = self._checked_outputs(images)
+        if not draws:
+            return plain
+        total = plain.astype(np.float64)
+        for draw in range(draws):
+            total += self._checked_outputs(images, (augment, draw))
+        return (total / (draws + 1)).astype(np.float32)
+
+    def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
+        trained_with = self.record.config.augment
+        augment, draws = (tta, TTA_DRAWS) if isinstance(tta, AugmentConfig) else (trained_with, tta)
+        if not isinstance(draws, int) or isinstance(draws, bool) or draws < 0:
+            raise InputError(problem("tta", repr(tta), "a number of draws or an AugmentConfig", "Give 8 or so."))
+        augment = replace(augment, mixup=0.0, cutmix=0.0, erasing=0.0)  # these would take away what is asked about
+        if draws and not augment.is_active:
+            rule = "a model that was trained with augmentation, or an AugmentConfig"
+            raise InputError(problem("tta", repr(tta), rule, "Pass tta=engine.AugmentConfig(horizontal_flip=True)."))
+        return augment, draws
+
+    def _checked_outputs(self, images: np.ndarray, draw: tuple[AugmentConfig, int] | None = None) -> np.ndarray:
         spec = self.input_spec
         if images.shape[1:] != tuple(spec.shape) or images.dtype.name != spec.dtype:
             got = f"{images.dtype.name} of {shape_text(images.shape[1:])}"
             rule = f"{spec.dtype} of {shape_text(spec.shape)}, the model's input"
             raise InputError(problem("images", got, rule, "Convert them, or use the data it was trained for."))
         largest = eval_batch_size(spec.shape)
-        parts = [self._outputs(images[start : start + largest]) for start in range(0, len(images), largest)]
+        parts = [self._outputs(images[i : i + largest], i, draw) for i in range(0, len(images), largest)]
         return (
             np.concatenate(parts)
             if parts
@@ -124,25 +159,35 @@ class Classifier:
             raise InputError(problem(dataset.name, got, rule, "Use targets of the model's shape."))
 
     @cached_property
-    def _forward(self) -> Any:
-        loss, network, spec = self.record.config.train.loss, self._network, self.input_spec
+    def _forwards(self) -> dict[AugmentConfig | None, Any]:
+        return {}
 
-        def forward(params: Tree, model_state: Tree, images: jax.Array) -> jax.Array:
-            outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
-            return probabilities(outputs, loss).astype(jnp.float32)
+    def _forward(self, augment: AugmentConfig | None) -> Any:
+        """(params, model state, images, number of the first, draw) → outputs; compiled once for each augmentation."""
+        if augment not in self._forwards:
+            config, network, spec = self.record.config, self._network, self.input_spec
 
-        return jax.jit(forward)
+            def forward(params: Tree, model_state: Tree, images: jax.Array, first: Any, draw: Any) -> jax.Array:
+                if augment is not None:
+                    keys = example_keys(config.train.seed, draw, first + jnp.arange(len(images)), "tta")
+                    images, _ = augment_batch(keys, images, augment)
+                outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
+                return probabilities(outputs, config.train.loss).astype(jnp.float32)
+
+            self._forwards[augment] = jax.jit(forward)
+        return self._forwards[augment]
 
     @property
     def _task(self) -> Task:
         return Task(self._network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
 
-    def _outputs(self, images: np.ndarray) -> np.ndarray:
+    def _outputs(self, images: np.ndarray, first: int, draw: tuple[AugmentConfig, int] | None) -> np.ndarray:
         """Padded to one of a few sizes, so that no more than these are ever compiled."""
-        count = len(images)
+        count, (augment, number) = len(images), draw or (None, 0)
         largest = eval_batch_size(self.input_spec.shape)
         size = next((size for size in PADDED_SIZES if count <= size <= largest), largest)
-        return np.asarray(self._forward(self._params, self._model_state, pad_to(images, size)))[:count]
+        place = (np.int32(first), np.int32(number))
+        return np.asarray(self._forward(augment)(self._params, self._model_state, pad_to(images, size), *place))[:count]
 
     def _images(self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None) -> np.ndarray:
         if resize is not None and resize not in get_args(ResizeRule):
@@ -188,6 +233,7 @@ def restore(path: str | PathLike[str], step: int | str = "best", trust: bool = F
         remedy = "Pass trust=True (--trust) to import that class, which runs its module's code."
         raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
     shape, outputs = record.input_spec.shape, record.num_outputs
-    network, init = network_of(record.config.model, shape, outputs, EVALUATION_LOWERING)
+    whiten = record.input_spec.whiten
+    network, init = network_of(record.config.model, shape, outputs, EVALUATION_LOWERING, whiten)
     model = restore_arrays(directory, record, model=jax.eval_shape(init, np.uint32(0)))["model"]
     return Classifier(record, network, *jax.device_put(model))

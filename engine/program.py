@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from engine.batches import batch_mask, epoch_order
+from engine.augment.apply import augment_batch, example_keys
+from engine.batches import batch_mask, epoch_order, num_batches
 from engine.clock import Clock
-from engine.config import Lowering, PlanConfig
-from engine.data.dataset import Dataset
+from engine.config import DataPlacement, Lowering, PlanConfig
+from engine.feed import Window
 from engine.keys import step_key
 from engine.metrics import Metrics
-from engine.state import Network, TrainState
+from engine.state import TrainState
 from engine.step import Batch, Task, train_step
 
 CHUNK_SECONDS = 1.0
@@ -29,11 +30,13 @@ class Plan:
     lowering: convolutions and pools as matrix products, or the backend's own.
     is_stepwise: one step a compiled call, where a loop would take the threads from XLA's CPU convolution.
     chunk_steps: most steps a call, or None to fit them to CHUNK_SECONDS; results do not depend on it.
+    placement: training images on the device as a whole, or streamed to it.
     """
 
     lowering: Lowering
     is_stepwise: bool = False
     chunk_steps: int | None = None
+    placement: DataPlacement = "resident"
 
 
 def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
@@ -43,10 +46,17 @@ def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
     return "matrix" if platform == "cpu" else "native"
 
 
-def choose_plan(config: PlanConfig, lowering: Lowering, platform: str, task: Task, state: TrainState) -> Plan:
+def choose_plan(
+    config: PlanConfig,
+    lowering: Lowering,
+    platform: str,
+    task: Task,
+    state: TrainState,
+    placement: DataPlacement = "resident",
+) -> Plan:
     """The plan of a run: stepwise on a CPU if any convolution stays with lax, which has no threads inside a loop."""
     is_stepwise = platform == "cpu" and _has_native_convolution(task, state)
-    return Plan(lowering, is_stepwise, config.chunk_steps)
+    return Plan(lowering, is_stepwise, config.chunk_steps, placement)
 
 
 class Executables:
@@ -80,23 +90,31 @@ class Program:
         return self._executables.call("order", order, self.seed, np.int32(epoch))
 
     def train(
-        self, state: TrainState, data: "Resident", order: jax.Array, first: int, count: int, totals: Metrics
+        self,
+        state: TrainState,
+        window: Window,
+        num_examples: int,
+        order: jax.Array,
+        first: int,
+        count: int,
+        totals: Metrics,
     ) -> tuple[TrainState, Metrics, int]:
-        """(state, totals, bad step) after `count` batches from `first`.
+        """(state, totals, bad step) after `count` batches from `first`, whose images are all in the window.
 
         The bad step is the first, counted from 1, whose loss is not finite, or NEVER. `state` and `totals` are
         donated. Returns when the device is done.
         """
         calls = [(first + i, 1) for i in range(count)] if self.plan.is_stepwise else [(first, count)]
-        carry, chunk = (state, totals, np.int32(NEVER)), self._chunk(data.num_examples)
+        carry, chunk = (state, totals, np.int32(NEVER)), self._chunk(num_examples)
         for start, length in calls:
-            place = (order, np.int32(start), np.int32(length), self.seed)
-            carry = self._executables.call("train", chunk, carry, data.images, data.labels, *place, donate=(0,))
+            place = (order, np.int32(start), np.int32(length), np.int32(window.first), self.seed)
+            carry = self._executables.call("train", chunk, carry, window.images, window.labels, *place, donate=(0,))
         state, totals, bad_step = jax.block_until_ready(carry)
         return state, totals, int(bad_step)
 
     def _chunk(self, num_examples: int) -> Callable[..., Any]:
-        task, size = self.task, self.batch_size
+        task, size, is_streamed = self.task, self.batch_size, self.plan.placement == "streamed"
+        steps_per_epoch = num_batches(num_examples, size)
 
         def run(
             carry: tuple,
@@ -105,14 +123,20 @@ class Program:
             order: jax.Array,
             first: Any,
             count: Any,
+            window_first: Any,
             seed: Any,
         ) -> tuple:
             def step(i: Any, carry: tuple) -> tuple:
                 state, totals, bad_step = carry
-                chosen = lax.dynamic_slice(order, (i * size,), (size,))
-                batch = Batch(_take(images, chosen), _take(labels, chosen), batch_mask(i, num_examples, size))
-                key = step_key(seed, "dropout", state.step)
-                state, metrics = train_step(task, state, batch, key)
+                examples = lax.dynamic_slice(order, (i * size,), (size,))
+                places = (i - window_first) * size + jnp.arange(size) if is_streamed else examples
+                inputs, own_share = _take(images, places), None
+                if task.augment.is_active:
+                    keys = example_keys(seed, state.step // steps_per_epoch, examples)
+                    # Behind a barrier: XLA would draw and warp anew for each of the slices that the first layer reads.
+                    inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, task.augment))
+                batch = Batch(inputs, _take(labels, examples), batch_mask(i, num_examples, size), own_share)
+                state, metrics = train_step(task, state, batch, step_key(seed, "dropout", state.step))
                 bad_here = jnp.where(jnp.isfinite(metrics.loss_sum), NEVER, state.step)
                 return state, totals + metrics, jnp.minimum(bad_step, bad_here)
 
@@ -121,15 +145,6 @@ class Program:
             return lax.fori_loop(first, first + count, step, carry)
 
         return run
-
-
-class Resident:
-    """A training set on the device: images as they are stored, labels."""
-
-    def __init__(self, dataset: Dataset):
-        self.images = jax.device_put(np.asarray(dataset.images))
-        self.labels = jax.device_put(np.asarray(dataset.labels))
-        self.num_examples = len(dataset)
 
 
 class Pacer:
@@ -157,7 +172,7 @@ def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
 
 
 def _has_native_convolution(task: Task, state: TrainState) -> bool:
-    network: Network = task.network
+    network = task.network
     inputs = jax.ShapeDtypeStruct((1, *task.inputs.shape), jnp.float32)
     traced = jax.make_jaxpr(lambda p, s, x: network.apply(p, s, x, None, None)[0])(
         state.params, state.model_state, inputs

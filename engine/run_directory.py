@@ -20,10 +20,13 @@ except ImportError:  # Windows
 
 FILES = (
     "config.json", "history.csv", "curves.png", "log.txt", "result.json", "predictions.png", "example.png",
-    "checkpoints",
+    "skipped.txt", "checkpoints",
 )  # fmt: skip
 # Where data lies and how long a compiled call takes change nothing that a run computes.
-FREE_FIELDS = ("data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk_steps", "name")
+FREE_FIELDS = (
+    "data.path", "data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk_steps", "plan.readers",
+    "plan.resident_megabytes", "name",
+)  # fmt: skip
 
 
 def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool) -> Record | None:
@@ -93,6 +96,12 @@ def clear_run(path: Path) -> None:
 def write_config(path: Path, config: RunConfig) -> None:
     """Leaves the config in a run's directory."""
     write_atomically(path / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
+
+
+def write_skipped(path: Path, lines: list[str]) -> None:
+    """Leaves a list of the data files that were skipped, if there are any."""
+    if lines:
+        write_atomically(path / "skipped.txt", "\n".join(lines) + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:

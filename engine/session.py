@@ -1,5 +1,7 @@
 """Session: what a run carries while it trains, how it is saved, and how it is taken up again."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,19 @@ import numpy as np
 from engine.batches import num_batches
 from engine.checkpoint import Checkpoints, Record, choose_step, find_steps, read_record, restore_arrays
 from engine.clock import Clock
-from engine.config import RunConfig
+from engine.config import Lowering, RunConfig
 from engine.data.dataset import Dataset, Splits
+from engine.data.fitting import whitening
 from engine.data.load import input_spec, num_outputs
 from engine.errors import InputError, problem
+from engine.feed import choose_placement, make_feed
 from engine.metrics import Metrics, zero_metrics
 from engine.optim import optimizer, schedule
 from engine.predict import EVALUATION_LOWERING, Classifier
-from engine.program import NEVER, Executables, Pacer, Plan, Program, Resident, choose_lowering, choose_plan
-from engine.state import TrainState, init_state, network_of, num_params
+from engine.program import NEVER, Executables, Pacer, Plan, Program, choose_lowering, choose_plan
+from engine.state import AnyNetwork, TrainState, init_state, network_of, num_params
 from engine.step import Task
+from engine.stopping import has_stopped_early, score
 from engine.versions import device_text, versions
 
 
@@ -30,10 +35,10 @@ class Session:
     """The model, its program, its state and what has happened so far."""
 
     def __init__(self, config: RunConfig, splits: Splits, clock: Clock, directory: Path, resumed: Record | None = None):
-        _check_batch_size(config, splits.train)
+        _check_goes_together(config, splits)
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
         self.num_outputs = num_outputs(config, splits.train)
-        self.input_spec = input_spec(config.data, splits.train)
+        self.input_spec = resumed.input_spec if resumed else input_spec(config.data, splits.train)
         self.steps_per_epoch = num_batches(len(splits.train), config.train.batch_size)
         self.learning_rate = schedule(config.optim, self.steps_per_epoch, config.train.epochs)
         self.device = device_text()
@@ -42,31 +47,45 @@ class Session:
         self._epoch_seconds = 0.0
         self._order: tuple[int, Any] = (-1, None)
         self._executables = Executables(clock)
-        self._network, _ = network_of(config.model, self.input_spec.shape, self.num_outputs, EVALUATION_LOWERING)
+        self._network, _ = self._network_of(EVALUATION_LOWERING)
         self._build(resumed)
 
     def _build(self, resumed: Record | None) -> None:
         config, platform = self.config, jax.default_backend()
-        lowering = choose_lowering(config.plan, platform)
-        if resumed and resumed.device.startswith(platform) and config.plan.lowering == "auto":
-            lowering = resumed.lowering  # the same bits, even where a newer version would choose otherwise
+        lowering, placement = choose_lowering(config.plan, platform), choose_placement(config.plan, self.splits.train)
+        if resumed and resumed.device.startswith(platform):
+            # The same bits, even where a newer version or another machine would choose otherwise.
+            lowering = resumed.lowering if config.plan.lowering == "auto" else lowering
+            placement = resumed.placement if config.plan.data == "auto" else placement
         chain = optimizer(config.optim, self.steps_per_epoch, config.train.epochs)
-        network, init = network_of(config.model, self.input_spec.shape, self.num_outputs, lowering)
-        task = Task(network, config.train.loss, config.train.label_smoothing, chain, self.input_spec)
+        network, init = self._network_of(lowering)
+        loss, smoothing = config.train.loss, config.train.label_smoothing
+        task = Task(network, loss, smoothing, chain, self.input_spec, config.augment)
 
         def make(seed: jax.Array) -> TrainState:
             return init_state(*init(seed), chain)
 
         abstract = jax.eval_shape(make, np.uint32(0))
         self.num_params = num_params(abstract.params)
-        self.plan: Plan = choose_plan(config.plan, lowering, platform, task, abstract)
+        self.plan: Plan = choose_plan(config.plan, lowering, platform, task, abstract, placement)
         self.pacer = Pacer(self.plan)
         self._program = Program(task, self.plan, config.train.seed, config.train.batch_size, self._executables)
         if resumed:
             self._take_up(resumed, abstract)
         else:
             self.state: TrainState = self._executables.call("init", make, np.uint32(config.train.seed))
-        self._data = Resident(self.splits.train)
+            self._fit_whitening()
+        seed, batch_size = config.train.seed, config.train.batch_size
+        self._feed = make_feed(placement, self.splits.train, seed, batch_size, config.plan.readers)
+
+    def _network_of(self, lowering: Lowering) -> tuple[AnyNetwork, Callable[[Any], tuple[Any, Any]]]:
+        spec = self.input_spec
+        return network_of(self.config.model, spec.shape, self.num_outputs, lowering, spec.whiten)
+
+    def _fit_whitening(self) -> None:
+        if self.input_spec.whiten:
+            fitted = whitening(self.splits.train, self.input_spec.scale, self.config.data.whiten_epsilon)
+            self.state = replace(self.state, model_state=(jax.device_put(fitted), self.state.model_state[1]))
 
     def _take_up(self, record: Record, abstract: TrainState) -> None:
         if record.data_fingerprint != self.splits.train.fingerprint:
@@ -88,6 +107,13 @@ class Session:
         return self.step // self.steps_per_epoch
 
     @property
+    def is_done(self) -> bool:
+        """Whether all epochs are trained, or those that early stopping grants."""
+        is_between_epochs = self.position == 0
+        has_stopped = is_between_epochs and has_stopped_early(self.config.train, self.history)
+        return self.epoch >= self.config.train.epochs or has_stopped
+
+    @property
     def position(self) -> int:
         """Batches done in the epoch under way."""
         return self.step % self.steps_per_epoch
@@ -106,11 +132,12 @@ class Session:
         """Trains as many steps as one compiled call takes, at most to the end of the epoch."""
         if self._order[0] != self.epoch:
             self._order = (self.epoch, self._program.order(self.epoch, len(self.splits.train)))
-        count = self.pacer.steps(self.steps_per_epoch - self.position)
         before = self.clock.seconds["train"]
         with self.clock.measure("train"):
+            window = self._feed.window(self.epoch, self.position)
+            count = self.pacer.steps(window.end - self.position)
             self.state, self.totals, bad_step = self._program.train(
-                self.state, self._data, self._order[1], self.position, count, self.totals
+                self.state, window, len(self.splits.train), self._order[1], self.position, count, self.totals
             )
         seconds = self.clock.seconds["train"] - before
         self._epoch_seconds += seconds
@@ -175,12 +202,15 @@ class Session:
         with self.clock.measure("eval"):
             return classifier.evaluate(dataset)
 
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._feed.close()
+
     def _means(self, metrics: Metrics) -> dict[str, Any]:
         return metrics.means(self.config.train.loss, self.num_outputs)
 
     def _record(self, validation: dict[str, Any]) -> Record:
         totals = {name: np.asarray(value).item() for name, value in vars(self.totals).items()}
-        score = validation.get("accuracy", -validation["loss"]) if validation else None
         return Record(
             config=self.config,
             input_spec=self.input_spec,
@@ -189,8 +219,9 @@ class Session:
             data_fingerprint=self.splits.train.fingerprint,
             step=self.step,
             steps_per_epoch=self.steps_per_epoch,
-            score=score,
+            score=score(self.config.train, validation) if validation else None,
             lowering=self.plan.lowering,
+            placement=self.plan.placement,
             history=tuple(self.history),
             totals=totals,
             epoch_seconds=self._epoch_seconds,
@@ -205,7 +236,15 @@ class Session:
         return problem(quantity, f"no finite number at step {step} (epoch {epoch})", "a finite number", remedy)
 
 
-def _check_batch_size(config: RunConfig, train: Dataset) -> None:
+def _check_goes_together(config: RunConfig, splits: Splits) -> None:
+    train = splits.train
     if config.train.batch_size > len(train):
         rule = f"at most {len(train)}, the training examples of {train.name}"
         raise InputError(problem("train.batch_size", config.train.batch_size, rule, "Use a smaller batch."))
+    if config.train.patience is not None and splits.validation is None:
+        rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
+        raise InputError(problem("train.patience", config.train.patience, rule, remedy))
+    is_picture = train.images.dtype == np.uint8 and train.images.ndim == 4 and train.images.shape[-1] in (1, 3)
+    if config.augment.is_active and not is_picture:
+        got, rule = f"{train.images.dtype} inputs {train.input_shape}", "uint8 images [h w 1] or [h w 3] to augment"
+        raise InputError(problem("augment", got, rule, "Leave augmentation out."))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import jax
@@ -60,19 +61,44 @@ class Network:
         return outputs, _split(module)[3]
 
 
+class Whitened:
+    """A network that is shown `(inputs − mean) @ matrix`; its state is ((mean, matrix), that of the inner network)."""
+
+    def __init__(self, network: Network):
+        self.network = network
+
+    def apply(
+        self, params: Tree, model_state: Tree, inputs: jax.Array, mask: jax.Array | None, key: jax.Array | None
+    ) -> tuple[jax.Array, Tree]:
+        """As Network.apply."""
+        (mean, matrix), inner_state = model_state
+        flat = inputs.reshape(len(inputs), -1) - mean  # [b h w c] → [b d]
+        white = jnp.matmul(flat, matrix, precision="highest").reshape(inputs.shape)  # [b d] → [b h w c]
+        outputs, inner_state = self.network.apply(params, inner_state, white, mask, key)
+        return outputs, ((mean, matrix), inner_state)
+
+
+AnyNetwork = Network | Whitened
+
+
 def network_of(
-    spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering
-) -> tuple[Network, Callable[[jax.Array], tuple[Tree, Tree]]]:
-    """(network, init) of a spec; the traceable `init(seed)` gives fresh (params, model_state) as plain arrays."""
+    spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering, whiten: bool = False
+) -> tuple[AnyNetwork, Callable[[jax.Array], tuple[Tree, Tree]]]:
+    """(network, init) of a spec; the traceable `init(seed)` gives fresh (params, model_state) as plain arrays.
+
+    whiten: the network's state starts with a whitening of the inputs, which `init` leaves at 0, to be fitted.
+    """
 
     def module_of(seed: jax.Array | int) -> nnx.Module:
         return build(spec, input_shape, num_outputs, nnx.Rngs(stream_key(seed, "init")), lowering)
 
     def init(seed: jax.Array) -> tuple[Tree, Tree]:
         _, params, _, model_state = _split(module_of(seed))
-        return params, model_state
+        size = prod(input_shape)
+        return params, ((jnp.zeros(size), jnp.zeros((size, size))), model_state) if whiten else model_state
 
-    return Network(nnx.eval_shape(lambda: module_of(0))), init
+    network = Network(nnx.eval_shape(lambda: module_of(0)))
+    return (Whitened(network) if whiten else network), init
 
 
 def init_state(params: Tree, model_state: Tree, optimizer: optax.GradientTransformation) -> TrainState:

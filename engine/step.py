@@ -6,41 +6,55 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from engine.augment.config import AugmentConfig
+from engine.augment.mixing import partners
 from engine.config import Loss
 from engine.data.images import InputSpec
 from engine.losses import LOSSES
 from engine.metrics import Metrics, batch_metrics, evaluation_losses
-from engine.state import Network, TrainState, Tree
+from engine.state import AnyNetwork, TrainState, Tree
+
+PER_EXAMPLE_EPSILON = 1e-6  # that of Keras's samplewise_std_normalization
+NO_AUGMENTATION = AugmentConfig()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs [b …] as stored (uint8 or float32), targets [b] or [b d], mask [b] of the examples that count."""
+    """inputs [b …] as stored (uint8 or float32), targets [b] or [b d], mask [b] of the examples that count.
+
+    own_share: float32[b] where examples were mixed with their partners: the share of each one's own target.
+    """
 
     inputs: jax.Array
     targets: jax.Array
     mask: jax.Array
+    own_share: jax.Array | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is bound when the program is built: network, objective, optimizer and input contract."""
+    """What is bound when the program is built: network, objective, optimizer, input contract and augmentation."""
 
-    network: Network
+    network: AnyNetwork
     loss: Loss
     label_smoothing: float
     optimizer: optax.GradientTransformation
     inputs: InputSpec
+    augment: AugmentConfig = NO_AUGMENTATION
 
 
 def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
-    """float32 `(scale × inputs − mean) / std`, what a model is shown."""
+    """float32 `(scale × inputs − mean) / std`, what a model is shown; then, if asked for, the same for each example."""
     values = inputs.astype(jnp.float32) * spec.scale if spec.scale != 1 else inputs.astype(jnp.float32)
     by_channel = (1,) * (inputs.ndim - 1) + (-1,)
     if spec.mean is not None:
         values = values - jnp.asarray(spec.mean, jnp.float32).reshape(by_channel)
     if spec.std is not None:
         values = values / jnp.asarray(spec.std, jnp.float32).reshape(by_channel)
+    if spec.per_example:
+        of_example = tuple(range(1, inputs.ndim))
+        values = values - jnp.mean(values, of_example, keepdims=True)
+        values = values / (jnp.std(values, of_example, keepdims=True) + PER_EXAMPLE_EPSILON)
     return values
 
 
@@ -50,7 +64,7 @@ def train_step(task: Task, state: TrainState, batch: Batch, key: jax.Array) -> t
     def objective(params: Tree) -> tuple[jax.Array, tuple]:
         inputs = normalize(batch.inputs, task.inputs)
         outputs, model_state = task.network.apply(params, state.model_state, inputs, batch.mask, key)
-        losses = LOSSES[task.loss](outputs, batch.targets, task.label_smoothing)
+        losses = _losses(task, outputs, batch)
         mean = jnp.sum(jnp.where(batch.mask, losses, 0)) / jnp.sum(batch.mask)
         return mean, (outputs, losses, model_state)
 
@@ -59,6 +73,15 @@ def train_step(task: Task, state: TrainState, batch: Batch, key: jax.Array) -> t
     params = optax.apply_updates(state.params, updates)
     metrics = batch_metrics(outputs, batch.targets, losses, batch.mask, task.loss)
     return TrainState(state.step + 1, params, model_state, opt_state), metrics
+
+
+def _losses(task: Task, outputs: jax.Array, batch: Batch) -> jax.Array:
+    """[b]; of mixed examples the losses for both targets, by their shares: losses are linear in the target."""
+    own = LOSSES[task.loss](outputs, batch.targets, task.label_smoothing)
+    if batch.own_share is None:
+        return own
+    other = LOSSES[task.loss](outputs, partners(batch.targets), task.label_smoothing)
+    return batch.own_share * own + (1 - batch.own_share) * other
 
 
 def eval_step(task: Task, params: Tree, model_state: Tree, batch: Batch) -> Metrics:

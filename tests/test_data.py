@@ -25,6 +25,7 @@ from engine.data.cache import cache_directory, content_key
 from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
 from engine.data.embedded import draw
 from engine.data.load import input_spec, load_splits, num_outputs
+from engine.data.stored import StoredImages
 from engine.data.tfds_source import EMBEDDED, load_tfds
 from tests.conftest import make_dataset
 
@@ -223,7 +224,7 @@ def test_embedded_dataset_takes_at_most_8_megabytes():
 
 def sorted_rows(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Label and pixels of each example, in an order of their own."""
-    rows = np.concatenate([np.asarray(labels, np.uint8)[:, None], images.reshape(len(images), -1)], 1)
+    rows = np.concatenate([np.asarray(labels, np.uint8)[:, None], np.asarray(images).reshape(len(images), -1)], 1)
     return rows[np.lexsort(rows.T[::-1])]
 
 
@@ -552,7 +553,7 @@ def test_second_read_says_nothing_and_is_equal(tmp_path: Path):
     again = load("test[:50]", messages, cache_dir=tmp_path)
     assert len(messages) == 1
     assert_same(again, first)
-    assert isinstance(again.images, np.memmap)
+    assert isinstance(again.images, StoredImages)
     assert again.fingerprint == fingerprint_of(again.images, again.labels)
     assert len(entries(tmp_path)) == 1
 
@@ -578,9 +579,9 @@ def test_reading_imports_neither_tensorflow_nor_jax_and_no_tfds_when_warm(tmp_pa
 
 
 DAMAGES = {
-    "no images": ("images.npy", None),
-    "empty images": ("images.npy", b""),
-    "half the images": ("images.npy", 0.5),
+    "no images": ("images.raw", None),
+    "empty images": ("images.raw", b""),
+    "half the images": ("images.raw", 0.5),
     "no labels": ("labels.npy", None),
     "empty labels": ("labels.npy", b""),
     "half the labels": ("labels.npy", 0.5),
@@ -615,7 +616,7 @@ def test_data_is_kept_in_memory_when_it_cannot_be_cached(tmp_path: Path):
     dataset = load("test[:50]", messages, cache_dir=tmp_path / "file")
     assert re.search(r"file/decoded: cannot cache decoded images \(.+\); keeping them in memory", messages[-1])
     assert_same(dataset, load("test[:50]"))
-    assert not isinstance(dataset.images, np.memmap)
+    assert not isinstance(dataset.images, StoredImages)
 
 
 def test_data_is_kept_in_memory_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,11 @@
 """Pictures of every kind become the array of the input contract, or are refused with a reason."""
 
+import contextlib
 import io
+import os
+import struct
+import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from engine.data.images import InputSpec, fit_picture, open_picture, picture_files, read_picture, read_pictures
+from engine.data.images import (
+    InputSpec,
+    decode_picture,
+    fit_picture,
+    is_picture_name,
+    picture_files,
+    read_picture,
+    read_pictures,
+)
+from engine.data.opening import open_picture, picture_height_width
 from engine.errors import InputError
 
 DRAW = np.random.default_rng(0)
@@ -143,15 +157,25 @@ def test_text_named_jpg_is_refused_as_no_image(tmp_path: Path):
         open_picture(file)
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture"], ids=["zero bytes", "text"])
+@pytest.mark.parametrize("data", [b"n", b"not a picture", b"RIFF0000WAVEfmt ", b"BMx", b"II*\0" + bytes(30)])
 def test_bytes_are_refused_when_they_are_no_image(data: bytes):
-    with pytest.raises(InputError, match=rf"{len(data)} bytes: got a file that is not an image"):
+    with pytest.raises(InputError, match=rf"{len(data)} bytes: got .*; expected .*emove it\."):
         open_picture(data)
 
 
-def test_empty_file_is_refused_as_no_image(tmp_path: Path):
+def test_empty_file_is_refused_with_that_reason(tmp_path: Path):
     (tmp_path / "a.png").touch()
-    with pytest.raises(InputError, match=r"a\.png: got a file that is not an image"):
+    with pytest.raises(InputError, match=r"a\.png: got an empty file; expected a readable, complete image"):
+        open_picture(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"^0 bytes: got an empty file"):
+        open_picture(b"")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_file_without_permission_is_refused_with_that_reason(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(encoded(GREY))
+    (tmp_path / "a.png").chmod(0)
+    with pytest.raises(InputError, match=r"a\.png: got Permission denied"):
         open_picture(tmp_path / "a.png")
 
 
@@ -182,10 +206,45 @@ def test_folder_is_refused_as_a_picture(tmp_path: Path):
         open_picture(tmp_path)
 
 
-def test_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # 54 pixels are more than twice this
-    with pytest.raises(InputError, match=r"exceeds limit of 40 pixels.*; expected a readable, complete image"):
+def bomb(height: int, width: int) -> bytes:
+    """A PNG of a few bytes whose header promises a huge picture."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize("side", [9460, 20_000, 100_000])
+def test_decompression_bomb_is_refused_and_not_only_warned_of(side: int):
+    rule = rf"bytes: got {side}×{side} pixels; expected at most 89,478,485 pixels in all\. Make it smaller"
+    with pytest.raises(InputError, match=rule):
+        open_picture(bomb(side, side))
+
+
+def test_limit_of_pixels_is_pillows(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 53)
+    with pytest.raises(InputError, match=r"got 6×9 pixels; expected at most 53 pixels"):
         open_picture(encoded(GREY))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 54)
+    assert open_picture(encoded(GREY)).size == (9, 6)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert open_picture(encoded(GREY)).size == (9, 6)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "webp", "tiff", "bmp", "ppm"])
+def test_damaged_picture_is_read_or_refused_but_raises_nothing_else(kind: str):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    options = {"exif": exif} if kind in ("jpeg", "png", "webp", "tiff") else {}
+    data = encoded(Image.fromarray(DRAW.integers(0, 256, (20, 30, 3), dtype=np.uint8)), kind, **options)
+    for _ in range(150):
+        damaged = bytearray(data)
+        for place in DRAW.integers(0, min(len(data), 400), 3):
+            damaged[place] = DRAW.integers(0, 256)
+        with contextlib.suppress(InputError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decode_picture(bytes(damaged[: DRAW.integers(1, len(data))]), "rgb", (8, 8), "stretch", (0, 0, 0))
 
 
 def test_other_size_is_refused_with_both_sizes_and_the_remedy(tmp_path: Path):
@@ -293,3 +352,144 @@ def test_contract_is_refused_when_its_numbers_do_not_match_the_channels(field: s
     with pytest.raises(InputError, match=rf"data\.{field}: got 2 numbers; expected 1 number or 3, one a channel"):
         InputSpec((4, 4, 3), **{field: (0.5, 0.5)})
     assert InputSpec((4, 4, 3), **{field: (0.5,)}) != InputSpec((4, 4, 3), **{field: (0.5, 0.5, 0.5)})
+
+
+# Kinds of picture
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "tiff", "png"])
+def test_first_frame_is_read_of_a_picture_with_several(kind: str):
+    frames = [Image.new("RGB", (9, 6), color) for color in ((200, 0, 0), (0, 200, 0), (0, 0, 200))]
+    options = {"lossless": True} if kind == "webp" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    np.testing.assert_array_equal(read_picture(data, COLOR_SPEC), np.full((6, 9, 3), (200, 0, 0), np.uint8))
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    data = encoded(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "jpeg", quality=95)
+    for size in (40, 10):  # the second is drafted
+        image = decode_picture(data, "rgb", (size, size), "stretch", (0, 0, 0))
+        np.testing.assert_allclose(image, np.full((size, size, 3), (255, 0, 0)), atol=3)
+
+
+@pytest.mark.parametrize("color", ["grayscale", "rgb"])
+def test_transparency_is_laid_over_the_background(color: Any):
+    pixels = np.array([[[200, 100, 50, 255], [200, 100, 50, 0]]], np.uint8)
+    background = (10, 220, 30)
+    expected = np.array([[[200, 100, 50], background]], np.uint8)
+    if color == "grayscale":
+        expected = np.asarray(Image.fromarray(expected).convert("L"))[..., None]
+    spec = InputSpec(expected.shape, background=background)
+    np.testing.assert_array_equal(read_picture(encoded(pixels), spec), expected)
+    np.testing.assert_array_equal(read_picture(encoded(pixels, "webp", lossless=True, exact=True), spec), expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_transparent_color_of_a_picture_without_alpha_is_laid_over_the_background(mode: str):
+    image = Image.new(mode, (2, 1), 0 if mode != "RGB" else (0, 0, 0))
+    if mode == "P":
+        image.putpalette([7, 7, 7, 255, 255, 255])
+    image.putpixel((1, 0), {"1": 255, "P": 1, "L": 255, "RGB": (255, 255, 255)}[mode])
+    data = encoded(image, transparency=(0, 0, 0) if mode == "RGB" else 0)
+    shown = read_picture(data, InputSpec((1, 2, 3), background=(1, 2, 3)))
+    np.testing.assert_array_equal(shown, [[[1, 2, 3], [255, 255, 255]]])
+
+
+def test_background_shows_through_a_half_transparent_grey_picture():
+    pixels = np.array([[[200, 128]]], np.uint8)
+    data = encoded(Image.frombytes("LA", (1, 1), pixels.tobytes()))
+    shown = read_picture(data, InputSpec((1, 1, 1), background=(255, 255, 255)))
+    np.testing.assert_allclose(shown, 200 * 128 / 255 + 255 * 127 / 255, atol=1)
+
+
+# JPEGs decoded at a part of their size
+
+
+def photo(height: int, width: int) -> Image.Image:
+    """A smooth picture with some texture."""
+    y, x = np.mgrid[:height, :width]
+    levels = np.stack([255 * x / width, 255 * y / height, 127 + 90 * np.sin(x / 9) * np.cos(y / 7)], -1)
+    return Image.fromarray(levels.astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "size", [(400, 300), (399, 301), (200, 150), (199, 149), (101, 76), (64, 64), (30, 90), (7, 5)]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_jpeg_is_decoded_at_the_smallest_size_that_covers_what_is_wanted(size: tuple[int, int], orientation: int):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(photo(300, 400), "jpeg", exif=exif)
+    upright = (400, 300) if orientation == 6 else (300, 400)
+    wanted = size if orientation == 6 else size[::-1]
+    decoded = open_picture(data, "rgb", wanted)
+    scale = max(s for s in (1, 2, 4, 8) if s == 1 or (upright[0] // s >= wanted[0] and upright[1] // s >= wanted[1]))
+    assert decoded.size == (-(-upright[1] // scale), -(-upright[0] // scale))
+
+
+@pytest.mark.parametrize("rule", RESIZED)
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("color", ["rgb", "grayscale"])
+def test_jpeg_of_part_size_looks_like_the_whole_one_made_smaller(rule: Any, orientation: int, color: Any):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(photo(300, 400), "jpeg", quality=95, exif=exif)
+    whole = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    expected = fit_picture(whole, color, (60, 50), rule).astype(float)
+    shown = decode_picture(data, color, (60, 50), rule, (0, 0, 0)).astype(float)
+    assert shown.shape == (60, 50, 3 if color == "rgb" else 1)
+    assert np.abs(shown - expected).mean() < 1.5
+
+
+def test_training_and_prediction_decode_a_picture_alike(tmp_path: Path):
+    (tmp_path / "a.jpg").write_bytes(encoded(photo(300, 400), "jpeg"))
+    spec = InputSpec((50, 60, 1), resize="crop", background=(9, 9, 9))
+    trained = decode_picture(str(tmp_path / "a.jpg"), "grayscale", (50, 60), "crop", (9, 9, 9))
+    for picture in (tmp_path / "a.jpg", (tmp_path / "a.jpg").read_bytes()):
+        np.testing.assert_array_equal(read_picture(picture, spec), trained)
+
+
+def test_pil_image_of_the_caller_keeps_its_size():
+    with Image.open(io.BytesIO(encoded(photo(300, 400), "jpeg"))) as image:
+        read_picture(image, InputSpec((20, 20, 3), resize="stretch"))
+        assert image.size == (400, 300)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"junk"]
+)
+def test_picture_with_damaged_exif_is_read_as_it_lies(exif: bytes):
+    image = read_picture(encoded(GREY, exif=exif), GREY_SPEC)
+    np.testing.assert_array_equal(image[..., 0], GREY)
+
+
+def test_orientation_is_taken_from_xmp_when_exif_has_none():
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    data = encoded(photo(30, 40), "jpeg", xmp=xmp)
+    assert open_picture(data).size == (30, 40)
+    assert picture_height_width(data) == (40, 30)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "tiff", "png"])
+def test_every_kind_is_turned_upright_as_pillow_does_it(kind: str, orientation: int):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    options = {"lossless": True} if kind == "webp" else {}
+    data = encoded(photo(30, 40), kind, exif=exif, **options)
+    with Image.open(io.BytesIO(data)) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    shown = open_picture(data)
+    np.testing.assert_array_equal(np.asarray(shown), expected)
+    np.testing.assert_array_equal(np.asarray(open_picture(shown)), expected)  # and not turned again
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "A.JPEG", "é ü.Png", "a.b.webp", "scan.TIF", "sign.ppm"])
+def test_name_with_the_ending_of_a_picture_is_one(name: str):
+    assert is_picture_name(name)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "jpg", ".jpg", "._a.jpg", "a.jpg.txt", "Thumbs.db", ""])
+def test_other_name_is_no_picture(name: str):
+    assert not is_picture_name(name)

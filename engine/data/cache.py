@@ -1,7 +1,7 @@
-"""The decoded cache: uint8 images as a memory map, so that a second start reads nothing but the pages it touches.
+"""The decoded cache: uint8 images in a file, so that a second start reads nothing but the pages it touches.
 
-An entry is a directory `decoded/<name>-<key>/` with images.npy, labels.npy and about.json. It is written beside its
-place and renamed into it, so that a reader sees all of it or nothing, and two writers cannot mix.
+An entry is a directory `decoded/<name>-<key>/` with images.raw, labels.npy, hashes.npy and about.json. It is written
+beside its place and renamed into it, so that a reader sees all of it or nothing, and two writers cannot mix.
 """
 
 import contextlib
@@ -11,24 +11,32 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from engine.data.dataset import Dataset, new_fingerprint
+from engine.data.dataset import Dataset, image_hashes, new_fingerprint
+from engine.data.stored import StoredImages
+from engine.errors import InputError, problem
+from engine.memory import free_host_bytes
 
 HASHED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A source ready to be decoded: how many examples, of which shape, in batches of (uint8[b h w c], int32[b])."""
+    """A source ready to be decoded, in batches of (uint8[b h w c], int32[b]).
+
+    num_examples: how many there are, before any are skipped.
+    skipped: "path: reason" of each file left out; complete when the last batch was taken.
+    """
 
     num_examples: int
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     batches: Iterable[tuple[np.ndarray, np.ndarray]]
+    skipped: list[str] = field(default_factory=list)
 
 
 def cache_directory(given: Path | None = None) -> Path:
@@ -69,7 +77,9 @@ def cached(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callable
     try:
         _store(entry, decoded)
     except OSError as error:
-        tell(f"{entry.parent}: cannot cache decoded images ({error.strerror or error}); keeping them in memory")
+        reason = error.strerror or str(error)
+        _check_fits_memory(decoded, entry, reason)
+        tell(f"{entry.parent}: cannot cache decoded images ({reason}); keeping them in memory")
         return _in_memory(name, decode())
     stored = _read(entry, name)
     return stored if stored is not None else _in_memory(name, decode())
@@ -78,9 +88,12 @@ def cached(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callable
 def _read(entry: Path, name: str) -> Dataset | None:
     try:
         about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
-        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
-        labels = np.load(entry / "labels.npy", allow_pickle=False)
-        return Dataset(images, labels, tuple(about["class_names"]), name, about["fingerprint"])
+        labels, hashes = (np.load(entry / f"{part}.npy", allow_pickle=False) for part in ("labels", "hashes"))
+        images = StoredImages(entry / "images.raw", (len(labels), *map(int, about["input_shape"])))
+        if images.path.stat().st_size != images.nbytes or len(hashes) != len(labels):
+            return None
+        class_names, skipped = tuple(about["class_names"]), tuple(about["skipped"])
+        return Dataset(images, labels, class_names, name, about["fingerprint"], hashes, skipped)
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
@@ -88,24 +101,37 @@ def _read(entry: Path, name: str) -> Dataset | None:
 def _store(entry: Path, decoded: Decoded) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(entry) as scratch:
-        shape = (decoded.num_examples, *decoded.input_shape)
-        labels, digest = [], new_fingerprint(decoded.input_shape)
         # A stream and not a memory map: a full disk then raises an error instead of killing the process.
-        with (scratch / "images.npy").open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for images, batch_labels in decoded.batches:
-                file.write(images.tobytes())
-                digest.update(images.tobytes())
-                labels.append(batch_labels)
+        with (scratch / "images.raw").open("wb") as file:
+            labels, hashes, fingerprint = _drain(decoded, lambda images: file.write(images.data))
             file.flush()
             os.fsync(file.fileno())
-        all_labels = np.concatenate(labels) if labels else np.zeros(0, np.int32)
-        np.save(scratch / "labels.npy", all_labels, allow_pickle=False)
-        digest.update(all_labels.tobytes())
-        about = {"class_names": decoded.class_names, "fingerprint": digest.hexdigest()}
+        np.save(scratch / "labels.npy", labels, allow_pickle=False)
+        np.save(scratch / "hashes.npy", hashes, allow_pickle=False)
+        about = {
+            "input_shape": decoded.input_shape,
+            "class_names": decoded.class_names,
+            "fingerprint": fingerprint,
+            "skipped": decoded.skipped,
+        }
         (scratch / "about.json").write_text(json.dumps(about), encoding="utf-8")
         _put_in_place(scratch, entry)
+
+
+def _drain(decoded: Decoded, keep: Callable[[np.ndarray], object]) -> tuple[np.ndarray, np.ndarray, str]:
+    """(labels, hashes, fingerprint) of all batches, whose images are handed to `keep` one by one."""
+    labels, hashes, digest = [], [], new_fingerprint(decoded.input_shape)
+    for images, batch_labels in decoded.batches:
+        images = np.ascontiguousarray(images)
+        keep(images)
+        digest.update(images.data)
+        hashes.append(image_hashes(images))
+        labels.append(batch_labels)
+    if not labels:
+        return np.zeros(0, np.int32), np.zeros(0, np.uint64), digest.hexdigest()
+    all_labels = np.concatenate(labels)
+    digest.update(all_labels.tobytes())
+    return all_labels, np.concatenate(hashes), digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -128,11 +154,14 @@ def _put_in_place(scratch: Path, entry: Path) -> None:
 
 
 def _in_memory(name: str, decoded: Decoded) -> Dataset:
-    images, labels, digest = [], [], new_fingerprint(decoded.input_shape)
-    for batch, batch_labels in decoded.batches:
-        images.append(batch)
-        labels.append(batch_labels)
-        digest.update(batch.tobytes())
-    all_labels = np.concatenate(labels)
-    digest.update(all_labels.tobytes())
-    return Dataset(np.concatenate(images), all_labels, decoded.class_names, name, digest.hexdigest())
+    images: list[np.ndarray] = []
+    labels, hashes, fingerprint = _drain(decoded, images.append)
+    held = np.concatenate(images) if images else np.zeros((0, *decoded.input_shape), np.uint8)
+    return Dataset(held, labels, decoded.class_names, name, fingerprint, hashes, tuple(decoded.skipped))
+
+
+def _check_fits_memory(decoded: Decoded, entry: Path, reason: str) -> None:
+    needed = decoded.num_examples * int(np.prod(decoded.input_shape))
+    if needed > free_host_bytes() // 2:
+        rule = f"room for {needed / 2**30:.1f} GiB of decoded images, which do not fit into memory"
+        raise InputError(problem("data.cache_dir", f"{entry.parent} ({reason})", rule, "Name a larger disk."))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engine.data.stored import StoredImages
 from engine.errors import InputError, problem, shape_text
 
 
@@ -12,16 +13,20 @@ from engine.errors import InputError, problem, shape_text
 class Dataset:
     """Examples with their targets.
 
-    images: uint8[n h w c], an array or a memory map; or float32[n …] for inputs that are not pictures.
+    images: uint8[n h w c], in memory or in a file; or float32[n …] for inputs that are not pictures.
     labels: int32[n], indices into class_names; or float32[n d], targets of a regression (class_names is empty).
     fingerprint: hash of the content (for a share drawn from it, of the whole), the same on every machine.
+    hashes: uint64[n] of each image's content, where they are known.
+    skipped: "path: reason" of files left out because they could not be read.
     """
 
-    images: np.ndarray
+    images: np.ndarray | StoredImages
     labels: np.ndarray
     class_names: tuple[str, ...]
     name: str
     fingerprint: str
+    hashes: np.ndarray | None = None
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self):
         if len(self.images) == 0:
@@ -46,8 +51,10 @@ class Dataset:
         return len(self.class_names)
 
     def take(self, indices: np.ndarray, name: str) -> "Dataset":
-        """The examples at `indices`, in that order, copied into memory."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices], name=name)
+        """The examples at `indices`, in that order; copied, unless their images are in a file."""
+        stored = self.images.take(indices) if isinstance(self.images, StoredImages) else self.images[indices]
+        hashes = None if self.hashes is None else self.hashes[indices]
+        return replace(self, images=stored, labels=self.labels[indices], name=name, hashes=hashes)
 
 
 @dataclass(frozen=True)
@@ -88,26 +95,39 @@ def names_text(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
 
 
-def split_by_fraction(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:
-    """(the rest, a `fraction` of the examples), the same ones for the same seed and number of examples.
+def split_by_fraction(
+    dataset: Dataset, fraction: float, seed: int, stratified: bool = False
+) -> tuple[Dataset, Dataset | None]:
+    """(the rest, a `fraction` of the examples or, `stratified`, of each class), the same ones for the same seed.
 
     The draw uses raw Philox output, which NumPy promises not to change, unlike its shuffles.
     """
-    count = round(len(dataset) * fraction)
     if fraction == 0:
         return dataset, None
-    if not 0 < count < len(dataset):
-        raise InputError(
-            problem(
-                "data.validation_fraction",
-                fraction,
-                f"a share that leaves both sides some of the {len(dataset)} examples of {dataset.name}",
-                "Give another share, or 0.",
-            )
-        )
     order = np.argsort(np.random.Philox(key=seed).random_raw(len(dataset)), kind="stable")
-    chosen, rest = np.sort(order[:count]), np.sort(order[count:])
+    groups = [order]
+    if stratified and dataset.class_names:
+        groups = [order[dataset.labels[order] == k] for k in range(dataset.num_classes)]
+    counts = [round(len(group) * fraction) for group in groups]
+    if not 0 < sum(counts) < len(dataset):
+        rule = f"a share that leaves both sides some of the {len(dataset)} examples of {dataset.name}"
+        raise InputError(problem("data.validation_fraction", fraction, rule, "Give another share, or 0."))
+    chosen = np.sort(np.concatenate([group[:count] for group, count in zip(groups, counts, strict=True)]))
+    rest = np.setdiff1d(order, chosen)  # sorted
     return dataset.take(rest, dataset.name), dataset.take(chosen, f"{dataset.name} (validation share)")
+
+
+def num_shared(first: Dataset, second: Dataset) -> int:
+    """How many examples of `second` have an image that is also in `first`, byte for byte; 0 if that is not known."""
+    if first.hashes is None or second.hashes is None:
+        return 0
+    return int(np.isin(second.hashes, first.hashes).sum())
+
+
+def image_hashes(images: np.ndarray) -> np.ndarray:
+    """uint64[n]: a hash of each image's levels."""
+    rows = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in images)
+    return np.frombuffer(b"".join(rows), "<u8")
 
 
 def fingerprint_of(images: np.ndarray, labels: np.ndarray) -> str:

@@ -1,21 +1,18 @@
 """One picture in, one uint8 array out: files, bytes, PIL images and arrays made to fit an input contract."""
 
-import contextlib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from engine.config import ColorMode, ResizeRule
+from engine.data.opening import MODES, Stored, name_of_picture, open_picture
 from engine.errors import InputError, problem, shape_text
 
-MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB"}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
 
 
@@ -24,8 +21,10 @@ class InputSpec:
     """The input contract of a model: what it is shown is `(scale × pixels − mean) / std`.
 
     shape: of one example, (h, w, c) for pictures.
+    per_example, whiten: what is shown is then also standardized for each example, or whitened by what was fitted.
     dtype: "uint8" for pictures with values 0 to 255, "float32" for other inputs.
     resize: how pictures of another size get this one; None refuses them.
+    background: what transparent pictures are laid over.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +33,9 @@ class InputSpec:
     scale: float = 1 / 255
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    background: tuple[int, int, int] = (0, 0, 0)
+    per_example: bool = False
+    whiten: bool = False
 
     def __post_init__(self):
         for name in ("mean", "std"):
@@ -55,12 +57,18 @@ def picture_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        found = sorted(f for f in path.rglob("*") if is_picture_name(f.name) and f.is_file())
         if not found:
             rule = "image files below it (" + " ".join(sorted(SUFFIXES)) + ")"
             raise InputError(problem(str(path), "an empty folder", rule, "Check the path."))
         files += found
     return files
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is taken for a picture; not the hidden ones that macOS lays beside each file."""
+    dot = name.rfind(".")
+    return dot > 0 and name[0] != "." and name[dot:].lower() in SUFFIXES
 
 
 def read_pictures(pictures: Sequence[Picture], spec: InputSpec) -> np.ndarray:
@@ -87,45 +95,47 @@ def read_picture(picture: Picture, spec: InputSpec) -> np.ndarray:
         return _check_array(picture, spec)
     if len(spec.shape) != 3:
         rule = f"an array of {shape_text(spec.shape)} ({spec.dtype}), the model's input"
-        raise InputError(problem(_name(picture), "a picture", rule, "Pass arrays."))
-    image = open_picture(picture)
-    height, width = spec.shape[:2]
-    if spec.resize is None and image.size != (width, height):
-        got = shape_text((image.size[1], image.size[0], len(image.getbands())))
+        raise InputError(problem(name_of_picture(picture), "a picture", rule, "Pass arrays."))
+    height_width = (spec.shape[0], spec.shape[1])
+    if spec.resize is not None:
+        return decode_picture(picture, spec.color, height_width, spec.resize, spec.background)
+    image = open_picture(picture, spec.color)
+    if image.size != height_width[::-1]:
+        got = shape_text((*image.size[::-1], len(image.getbands())))
         remedy = 'Resize it, or say how: resize="stretch", "crop" or "pad" (--resize stretch).'
-        raise InputError(problem(_name(picture), f"an image of {got}", shape_text(spec.shape), remedy))
-    return fit_picture(image, spec.color, (height, width), spec.resize)
+        raise InputError(problem(name_of_picture(picture), f"an image of {got}", shape_text(spec.shape), remedy))
+    return fit_picture(image, spec.color, None, None, spec.background)
 
 
-def open_picture(source: str | PathLike[str] | bytes | Image.Image) -> Image.Image:
-    """The decoded picture of a file, bytes or PIL image, turned upright; raises InputError if it is unreadable."""
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else _name(source)
-    try:
-        with contextlib.ExitStack() as stack:
-            image = source if isinstance(source, Image.Image) else stack.enter_context(_opened(source))
-            image.load()
-            return cast(Image.Image, ImageOps.exif_transpose(image))
-    except UnidentifiedImageError:
-        raise InputError(problem(name, "a file that is not an image", "JPEG, PNG or the like", "Remove it.")) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error) or type(error).__name__
-        raise InputError(problem(name, reason, "a readable, complete image", "Repair or remove it.")) from None
+def decode_picture(
+    source: Stored,
+    color: ColorMode,
+    height_width: tuple[int, int] | None,
+    resize: ResizeRule | None,
+    background: tuple[int, int, int],
+) -> np.ndarray:
+    """uint8[h w c] of a file, bytes or PIL image, in its own size if none is given.
 
-
-def _name(picture: Picture) -> str:
-    return str(picture) if isinstance(picture, (str, PathLike)) else type(picture).__name__
-
-
-def _opened(source: str | PathLike[str] | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source))
+    Both training data and what a model is asked about come through here, so that they are decoded alike.
+    """
+    image = open_picture(source, color, height_width)
+    return fit_picture(image, color, height_width, resize, background)
 
 
 def fit_picture(
-    image: Image.Image, color: ColorMode, height_width: tuple[int, int], resize: ResizeRule | None
+    image: Image.Image,
+    color: ColorMode,
+    height_width: tuple[int, int] | None,
+    resize: ResizeRule | None,
+    background: tuple[int, int, int] = (0, 0, 0),
 ) -> np.ndarray:
-    """uint8[h w c] of a picture in a colour mode and size. Transparency is laid over black; 16 bits become 8."""
-    image = in_color(image, color)
-    size = (height_width[1], height_width[0])
+    """uint8[h w c] of a picture in a colour mode and a size (None: its own), stretched where no rule is given.
+
+    Transparency is laid over `background`; 16 bits become 8.
+    """
+    image = in_color(image, color, background)
+    height, width = height_width or (image.height, image.width)
+    size = (width, height)
     if image.size != size:
         if resize == "crop":
             image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
@@ -133,20 +143,19 @@ def fit_picture(
             image = ImageOps.pad(image, size, Image.Resampling.BICUBIC)
         else:
             image = image.resize(size, Image.Resampling.BICUBIC)
-    pixels = np.asarray(image, np.uint8)
-    return pixels.reshape(*height_width, -1)  # [h w] → [h w 1]
+    return np.asarray(image, np.uint8).reshape(height, width, -1)  # [h w] → [h w 1]
 
 
-def in_color(image: Image.Image, color: ColorMode) -> Image.Image:
-    """The picture in a colour mode."""
+def in_color(image: Image.Image, color: ColorMode, background: tuple[int, int, int] = (0, 0, 0)) -> Image.Image:
+    """The picture in a colour mode; what is transparent is laid over `background` before it may become grey."""
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
     if image.mode == "LAB":
         image = image.convert("RGB")
-    return image.convert(MODES[color])
+    return image if image.mode == MODES[color] else image.convert(MODES[color])
 
 
 def _check_array(array: np.ndarray, spec: InputSpec) -> np.ndarray:

@@ -3,33 +3,95 @@
 from collections.abc import Callable
 
 from engine.config import DataConfig, RunConfig
-from engine.data.dataset import Dataset, Splits, split_by_fraction
+from engine.data.arrays import open_arrays
+from engine.data.dataset import Dataset, Splits, num_shared, split_by_fraction
+from engine.data.fitting import channel_statistics
+from engine.data.folder import open_folder
 from engine.data.images import InputSpec
-from engine.data.tfds_source import load_tfds
+from engine.data.source import Source
+from engine.data.table import open_table
+from engine.data.tfds_source import TfdsSource, is_prepared
 from engine.errors import InputError, problem
 
+LEAST_STD = 1e-6  # of a channel that never changes
+Tell = Callable[[str], None]
 
-def load_splits(config: DataConfig, seed: int, tell: Callable[[str], None] = print) -> Splits:
+
+def open_source(config: DataConfig, tell: Tell = print) -> Source:
+    """What the config names: the data at `path`, by what lies there, or the tfds builder `name`."""
+    if config.path is None:
+        return TfdsSource(config, tell)
+    path = config.path.expanduser()
+    if not path.exists():
+        remedy = "Correct the path; relative ones start at the working directory."
+        raise InputError(problem("data.path", path, "a folder or file that exists", remedy))
+    names = [entry.name.lower() for entry in path.iterdir()] if path.is_dir() else [path.name.lower()]
+    if path.is_dir() and is_prepared(path):
+        return TfdsSource(config, tell)
+    if any(name.endswith(".csv") for name in names):
+        return open_table(config, tell)
+    if any(name.endswith((".npy", ".npz", "-ubyte", "-ubyte.gz")) for name in names):
+        return open_arrays(config, tell)
+    if path.is_dir():
+        return open_folder(config, tell)
+    rule = "a folder of images, a table (.csv), arrays (.npz, .npy, IDX files), or data that tfds prepared"
+    raise InputError(problem("data.path", path, rule, "Name one of these."))
+
+
+def load_splits(config: DataConfig, seed: int, tell: Tell = print) -> Splits:
     """Training, validation and test data as the config says; `seed` draws the validation share."""
-    train = load_tfds(config, config.split, tell)
-    if config.validation_split:
-        validation = load_tfds(config, config.validation_split, tell, "data.validation_split")
+    source = open_source(config, tell)
+    train = source.load(config.split, "data.split")
+    validation_split = config.validation_split
+    if validation_split is None and config.path is not None and "validation" in source.split_names:
+        validation_split = "validation"
+    if validation_split:
+        validation = source.load(validation_split, "data.validation_split")
     else:
-        train, validation = split_by_fraction(train, config.validation_fraction, seed)
-    test = load_tfds(config, config.test_split, tell, "data.test_split") if config.test_split else None
-    return Splits(train, validation, test)
+        train, validation = split_by_fraction(train, config.validation_fraction, seed, config.stratified)
+    test = None
+    if config.test_split and (config.test_split != "test" or "test" in source.split_names):
+        test = source.load(config.test_split, "data.test_split")
+    splits = Splits(train, validation, test)
+    _warn_of_duplicates(splits, tell)
+    return splits
+
+
+def _warn_of_duplicates(splits: Splits, tell: Tell) -> None:
+    """Tells how many held-out images are also trained on, which makes what is measured on them too good."""
+    for name, held_out in (("validation", splits.validation), ("test", splits.test)):
+        count = num_shared(splits.train, held_out) if held_out is not None else 0
+        if held_out is not None and count:
+            tell(f"warning: {count:,} of the {len(held_out):,} {name} images are also among the training images")
+
+
+def skipped_files(splits: Splits) -> list[str]:
+    """ "path: reason" of every file that was left out, each once."""
+    found = [split.skipped for split in (splits.train, splits.validation, splits.test) if split is not None]
+    return sorted({line for lines in found for line in lines})
 
 
 def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
-    """The input contract of a model trained on `dataset` under `config`."""
+    """The input contract of a model trained on `dataset` under `config`; fits mean and std where that is asked for."""
     is_uint8 = dataset.images.dtype == "uint8"
+    if config.standardize in ("dataset", "whiten") and not is_uint8:
+        rule = "uint8 images to fit it on"
+        raise InputError(problem("data.standardize", f"{config.standardize} of float inputs", rule, "Leave it out."))
+    mean, std = config.mean, config.std
+    if config.standardize == "dataset":
+        level_mean, level_std = channel_statistics(dataset)
+        mean = tuple(float(m) * config.scale for m in level_mean)
+        std = tuple(max(float(s) * config.scale, LEAST_STD) for s in level_std)
     return InputSpec(
         shape=dataset.input_shape,
         dtype=dataset.images.dtype.name,
         resize=config.resize if config.image_size else None,
         scale=config.scale if is_uint8 else 1.0,
-        mean=config.mean,
-        std=config.std,
+        mean=mean,
+        std=std,
+        background=config.background,
+        per_example=config.standardize == "example",
+        whiten=config.standardize == "whiten",
     )
 
 

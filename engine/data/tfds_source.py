@@ -4,6 +4,7 @@ A prepared dataset is found and keyed without importing tfds at all, so that a w
 """
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -25,19 +26,38 @@ EMBEDDED = Path(__file__).parent / "embedded"
 BATCH_EXAMPLES = 1024
 
 
-def load_tfds(config: DataConfig, split: str, tell: Callable[[str], None], field: str = "data.split") -> Dataset:
-    """One split of a tfds dataset, from the decoded cache where it was read before.
+class TfdsSource:
+    """A prepared tfds dataset: one of the package's own, of tfds's data directory, or at `config.path`.
 
-    `field` is what errors about the split name. Prepares the dataset first, in a process of its own which
-    needs TensorFlow, if that was not done yet.
+    Opening it prepares the dataset, in a process of its own which needs TensorFlow, if that was not done yet.
     """
-    directory = _prepared_directory(config) or _prepare(config, tell)
-    records = [path for path in directory.iterdir() if path.is_file()]
-    key = content_key(records, split, config.image_size, config.resize, config.color)
-    name = f"{config.name} {split}"
-    plain = re.sub(r"[^\w.\-]+", "-", name).strip("-")
-    entry = cache_directory(config.cache_dir) / "decoded" / f"{plain}-{key}"
-    return cached(entry, name, lambda: _decode(directory, config, split, field), tell)
+
+    def __init__(self, config: DataConfig, tell: Callable[[str], None]):
+        self._config, self._tell = config, tell
+        self.directory = _prepared_directory(config) or _prepare(config, tell)
+        self.name = config.name if config.path is None else _name_of(config.path, self.directory)
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits it has, which tfds's notation slices and adds."""
+        about = json.loads((self.directory / "dataset_info.json").read_text(encoding="utf-8"))
+        return tuple(split["name"] for split in about.get("splits", ()))
+
+    def load(self, split: str, field: str = "data.split") -> Dataset:
+        """One split, from the decoded cache where it was read before; `field` is what errors about its name."""
+        config = self._config
+        records = [path for path in self.directory.iterdir() if path.is_file()]
+        features = (config.image_feature, config.label_feature)
+        settings = (split, config.image_size, config.resize, config.color, *(f for f in features if f))
+        name = f"{self.name} {split}"
+        plain = re.sub(r"[^\w.\-]+", "-", name).strip("-")
+        entry = cache_directory(config.cache_dir) / "decoded" / f"{plain}-{content_key(records, *settings)}"
+        return cached(entry, name, lambda: _decode(self.directory, config, split, field), self._tell)
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether a directory holds a dataset that tfds prepared, in some version and configuration."""
+    return bool(_versions_in(path))
 
 
 def data_directory(config: DataConfig) -> Path:
@@ -55,18 +75,34 @@ def known_names() -> list[str]:
 
 
 def _prepared_directory(config: DataConfig) -> Path | None:
-    """The newest prepared version of a dataset, or the one named as `name:1.2.3`."""
+    """The newest prepared version of a dataset, or the one named as `name:1.2.3`, or the one at `config.path`."""
+    if config.path is not None:
+        return _newest(_versions_in(config.path.expanduser()))
     base, _, version = config.name.partition(":")
     for root in (EMBEDDED, data_directory(config)):
-        found = [path.parent for path in (root / base).glob("*/dataset_info.json")]
-        chosen = [path for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+        chosen = [path for path in _versions_in(root / base) if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
         if version and root == EMBEDDED and chosen and version not in {path.name for path in chosen}:
             raise InputError(unknown("data.name", config.name, [f"{base}:{path.name}" for path in chosen]))
         if version:
             chosen = [path for path in chosen if path.name == version]
         if chosen:
-            return max(chosen, key=lambda path: tuple(map(int, path.name.split("."))))
+            return _newest(chosen)
     return None
+
+
+def _versions_in(path: Path) -> list[Path]:
+    """The directories of prepared data that are `path` itself or one below it."""
+    return [found.parent for pattern in ("dataset_info.json", "*/dataset_info.json") for found in path.glob(pattern)]
+
+
+def _newest(versions: list[Path]) -> Path:
+    return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
+
+
+def _name_of(path: Path, directory: Path) -> str:
+    """What data at a path is called: the name that tfds wrote there."""
+    about = json.loads((directory / "dataset_info.json").read_text(encoding="utf-8"))
+    return str(about.get("name") or path.name)
 
 
 def _prepare(config: DataConfig, tell: Callable[[str], None]) -> Path:
@@ -149,7 +185,7 @@ def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Deco
                 "Prepare it anew in another --data.data-dir.",
             )
         ) from None
-    image_key, label_key = _feature_keys(builder.info.features, config.name)
+    image_key, label_key = _feature_keys(builder.info.features, config)
     if count <= 0:
         raise InputError(problem(field, repr(split), "at least one example", "Widen the slice."))
     class_names = tuple(builder.info.features[label_key].names)
@@ -158,17 +194,24 @@ def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Deco
     return Decoded(count, first.shape, class_names, batches)
 
 
-def _feature_keys(features: Any, name: str) -> tuple[str, str]:
+def _feature_keys(features: Any, config: DataConfig) -> tuple[str, str]:
     """The names of the image and the class label among a builder's features."""
     import tensorflow_datasets as tfds
 
-    images = [key for key, kind in features.items() if isinstance(kind, tfds.features.Image)]
-    labels = [key for key, kind in features.items() if isinstance(kind, tfds.features.ClassLabel)]
-    if not images or not labels:
-        got = ", ".join(f"{key} ({type(kind).__name__})" for key, kind in features.items())
-        rule = "an Image and a ClassLabel among its features"
-        raise InputError(problem("data.name", f"{name!r} with {got}", rule, "Use an image-classification builder."))
-    return images[0], "label" if "label" in labels else labels[0]
+    def chosen(field: str, asked: str | None, usual: str, kind: Any) -> str:
+        fitting = [key for key, feature in features.items() if isinstance(feature, kind)]
+        if asked is not None and asked not in fitting:
+            raise InputError(unknown(field, asked, fitting))
+        if not fitting:
+            got = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
+            rule = "an Image and a ClassLabel among its features"
+            raise InputError(
+                problem("data.name", f"{config.name!r} with {got}", rule, "Use an image-classification builder.")
+            )
+        return asked or (usual if usual in fitting else fitting[0])
+
+    image_key = chosen("data.image_feature", config.image_feature, "image", tfds.features.Image)
+    return image_key, chosen("data.label_feature", config.label_feature, "label", tfds.features.ClassLabel)
 
 
 def _batches(

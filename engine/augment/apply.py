@@ -1,0 +1,43 @@
+"""All of an AugmentConfig on one image or one batch: pure functions of keys and images."""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+from engine.augment.color import augment_color
+from engine.augment.config import AugmentConfig
+from engine.augment.geometry import augment_geometry
+from engine.augment.mixing import erase, mix_pairs
+from engine.augment.policies import augment_policy
+from engine.keys import step_key
+
+
+def augment_image(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
+    """float32[h w c], levels 0–255: an image [h w c] of such levels, or uint8, after all that needs no second image."""
+    image = augment_geometry(_part(key, "geometry"), image.astype(jnp.float32), config)
+    image = augment_color(_part(key, "color"), image, config)
+    image = augment_policy(_part(key, "policy"), image, config)
+    return erase(_part(key, "erasing"), image, config) if config.erasing else image
+
+
+def augment_batch(keys: jax.Array, images: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array | None]:
+    """(float32[b h w c], share): a batch [b h w c] after everything, with one key for each example.
+
+    share: float32[b] of each example's own target where examples are mixed, else None.
+    """
+    changed = jax.vmap(lambda key, image: augment_image(key, image, config))(keys, images)
+    if not config.pairs_examples:
+        return changed, None
+    return mix_pairs(jax.vmap(lambda key: _part(key, "mixing"))(keys), changed, config)
+
+
+def example_keys(
+    seed: jax.Array | int, epoch: jax.Array | int, examples: jax.Array, stream: str = "augment"
+) -> jax.Array:
+    """One key for each example's number, int[b]: a function of (seed, epoch, example) and nothing else."""
+    return jax.vmap(lambda example: jax.random.fold_in(step_key(seed, stream, epoch), example))(examples)
+
+
+def _part(key: jax.Array, name: str) -> jax.Array:
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))

@@ -1,0 +1,120 @@
+"""Augmentation in the words of Keras: the same argument names, ranges and fill modes, turned into an AugmentConfig.
+
+`random_flip("horizontal") | random_rotation(0.1) | random_zoom(0.1)` is the usual stack of Keras layers. What
+`ImageDataGenerator` also does to images at evaluation is part of the data here: `rescale` is `DataConfig.scale`, the
+`featurewise_…`, `samplewise_…` and `zca_…` arguments are `DataConfig.standardize`.
+"""
+
+from typing import Any, Literal, get_args
+
+from engine.augment.config import AugmentConfig, FillMode, Interpolation, Range
+from engine.errors import InputError, problem, unknown
+
+Flips = Literal["horizontal", "vertical", "horizontal_and_vertical"]
+LayerFill = Literal["constant", "nearest", "reflect", "wrap"]
+_FILLS: dict[str, FillMode] = {"constant": "constant", "nearest": "edge", "reflect": "reflect", "wrap": "wrap"}
+
+
+def image_data_generator(
+    *,
+    rotation_range: float = 0,
+    width_shift_range: float = 0.0,
+    height_shift_range: float = 0.0,
+    brightness_range: tuple[float, float] | None = None,
+    shear_range: float = 0.0,
+    zoom_range: Range = 0.0,
+    channel_shift_range: float = 0.0,
+    fill_mode: LayerFill = "nearest",
+    cval: float = 0.0,
+    horizontal_flip: bool = False,
+    vertical_flip: bool = False,
+) -> AugmentConfig:
+    """What `keras.preprocessing.image.ImageDataGenerator` does with the same arguments.
+
+    Shifts below 1 are fractions; whole numbers n are pixels, from −(n−1) to n−1 as there. Rotation and shear are
+    degrees. zoom_range z stands for 1−z to 1+z, drawn for height and width apart.
+    """
+    in_pixels = [name for name, shift in _shifts(width_shift_range, height_shift_range).items() if abs(shift) >= 1]
+    if in_pixels and len(in_pixels) < sum(1 for shift in (width_shift_range, height_shift_range) if shift):
+        rule = "both shifts in pixels or both as fractions"
+        raise InputError(
+            problem(in_pixels[0], "a number of pixels beside a fraction", rule, "Turn one into the other.")
+        )
+    width, height = (abs(s) - 1 if in_pixels and s else s for s in (width_shift_range, height_shift_range))
+    return AugmentConfig(
+        horizontal_flip=horizontal_flip,
+        vertical_flip=vertical_flip,
+        rotation=rotation_range,
+        height_shift=height,
+        width_shift=width,
+        shift_unit="pixels" if in_pixels else "fraction",
+        shear=shear_range,
+        zoom=zoom_range,
+        width_zoom=zoom_range if zoom_range else None,
+        fill=_fill("fill_mode", fill_mode),
+        fill_value=cval,
+        brightness=brightness_range or 0.0,
+        channel_shift=channel_shift_range,
+    )
+
+
+def random_flip(mode: Flips = "horizontal_and_vertical") -> AugmentConfig:
+    """What `keras.layers.RandomFlip` does."""
+    if mode not in get_args(Flips):
+        raise InputError(unknown("mode", mode, get_args(Flips)))
+    return AugmentConfig(horizontal_flip="horizontal" in mode, vertical_flip="vertical" in mode)
+
+
+def random_rotation(
+    factor: Range, fill_mode: LayerFill = "reflect", interpolation: Interpolation = "bilinear", fill_value: float = 0.0
+) -> AugmentConfig:
+    """What `keras.layers.RandomRotation` does: factor in turns, one number for both directions, counter-clockwise."""
+    degrees = (360 * factor[0], 360 * factor[1]) if isinstance(factor, tuple) else 360 * factor
+    return AugmentConfig(rotation=degrees, **_manner(fill_mode, interpolation, fill_value))
+
+
+def random_translation(
+    height_factor: Range,
+    width_factor: Range,
+    fill_mode: LayerFill = "reflect",
+    interpolation: Interpolation = "bilinear",
+    fill_value: float = 0.0,
+) -> AugmentConfig:
+    """What `keras.layers.RandomTranslation` does: fractions, down and to the right."""
+    manner = _manner(fill_mode, interpolation, fill_value)
+    return AugmentConfig(height_shift=height_factor, width_shift=width_factor, **manner)
+
+
+def random_zoom(
+    height_factor: Range,
+    width_factor: Range | None = None,
+    fill_mode: LayerFill = "reflect",
+    interpolation: Interpolation = "bilinear",
+    fill_value: float = 0.0,
+) -> AugmentConfig:
+    """What `keras.layers.RandomZoom` does: fractions, positive ones zoom out, negative ones in.
+
+    Without width_factor the proportions are kept.
+    """
+    width = None if width_factor is None else _factors(width_factor)
+    manner = _manner(fill_mode, interpolation, fill_value)
+    return AugmentConfig(zoom=_factors(height_factor), width_zoom=width, **manner)
+
+
+def _factors(change: Range) -> tuple[float, float]:
+    low, high = change if isinstance(change, tuple) else (-change, change)
+    return 1 + low, 1 + high
+
+
+def _manner(fill_mode: LayerFill, interpolation: Interpolation, fill_value: float) -> dict[str, Any]:
+    return {"fill": _fill("fill_mode", fill_mode), "interpolation": interpolation, "fill_value": fill_value}
+
+
+def _fill(name: str, fill_mode: str) -> FillMode:
+    if fill_mode not in _FILLS:
+        raise InputError(unknown(name, fill_mode, _FILLS))
+    return _FILLS[fill_mode]
+
+
+def _shifts(width: float, height: float) -> dict[str, float]:
+    return {"width_shift_range": width, "height_shift_range": height}

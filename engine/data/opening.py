@@ -1,0 +1,174 @@
+"""Files, bytes and PIL images → decoded pictures, turned upright; or the reason why not, in a few words."""
+
+import contextlib
+import io
+import re
+import struct
+from collections.abc import Iterator
+from os import PathLike
+from typing import IO, Any
+
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from engine.config import ColorMode
+from engine.errors import InputError, problem
+
+MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB"}
+# How each kind of file starts. Not Image.open, which only warns of a picture that would fill the memory, and which
+# tries decoders of dozens of other kinds on whatever it is given.
+READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
+    (re.compile(rb"BM"), BmpImageFile),
+    (re.compile(rb"P[1-6]\s"), PpmImageFile),
+)
+ORIENTATION = 0x112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+Stored = str | PathLike[str] | bytes | Image.Image
+
+
+class UnreadablePicture(InputError):
+    """A picture that cannot be read; `reason` says why in a few words."""
+
+    def __init__(
+        self,
+        name: str,
+        reason: str,
+        expected: str = "a readable, complete image",
+        remedy: str = "Repair or remove it.",
+    ):
+        super().__init__(problem(name, reason, expected, remedy))
+        self.reason = reason
+
+
+def open_picture(
+    source: Stored, color: ColorMode | None = None, height_width: tuple[int, int] | None = None
+) -> Image.Image:
+    """The decoded picture of a file, bytes or PIL image, turned upright; raises InputError if it is unreadable.
+
+    color, height_width: what the picture will be turned into. A JPEG is then decoded at the smallest of 1, 1/2, 1/4
+      and 1/8 of its size that still covers this one, and without its colours if those are not wanted.
+    """
+    try:
+        with _opened(source) as image:
+            turn = _orientation(image, source)
+            # A PIL image is the caller's, who may go on to use it, so it is not drafted.
+            if image is not source and (color or height_width):
+                image.draft(MODES[color] if color else None, _width_height(height_width, turn))
+            image.load()
+            # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
+            turn = turn if isinstance(image, JpegImageFile) else _orientation(image, source)
+            return _turned(image, turn)
+    except InputError:
+        raise
+    except Exception as error:  # damaged data make Pillow's decoders raise errors of nearly every kind
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        raise UnreadablePicture(name_of_picture(source), reason.splitlines()[0]) from None
+
+
+def picture_height_width(source: Stored) -> tuple[int, int]:
+    """(h, w) of the upright picture as its header says, nothing decoded; raises what its header makes Pillow raise."""
+    with _opened(source) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image, source) >= 5 else (height, width)
+
+
+def name_of_picture(picture: object) -> str:
+    """What errors call a picture: its path, or its type."""
+    if isinstance(picture, bytes):
+        return f"{len(picture)} bytes"
+    return str(picture) if isinstance(picture, (str, PathLike)) else type(picture).__name__
+
+
+@contextlib.contextmanager
+def _opened(source: Stored) -> Iterator[Image.Image]:
+    if isinstance(source, Image.Image):
+        yield source
+        return
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        yield _identified(file, name_of_picture(source))
+
+
+def _identified(file: IO[bytes], name: str) -> ImageFile:
+    """The picture in a file, not yet decoded; refused if it would fill the memory."""
+    start = file.read(16)
+    reader = next((reader for signature, reader in READERS if signature.match(start)), None)
+    if not start:
+        raise UnreadablePicture(name, "an empty file")
+    if reader is None:
+        raise UnreadablePicture(name, "a file that is not an image", "JPEG, PNG or the like", "Remove it.")
+    file.seek(0)
+    image = reader(file)
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        reason = f"{image.height}×{image.width} pixels"
+        raise UnreadablePicture(name, reason, f"at most {limit:,} pixels in all", "Make it smaller or remove it.")
+    return image
+
+
+def _orientation(image: Image.Image, source: Stored) -> int:
+    """1 to 8 as EXIF counts, of a file without Pillow's parser, which reads all of EXIF and warns where it is odd."""
+    if image is source:
+        return image.getexif().get(ORIENTATION, 1)
+    found = _exif_orientation(image.info.get("exif", b""))
+    if found is None and (match := re.search(rb'tiff:Orientation(?:="|>)([1-8])', _xmp(image.info))):
+        return int(match[1])
+    return found or 1
+
+
+def _xmp(info: dict[Any, Any]) -> bytes:
+    found = info.get("xmp", b"")
+    return found if isinstance(found, bytes) else b""
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    """What the first directory of EXIF data says; None if it does not."""
+    data = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None or len(data) < 8:
+        return None
+    start = struct.unpack_from(order + "I", data, 4)[0]
+    if start + 2 > len(data):
+        return None
+    count = struct.unpack_from(order + "H", data, start)[0]
+    for place in range(start + 2, min(start + 2 + 12 * count, len(data) - 11), 12):
+        tag, _, _, value = struct.unpack_from(order + "HHIH", data, place)
+        if tag == ORIENTATION:
+            return value if value in range(1, 9) else None
+    return None
+
+
+def _width_height(height_width: tuple[int, int] | None, orientation: int) -> tuple[int, int] | None:
+    """The size that a picture must have before it is turned, as Pillow counts."""
+    if height_width is None:
+        return None
+    height, width = height_width
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    if orientation not in TURNS:
+        return image
+    turned = image.transpose(TURNS[orientation])
+    for name in ("exif", "xmp"):  # or it would be turned again
+        turned.info.pop(name, None)
+    return turned

@@ -1,0 +1,223 @@
+"""How training images reach the device: all of them once (resident), or chunk after chunk, read ahead (streamed).
+
+Both train on the same examples in the same order: which example is in which batch is `epoch_order` for either.
+"""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from engine.batches import epoch_order, num_batches
+from engine.config import DataPlacement, PlanConfig
+from engine.data.dataset import Dataset
+from engine.data.stored import StoredImages
+from engine.errors import InputError, problem
+from engine.memory import free_host_bytes
+
+CHUNK_BYTES = 32 * 2**20
+CHUNKS_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Window:
+    """Images on the device for the steps `first` to `end` of an epoch, and the labels of all examples.
+
+    images: the whole training set, or, streamed, the batches of those steps one after the other.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    first: int
+    end: int
+
+
+class Feed(Protocol):
+    """Where the training program gets its images."""
+
+    num_examples: int
+
+    def window(self, epoch: int, step: int) -> Window:
+        """The window that holds a step (counted within its epoch). Steps are asked for in the order of training."""
+        ...
+
+    def close(self) -> None:
+        """Stops what reads ahead."""
+        ...
+
+
+def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
+    """Resident where the images fit the allowance (half of the free memory, or as pinned), else streamed."""
+    if config.data != "auto":
+        return config.data
+    allowance = config.resident_megabytes * 10**6 if config.resident_megabytes else free_device_bytes() // 2
+    return "resident" if dataset.images.nbytes <= allowance else "streamed"
+
+
+def free_device_bytes() -> int:
+    """Bytes free on the first device; on a CPU those of the host."""
+    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if not stats or "bytes_limit" not in stats:
+        return free_host_bytes()
+    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+
+
+def make_feed(placement: DataPlacement, dataset: Dataset, seed: int, batch_size: int, readers: int = 0) -> Feed:
+    """The feed of a run."""
+    if placement == "resident":
+        return Resident(dataset, batch_size)
+    return Streamed(dataset, seed, batch_size, readers)
+
+
+class Resident:
+    """A training set on the device: images as they are stored, labels."""
+
+    def __init__(self, dataset: Dataset, batch_size: int):
+        self.num_examples = len(dataset)
+        steps = num_batches(len(dataset), batch_size)
+        images, labels = jax.device_put((np.asarray(dataset.images), np.asarray(dataset.labels)))
+        self._window = Window(images, labels, 0, steps)
+
+    def window(self, epoch: int, step: int) -> Window:
+        """Everything, always."""
+        return self._window
+
+    def close(self) -> None:
+        """Nothing is read ahead."""
+
+
+class Streamed:
+    """Chunks of consecutive batches, read by Grain and brought to the device while it trains on the one before."""
+
+    def __init__(self, dataset: Dataset, seed: int, batch_size: int, readers: int = 0):
+        self.num_examples = len(dataset)
+        self._chunks = Chunks(dataset.images, seed, batch_size)
+        self._labels = jax.device_put(np.asarray(dataset.labels))
+        self._readers, self._name = readers, dataset.name
+        self._carrier = ThreadPoolExecutor(1, "feed")
+        self._iterator: Iterator[np.ndarray] = iter(())
+        self._ahead: Future | None = None
+        self._next_number = -1
+        self._window: tuple[int, Window] | None = None
+
+    def window(self, epoch: int, step: int) -> Window:
+        """The chunk that holds the step; the next one is fetched meanwhile."""
+        number = self._chunks.number_of(epoch, step)
+        if self._window is None or self._window[0] != number:
+            self._window = None  # lets go of the old images before new ones are waited for
+            self._window = (number, self._fetched(number))
+        return self._window[1]
+
+    def close(self) -> None:
+        """Stops reading; what was read ahead is thrown away."""
+        self._window = None
+        self._carrier.shutdown(wait=True, cancel_futures=True)
+        self._stop_reading()
+
+    def _fetched(self, number: int) -> Window:
+        if self._ahead is None or self._next_number != number:
+            self._stop_reading()
+            self._iterator = iter(_reading(self._chunks, number, self._readers))
+            self._ahead = self._carrier.submit(self._carry)
+        try:
+            images = self._ahead.result()
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise InputError(self._failure(error)) from None
+        self._next_number, self._ahead = number + 1, self._carrier.submit(self._carry)
+        first = number % self._chunks.per_epoch * self._chunks.steps
+        return Window(images, self._labels, first, min(first + self._chunks.steps, self._chunks.steps_per_epoch))
+
+    def _failure(self, error: Exception) -> str:
+        reason = str(error).splitlines()[0]
+        if self._readers:
+            remedy = 'Put what starts the run below `if __name__ == "__main__":`, or leave plan.readers at 0.'
+            return problem("plan.readers", f"{self._readers} ({reason})", "processes that can be started", remedy)
+        rule = "images that stay readable while a run lasts"
+        return problem(self._name, reason, rule, "Start again with --resume.")
+
+    def _stop_reading(self) -> None:
+        close = getattr(self._iterator, "close", None)
+        self._ahead, self._iterator = None, iter(())  # Grain's iterators must be gone before the interpreter is
+        if close is not None:
+            close()
+
+    def _carry(self) -> jax.Array:
+        return jax.device_put(next(self._iterator))
+
+
+class Chunks:
+    """What Grain reads: chunk number → uint8[steps·b h w c]; the chunks of all epochs are counted through.
+
+    A function of its number alone, so reading can start anywhere, in any thread or process.
+    """
+
+    def __init__(self, images: np.ndarray | StoredImages, seed: int, batch_size: int):
+        self._images, self._seed, self._batch_size = images, seed, batch_size
+        self.steps_per_epoch = num_batches(len(images), batch_size)
+        image_bytes = max(1, images.nbytes // len(images))
+        self.steps = max(1, min(self.steps_per_epoch, CHUNK_BYTES // (image_bytes * batch_size)))
+        self.per_epoch = num_batches(self.steps_per_epoch, self.steps)
+        self.first = 0
+
+    def number_of(self, epoch: int, step: int) -> int:
+        """The chunk that holds a step of an epoch."""
+        return epoch * self.per_epoch + step // self.steps
+
+    def __len__(self) -> int:
+        return 2**31 - 1 - self.first
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        epoch, part = divmod(self.first + index, self.per_epoch)
+        order = _order(self._seed, epoch, len(self._images), self._batch_size)
+        size = self.steps * self._batch_size
+        chosen = order[part * size : (part + 1) * size]
+        images = self._images[chosen]
+        missing = size - len(chosen)  # the last chunk of an epoch has the shape of the others, for the program's sake
+        return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
+
+
+@lru_cache(2)
+def _order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
+    # On the CPU wherever the model trains: readers must not take memory of an accelerator, nor wait for it.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(epoch_order(seed, epoch, num_examples, batch_size))
+
+
+def _reading(chunks: Chunks, first: int, readers: int) -> Any:
+    import grain
+
+    if readers:
+        _check_can_start_processes(readers)
+    chunks.first = first
+    options = grain.ReadOptions(num_threads=CHUNKS_AHEAD, prefetch_buffer_size=CHUNKS_AHEAD)
+    dataset = grain.MapDataset.source(chunks).to_iter_dataset(options)
+    if not readers:
+        return dataset
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's workers read flags of their own, which only an absl program would parse
+    workers = grain.MultiprocessingOptions(num_workers=readers, per_worker_buffer_size=1)
+    return dataset.mp_prefetch(workers, worker_init_fn=_keep_to_the_cpu)
+
+
+def _check_can_start_processes(readers: int) -> None:
+    """Raises InputError where a new process would run the user's script again, which Python does to set it up."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is None:  # a notebook or a prompt: nothing to run again
+        return
+    path = Path(script)
+    if not path.is_file() or "__main__" not in path.read_text(encoding="utf-8", errors="replace"):
+        rule = 'a script whose work is below `if __name__ == "__main__":`'
+        raise InputError(problem("plan.readers", f"{readers} in {script}", rule, "Put it there, or leave out readers."))
+
+
+def _keep_to_the_cpu(worker: int, num_workers: int) -> None:
+    jax.config.update("jax_platforms", "cpu")

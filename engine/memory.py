@@ -1,0 +1,39 @@
+"""How much memory of the host is free."""
+
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_host_bytes() -> int:
+    """Bytes that this process can still take: what the system says is available, within its container's limit."""
+    return max(0, min(_available_bytes(), _cgroup_bytes()))
+
+
+def _available_bytes() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 * 2**30
+
+
+def _cgroup_bytes() -> int:
+    """What the container's limit (cgroup version 2) leaves, or more than any machine has."""
+    try:
+        limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
+        used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
+        cached = next(
+            int(line.split()[1])
+            for line in (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+            if line.startswith("file ")
+        )
+        return int(limit) - used + cached if limit != "max" else 2**62
+    except (OSError, ValueError, StopIteration):
+        return 2**62

@@ -1,0 +1,27 @@
+"""The convnet of experiments/flowers.py with random flips, turns and zooms before it and dropout in it.
+
+    python -m experiments.flowers_augmented --data.path PATH
+    engine augment PATH --augment.horizontal-flip --augment.rotation 36 --augment.zoom 0.1
+
+The same 3,989,285 parameters, and it no longer learns its photographs by heart.
+"""
+
+import engine
+from engine.augment.presets import random_flip, random_rotation, random_zoom
+from experiments.flowers import data, model
+
+
+def config() -> engine.RunConfig:
+    """Adam 1e-3, batch 32, 15 epochs; mirrored, turned by up to a tenth of a circle, zoomed by up to a tenth."""
+    return engine.RunConfig(
+        "flowers_augmented",
+        model(dropout=0.2),
+        data(),
+        engine.TrainConfig(epochs=15, batch_size=32, seed=123),
+        engine.OptimConfig("adam", 1e-3),
+        augment=random_flip("horizontal") | random_rotation(0.1) | random_zoom(0.1),
+    )
+
+
+if __name__ == "__main__":
+    engine.main(config())
