@@ -28,10 +28,11 @@ from engine.clock import Clock
 from engine.config import RunConfig
 from engine.data.dataset import Dataset
 from engine.data.images import InputSpec
+from engine.feed import choose_placement, make_feed
 from engine.metrics import zero_metrics
 from engine.models import Conv, Dense, Sequential
 from engine.optim import optimizer
-from engine.program import Executables, Plan, Program, Resident, choose_lowering, choose_plan
+from engine.program import Executables, Plan, Program, choose_lowering, choose_plan
 from engine.state import init_state, network_of
 from engine.step import Task
 
@@ -56,26 +57,37 @@ class Options:
 
 
 class Training:
-    """One recipe's program on random images; `rate()` trains a while and says how many images a second that were."""
+    """One recipe's program on random images; `rate()` trains a while and says how many images a second that were.
 
-    def __init__(self, config: RunConfig, num_steps: int):
+    The augmentation and the placement of the data are those of the config.
+    """
+
+    def __init__(self, config: RunConfig, num_steps: int, data: Dataset | None = None):
         self.batch_size, self.num_steps = config.train.batch_size, num_steps
         lowering, chain = choose_lowering(config.plan, jax.default_backend()), optimizer(config.optim, num_steps, 1)
         network, init = network_of(config.model, IMAGE, CLASSES, lowering)
-        task = Task(network, config.train.loss, config.train.label_smoothing, chain, InputSpec(IMAGE))
+        loss, smoothing = config.train.loss, config.train.label_smoothing
+        task = Task(network, loss, smoothing, chain, InputSpec(IMAGE), config.augment)
         self.clock = Clock()
         self.state = jax.jit(lambda seed: init_state(*init(seed), chain))(np.uint32(0))
-        self.plan: Plan = choose_plan(config.plan, lowering, jax.default_backend(), task, self.state)
+        data = data or random_images(num_steps * self.batch_size)
+        placement = choose_placement(config.plan, data)
+        self.plan: Plan = choose_plan(config.plan, lowering, jax.default_backend(), task, self.state, placement)
         self.program = Program(task, self.plan, 0, self.batch_size, Executables(self.clock))
-        self.data = Resident(random_images(num_steps * self.batch_size))
-        self.order = self.program.order(0, self.data.num_examples)
+        self.num_examples, self.epoch = len(data), 0
+        self.feed = make_feed(placement, data, 0, self.batch_size, config.plan.readers)
 
     def rate(self, chunk_steps: int) -> float:
-        """Images a second in calls of `chunk_steps` steps."""
-        start, totals = time.perf_counter(), zero_metrics()
-        for first in range(0, self.num_steps, chunk_steps):
-            count = min(chunk_steps, self.num_steps - first)
-            self.state, totals, _ = self.program.train(self.state, self.data, self.order, first, count, totals)
+        """Images a second over an epoch, in calls of `chunk_steps` steps."""
+        start, totals, first = time.perf_counter(), zero_metrics(), 0
+        order = self.program.order(self.epoch, self.num_examples)
+        while first < self.num_steps:
+            window = self.feed.window(self.epoch, first)
+            count = min(chunk_steps, window.end - first)
+            place = (self.num_examples, order, first, count)
+            self.state, totals, _ = self.program.train(self.state, window, *place, totals)
+            first += count
+        self.epoch += 1
         return self.num_steps * self.batch_size / (time.perf_counter() - start)
 
 

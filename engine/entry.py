@@ -82,6 +82,11 @@ def engine_command() -> str:
     return _program("engine")
 
 
+def python_command() -> str:
+    """How to call this environment's Python from here."""
+    return _program("python")
+
+
 def _program(name: str) -> str:
     """A program of this environment: its name where the environment is active, else its path."""
     script = Path(sys.prefix) / "bin" / name

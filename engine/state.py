@@ -72,7 +72,7 @@ class Whitened:
     ) -> tuple[jax.Array, Tree]:
         """As Network.apply."""
         (mean, matrix), inner_state = model_state
-        flat = inputs.reshape(len(inputs), -1) - mean  # [b h w c] → [b d]
+        flat = inputs.reshape(len(inputs), -1) - mean[None]  # [b h w c] → [b d]
         white = jnp.matmul(flat, matrix, precision="highest").reshape(inputs.shape)  # [b d] → [b h w c]
         outputs, inner_state = self.network.apply(params, inner_state, white, mask, key)
         return outputs, ((mean, matrix), inner_state)

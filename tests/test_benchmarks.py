@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from benchmarks import accuracy, latency, throughput
+from benchmarks import accuracy, augment, latency, throughput
+from benchmarks import input as input_
 from benchmarks.measure import interleaved, median_and_spread, ratio
 from engine.models import Conv, Dense, Flatten, Sequential
 
@@ -56,3 +57,20 @@ def test_variants_take_turns_and_the_first_round_is_thrown_away():
 def test_ratio_is_taken_round_by_round():
     assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == (2.0, 1.0, 3.0)
     assert median_and_spread([1.0, 2.0, 3.0]) == (2.0, pytest.approx(0.5))
+
+
+def test_augment_measures_every_variant_against_none(tmp_path, capsys):
+    augment.main(augment.Options(smoke=True, json=tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert set(figures["images_per_second"]) == set(augment.VARIANTS)
+    assert "flip + crop" in capsys.readouterr().out
+
+
+def test_input_decodes_a_folder_and_streams(tmp_path, capsys):
+    pytest.importorskip("skimage", reason="needs the photographs of scikit-image")
+    input_.main(input_.Options(smoke=True, json=tmp_path / "figures.json"))
+    shown = capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert set(figures["decoding"]) == {"engine", "second start"}
+    assert set(figures["placements"]) == {"resident", "streamed"}
+    assert "streamed / resident" in shown

@@ -429,7 +429,7 @@ def test_images_are_resized_as_pillow_does_it(rule: Any):
         "pad": ImageOps.pad,
     }[rule]
     for pixels, image in zip(whole.images, resized.images, strict=True):
-        expected = resize(Image.fromarray(pixels[..., 0]), (40, 20), Image.Resampling.BICUBIC)
+        expected = resize(Image.fromarray(pixels[..., 0]), (40, 20), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(image[..., 0], np.asarray(expected))
 
 

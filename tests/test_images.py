@@ -293,9 +293,9 @@ def test_first_ten_bad_pictures_are_named_and_the_rest_counted(count: int, last:
 
 
 RESIZED = {
-    "stretch": lambda image, size: image.resize(size, Image.Resampling.BICUBIC),
-    "crop": lambda image, size: ImageOps.fit(image, size, Image.Resampling.BICUBIC),
-    "pad": lambda image, size: ImageOps.pad(image, size, Image.Resampling.BICUBIC),
+    "stretch": lambda image, size: image.resize(size, Image.Resampling.BILINEAR),
+    "crop": lambda image, size: ImageOps.fit(image, size, Image.Resampling.BILINEAR),
+    "pad": lambda image, size: ImageOps.pad(image, size, Image.Resampling.BILINEAR),
 }
 
 

@@ -44,7 +44,7 @@ class AugmentConfig:
     shift_unit: ShiftUnit = "fraction"
     """What shifts are counted in."""
     shear: Range = 0.0
-    """Degrees that the x axis is turned by, counter-clockwise, while the y axis stays."""
+    """Degrees that the y axis is turned by, counter-clockwise, while the x axis stays."""
     zoom: Range = 0.0
     """Factor of what is in view: above 1 the image gets smaller, below 1 larger."""
     width_zoom: Range | None = None

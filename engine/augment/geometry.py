@@ -36,9 +36,9 @@ def shifted(down_pixels: jax.Array | float, right_pixels: jax.Array | float) -> 
 
 
 def sheared(degrees: jax.Array | float) -> jax.Array:
-    """The matrix of Keras's `ImageDataGenerator(shear_range=…)`: the x axis is turned, the y axis stays."""
+    """The matrix of Keras's `ImageDataGenerator(shear_range=…)`: the y axis is turned counter-clockwise, x stays."""
     angle = jnp.deg2rad(degrees)
-    return _matrix(((1, -jnp.sin(angle), 0), (0, jnp.cos(angle), 0)))
+    return _matrix(((jnp.cos(angle), 0, 0), (-jnp.sin(angle), 1, 0)))
 
 
 def zoomed(height_factor: jax.Array | float, width_factor: jax.Array | float) -> jax.Array:
@@ -143,7 +143,8 @@ def _draw_crop(key: jax.Array, height: int, width: int, config: AugmentConfig) -
     area = jax.random.uniform(area_key, minval=config.crop_area[0], maxval=config.crop_area[1])
     low, high = (log(ratio) for ratio in config.crop_ratio)
     ratio = jnp.exp(jax.random.uniform(ratio_key, minval=low, maxval=high))
-    box_height, box_width = jnp.minimum(jnp.sqrt(area / ratio), 1), jnp.minimum(jnp.sqrt(area * ratio), 1)
+    ratio = jnp.clip(ratio, area, 1 / area)  # beyond these a box of that area is longer than the image
+    box_height, box_width = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
     place = jax.random.uniform(place_key, (2,), minval=-0.5, maxval=0.5)
     down, right = place[0] * (1 - box_height) * height, place[1] * (1 - box_width) * width
     return _matrix(((box_height, 0, down), (0, box_width, right)))
@@ -169,7 +170,7 @@ def _read(image: jax.Array, y: jax.Array, x: jax.Array, fill: FillMode, fill_val
     height, width, channels = image.shape
     row, column = _inside(y.astype(jnp.int32), height, fill), _inside(x.astype(jnp.int32), width, fill)
     # One index into the image as a list of pixels: half the time of indexing rows and columns.
-    pixels = image.reshape(height * width, channels).at[row * width + column].get(mode="promise_in_bounds")
+    pixels = jnp.asarray(image).reshape(height * width, channels).at[row * width + column].get(mode="promise_in_bounds")
     if fill == "constant":
         is_inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
         return jnp.where(is_inside[..., None], pixels, fill_value)

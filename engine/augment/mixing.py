@@ -19,6 +19,8 @@ def erase(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
     area = jax.random.uniform(area_key, minval=config.erasing_area[0], maxval=config.erasing_area[1])
     low, high = (log(ratio) for ratio in config.erasing_ratio)
     ratio = jnp.exp(jax.random.uniform(ratio_key, minval=low, maxval=high))
+    # Beyond these ratios a box of that area is longer than the image.
+    ratio = jnp.clip(ratio, area * height / width, height / (area * width))
     box_height = jnp.clip(jnp.round(jnp.sqrt(area * height * width * ratio)), 1, height)
     box_width = jnp.clip(jnp.round(jnp.sqrt(area * height * width / ratio)), 1, width)
     place = jax.random.uniform(place_key, (2,))

@@ -32,15 +32,20 @@ def image_data_generator(
     """What `keras.preprocessing.image.ImageDataGenerator` does with the same arguments.
 
     Shifts below 1 are fractions; whole numbers n are pixels, from −(n−1) to n−1 as there. Rotation and shear are
-    degrees. zoom_range z stands for 1−z to 1+z, drawn for height and width apart.
+    degrees. zoom_range z stands for 1−z to 1+z, drawn for height and width apart. Channel shifts are drawn for each
+    channel, where Keras draws one for all.
     """
-    in_pixels = [name for name, shift in _shifts(width_shift_range, height_shift_range).items() if abs(shift) >= 1]
+    for name, shift in _shifts(width_shift_range, height_shift_range).items():
+        if shift < 0 or (shift >= 1 and not isinstance(shift, int)):
+            rule = "a fraction from 0 to below 1, or an int of pixels"
+            raise InputError(problem(name, shift, rule, "Give 0.1 or 3 or so."))
+    in_pixels = [name for name, shift in _shifts(width_shift_range, height_shift_range).items() if shift >= 1]
     if in_pixels and len(in_pixels) < sum(1 for shift in (width_shift_range, height_shift_range) if shift):
         rule = "both shifts in pixels or both as fractions"
         raise InputError(
             problem(in_pixels[0], "a number of pixels beside a fraction", rule, "Turn one into the other.")
         )
-    width, height = (abs(s) - 1 if in_pixels and s else s for s in (width_shift_range, height_shift_range))
+    width, height = (s - 1 if in_pixels and s else s for s in (width_shift_range, height_shift_range))
     return AugmentConfig(
         horizontal_flip=horizontal_flip,
         vertical_flip=vertical_flip,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.dataset import Dataset, image_hashes, new_fingerprint
+from engine.data.dataset import Dataset, combined_fingerprint, image_hashes
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem
 from engine.memory import free_host_bytes
@@ -120,18 +120,14 @@ def _store(entry: Path, decoded: Decoded) -> None:
 
 def _drain(decoded: Decoded, keep: Callable[[np.ndarray], object]) -> tuple[np.ndarray, np.ndarray, str]:
     """(labels, hashes, fingerprint) of all batches, whose images are handed to `keep` one by one."""
-    labels, hashes, digest = [], [], new_fingerprint(decoded.input_shape)
+    labels, hashes = [np.zeros(0, np.int32)], [np.zeros(0, np.uint64)]
     for images, batch_labels in decoded.batches:
         images = np.ascontiguousarray(images)
         keep(images)
-        digest.update(images.data)
         hashes.append(image_hashes(images))
         labels.append(batch_labels)
-    if not labels:
-        return np.zeros(0, np.int32), np.zeros(0, np.uint64), digest.hexdigest()
-    all_labels = np.concatenate(labels)
-    digest.update(all_labels.tobytes())
-    return all_labels, np.concatenate(hashes), digest.hexdigest()
+    all_labels, all_hashes = np.concatenate(labels), np.concatenate(hashes)
+    return all_labels, all_hashes, combined_fingerprint(decoded.input_shape, all_hashes, all_labels)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from engine.data.opening import MODES, Stored, name_of_picture, open_picture
 from engine.errors import InputError, problem, shape_text
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+# Antialiased, as Pillow's filters all are. A third cheaper than bicubic, and what torchvision and Keras use.
+RESAMPLING = Image.Resampling.BILINEAR
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
 
 
@@ -138,11 +140,11 @@ def fit_picture(
     size = (width, height)
     if image.size != size:
         if resize == "crop":
-            image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+            image = ImageOps.fit(image, size, RESAMPLING)
         elif resize == "pad":
-            image = ImageOps.pad(image, size, Image.Resampling.BICUBIC)
+            image = ImageOps.pad(image, size, RESAMPLING)
         else:
-            image = image.resize(size, Image.Resampling.BICUBIC)
+            image = image.resize(size, RESAMPLING)
     return np.asarray(image, np.uint8).reshape(height, width, -1)  # [h w] → [h w 1]
 
 

@@ -1,0 +1,80 @@
+"""What does augmentation inside the compiled step cost? The convnet's training rate with and without it.
+
+    python -m benchmarks.augment
+
+All variants train the same net on the same noise and take turns; the cost is the share of the rate that is lost, round
+by round.
+"""
+
+import importlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import circumstances, interleaved, median_and_spread, ratio, write_json
+from benchmarks.throughput import Training
+from engine.augment.config import AugmentConfig
+
+VARIANTS = {
+    "none": AugmentConfig(),
+    "flip + shift + rotation + zoom": AugmentConfig(
+        horizontal_flip=True, height_shift=0.1, width_shift=0.1, rotation=36, zoom=0.1
+    ),
+    "flip + crop": AugmentConfig(horizontal_flip=True, crop_padding=4, fill="constant"),
+    "brightness + contrast": AugmentConfig(brightness=0.2, contrast=0.2),
+    "equalize": AugmentConfig(equalize=0.5),
+    "noise": AugmentConfig(noise=10),
+    "mixup": AugmentConfig(mixup=0.2),
+    "cutmix": AugmentConfig(cutmix=1.0),
+    "erasing": AugmentConfig(erasing=0.5),
+    "RandAugment": AugmentConfig(policy="rand_augment"),
+    "TrivialAugment": AugmentConfig(policy="trivial_augment"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long to measure."""
+
+    rounds: int = 9
+    """Rounds in which the variants take turns."""
+    steps: int = 100
+    """Steps of 64 images in each."""
+    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """One round of a few steps, to see that everything runs; the figures mean nothing."""
+    json: Path | None = None
+    """Where to write the figures."""
+
+
+def main(options: Options) -> None:
+    """Measures and prints."""
+    if options.smoke:
+        options = Options(rounds=1, steps=2, json=options.json)
+    console = Console(width=100, highlight=False)
+    for name, value in circumstances().items():
+        console.print(f"{name}: {value}")
+    config = importlib.import_module("experiments.convnet").config()
+    trainings = {name: Training(replace(config, augment=augment), options.steps) for name, augment in VARIANTS.items()}
+    rates = interleaved(
+        {name: lambda training=training: training.rate(options.steps) for name, training in trainings.items()},
+        options.rounds,
+    )
+    table = Table(
+        title=f"convnet, batch {config.train.batch_size}; medians of {options.rounds} rounds, ± half the range"
+    )
+    for column in ("augmentation", "images/s", "cost"):
+        table.add_column(column, justify="left" if column == "augmentation" else "right")
+    for name, values in rates.items():
+        median, spread = median_and_spread(values)
+        middle, low, high = ratio(values, rates["none"])
+        table.add_row(name, f"{median:,.0f} ±{spread:.0%}", f"{1 - middle:.1%} ({1 - high:.1%} to {1 - low:.1%})")
+    console.print(table)
+    write_json(options.json, {"images_per_second": rates})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,1 @@
+"""What `engine …` can do, one module a command."""

@@ -1,0 +1,79 @@
+"""`engine data`: what is in a dataset, before anything is trained on it."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from engine.commands.options import options_of
+from engine.commands.outputs import check_picture_file
+from engine.commands.targets import NameOrPath, ShownData, check_seed, located, show, tell
+from engine.config import DataConfig
+from engine.data.dataset import Splits
+from engine.entry import engine_command, python_command
+
+SMALL_PIXELS = 64 * 64
+DATA = ShownData()
+
+
+def data(
+    source: NameOrPath,
+    out: Path = Path("data.png"),
+    seed: int = 0,
+    data: ShownData = DATA,
+) -> None:
+    """Look at a dataset: its splits, classes, sizes and levels, what occurs twice, and nine of its images.
+
+    Args:
+        source: A tfds name, or a path: a folder of images, a CSV table, arrays (.npz, .npy, IDX), prepared tfds data.
+        out: PNG to draw the nine images to; a grid that was drawn before is replaced.
+        seed: Draws the validation share, as --train.seed does in an experiment.
+        data: Where the images come from and how they are divided and decoded.
+    """
+    check_seed(seed)
+    check_picture_file(out)
+    config = located(source, data)
+    from engine.data.load import load_splits, open_source
+    from engine.report.data import classes_table, extremes_text, facts_table, splits_table
+    from engine.report.survey import image_files, survey, with_one_size
+
+    # What opening tells is told once: here of tfds, which may be prepared now, below of what lies at a path.
+    opened = open_source(config, tell if config.path is None else lambda text: None)
+    found = survey(file for files in image_files(opened).values() for file in files)
+    sized, reason = with_one_size(config, opened, found)
+    if reason:
+        tell(f"{reason}: cutting all images to {sized.image_size} to look at them; --data.image-size sets another")
+    splits = load_splits(sized, seed, tell)
+    show(
+        splits_table(splits, opened.name),
+        "",
+        facts_table(splits, found, f"cut to this size because {reason}" if reason else ""),
+        "",
+        classes_table(splits),
+        extremes_text(splits.train),
+        "",
+    )
+    _draw_samples(splits, out, opened.name)
+    show(f"nine of the training images: {out}", "next:", *_next_commands(source, config, splits))
+
+
+def _draw_samples(splits: Splits, out: Path, title: str) -> None:
+    from engine.report.data import sample_indices
+    from engine.report.grid import draw_grid
+
+    train = splits.train
+    indices = sample_indices(train)
+    names = [train.class_names[train.labels[index]] for index in indices]
+    draw_grid([train.images[index] for index in indices], names, out, title)
+
+
+def _next_commands(source: str, config: DataConfig, splits: Splits) -> list[str]:
+    """A look at augmentation; and training, by an experiment that suits the images, where the experiments are."""
+    given = options_of(replace(config, path=None, name=DataConfig.name), DATA, "data")
+    commands = [[engine_command(), "augment", source]]
+    height, width, channels = splits.train.input_shape
+    is_small = channels == 1 and height * width <= SMALL_PIXELS
+    experiment = "convnet" if is_small else "flowers"
+    if (Path("experiments") / f"{experiment}.py").exists():
+        which = "--data.name" if config.path is None else "--data.path"
+        commands.append([python_command(), "-m", f"experiments.{experiment}", which, source, *given])
+    return [f"  {shlex.join(command)}" for command in commands]

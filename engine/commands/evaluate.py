@@ -1,0 +1,62 @@
+"""`engine eval`: a run's model measured on a dataset."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from engine.commands.targets import Flag, find_own_classes, show, step_of, tell
+from engine.config import DataConfig
+from engine.entry import set_up_process
+from engine.errors import InputError, problem
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """What to evaluate on; None means as in the run."""
+
+    name: str | None = None
+    """Any tfds image-classification builder."""
+    path: Path | None = None
+    """A folder of images, a CSV table, arrays or prepared tfds data in place of a name."""
+    split: str = "test"
+    """Split in tfds notation."""
+    data_dir: Path | None = None
+    """Where tfds keeps prepared data."""
+    manual_dir: Path | None = None
+    """Where files lie that were downloaded by hand."""
+    cache_dir: Path | None = None
+    """Where decoded images are cached."""
+
+
+def evaluate(
+    run: Positional[Path],
+    data: EvaluationData = EvaluationData(),
+    step: str = "best",
+    trust: Flag = False,
+) -> None:
+    """Evaluate a run's model on a dataset, every example once.
+
+    Args:
+        run: Directory of the run.
+        data: What to evaluate on.
+        step: Checkpoint to use: best, last or a step number.
+        trust: Import the model class that the run names, which runs its code.
+    """
+    set_up_process(data.cache_dir)
+    find_own_classes(trust)
+    from engine.data.load import open_source
+    from engine.predict import restore
+    from engine.report.tables import metrics_table
+
+    classifier = restore(run, step_of(step), trust)
+    given = {name: value for name, value in vars(data).items() if value is not None and name != "split"}
+    if "name" in given and "path" not in given:
+        given["path"] = None
+    config: DataConfig = replace(classifier.record.config.data, **given)
+    if config.name == "arrays" and config.path is None:
+        rule = "the name of a dataset, because the run was trained on arrays"
+        raise InputError(problem("data.name", "none", rule, "Name one with --data.name."))
+    dataset = open_source(config, tell).load(data.split, "data.split")
+    metrics = classifier.evaluate(dataset)
+    show(metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}"))

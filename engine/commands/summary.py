@@ -1,0 +1,56 @@
+"""`engine summary`: the layers of a model."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from engine.commands.targets import Flag, experiment_config, find_own_classes, show, tell
+from engine.config import RunConfig
+from engine.errors import InputError, problem
+from engine.models.specs import Custom
+
+
+def summary(target: Positional[str], trust: Flag = False) -> None:
+    """Show the layers, output shapes and parameters of a run or an experiment.
+
+    Args:
+        target: Directory of a run (runs/convnet), or an experiment (experiments.convnet).
+        trust: Import the model class that a run names, which runs its code.
+    """
+    from engine.report.tables import summary_table
+
+    config, input_shape, num_outputs = _described(target)
+    if isinstance(config.model, Custom):
+        _tabulate_custom(config, input_shape, num_outputs, trust or not Path(target).is_dir())
+        return
+    show(summary_table(config.model.with_outputs(num_outputs), input_shape, config.name))
+
+
+def _described(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
+    """(config, input shape, number of outputs) of a run's record or of an experiment, without JAX."""
+    path = Path(target)
+    if path.is_dir() or ("/" in target and not target.endswith(".py")):
+        from engine.checkpoint import choose_step, read_record
+
+        record = read_record(path, choose_step(path))
+        return record.config, record.input_spec.shape, record.num_outputs
+    from engine.data.load import num_outputs, open_source
+
+    config = experiment_config(target)
+    train = open_source(config.data, tell).load(config.data.split, "data.split")
+    return config, train.input_shape, num_outputs(config, train)
+
+
+def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int, trust: bool) -> None:
+    if not trust:
+        assert isinstance(config.model, Custom)
+        rule = "trust, because showing it imports that class, which runs its module's code"
+        raise InputError(problem("model", config.model.path, rule, "Add --trust."))
+    find_own_classes(trust)
+    import jax
+    from flax import nnx
+
+    from engine.models.build import build
+
+    module = build(config.model, input_shape, num_outputs, nnx.Rngs(0))
+    print(nnx.tabulate(module, jax.numpy.zeros((1, *input_shape))))

@@ -1,0 +1,67 @@
+"""An augmentation shown: draws from one image, and what it does in words."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from engine.augment.apply import augment_batch, example_keys
+from engine.augment.config import AMOUNTS, FACTORS, MANNERS, PROBABILITIES, AugmentConfig
+from engine.report.grid import PLACES
+
+DRAWS = PLACES - 1
+UNITS = {
+    "rotation": "°", "shear": "°", "channel_shift": " levels", "noise": " levels", "blur": " pixels",
+    "crop_padding": " pixels",
+}  # fmt: skip
+
+
+def draws_of(
+    image: np.ndarray, number: int, others: Sequence[tuple[np.ndarray, int]], seed: int, config: AugmentConfig
+) -> tuple[list[np.ndarray], list[float]]:
+    """(DRAWS images uint8[h w c], of each the share that is the first image): what training sees of it, epoch by epoch.
+
+    number: the example's number, which with `seed` and the epoch decides the draw.
+    others: (image of the same shape, number) of the example that it is mixed with in each draw; empty if in none.
+    """
+    parties = [[(image, number), *others[draw : draw + 1]] for draw in range(DRAWS)]  # [d p]
+    size = len(parties[0])
+    images = np.stack([shown for party in parties for shown, _ in party])  # [dp h w c]
+    numbers = np.array([[place for _, place in party] for party in parties], np.int32)
+
+    @jax.jit
+    def draw(images: jax.Array, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        keys = jax.vmap(lambda epoch, examples: example_keys(seed, epoch, examples))(jnp.arange(DRAWS), numbers)
+        changed, share = augment_batch(keys.reshape(-1), images, config)  # [d p] → [dp]
+        shares = jnp.ones(len(images)) if share is None else share
+        return jnp.round(changed.clip(0, 255)).astype(jnp.uint8), shares
+
+    changed, shares = draw(images, numbers)
+    return list(np.asarray(changed[::size])), [float(share) for share in shares[::size]]
+
+
+def augmentation_text(config: AugmentConfig) -> str:
+    """The fields that change something, and those that say how if they are not the usual: `rotation -36 to 36°, …`."""
+    default = AugmentConfig()
+    manners = {name for name in MANNERS if getattr(config, name) != getattr(default, name)}
+    shown = [field.name for field in fields(config) if config.changes(field.name) or field.name in manners]
+    return ", ".join(_text(config, name) for name in shown)
+
+
+def _text(config: AugmentConfig, name: str) -> str:
+    value, words = getattr(config, name), name.replace("_", " ")
+    if value is True:
+        return words
+    if name in AMOUNTS or name in FACTORS:
+        value = config.range(name)
+    if name in PROBABILITIES:
+        return f"{words} {value:.0%} of the time"
+    return f"{words} {_value_text(value)}{UNITS.get(name, '')}"
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(map(_value_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

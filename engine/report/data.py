@@ -1,0 +1,124 @@
+"""A dataset as tables: its splits, its images, its classes."""
+
+import numpy as np
+from rich.table import Table
+
+from engine.data.dataset import Dataset, Splits, num_shared
+from engine.data.fitting import channel_statistics
+from engine.data.load import skipped_files
+from engine.errors import shape_text
+from engine.report.grid import PLACES
+from engine.report.survey import Survey
+
+SHOWN_CLASSES = 20
+SHOWN_SKIPPED = 5
+
+
+def named_splits(splits: Splits) -> dict[str, Dataset]:
+    """Those that there are, by name."""
+    every = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return {name: split for name, split in every.items() if split is not None}
+
+
+def splits_table(splits: Splits, title: str) -> Table:
+    """The number of images of each split, its share of all, and where it comes from."""
+    every = named_splits(splits)
+    total = sum(map(len, every.values()))
+    table = _table(title, "split", images="right", share="right", of="left")
+    for name, split in every.items():
+        table.add_row(name, f"{len(split):,}", f"{len(split) / total:.1%}", split.name)
+    table.add_row("all", f"{total:,}") if len(every) > 1 else None
+    return table
+
+
+def classes_table(splits: Splits, limit: int = SHOWN_CLASSES) -> Table:
+    """How many images of each class every split has, of the first `limit` classes."""
+    every = named_splits(splits)
+    names = splits.train.class_names
+    counts = {split: np.bincount(data.labels, minlength=len(names)) for split, data in every.items()}
+    table = _table(f"{len(names):,} classes", "class", **dict.fromkeys(every, "right"))
+    for k, name in enumerate(names[:limit]):
+        table.add_row(name, *(f"{count[k]:,}" for count in counts.values()))
+    if len(names) > limit:
+        table.add_row(f"… and {len(names) - limit:,} more", *("" for _ in counts))
+    return table
+
+
+def facts_table(splits: Splits, found: Survey, decoded_as: str) -> Table:
+    """What the images are like, a line for each thing; `decoded_as` says how they were brought to one size, if so."""
+    table = Table.grid(padding=(0, 2))
+    shape = shape_text(splits.train.input_shape)
+    table.add_row("images", f"{shape}, {decoded_as}" if decoded_as else shape)
+    for name, text in _file_facts(found):
+        table.add_row(name, text)
+    mean, std = (values / 255 for values in channel_statistics(splits.train))
+    table.add_row("mean", f"{_numbers(mean)}  (of train, levels from 0 to 1)")
+    table.add_row("deviation", _numbers(std))
+    table.add_row("duplicates", _duplicates(splits))
+    skipped = skipped_files(splits)
+    table.add_row("skipped files", f"{len(skipped):,}" if skipped else "none")
+    for line in skipped[:SHOWN_SKIPPED]:
+        table.add_row("", line)
+    if len(skipped) > SHOWN_SKIPPED:
+        table.add_row("", f"… and {len(skipped) - SHOWN_SKIPPED:,} more")
+    return table
+
+
+def sample_indices(dataset: Dataset, count: int = PLACES) -> list[int]:
+    """Examples to look at: the first of every class, then the second of every class, and so on."""
+    by_class = [np.flatnonzero(dataset.labels == k) for k in range(dataset.num_classes)]
+    rounds = range(max(map(len, by_class), default=0))
+    in_turn = (int(places[turn]) for turn in rounds for places in by_class if turn < len(places))
+    return [index for index, _ in zip(in_turn, range(count), strict=False)]
+
+
+def _table(title: str, first: str, **columns: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column(first)
+    for name, justify in columns.items():
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    return table
+
+
+def extremes_text(train: Dataset) -> str:
+    """The smallest and the largest class."""
+    names, counts = train.class_names, np.bincount(train.labels, minlength=train.num_classes)
+    low, high = int(counts.argmin()), int(counts.argmax())
+    if counts[low] == counts[high]:
+        return f"{counts[low]:,} of each in train"
+    return f"in train: fewest {names[low]} ({counts[low]:,}), most {names[high]} ({counts[high]:,})"
+
+
+def _file_facts(found: Survey) -> list[tuple[str, str]]:
+    if not found.formats:
+        return []
+    facts = [("files", ", ".join(f"{count:,} {name}" for name, count in found.formats.most_common()))]
+    if found.num_sizes == 1:
+        facts.append(("sizes", f"{shape_text(found.sizes[0])}, all of them"))
+    elif found.num_sizes:
+        picked = (found.sizes[0], found.sizes[len(found.sizes) // 2], found.sizes[-1])
+        smallest, median, largest = map(shape_text, picked)
+        text = f"{found.num_sizes:,} different: smallest {smallest}, median {median}, largest {largest}"
+        facts.append(("sizes", f"{text} (height×width)"))
+    return facts
+
+
+def _numbers(values: np.ndarray) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
+
+
+def _duplicates(splits: Splits) -> str:
+    """Images that occur twice, told by what they hold: across splits, which makes measures too good, and within."""
+    every = named_splits(splits)
+    pairs = [("validation", "train"), ("test", "train"), ("test", "validation")]
+    shared = [
+        f"{count:,} of {first} in {second}"
+        for first, second in pairs
+        if first in every and second in every and (count := num_shared(every[second], every[first]))
+    ]
+    repeated = [f"{count:,} within {name}" for name, data in every.items() if (count := _num_repeated(data))]
+    return ", ".join([*(shared or ["none between splits"]), *repeated])
+
+
+def _num_repeated(dataset: Dataset) -> int:
+    return 0 if dataset.hashes is None else len(dataset) - len(np.unique(dataset.hashes))

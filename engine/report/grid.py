@@ -1,0 +1,87 @@
+"""A grid of nine pictures with a line or two of text above each."""
+
+import os
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL.PngImagePlugin import PngImageFile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 3
+PLACES = COLUMNS**2
+TITLE_LETTERS = 24
+# Written into every grid, so that a later one may replace it and nothing else.
+SIGNATURE = "engine"
+
+
+def draw_grid(images: Sequence[np.ndarray], titles: Sequence[str], path: Path, title: str) -> None:
+    """Writes up to nine images uint8[h w c], three in a row, as a PNG, in one go."""
+    figure = grid_figure(images, titles, title)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font lacks: drawn as boxes
+            figure.savefig(scratch, dpi=130, format="png", metadata={"Software": SIGNATURE})
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], title: str) -> "Figure":
+    """The grid before it is written. Cells are square, unless all images have the same other proportions."""
+    # The object interface draws without pyplot's global state and without a screen.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    titles = [_wrapped(text) for text in titles]
+    lines, rows = max(text.count("\n") + 1 for text in titles), -(-len(images) // COLUMNS)
+    proportion = _proportion(images)
+    figure = Figure(figsize=(6.3, 0.3 + rows * (2.05 * proportion + 0.06 + 0.15 * lines)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes in figure.subplots(rows, COLUMNS, squeeze=False).flat:
+        axes.axis("off")
+    for axes, image, text in zip(figure.axes, images, titles, strict=False):
+        _show(axes, image, proportion)
+        axes.set_title(text, fontsize=9, pad=4, parse_math=False)
+    figure.suptitle(_wrapped(title, 60), fontsize=12, parse_math=False)
+    return figure
+
+
+def is_our_picture(path: Path) -> bool:
+    """Whether a file is a grid that `draw_grid` wrote."""
+    try:
+        with PngImageFile(path) as image:
+            return image.info.get("Software") == SIGNATURE
+    except (OSError, SyntaxError, ValueError):  # SyntaxError is Pillow's word for a file of another kind
+        return False
+
+
+def _proportion(images: Sequence[np.ndarray]) -> float:
+    """Height over width of a cell."""
+    found = {image.shape[0] / image.shape[1] for image in images}
+    return min(max(found.pop(), 0.5), 1.5) if len(found) == 1 else 1.0
+
+
+def _show(axes: Any, image: np.ndarray, proportion: float) -> None:
+    """Draws an image in the middle of its cell, its levels as they are."""
+    height, width = image.shape[:2]
+    cell = max(width, height / proportion)  # its width, in pixels of the image
+    shown = image[..., 0] if image.shape[-1] == 1 else image
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    axes.set_xlim((width - cell) / 2, (width + cell) / 2)
+    axes.set_ylim((height + cell * proportion) / 2, (height - cell * proportion) / 2)
+
+
+def _wrapped(text: str, letters: int = TITLE_LETTERS) -> str:
+    """At most two lines, cut with an ellipsis if that is not enough."""
+    printable = "".join(letter if letter.isprintable() else "�" for letter in text)
+    first, *more = textwrap.wrap(printable, letters) or [""]
+    if len(more) > 1:
+        more = [more[0][: letters - 1] + "…"]
+    return "\n".join([first, *more])

@@ -1,0 +1,106 @@
+"""What is known of data before it is decoded: the files it is made of, their kinds and their sizes."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from engine.config import DataConfig
+from engine.data.folder import FolderSource
+from engine.data.opening import READERS, picture_height_width
+from engine.data.rows import labels_and_files
+from engine.data.source import Source
+from engine.data.table import TableSource
+from engine.data.tfds_source import TfdsSource
+
+STAND_IN_SIZE = "128x128"
+LARGE_BYTES = 4 * 2**30
+Config = TypeVar("Config", bound=DataConfig)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the headers of image files say.
+
+    formats: how many files there are of each kind.
+    sizes: (h, w) of every file whose header can be read, by area.
+    """
+
+    formats: Counter[str] = field(default_factory=Counter)
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def num_sizes(self) -> int:
+        """How many different sizes there are."""
+        return len(set(self.sizes))
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes that all files take as pictures in colour."""
+        return sum(3 * height * width for height, width in self.sizes)
+
+
+def image_files(source: Source) -> dict[str, list[str]]:
+    """Paths of the image files by split, in the order of the examples; empty for data that is no files of images."""
+    if isinstance(source, FolderSource):
+        return {split: _of_classes(source, split) for split in source.split_names}
+    if isinstance(source, TableSource):
+        tables = {split: table for split, table in source.tables.items() if table.file is not None}
+        return {
+            split: [os.path.join(table.path.parent, name) for name in labels_and_files(table)[1]]
+            for split, table in tables.items()
+        }
+    return {}
+
+
+def survey(files: Iterable[str]) -> Survey:
+    """Reads the headers of the files; those that cannot be read are counted as unreadable, decoding will name them."""
+    formats: Counter[str] = Counter()
+    sizes: list[tuple[int, int]] = []
+    for file in files:
+        try:
+            sizes.append(picture_height_width(file))
+            formats[_format(file)] += 1
+        except Exception:  # damaged headers make Pillow raise errors of nearly every kind
+            formats["unreadable"] += 1
+    return Survey(formats, tuple(sorted(sizes, key=lambda size: (size[0] * size[1], size))))
+
+
+def with_one_size(config: Config, source: Source, found: Survey) -> tuple[Config, str]:
+    """(the config, with a size that all images are brought to if it has none and they need one, why; "" if not)."""
+    if config.image_size is not None:
+        return config, ""
+    if found.num_sizes > 1 or (isinstance(source, TfdsSource) and _varies(source.directory)):
+        reason = "sizes differ"
+    elif found.decoded_bytes > LARGE_BYTES:
+        reason = f"all of them take {found.decoded_bytes / 2**30:.0f} GiB as they are"
+    else:
+        return config, ""
+    # Cut and not stretched, so that nothing looks out of proportion.
+    return replace(config, image_size=STAND_IN_SIZE, resize="crop"), reason
+
+
+def _of_classes(source: FolderSource, split: str) -> list[str]:
+    classes = source.splits[split]
+    return [file.path for name in source.class_names for file in classes.get(name, ())]
+
+
+def _format(file: str) -> str:
+    with open(file, "rb") as opened:
+        start = opened.read(16)
+    return next((str(reader.format) for signature, reader in READERS if signature.match(start)), "other")
+
+
+def _varies(directory: Path) -> bool:
+    """Whether prepared data declares pictures without a height or width of their own."""
+    about = json.loads((directory / "features.json").read_text(encoding="utf-8"))
+    features = about.get("featuresDict", {}).get("features", {}).values()
+    dimensions = [feature["image"].get("shape", {}).get("dimensions", ()) for feature in features if "image" in feature]
+    return any(_is_open(sizes) for sizes in dimensions)
+
+
+def _is_open(sizes: Sequence[str]) -> bool:
+    return any(str(size) in ("-1", "None") for size in sizes[:2])
