@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.augment.config import AugmentConfig
 from engine.checkpoint import find_steps
 from engine.clock import Clock
 from engine.config import DataConfig, Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
@@ -22,7 +23,7 @@ from engine.report.progress import Reporter, Silent
 from engine.result import Result
 
 Arrays = tuple[np.ndarray, np.ndarray]
-Data = str | Splits | Dataset | Arrays
+Data = str | DataConfig | Splits | Dataset | Arrays
 
 
 def fit(
@@ -37,16 +38,20 @@ def fit(
     validation: float | Dataset | Arrays | None = 0.1,
     class_names: Sequence[str] | None = None,
     scale: float = 1 / 255,
+    augment: AugmentConfig | None = None,
+    patience: int | None = None,
     seed: int = 0,
     verbose: bool = True,
 ) -> Result:
     """Trains a model on data at hand and returns its history, metrics and classifier.
 
     model: layer specs (`cnn()`, `mlp()`, Sequential) or `custom(YourNNXClass, …)`.
-    data: a tfds name, Splits, a Dataset, or (images, labels): uint8[n h w c] or [n h w] with int labels [n], or
-      float32[n …] inputs, shown to the model as they are, with any of the targets of `Dataset`.
-    validation: share of the data set aside (Splits have theirs), or data of its own.
-    scale: what uint8 pixels are multiplied by.
+    data: a tfds name, a DataConfig (which may name a path), Splits, a Dataset, or (images, labels): uint8[n h w c] or
+      [n h w] with int labels [n], or float32[n …] inputs, shown to the model as they are, with any of the targets of
+      `Dataset`.
+    validation: share of the data set aside (Splits and a DataConfig say that themselves), or data of its own.
+    scale: what uint8 pixels are multiplied by (a DataConfig says that itself).
+    augment: random changes of the training images. patience: epochs without a better one until the training stops.
     optimizer: a name, used with `learning_rate`, or a whole OptimConfig.
     The run lives in a temporary directory as long as the result does; `result.save(path)` copies it. Ctrl-C saves
     there, and raises Interrupted, a KeyboardInterrupt, with the path.
@@ -55,10 +60,11 @@ def fit(
     validation = 0.0 if validation is None else validation
     optim = optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
     fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
-    data_config = DataConfig(
-        name=data if isinstance(data, str) else "arrays", validation_fraction=fraction, scale=scale
-    )
-    config = RunConfig("fit", model, data_config, TrainConfig(epochs, batch_size, loss, seed=seed), optim)
+    name = data if isinstance(data, str) else "arrays"
+    given = isinstance(data, DataConfig)
+    data_config = data if given else DataConfig(name=name, validation_fraction=fraction, scale=scale)
+    train_config = TrainConfig(epochs, batch_size, loss, seed=seed, patience=patience)
+    config = RunConfig("fit", model, data_config, train_config, optim, augment=augment or AugmentConfig())
     reporter, clock = Reporter() if verbose else Silent(), Clock()
     with clock.measure("data"):
         splits = _splits(data, validation, config, class_names, reporter)
@@ -127,9 +133,9 @@ def _finite_float32(field: str, values: np.ndarray) -> np.ndarray:
 def _splits(
     data: Data, validation: Any, config: RunConfig, class_names: Sequence[str] | None, reporter: Reporter
 ) -> Splits:
-    if class_names is not None and isinstance(data, (str, Splits, Dataset)):
+    if class_names is not None and isinstance(data, (str, DataConfig, Splits, Dataset)):
         raise InputError(problem("class_names", "names", "none: the data has its own", "Leave them out."))
-    if isinstance(data, str):
+    if isinstance(data, (str, DataConfig)):
         splits = load_splits(config.data, config.train.seed, reporter.say)
     elif isinstance(data, Splits):
         splits = data
@@ -147,6 +153,6 @@ def _splits(
 
 def _pair(field: str, data: Any) -> Arrays:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        rule = "a tfds name, Splits, a Dataset or (images, labels)"
+        rule = "a tfds name, a DataConfig, Splits, a Dataset or (images, labels)"
         raise InputError(problem(field, type(data).__name__, rule, "Pass one of these."))
     return data[0], data[1]

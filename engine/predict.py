@@ -117,7 +117,7 @@ class Classifier:
         augment = replace(augment, mixup=0.0, cutmix=0.0, erasing=0.0)  # these would take away what is asked about
         if draws and not augment.is_active:
             rule = "a model that was trained with augmentation, or an AugmentConfig"
-            raise InputError(problem("tta", repr(tta), rule, "Pass tta=engine.AugmentConfig(horizontal_flip=True)."))
+            raise InputError(problem("tta", repr(tta), rule, "Leave it out, or pass an AugmentConfig."))
         return augment, draws
 
     def _checked_outputs(self, images: np.ndarray, draw: tuple[AugmentConfig, int] | None = None) -> np.ndarray:

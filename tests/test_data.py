@@ -26,7 +26,7 @@ from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fracti
 from engine.data.embedded import draw
 from engine.data.load import input_spec, load_splits, num_outputs
 from engine.data.stored import StoredImages
-from engine.data.tfds_source import EMBEDDED, load_tfds
+from engine.data.tfds_source import EMBEDDED, TfdsSource
 from tests.conftest import make_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ EMBEDDED_VERSION = EMBEDDED / "fashion_mnist_12k" / "1.0.0"
 
 def load(split: str, messages: list[str] | None = None, **config: Any) -> Dataset:
     """A split, with what was said meanwhile in `messages`."""
-    return load_tfds(DataConfig(**config), split, (messages if messages is not None else []).append)
+    return TfdsSource(DataConfig(**config), (messages if messages is not None else []).append).load(split)
 
 
 def assert_same(one: Dataset, other: Dataset) -> None:
@@ -561,8 +561,8 @@ def test_second_read_says_nothing_and_is_equal(tmp_path: Path):
 READ_COLD_AND_WARM = """
 import sys
 from engine import DataConfig
-from engine.data.tfds_source import load_tfds
-load_tfds(DataConfig(), "test[:50]", lambda text: print("said", text))
+from engine.data.tfds_source import TfdsSource
+TfdsSource(DataConfig(), lambda text: print("said", text)).load("test[:50]")
 print(*sorted({"tensorflow", "tensorflow_datasets", "jax"} & set(sys.modules)))
 """
 
@@ -639,7 +639,7 @@ import tensorflow_datasets
 from engine import DataConfig
 from engine.data import cache
 from engine.data.dataset import fingerprint_of
-from engine.data.tfds_source import load_tfds
+from engine.data.tfds_source import TfdsSource
 start, place = Path(os.environ["START"]), cache._put_in_place
 def meet(scratch, entry):  # both have decoded before either puts its entry in place
     (start / scratch.name).touch()
@@ -647,7 +647,7 @@ def meet(scratch, entry):  # both have decoded before either puts its entry in p
         time.sleep(0.005)
     place(scratch, entry)
 cache._put_in_place = meet
-dataset = load_tfds(DataConfig(), "test[:200]", lambda text: None)
+dataset = TfdsSource(DataConfig(), lambda text: None).load("test[:200]")
 print(dataset.fingerprint, fingerprint_of(dataset.images, dataset.labels), len(dataset))
 """
 

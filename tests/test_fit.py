@@ -156,7 +156,7 @@ def test_class_names_may_be_numbers_or_an_array():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, r"data: got NoneType; expected a tfds name, Splits, a Dataset or \(images, labels\)"),
+        (None, r"data: got NoneType; expected a tfds name, a DataConfig, Splits, a Dataset or \(images, labels\)"),
         ((np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 2, 2**32])), r"labels: got numbers beyond 32 bits"),
         ((np.full((4, 2), np.nan), np.zeros(4, int)), r"images of example 0: got NaN or infinity"),
         ((np.array([[1.0, 2.0], [1e300, 0.0]]), np.zeros(2, int)), r"images of example 1: got NaN or infinity"),
@@ -192,3 +192,21 @@ def test_classes_in_another_order_are_refused_and_unnamed_ones_accepted():
     assert other.evaluate(engine.dataset(data.images, data.labels))["n"] == 20
     with pytest.raises(engine.InputError, match=r"got 3 classes \(band 2, band 1, band 0\); expected the model's 3"):
         other.evaluate(engine.dataset(data.images, data.labels, ["band 2", "band 1", "band 0"]))
+
+
+def test_fit_takes_augmentation_and_patience():
+    data = make_dataset(200)
+    result = engine.fit(
+        TINY, data, epochs=30, learning_rate=3.0, optimizer="sgd", patience=2, verbose=False,
+        augment=engine.AugmentConfig(horizontal_flip=True),
+    )  # fmt: skip
+    assert result.config.augment.horizontal_flip
+    assert len(result.history) < 30
+
+
+def test_fit_takes_a_data_config_with_a_path(tmp_path):
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", images=draw.integers(0, 256, (50, 8, 8), np.uint8), labels=draw.integers(0, 3, 50))
+    data = engine.DataConfig(path=tmp_path / "mine.npz", validation_fraction=0.2)
+    result = engine.fit(TINY, data, epochs=1, batch_size=10, verbose=False)
+    assert result.metrics["validation"]["n"] == 10

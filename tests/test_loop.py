@@ -91,9 +91,9 @@ def test_shipped_convnet_learns_and_leaves_what_it_promises(tmp_path):
 
 
 def engine_test_data(config):
-    from engine.data.tfds_source import load_tfds
+    from engine.data.tfds_source import TfdsSource
 
-    return load_tfds(config.data, config.data.test_split, lambda text: None)
+    return TfdsSource(config.data, lambda text: None).load(config.data.test_split)
 
 
 def test_checkpoints_keep_the_best_and_the_last_step(tiny_config, splits, tmp_path):

@@ -160,6 +160,8 @@ class AugmentConfig:
         return value != (0, 0) if isinstance(value, tuple) else bool(value)
 
     def _range_problems(self) -> list[str]:
+        if any(isinstance(value, tuple) and len(value) != 2 for value in vars(self).values()):
+            return []  # their types are told
         problems = []
         for name in (*AMOUNTS, *FACTORS):
             problems += self._range_problem(name)

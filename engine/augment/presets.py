@@ -64,7 +64,8 @@ def image_data_generator(
 
 
 def random_flip(mode: Flips = "horizontal_and_vertical") -> AugmentConfig:
-    """What `keras.layers.RandomFlip` does."""
+    """What `keras.layers.RandomFlip` does, but that of two directions each is drawn apart, where Keras 3 flips both or
+    none."""
     if mode not in get_args(Flips):
         raise InputError(unknown("mode", mode, get_args(Flips)))
     return AugmentConfig(horizontal_flip="horizontal" in mode, vertical_flip="vertical" in mode)

@@ -3,9 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tyro.conf import Positional
-
-from engine.commands.targets import Flag, find_own_classes, show, step_of, tell
+from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of, tell
 from engine.config import DataConfig
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
@@ -30,7 +28,7 @@ class EvaluationData:
 
 
 def evaluate(
-    run: Positional[Path],
+    run: RunDirectory,
     data: EvaluationData = EvaluationData(),
     step: str = "best",
     trust: Flag = False,

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from engine.commands.outputs import check_csv_file
-from engine.commands.targets import Flag, find_own_classes, show, step_of
+from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of
 from engine.config import ResizeRule
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: Positional[Path],
-    images: Positional[tuple[Path, ...]],
+    run: RunDirectory,
+    images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGES …")],
     top: int = 1,
     resize: ResizeRule | None = None,
     tta: int = 0,

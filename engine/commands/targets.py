@@ -15,6 +15,7 @@ from engine.data.tfds_source import data_directory
 from engine.errors import InputError, problem
 
 Flag = Annotated[bool, FlagCreatePairsOff]
+RunDirectory = Annotated[Path, Positional, arg(metavar="RUN")]
 NameOrPath = Annotated[str, Positional, arg(metavar="NAME|PATH")]
 Config = TypeVar("Config", bound=DataConfig)
 

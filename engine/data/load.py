@@ -1,6 +1,7 @@
 """A data config → the splits of a run."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from engine.config import DataConfig, RunConfig
 from engine.data.arrays import open_arrays
@@ -13,6 +14,7 @@ from engine.data.table import open_table
 from engine.data.tfds_source import TfdsSource, is_prepared
 from engine.errors import InputError, problem
 
+ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
 LEAST_STD = 1e-6  # of a channel that never changes
 Tell = Callable[[str], None]
 
@@ -25,17 +27,28 @@ def open_source(config: DataConfig, tell: Tell = print) -> Source:
     if not path.exists():
         remedy = "Correct the path; relative ones start at the working directory."
         raise InputError(problem("data.path", path, "a folder or file that exists", remedy))
-    names = [entry.name.lower() for entry in path.iterdir()] if path.is_dir() else [path.name.lower()]
-    if path.is_dir() and is_prepared(path):
-        return TfdsSource(config, tell)
-    if any(name.endswith(".csv") for name in names):
-        return open_table(config, tell)
-    if any(name.endswith((".npy", ".npz", "-ubyte", "-ubyte.gz")) for name in names):
-        return open_arrays(config, tell)
     if path.is_dir():
-        return open_folder(config, tell)
+        return _source_in(path)(config, tell)
+    if path.name.lower().endswith(".csv"):
+        return open_table(config, tell)
+    if path.name.lower().endswith(ARRAY_ENDINGS):
+        return open_arrays(config, tell)
     rule = "a folder of images, a table (.csv), arrays (.npz, .npy, IDX files), or data that tfds prepared"
     raise InputError(problem("data.path", path, rule, "Name one of these."))
+
+
+def _source_in(path: Path) -> Callable[[DataConfig, Tell], Source]:
+    """What opens a folder: by the data files right in it, unless it has folders that hold images beside them."""
+    if is_prepared(path):
+        return TfdsSource
+    inside = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    names = [entry.name.lower() for entry in inside]
+    has_folders = any(entry.is_dir() for entry in inside)
+    if "train.csv" in names or (not has_folders and any(name.endswith(".csv") for name in names)):
+        return open_table
+    if not has_folders and any(name.endswith(ARRAY_ENDINGS) for name in names):
+        return open_arrays
+    return open_folder
 
 
 def load_splits(config: DataConfig, seed: int, tell: Tell = print) -> Splits:

@@ -10,16 +10,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from engine.config import DataConfig
 from engine.data.cache import Decoded, cache_directory, cached, content_key
 from engine.data.dataset import Dataset
-from engine.data.images import fit_picture
+from engine.data.files import DECODER, num_threads, pixel_settings
+from engine.data.images import decode_picture
 from engine.errors import InputError, problem, shape_text, unknown
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -48,7 +49,7 @@ class TfdsSource:
         config = self._config
         records = [path for path in self.directory.iterdir() if path.is_file()]
         features = (config.image_feature, config.label_feature)
-        settings = (split, config.image_size, config.resize, config.color, *(f for f in features if f))
+        settings = (DECODER, split, *pixel_settings(config), *features)
         name = f"{self.name} {split}"
         plain = re.sub(r"[^\w.\-]+", "-", name).strip("-")
         entry = cache_directory(config.cache_dir) / "decoded" / f"{plain}-{content_key(records, *settings)}"
@@ -117,7 +118,7 @@ def _prepare(config: DataConfig, tell: Callable[[str], None]) -> Path:
                 f"{config.name!r}, which is not prepared in {data_directory(config)}",
                 "prepared data, or TensorFlow to prepare it",
                 "Run `pip install tensorflow-cpu` (or install the extra: engine-jax[prepare]) and start again; "
-                "it is needed only this once.",
+                "it is needed only this once. Or name data of your own with --data.path.",
             )
         )
     tell(f"preparing {config.name} in {directory}, once")
@@ -168,8 +169,11 @@ def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Deco
     for base in base_names:
         if base not in builder.info.splits and base != "all":
             raise InputError(unknown(field, base, builder.info.splits))
+    image_key, label_key = _feature_keys(builder.info.features, config)
+    # Read as they are stored and decoded by us: on all cores, and with the same pixels as a file given to `predict`.
+    decoders = {image_key: tfds.decode.SkipDecoding()}
     try:
-        source = builder.as_data_source(split=split)
+        source = builder.as_data_source(split=split, decoders=decoders)
         count = source.__len__()  # len() refuses the negative number of a slice that ends before it starts
     except (ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -185,12 +189,12 @@ def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Deco
                 "Prepare it anew in another --data.data-dir.",
             )
         ) from None
-    image_key, label_key = _feature_keys(builder.info.features, config)
     if count <= 0:
         raise InputError(problem(field, repr(split), "at least one example", "Widen the slice."))
     class_names = tuple(builder.info.features[label_key].names)
-    first = _picture(source[0][image_key], config)
-    batches = _batches(source, image_key, label_key, config, first.shape)
+    decode = _decoder(builder.info.features[image_key], config)
+    first = decode(source[0][image_key])
+    batches = _batches(source, image_key, label_key, config.name, decode, first.shape)
     return Decoded(count, first.shape, class_names, batches)
 
 
@@ -214,27 +218,31 @@ def _feature_keys(features: Any, config: DataConfig) -> tuple[str, str]:
     return image_key, chosen("data.label_feature", config.label_feature, "label", tfds.features.ClassLabel)
 
 
-def _batches(
-    source: Any, image_key: str, label_key: str, config: DataConfig, shape: tuple[int, ...]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(source), BATCH_EXAMPLES):
-        examples = source.__getitems__(list(range(start, min(start + BATCH_EXAMPLES, len(source)))))
-        images = [_picture(example[image_key], config) for example in examples]
-        for i, image in enumerate(images):
-            if image.shape != shape:
-                got, expected = shape_text(image.shape), f"{shape_text(shape)} like the first"
-                remedy = "Set one size with --data.image-size, like 180x180."
-                raise InputError(problem(f"{config.name} example {start + i}", got, expected, remedy))
-        yield np.stack(images), np.array([example[label_key] for example in examples], np.int32)
-
-
-def _picture(pixels: np.ndarray, config: DataConfig) -> np.ndarray:
-    """uint8[h w c] in the size and colours of the config; the picture's own where it has none."""
-    if pixels.dtype != np.uint8:
-        got = f"{config.name!r} with {pixels.dtype} images"
+def _decoder(feature: Any, config: DataConfig) -> Callable[[bytes], np.ndarray]:
+    """A function from a stored picture to uint8[h w c], in the size and colours of the config or in its own."""
+    if np.dtype(feature.np_dtype).kind != "u":
+        got = f"{config.name!r} with {np.dtype(feature.np_dtype)} images"
         raise InputError(problem("data.name", got, "uint8 images", "Convert them, and use engine.fit on arrays."))
-    if config.height_width is None and config.color is None:
-        return pixels
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    color = config.color or ("grayscale" if pixels.shape[-1] == 1 else "rgb")
-    return fit_picture(image, color, config.height_width or pixels.shape[:2], config.resize)
+    color = config.color or ("grayscale" if feature.shape[-1] == 1 else "rgb")
+    size, resize, background = config.height_width, config.resize, config.background
+    return lambda stored: decode_picture(stored, color, size, resize, background)
+
+
+def _batches(
+    source: Any,
+    image_key: str,
+    label_key: str,
+    name: str,
+    decode: Callable[[bytes], np.ndarray],
+    shape: tuple[int, ...],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    with ThreadPoolExecutor(num_threads()) as pool:
+        for start in range(0, len(source), BATCH_EXAMPLES):
+            examples = source.__getitems__(list(range(start, min(start + BATCH_EXAMPLES, len(source)))))
+            images = list(pool.map(decode, (example[image_key] for example in examples)))
+            for i, image in enumerate(images):
+                if image.shape != shape:
+                    got, expected = shape_text(image.shape), f"{shape_text(shape)} like the first"
+                    remedy = "Set one size with --data.image-size, like 180x180."
+                    raise InputError(problem(f"{name} example {start + i}", got, expected, remedy))
+            yield np.stack(images), np.array([example[label_key] for example in examples], np.int32)

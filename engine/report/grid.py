@@ -72,8 +72,8 @@ def _show(axes: Any, image: np.ndarray, proportion: float) -> None:
     """Draws an image in the middle of its cell, its levels as they are."""
     height, width = image.shape[:2]
     cell = max(width, height / proportion)  # its width, in pixels of the image
-    shown = image[..., 0] if image.shape[-1] == 1 else image
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    # Grey as three colours, because a colour map would stretch or round the levels.
+    axes.imshow(np.broadcast_to(image, (height, width, 3)), extent=(0, width, height, 0))
     axes.set_xlim((width - cell) / 2, (width + cell) / 2)
     axes.set_ylim((height + cell * proportion) / 2, (height - cell * proportion) / 2)
 
