@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test lint types lock clean
+.PHONY: run test lint types docs lock clean
 
 run: $(READY)
 	$(BIN)/python -m experiments.convnet --resume
@@ -17,6 +17,10 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/pyright
+
+# Draws the pictures of the pages in docs/.
+docs: $(READY)
+	$(BIN)/python docs/draw_pictures.py
 
 # Exact versions for Python 3.11 and later. Run after changing the dependencies in pyproject.toml.
 lock:

@@ -4,8 +4,8 @@
 
 Decoding: a folder of JPEGs of 500×375, cut from photographs of scikit-image, to 180×180 uint8. Every variant is
 a process of its own and the clock starts after its imports; the variants take turns. Ours decodes, hashes and writes
-the cache; theirs only decode. tf.data is measured as its users call it (bilinear, four pixels read for one made) and with
-`antialias=True`, which is what Pillow, and so torch's users and we, do.
+the cache; theirs only decode. tf.data is measured as its users call it (bilinear, four pixels read for one made) and
+with `antialias=True`, which is what Pillow, and so torch's users and we, do.
 """
 
 import importlib.util

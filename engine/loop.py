@@ -17,6 +17,7 @@ from engine.data.dataset import Splits
 from engine.data.load import load_splits, skipped_files
 from engine.interrupts import Interrupted, Wish, deferred
 from engine.predict import Classifier
+from engine.report.augmentation import augmentation_text
 from engine.report.history import draw_curves, history_csv
 from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
@@ -151,6 +152,8 @@ def _opening(session: Session, resumed: Record | None) -> str:
         f"{session.config.name}: {session.num_params:,} parameters; {counts} images of {splits.train.name}",
         f"{session.device}; {plan}; {size} {session.plan.placement}",
     ]
+    if session.config.augment.is_active:
+        lines.append(f"augmentation: {augmentation_text(session.config.augment)}")
     if resumed:
         done = f"{resumed.step:,} steps are done"
         is_over = session.is_done

@@ -1,7 +1,9 @@
 """`engine data`: what it finds in data of every kind, what it draws, what it refuses."""
 
+import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,10 @@ from engine.commands.options import options_of
 from engine.commands.targets import ShownData, located
 from engine.config import DataConfig
 from engine.data.dataset import Splits
-from engine.data.load import load_splits
+from engine.data.load import load_splits, open_source
 from engine.report.data import classes_table, extremes_text, sample_indices
 from engine.report.grid import draw_grid, grid_figure, is_our_picture
+from engine.report.survey import Survey, with_one_size
 from tests.conftest import make_dataset
 from tests.test_command_line import ran_without_jax
 
@@ -119,6 +122,27 @@ def test_pictures_of_several_sizes_are_surveyed_and_brought_to_one(capsys, tmp_p
     assert "3 different: smallest 60×80, median 90×70, largest 200×150" in line_of(shown, "sizes")
     assert told[0].startswith("sizes differ: cutting all images to 128x128")
     assert panels(tmp_path / "a.png") == (3, 3)
+
+
+@pytest.mark.parametrize(("sizes", "reason"), [(["-1", "-1", "3"], "sizes differ"), (["28", "28", "1"], "")])
+def test_prepared_data_that_declares_several_sizes_is_brought_to_one(sizes: list[str], reason: str, tmp_path):
+    (tmp_path / "dataset_info.json").write_text('{"name": "flowers"}')
+    features = {"image": {"image": {"shape": {"dimensions": sizes}}}, "label": {"classLabel": {}}}
+    (tmp_path / "features.json").write_text(json.dumps({"featuresDict": {"features": features}}))
+    config = DataConfig(path=tmp_path)
+    sized, why = with_one_size(config, open_source(config), Survey())
+    assert why == reason
+    assert sized.image_size == ("128x128" if reason else None)
+
+
+def test_pictures_that_would_fill_the_disk_are_brought_to_a_smaller_size(tmp_path):
+    config = DataConfig(path=photographs(tmp_path / "pets", 2))
+    found = Survey(sizes=((3000, 4000),) * 200)
+    sized, why = with_one_size(config, open_source(config), found)
+    assert (sized.image_size, sized.resize) == ("128x128", "crop")
+    assert why == "all of them take 7 GiB as they are"
+    given = replace(config, image_size="3000x4000")
+    assert with_one_size(given, open_source(given), found) == (given, "")
 
 
 def test_pictures_of_one_size_keep_it_and_sizes_that_are_set_are_taken(capsys, tmp_path):
@@ -290,12 +314,11 @@ def test_grid_is_replaced_but_no_other_file(capsys, tmp_path):
     for _ in range(2):
         command(capsys, "data", "fashion_mnist_12k", "--out", out)
     Image.new("RGB", (9, 9)).save(out)
-    before = out.read_bytes()
-    said = mistake(capsys, "data", "fashion_mnist_12k", "--out", out)
-    assert f"out: got {out}, another file; expected a new file" in said
-    out.write_bytes(b"no picture")
-    mistake(capsys, "data", "fashion_mnist_12k", "--out", out)
-    assert out.read_bytes() != before
+    for others in (out.read_bytes(), b"no picture"):
+        out.write_bytes(others)
+        said = mistake(capsys, "data", "fashion_mnist_12k", "--out", out)
+        assert f"out: got {out}, another file; expected a new file" in said
+        assert out.read_bytes() == others
 
 
 @pytest.mark.parametrize(
