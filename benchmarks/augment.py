@@ -34,6 +34,7 @@ VARIANTS = {
     "RandAugment": AugmentConfig(policy="rand_augment"),
     "TrivialAugment": AugmentConfig(policy="trivial_augment"),
 }
+SMOKE = ("none", "flip + crop")
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,13 @@ class Options:
 def main(options: Options) -> None:
     """Measures and prints."""
     if options.smoke:
-        options = Options(rounds=1, steps=2, json=options.json)
+        options = replace(options, rounds=1, steps=2)
     console = Console(width=100, highlight=False)
     for name, value in circumstances().items():
         console.print(f"{name}: {value}")
+    variants = {name: VARIANTS[name] for name in SMOKE} if options.smoke else VARIANTS
     config = importlib.import_module("experiments.convnet").config()
-    trainings = {name: Training(replace(config, augment=augment), options.steps) for name, augment in VARIANTS.items()}
+    trainings = {name: Training(replace(config, augment=augment), options.steps) for name, augment in variants.items()}
     rates = interleaved(
         {name: lambda training=training: training.rate(options.steps) for name, training in trainings.items()},
         options.rounds,

@@ -23,6 +23,14 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Lets the tests of all workers share what XLA compiled: many train the same tiny model."""
+    shared = tmp_path_factory.getbasetemp().parent / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(shared))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 @pytest.fixture(autouse=True)
 def own_cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps every test, and every process it starts, away from the user's caches."""

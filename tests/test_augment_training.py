@@ -21,14 +21,14 @@ from engine.clock import Clock
 from engine.config import DataConfig, DataPlacement, OptimConfig, PlanConfig, RunConfig, TrainConfig
 from engine.data.dataset import Splits
 from engine.interrupts import Interrupted
-from engine.models import Dense, Flatten, Sequential
+from engine.models import Dense, Dropout, Flatten, Sequential
 from engine.predict import TTA_DRAWS, Classifier
 from engine.session import Session
 from tests.conftest import TINY, make_dataset
 from tests.test_loop import StopsAt, all_arrays, start, without_seconds
 from tests.test_program import compilations, leaves, train_epochs  # noqa: F401
 
-LINEAR = Sequential((Flatten(), Dense()))
+LINEAR = Sequential((Flatten(), Dropout(0.2), Dense()))
 MIXED = engine.AugmentConfig(horizontal_flip=True, rotation=20.0, brightness=0.2, mixup=0.4)
 PLAIN = replace(MIXED, mixup=0.0)
 SEED = 3
@@ -153,19 +153,13 @@ def test_streamed_images_are_augmented_to_the_same_bits_as_resident_ones():
     assert resident.loss == streamed.loss
 
 
-@pytest.fixture
-def mixed_config(tiny_config) -> RunConfig:
-    """The tiny run with augmentation and mixup, with dropout."""
-    return replace(tiny_config, augment=MIXED, plan=PlanConfig(chunk_steps=4))
-
-
 def test_cutting_an_augmented_epoch_otherwise_gives_the_same_bits_and_compiles_nothing(
-    mixed_config,
     splits,
     compilations,  # noqa: F811
 ):
-    whole = train_epochs(mixed_config, splits, 2)
-    cut = train_epochs(replace(mixed_config, plan=PlanConfig(chunk_steps=3)), splits, 1)  # 3 + 1 of 4
+    config = RunConfig("cut", LINEAR, train=TrainConfig(2, 64), plan=PlanConfig(chunk_steps=4), augment=MIXED)
+    whole = train_epochs(config, splits, 2)
+    cut = train_epochs(replace(config, plan=PlanConfig(chunk_steps=3)), splits, 1)  # 3 + 1 of 4
     assert compilations, "the listener hears nothing"
     compilations.clear()
     cut.pacer.next_steps = cut.pacer.chunk_steps = 1
@@ -179,8 +173,8 @@ def test_cutting_an_augmented_epoch_otherwise_gives_the_same_bits_and_compiles_n
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
 
-def test_resumed_augmented_run_is_bit_identical_to_one_that_was_not_stopped(tiny_config, splits, tmp_path):
-    config = replace(tiny_config, augment=PLAIN, plan=PlanConfig(chunk_steps=1))
+def test_resumed_augmented_run_is_bit_identical_to_one_that_was_not_stopped(splits, tmp_path):
+    config = RunConfig("cut", LINEAR, train=TrainConfig(2, 64), plan=PlanConfig(chunk_steps=1), augment=PLAIN)
     whole = start(config, splits, tmp_path / "whole")
     with pytest.raises(Interrupted):
         start(config, splits, tmp_path / "cut", StopsAt(6))  # in the second epoch

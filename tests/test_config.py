@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import inspect
 import itertools
 import json
 from pathlib import Path
@@ -13,13 +14,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import engine
-from engine import DataConfig, InputError, OptimConfig, PlanConfig, RunConfig, TrainConfig, cnn, mlp
+from engine import (
+    AugmentConfig,
+    DataConfig,
+    InputError,
+    OptimConfig,
+    PlanConfig,
+    RunConfig,
+    TrainConfig,
+    augment,
+    cnn,
+    mlp,
+)
 from engine import config as config_module
 from engine.models import AveragePool, BatchNorm, Conv, Custom, Dense, GlobalAveragePool, Rescale, Sequential
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
-SECTIONS = {"data": DataConfig, "train": TrainConfig, "optim": OptimConfig, "plan": PlanConfig}
+SECTIONS = {
+    "data": DataConfig, "train": TrainConfig, "optim": OptimConfig, "plan": PlanConfig, "augment": AugmentConfig,
+}  # fmt: skip
 FIELDS = [(kind, field.name) for kind in (*SECTIONS.values(), RunConfig) for field in dataclasses.fields(kind)]
 FIELD_IDS = [f"{kind.__name__}.{name}" for kind, name in FIELDS]
 
@@ -157,6 +171,11 @@ BAD_VALUES = [
     (OptimConfig, "step_factor", 2.0, "above 0, at most 1"),
     (PlanConfig, "chunk_steps", 0, "a whole number of at least 1"),
     (PlanConfig, "chunk_steps", True, "a whole number"),
+    (PlanConfig, "resident_megabytes", 0, "a whole number of at least 1"),
+    (PlanConfig, "readers", -1, "a whole number of at least 0"),
+    (TrainConfig, "patience", 0, "a whole number of at least 1"),
+    (DataConfig, "background", (0, 0, 256), "three levels from 0 to 255"),
+    (DataConfig, "whiten_epsilon", 0.0, "a positive number"),
 ]
 SECTION_OF = {kind: section for section, kind in SECTIONS.items()}
 
@@ -282,7 +301,7 @@ def test_config_json_is_refused_with_the_field_when_it_lacks_one(field: str):
 
 def help_of_fields(kind: type) -> dict[str, str]:
     """The docstring line below each field of a dataclass in engine/config.py."""
-    tree = ast.parse(Path(config_module.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     found = {}
     for field, after in itertools.pairwise(body):
@@ -311,7 +330,16 @@ def attributes_read() -> set[tuple[str, str]]:
     return found
 
 
-READ = attributes_read()
+def names_quoted() -> set[str]:
+    """The texts in engine/augment, outside its config, that could be names of fields."""
+    files = [
+        file for file in Path(augment.__file__).parent.glob("*.py") if file.name not in ("config.py", "presets.py")
+    ]
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+READ, QUOTED = attributes_read(), names_quoted()
 
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS, ids=FIELD_IDS)
@@ -319,4 +347,6 @@ def test_field_has_a_reader(kind: type, name: str):
     owners = {"config", SECTION_OF.get(kind, "config")}
     # The size is read as numbers.
     names = {name, "height_width"} if name == "image_size" else {name}
-    assert {(owner, name) for owner in owners for name in names} & READ, f"nothing reads {kind.__name__}.{name}"
+    read = {(owner, name) for owner in owners for name in names} & READ
+    # Ranges and probabilities of an augmentation are asked for by their names.
+    assert read or (kind is AugmentConfig and name in QUOTED), f"nothing reads {kind.__name__}.{name}"
