@@ -264,7 +264,7 @@ def test_files_decoded_by_threads_are_those_read_one_by_one(
     found = [file.path for file in find_images(photos)]
     config = DataConfig(image_size="24x32", resize=rule, color=color)
     decoded = decode_files(found, list(range(60)), tuple(map(str, range(60))), config)
-    images, labels = (np.concatenate(parts) for parts in zip(*decoded.batches, strict=True))
+    images, labels, hashes = (np.concatenate(parts) for parts in zip(*decoded.batches, strict=True))
     spec = InputSpec((24, 32, 1 if color else 3), resize=rule)
     np.testing.assert_array_equal(images, np.stack([read_picture(path, spec) for path in found]))
     assert labels.tolist() == list(range(60))

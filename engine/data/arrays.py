@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from engine.config import DataConfig
-from engine.data.cache import Decoded, cached
+from engine.data.cache import Decoded, DecodedBatch, cached
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import cache_entry, file_key
 from engine.data.folder import SPLIT_ORDER, SPLITS, name_of
@@ -211,7 +211,7 @@ def _parts(images: np.ndarray) -> Iterator[slice]:
 
 def decode_arrays(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], config: DataConfig) -> Decoded:
     """Images [n h w c] with levels from 0 to 255 and their labels, in the size and colours of the config."""
-    batches = ((fit_images(images[part].astype(np.uint8), config), labels[part]) for part in _parts(images))
+    batches = (DecodedBatch(fit_images(images[part].astype(np.uint8), config), labels[part]) for part in _parts(images))
     return Decoded(len(images), fitted_shape(images.shape[1:], config), class_names, batches)
 
 

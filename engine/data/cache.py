@@ -11,8 +11,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -22,11 +24,20 @@ from engine.errors import InputError, problem
 from engine.memory import free_host_bytes
 
 HASHED_BYTES = 64 * 2**20
+SYNC_BYTES = 64 * 2**20
+
+
+class DecodedBatch(NamedTuple):
+    """images uint8[b h w c], labels int32[b] and, where a source has computed them, the images' hashes uint64[b]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    hashes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A source ready to be decoded, in batches of (uint8[b h w c], int32[b]).
+    """A source ready to be decoded.
 
     num_examples: how many there are, before any are skipped.
     skipped: "path: reason" of each file left out; complete when the last batch was taken.
@@ -35,7 +46,7 @@ class Decoded:
     num_examples: int
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...]
-    batches: Iterable[tuple[np.ndarray, np.ndarray]]
+    batches: Iterable[DecodedBatch]
     skipped: list[str] = field(default_factory=list)
 
 
@@ -102,9 +113,17 @@ def _store(entry: Path, decoded: Decoded) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(entry) as scratch:
         # A stream and not a memory map: a full disk then raises an error instead of killing the process.
-        with (scratch / "images.raw").open("wb") as file:
-            labels, hashes, fingerprint = _drain(decoded, lambda images: file.write(images.data))
-            file.flush()
+        with (scratch / "images.raw").open("wb", buffering=0) as file, ThreadPoolExecutor(1) as disk:
+            written = 0
+
+            def keep(images: np.ndarray) -> None:
+                nonlocal written
+                before, written = written, written + images.nbytes
+                _write(file, images)
+                if before // SYNC_BYTES != written // SYNC_BYTES:  # now, while cores decode, and not all at the end
+                    disk.submit(os.fsync, file.fileno())
+
+            labels, hashes, fingerprint = _drain(decoded, keep)
             os.fsync(file.fileno())
         np.save(scratch / "labels.npy", labels, allow_pickle=False)
         np.save(scratch / "hashes.npy", hashes, allow_pickle=False)
@@ -118,14 +137,20 @@ def _store(entry: Path, decoded: Decoded) -> None:
         _put_in_place(scratch, entry)
 
 
+def _write(file: IO[bytes], images: np.ndarray) -> None:
+    rest = images.reshape(-1)
+    while len(rest):  # a write may stop short, at the latest after 2 GiB
+        rest = rest[file.write(rest.data) :]
+
+
 def _drain(decoded: Decoded, keep: Callable[[np.ndarray], object]) -> tuple[np.ndarray, np.ndarray, str]:
     """(labels, hashes, fingerprint) of all batches, whose images are handed to `keep` one by one."""
     labels, hashes = [np.zeros(0, np.int32)], [np.zeros(0, np.uint64)]
-    for images, batch_labels in decoded.batches:
-        images = np.ascontiguousarray(images)
+    for batch in decoded.batches:
+        images = np.ascontiguousarray(batch.images)
         keep(images)
-        hashes.append(image_hashes(images))
-        labels.append(batch_labels)
+        hashes.append(image_hashes(images) if batch.hashes is None else batch.hashes)
+        labels.append(batch.labels)
     all_labels, all_hashes = np.concatenate(labels), np.concatenate(hashes)
     return all_labels, all_hashes, combined_fingerprint(decoded.input_shape, all_hashes, all_labels)
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.config import DataConfig
-from engine.data.cache import Decoded, cache_directory, cached
-from engine.data.dataset import Dataset
+from engine.data.cache import Decoded, DecodedBatch, cache_directory, cached
+from engine.data.dataset import Dataset, image_hashes
 from engine.data.images import decode_picture
 from engine.data.opening import UnreadablePicture, picture_height_width
 from engine.errors import InputError, problem
@@ -49,10 +49,12 @@ class _Chunk:
     """Some neighbouring files decoded.
 
     kept: which of them `images` holds.
+    hashes: of those.
     bad: "path: reason" of each that cannot be read.
     """
 
     images: np.ndarray
+    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     kept: list[int] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     has_other_size: bool = False
@@ -136,7 +138,7 @@ def _decode(file: str, config: DataConfig) -> np.ndarray:
 
 def _batches(
     files: Sequence[str], labels: np.ndarray, shape: tuple[int, ...], config: DataConfig, skipped: list[str]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[DecodedBatch]:
     """Batches of what can be read; `skipped` gets a line for each file that cannot."""
     stops = config.on_bad_file == "stop"
     size = max(1, min(CHUNK_FILES, CHUNK_BYTES // int(np.prod(shape))))
@@ -147,7 +149,7 @@ def _batches(
                 raise InputError(_several_sizes(files))
             skipped += chunk.bad
             if chunk.kept and not (skipped and stops):
-                yield chunk.images, labels[start + np.array(chunk.kept)]
+                yield DecodedBatch(chunk.images, labels[start + np.array(chunk.kept)], chunk.hashes)
     if len(skipped) == len(files):
         raise InputError(_none_readable(skipped))
     if skipped and stops:
@@ -168,6 +170,7 @@ def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConf
         chunk.images[len(chunk.kept)] = image
         chunk.kept.append(place)
     chunk.images = chunk.images[: len(chunk.kept)]
+    chunk.hashes = image_hashes(chunk.images)  # here and not by whoever takes it, to share the work among the cores
     return chunk
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.config import DataConfig
 from engine.data.arrays import fit_images, fitted_shape
-from engine.data.cache import Decoded, cached
+from engine.data.cache import Decoded, DecodedBatch, cached
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import ImageFile, cache_entry, file_key, load_files
 from engine.data.folder import SPLIT_ORDER, SPLITS, name_of
@@ -157,11 +157,11 @@ def _pixel_shape(table: Table, config: DataConfig) -> tuple[int, int, int]:
 
 def _pixel_batches(
     table: Table, indices: np.ndarray, shape: tuple[int, int, int], config: DataConfig
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[DecodedBatch]:
     done = 0
     for first, lines in row_chunks(table):
         pixels = parse_pixels(table, lines, first).reshape(-1, *shape)  # [b hwc] → [b h w c]
-        yield fit_images(pixels, config), indices[done : done + len(pixels)]
+        yield DecodedBatch(fit_images(pixels, config), indices[done : done + len(pixels)])
         done += len(pixels)
 
 

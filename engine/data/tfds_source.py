@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from engine.config import DataConfig
-from engine.data.cache import Decoded, cache_directory, cached, content_key
+from engine.data.cache import Decoded, DecodedBatch, cache_directory, cached, content_key
 from engine.data.dataset import Dataset
 from engine.data.files import DECODER, num_threads, pixel_settings
 from engine.data.images import decode_picture
@@ -235,7 +235,7 @@ def _batches(
     name: str,
     decode: Callable[[bytes], np.ndarray],
     shape: tuple[int, ...],
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[DecodedBatch]:
     with ThreadPoolExecutor(num_threads()) as pool:
         for start in range(0, len(source), BATCH_EXAMPLES):
             examples = source.__getitems__(list(range(start, min(start + BATCH_EXAMPLES, len(source)))))
@@ -245,4 +245,4 @@ def _batches(
                     got, expected = shape_text(image.shape), f"{shape_text(shape)} like the first"
                     remedy = "Set one size with --data.image-size, like 180x180."
                     raise InputError(problem(f"{name} example {start + i}", got, expected, remedy))
-            yield np.stack(images), np.array([example[label_key] for example in examples], np.int32)
+            yield DecodedBatch(np.stack(images), np.array([example[label_key] for example in examples], np.int32))
