@@ -41,6 +41,7 @@ class Record:
     score: float | None
     lowering: Lowering
     placement: DataPlacement = "resident"
+    validation_fingerprint: str = ""
     history: tuple[dict[str, Any], ...] = ()
     totals: dict[str, Any] | None = None
     epoch_seconds: float = 0.0

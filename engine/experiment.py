@@ -11,6 +11,7 @@ import tyro
 from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
 from engine.entry import command_again, command_name, engine_command, errors_as_lines, set_up_process
 from engine.models.specs import Custom
+from engine.stopping import has_stopped_early
 
 if TYPE_CHECKING:
     from engine.result import Result
@@ -65,13 +66,15 @@ def _next_steps(result: "Result") -> str:
     commands = [[engine_command(), "summary", str(path)]]
     if (path / "example.png").exists():
         commands.append([engine_command(), "predict", str(path), str(path / "example.png"), "--top", "3"])
-    if config.data.test_split:
+    if "test" in result.metrics and config.data.test_split:
         commands.append([engine_command(), "eval", str(path), "--data.split", config.data.test_split])
     lines = [
         f"saved in {path}: {', '.join(kept)}, checkpoints/",
         "next:",
         *(f"  {shlex.join(c + trust)}" for c in commands),
     ]
-    if config.optim.schedule in OPEN_ENDED_SCHEDULES:
+    if config.train.patience is not None and has_stopped_early(config.train, result.history):
+        lines.append(f"  {command_again('--resume', f'--train.patience={2 * config.train.patience}')}")
+    elif config.optim.schedule in OPEN_ENDED_SCHEDULES:
         lines.append(f"  {command_again('--resume', f'--train.epochs={max(2 * config.train.epochs, 5)}')}")
     return "\n".join(lines)

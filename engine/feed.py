@@ -6,6 +6,7 @@ Both train on the same examples in the same order: which example is in which bat
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,8 +44,11 @@ class Feed(Protocol):
 
     num_examples: int
 
-    def window(self, epoch: int, step: int) -> Window:
-        """The window that holds a step (counted within its epoch). Steps are asked for in the order of training."""
+    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
+        """The window that holds a step (counted within its epoch). Steps are asked for in the order of training.
+
+        order: the epoch's order that the program trains on; what is read elsewhere is compared with it.
+        """
         ...
 
     def close(self) -> None:
@@ -56,7 +60,9 @@ def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
     """Resident where the images fit the allowance (half of the free memory, or as pinned), else streamed."""
     if config.data != "auto":
         return config.data
-    allowance = config.resident_megabytes * 10**6 if config.resident_megabytes else free_device_bytes() // 2
+    # Of the host too, which the images pass through on their way to the device.
+    free = min(free_device_bytes(), free_host_bytes())
+    allowance = config.resident_megabytes * 10**6 if config.resident_megabytes else free // 2
     return "resident" if dataset.images.nbytes <= allowance else "streamed"
 
 
@@ -84,7 +90,7 @@ class Resident:
         images, labels = jax.device_put((np.asarray(dataset.images), np.asarray(dataset.labels)))
         self._window = Window(images, labels, 0, steps)
 
-    def window(self, epoch: int, step: int) -> Window:
+    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
         """Everything, always."""
         return self._window
 
@@ -98,20 +104,21 @@ class Streamed:
     def __init__(self, dataset: Dataset, seed: int, batch_size: int, readers: int = 0):
         self.num_examples = len(dataset)
         self._chunks = Chunks(dataset.images, seed, batch_size)
+        self._batch_size = batch_size
         self._labels = jax.device_put(np.asarray(dataset.labels))
         self._readers, self._name = readers, dataset.name
         self._carrier = ThreadPoolExecutor(1, "feed")
-        self._iterator: Iterator[np.ndarray] = iter(())
+        self._iterator: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
         self._ahead: Future | None = None
         self._next_number = -1
         self._window: tuple[int, Window] | None = None
 
-    def window(self, epoch: int, step: int) -> Window:
+    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
         """The chunk that holds the step; the next one is fetched meanwhile."""
         number = self._chunks.number_of(epoch, step)
         if self._window is None or self._window[0] != number:
             self._window = None  # lets go of the old images before new ones are waited for
-            self._window = (number, self._fetched(number))
+            self._window = (number, self._fetched(number, order))
         return self._window[1]
 
     def close(self) -> None:
@@ -120,23 +127,34 @@ class Streamed:
         self._carrier.shutdown(wait=True, cancel_futures=True)
         self._stop_reading()
 
-    def _fetched(self, number: int) -> Window:
+    def _fetched(self, number: int, order: jax.Array | None) -> Window:
         if self._ahead is None or self._next_number != number:
             self._stop_reading()
-            self._iterator = iter(_reading(self._chunks, number, self._readers))
-            self._ahead = self._carrier.submit(self._carry)
+            self._iterator = iter(_reading(self._chunks.starting_at(number), self._readers))
+            self._ahead = self._carrier.submit(_carry, self._iterator)
         try:
-            images = self._ahead.result()
+            images, examples = self._ahead.result()
         except (OSError, RuntimeError) as error:
             self.close()
             raise InputError(self._failure(error)) from None
-        self._next_number, self._ahead = number + 1, self._carrier.submit(self._carry)
+        if order is not None:
+            self._check_order(number, examples, order)
+        self._next_number, self._ahead = number + 1, self._carrier.submit(_carry, self._iterator)
         first = number % self._chunks.per_epoch * self._chunks.steps
         return Window(images, self._labels, first, min(first + self._chunks.steps, self._chunks.steps_per_epoch))
 
+    def _check_order(self, number: int, examples: np.ndarray, order: jax.Array) -> None:
+        """Makes sure that what was read, elsewhere, are the examples whose labels are trained on here."""
+        epoch, part = divmod(number, self._chunks.per_epoch)
+        size = self._chunks.steps * self._batch_size
+        if not np.array_equal(examples, order[part * size : (part + 1) * size]):
+            rule = "one order of examples, in the reader and here"
+            remedy = "Set JAX's random number options for the whole process, or --plan.data resident."
+            raise InputError(problem(self._name, f"two orders in epoch {epoch + 1}", rule, remedy))
+
     def _failure(self, error: Exception) -> str:
-        reason = str(error).splitlines()[0]
-        if self._readers:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if self._readers and not isinstance(error, OSError):
             remedy = 'Put what starts the run below `if __name__ == "__main__":`, or leave plan.readers at 0.'
             return problem("plan.readers", f"{self._readers} ({reason})", "processes that can be started", remedy)
         rule = "images that stay readable while a run lasts"
@@ -148,12 +166,16 @@ class Streamed:
         if close is not None:
             close()
 
-    def _carry(self) -> jax.Array:
-        return jax.device_put(next(self._iterator))
+
+def _carry(iterator: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[jax.Array, np.ndarray]:
+    images, examples = next(iterator)
+    return jax.device_put(images), examples
 
 
 class Chunks:
-    """What Grain reads: chunk number → uint8[steps·b h w c]; the chunks of all epochs are counted through.
+    """What Grain reads: chunk number → (uint8[steps·b h w c], int32[≤ steps·b] which examples these are).
+
+    The chunks of all epochs are counted through.
 
     A function of its number alone, so reading can start anywhere, in any thread or process.
     """
@@ -166,6 +188,12 @@ class Chunks:
         self.per_epoch = num_batches(self.steps_per_epoch, self.steps)
         self.first = 0
 
+    def starting_at(self, number: int) -> "Chunks":
+        """The same chunks, counted from that one."""
+        moved = copy(self)
+        moved.first = number
+        return moved
+
     def number_of(self, epoch: int, step: int) -> int:
         """The chunk that holds a step of an epoch."""
         return epoch * self.per_epoch + step // self.steps
@@ -173,29 +201,34 @@ class Chunks:
     def __len__(self) -> int:
         return 2**31 - 1 - self.first
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, part = divmod(self.first + index, self.per_epoch)
         order = _order(self._seed, epoch, len(self._images), self._batch_size)
         size = self.steps * self._batch_size
         chosen = order[part * size : (part + 1) * size]
         images = self._images[chosen]
         missing = size - len(chosen)  # the last chunk of an epoch has the shape of the others, for the program's sake
-        return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
+        if missing:
+            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        return images, chosen
 
 
 @lru_cache(2)
 def _order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
     # On the CPU wherever the model trains: readers must not take memory of an accelerator, nor wait for it.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves no CPU
+        device = None
+    with jax.default_device(device):
         return np.asarray(epoch_order(seed, epoch, num_examples, batch_size))
 
 
-def _reading(chunks: Chunks, first: int, readers: int) -> Any:
+def _reading(chunks: Chunks, readers: int) -> Any:
     import grain
 
     if readers:
         _check_can_start_processes(readers)
-    chunks.first = first
     options = grain.ReadOptions(num_threads=CHUNKS_AHEAD, prefetch_buffer_size=CHUNKS_AHEAD)
     dataset = grain.MapDataset.source(chunks).to_iter_dataset(options)
     if not readers:

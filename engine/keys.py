@@ -4,10 +4,13 @@ import zlib
 
 import jax
 
+# Pinned, because a program may make another one the default, and others differ between devices.
+IMPLEMENTATION = "threefry2x32"
+
 
 def stream_key(seed: int | jax.Array, stream: str) -> jax.Array:
     """The key of a named stream ("init", "order", "dropout", …); traceable in `seed` (0 ≤ seed < 2³²)."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
+    return jax.random.fold_in(jax.random.key(seed, impl=IMPLEMENTATION), zlib.crc32(stream.encode()))
 
 
 def step_key(seed: int | jax.Array, stream: str, step: int | jax.Array) -> jax.Array:

@@ -118,6 +118,8 @@ class Classifier:
         if draws and not augment.is_active:
             rule = "a model that was trained with augmentation, or an AugmentConfig"
             raise InputError(problem("tta", repr(tta), rule, "Leave it out, or pass an AugmentConfig."))
+        if draws:
+            check_can_augment("tta", self.input_spec.shape, self.input_spec.dtype)
         return augment, draws
 
     def _checked_outputs(self, images: np.ndarray, draw: tuple[AugmentConfig, int] | None = None) -> np.ndarray:
@@ -211,6 +213,13 @@ class Classifier:
         best = np.argsort(-row, kind="stable")[:top]
         named = tuple((self.class_names[k], float(row[k])) for k in best)
         return Prediction(named[0][0], named[0][1], named)
+
+
+def check_can_augment(field: str, input_shape: tuple[int, ...], dtype: str) -> None:
+    """Raises InputError unless inputs are pictures, the only thing that augmentation has a meaning for."""
+    if dtype != "uint8" or len(input_shape) != 3 or input_shape[-1] not in (1, 3):
+        got, rule = f"{dtype} inputs {input_shape}", "uint8 images [h w 1] or [h w 3] to augment"
+        raise InputError(problem(field, got, rule, "Leave augmentation out."))
 
 
 def _are_same_classes(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:

@@ -12,14 +12,14 @@ from engine.batches import num_batches
 from engine.checkpoint import Checkpoints, Record, choose_step, find_steps, read_record, restore_arrays
 from engine.clock import Clock
 from engine.config import Lowering, RunConfig
-from engine.data.dataset import Dataset, Splits
+from engine.data.dataset import Dataset, Splits, names_text
 from engine.data.fitting import whitening
 from engine.data.load import input_spec, num_outputs
 from engine.errors import InputError, problem
 from engine.feed import choose_placement, make_feed
 from engine.metrics import Metrics, zero_metrics
 from engine.optim import optimizer, schedule
-from engine.predict import EVALUATION_LOWERING, Classifier
+from engine.predict import EVALUATION_LOWERING, Classifier, check_can_augment
 from engine.program import NEVER, Executables, Pacer, Plan, Program, choose_lowering, choose_plan
 from engine.state import AnyNetwork, TrainState, init_state, network_of, num_params
 from engine.step import Task
@@ -92,6 +92,13 @@ class Session:
             stored, given = record.data_fingerprint[:12], self.splits.train.fingerprint[:12]
             rule = f"the data the run was started with ({stored})"
             raise InputError(problem("data", f"content {given}", rule, "Restore that data, or start another run."))
+        if record.validation_fingerprint and record.validation_fingerprint != _fingerprint(self.splits.validation):
+            rule = "the one the run was started with, which its best step and patience were judged by"
+            remedy = "Restore that data, or start another run."
+            raise InputError(problem("data", "another validation split", rule, remedy))
+        if record.class_names != self.splits.train.class_names:
+            got, rule = names_text(self.splits.train.class_names), names_text(record.class_names)
+            raise InputError(problem("data", f"classes {got}", f"{rule}, as the run was started", "Restore them."))
         model, state = (abstract.params, abstract.model_state), (abstract.step, abstract.opt_state)
         arrays = restore_arrays(self.directory, record, model=model, optimizer=state)
         (params, model_state), (step, opt_state) = jax.device_put((arrays["model"], arrays["optimizer"]))
@@ -133,8 +140,9 @@ class Session:
         if self._order[0] != self.epoch:
             self._order = (self.epoch, self._program.order(self.epoch, len(self.splits.train)))
         before = self.clock.seconds["train"]
+        with self.clock.measure("data"):
+            window = self._feed.window(self.epoch, self.position, self._order[1])
         with self.clock.measure("train"):
-            window = self._feed.window(self.epoch, self.position)
             count = self.pacer.steps(window.end - self.position)
             self.state, self.totals, bad_step = self._program.train(
                 self.state, window, len(self.splits.train), self._order[1], self.position, count, self.totals
@@ -222,6 +230,7 @@ class Session:
             score=score(self.config.train, validation) if validation else None,
             lowering=self.plan.lowering,
             placement=self.plan.placement,
+            validation_fingerprint=_fingerprint(self.splits.validation),
             history=tuple(self.history),
             totals=totals,
             epoch_seconds=self._epoch_seconds,
@@ -236,6 +245,10 @@ class Session:
         return problem(quantity, f"no finite number at step {step} (epoch {epoch})", "a finite number", remedy)
 
 
+def _fingerprint(dataset: Dataset | None) -> str:
+    return "" if dataset is None else dataset.fingerprint
+
+
 def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     train = splits.train
     if config.train.batch_size > len(train):
@@ -244,7 +257,5 @@ def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     if config.train.patience is not None and splits.validation is None:
         rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
         raise InputError(problem("train.patience", config.train.patience, rule, remedy))
-    is_picture = train.images.dtype == np.uint8 and train.images.ndim == 4 and train.images.shape[-1] in (1, 3)
-    if config.augment.is_active and not is_picture:
-        got, rule = f"{train.images.dtype} inputs {train.input_shape}", "uint8 images [h w 1] or [h w 3] to augment"
-        raise InputError(problem("augment", got, rule, "Leave augmentation out."))
+    if config.augment.is_active:
+        check_can_augment("augment", train.input_shape, train.images.dtype.name)

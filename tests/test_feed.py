@@ -145,6 +145,21 @@ feed.Streamed(make_dataset(130), 7, 16, readers=2).window(0, 0)
     assert 'below `if __name__ == "__main__":`' in done.stderr
 
 
+def test_readers_that_draw_another_order_are_noticed(tmp_path: Path, small_chunks: None):
+    streamed = Streamed(stored(make_dataset(130), tmp_path / "raw"), 7, BATCH)
+    with jax.threefry_partitionable(False):  # for this thread, not for those that read
+        order = epoch_order(7, 0, 130, BATCH)
+    with pytest.raises(InputError, match=r"two orders in epoch 1.*one order"):
+        streamed.window(0, 0, order)
+    streamed.close()
+
+
+def test_order_does_not_depend_on_the_default_random_numbers_of_the_process():
+    expected = np.asarray(epoch_order(7, 0, 130, BATCH))
+    with jax.default_prng_impl("rbg"):
+        np.testing.assert_array_equal(np.asarray(epoch_order(7, 0, 130, BATCH)), expected)
+
+
 def test_file_that_shrinks_during_a_run_is_explained(tmp_path: Path, small_chunks: None):
     data = stored(make_dataset(130), tmp_path / "raw")
     streamed = Streamed(data, 7, BATCH)
@@ -232,50 +247,55 @@ def test_placement_is_by_size_unless_it_is_pinned(monkeypatch: pytest.MonkeyPatc
 
 
 MEMORY = """
-import dataclasses, resource, sys
+import resource, sys
 from pathlib import Path
 import numpy as np
-from engine import PlanConfig, RunConfig, Splits, TrainConfig, mlp
+from engine import DataConfig, PlanConfig, RunConfig, Splits, TrainConfig, mlp
 from engine.clock import Clock
-from engine.data.dataset import Dataset
+from engine.data.dataset import Dataset, split_by_fraction
 from engine.data.stored import StoredImages
-from engine.session import Session
+from engine.loop import train
+from engine.report.progress import Silent
 
-path, num = Path(sys.argv[1]), 20_000
-with path.open("wb") as file:
-    for part in range(20):
-        file.write(np.random.default_rng(part).integers(0, 256, (num // 20, 96, 96, 1), dtype=np.uint8).data)
-images = StoredImages(path, (num, 96, 96, 1))
-data = Dataset(images, np.arange(num, dtype=np.int32) % 2, ("a", "b"), "large", "large")
-small = data.take(np.arange(256), "small")
+folder, num = Path(sys.argv[1]), 90_000
+(folder / "raw").touch()
+with (folder / "raw").open("r+b") as file:
+    file.truncate(num * 96 * 96)  # holes, which are read as zeros
+    for place in range(0, num, 1000):
+        file.seek(place * 96 * 96)
+        file.write(bytes(range(256)) * 36)
+images = StoredImages(folder / "raw", (num, 96, 96, 1))
+large = Dataset(images, np.arange(num, dtype=np.int32) % 2, ("a", "b"), "large", "large")
+small = large.take(np.arange(0, num, 900), "small")
 
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def train(data):
-    config = RunConfig("m", mlp((4,)), train=TrainConfig(1, 64), plan=PlanConfig(resident_megabytes=40))
-    session = Session(config, Splits(data), Clock(), Path("unused"))
-    while session.epoch < 1:
-        session.train_chunk()
-    placement = session.plan.placement
-    session.close()
-    return placement
+def placement_of(name, data):
+    config = RunConfig(
+        name, mlp((4,)), DataConfig(standardize="dataset"), TrainConfig(1, 64), plan=PlanConfig(resident_megabytes=100)
+    )
+    (folder / name).mkdir()
+    reporter = Silent()
+    result = train(config, Splits(*split_by_fraction(data, 0.1, 0)), folder / name, Clock(), reporter)
+    return result.classifier.record.placement
 
 
-assert train(small) == "resident"
+assert placement_of("small", small) == "resident"
 before = peak()
-assert train(data) == "streamed"
+assert placement_of("large", large) == "streamed"
 print(images.nbytes, peak() - before)
 """
 
 
 def test_memory_stays_bounded_when_the_data_is_several_times_the_allowance(tmp_path: Path):
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "raw")]
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     data_bytes, grown_bytes = map(int, done.stdout.split())
-    assert data_bytes > 4 * 40e6  # the allowance
-    # A chunk on the device, one on its way there, those read ahead, and the libraries that reading ahead needs.
-    assert grown_bytes < 7 * feed_module.CHUNK_BYTES
+    assert data_bytes > 8 * 100e6  # the allowance
+    # A chunk on the device, one on its way there, those read ahead, and the libraries that reading ahead needs: from
+    # split and statistics to the last evaluation. 180 to 260 MB were measured.
+    assert grown_bytes < data_bytes / 2

@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.config import DataConfig
 from engine.data import files as files_module
-from engine.data.dataset import Dataset
+from engine.data.dataset import Dataset, image_hashes
 from engine.data.files import decode_files
 from engine.data.folder import FolderSource, find_images, open_folder
 from engine.data.images import InputSpec, read_picture
@@ -268,6 +268,7 @@ def test_files_decoded_by_threads_are_those_read_one_by_one(
     spec = InputSpec((24, 32, 1 if color else 3), resize=rule)
     np.testing.assert_array_equal(images, np.stack([read_picture(path, spec) for path in found]))
     assert labels.tolist() == list(range(60))
+    np.testing.assert_array_equal(hashes, image_hashes(images))
     assert (decoded.num_examples, decoded.input_shape, decoded.skipped) == (60, spec.shape, [])
 
 

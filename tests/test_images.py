@@ -202,7 +202,7 @@ def test_missing_file_is_refused_with_its_name(tmp_path: Path):
 
 
 def test_folder_is_refused_as_a_picture(tmp_path: Path):
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="a folder"):
         open_picture(tmp_path)
 
 

@@ -111,7 +111,8 @@ def apply_operation(
     """
     switch = partial(_switch, ranges=ranges, fill=fill, fill_value=fill_value, interpolation=interpolation)
     # Under vmap a switch computes every branch for every image. A CPU does better image by image, where it computes
-    # only the one drawn (6 to 12 times as fast for 64 images); other devices need the whole batch to be busy.
+    # only the one drawn (5 to 8 times as fast, for 64 images of 28×28×1 and of
+    # 180×180×3); other devices need the whole batch to be busy.
     return lax.platform_dependent(
         image,
         jnp.asarray(operation, jnp.int32),

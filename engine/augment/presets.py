@@ -28,15 +28,31 @@ def image_data_generator(
     cval: float = 0.0,
     horizontal_flip: bool = False,
     vertical_flip: bool = False,
+    rescale: float | None = None,
+    featurewise_center: bool = False,
+    featurewise_std_normalization: bool = False,
+    samplewise_center: bool = False,
+    samplewise_std_normalization: bool = False,
+    zca_whitening: bool = False,
 ) -> AugmentConfig:
     """What `keras.preprocessing.image.ImageDataGenerator` does with the same arguments.
 
     Shifts below 1 are fractions; whole numbers n are pixels, from −(n−1) to n−1 as there. Rotation and shear are
     degrees. zoom_range z stands for 1−z to 1+z, drawn for height and width apart. Channel shifts are drawn for each
-    channel, where Keras draws one for all.
+    channel, where Keras draws one for all. The last six arguments say what evaluation is shown too, which is up to
+    DataConfig here: asked for anything but its defaults, they raise InputError naming the field to set.
     """
+    if rescale not in (None, 1 / 255):
+        rule = "1/255, the default of data.scale"
+        raise InputError(problem("rescale", rescale, rule, "Leave it out and set data.scale."))
+    fitted = featurewise_center or featurewise_std_normalization
+    of_example = samplewise_center or samplewise_std_normalization
+    for asked, field in ((fitted, "dataset"), (of_example, "example"), (zca_whitening, "whiten")):
+        if asked:
+            rule = f'DataConfig(standardize="{field}")'
+            raise InputError(problem("standardization", "an argument of the augmentation", rule, "Set it there."))
     for name, shift in _shifts(width_shift_range, height_shift_range).items():
-        if shift < 0 or (shift >= 1 and not isinstance(shift, int)):
+        if not isinstance(shift, (int, float)) or shift < 0 or (shift >= 1 and not isinstance(shift, int)):
             rule = "a fraction from 0 to below 1, or an int of pixels"
             raise InputError(problem(name, shift, rule, "Give 0.1 or 3 or so."))
     in_pixels = [name for name, shift in _shifts(width_shift_range, height_shift_range).items() if shift >= 1]
@@ -75,7 +91,8 @@ def random_rotation(
     factor: Range, fill_mode: LayerFill = "reflect", interpolation: Interpolation = "bilinear", fill_value: float = 0.0
 ) -> AugmentConfig:
     """What `keras.layers.RandomRotation` does: factor in turns, one number for both directions, counter-clockwise."""
-    degrees = (360 * factor[0], 360 * factor[1]) if isinstance(factor, tuple) else 360 * factor
+    turns = factor if isinstance(factor, (int, float)) else _pair(factor)
+    degrees = 360 * turns if isinstance(turns, (int, float)) else (360 * turns[0], 360 * turns[1])
     return AugmentConfig(rotation=degrees, **_manner(fill_mode, interpolation, fill_value))
 
 
@@ -108,8 +125,14 @@ def random_zoom(
 
 
 def _factors(change: Range) -> tuple[float, float]:
-    low, high = change if isinstance(change, tuple) else (-change, change)
+    low, high = (-change, change) if isinstance(change, (int, float)) else _pair(change)
     return 1 + low, 1 + high
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    if not isinstance(values, (tuple, list)) or len(values) != 2:
+        raise InputError(problem("factor", repr(values), "a number, or two", "Give one of these."))
+    return values[0], values[1]
 
 
 def _manner(fill_mode: LayerFill, interpolation: Interpolation, fill_value: float) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from engine.data.images import fit_picture
 from engine.data.labels import checked_labels, class_names_of, indices_of
 from engine.errors import InputError, problem, shape_text, unknown
 
+MOST_HEADER_BYTES = 10_000  # NumPy itself writes some 118 and trusts no more than this
 BATCH_EXAMPLES = 1024
 BATCH_BYTES = 64 * 2**20
 PAIRS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
@@ -141,6 +142,7 @@ def _read_member(path: Path, name: str) -> np.ndarray:
         about = archive.getinfo(name)
         with archive.open(name) as file:
             version = np.lib.format.read_magic(file)
+            _check_header(path, version, archive, name)
             read_header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
                 version, np.lib.format.read_array_header_2_0
             )
@@ -151,6 +153,14 @@ def _read_member(path: Path, name: str) -> np.ndarray:
         check_memory(path, about.file_size)
         with archive.open(name) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _check_header(path: Path, version: tuple[int, int], archive: zipfile.ZipFile, name: str) -> None:
+    """Refuses a header that promises more than any has, before it is read."""
+    with archive.open(name) as file:
+        start = file.read(12)
+    length = int.from_bytes(start[8:10] if version == (1, 0) else start[8:12], "little")
+    check_size(path, min(length, MOST_HEADER_BYTES), length)
 
 
 def _read_npy(path: Path) -> np.ndarray:

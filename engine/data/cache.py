@@ -41,6 +41,7 @@ class Decoded:
 
     num_examples: how many there are, before any are skipped.
     skipped: "path: reason" of each file left out; complete when the last batch was taken.
+    passing: those of them that may be readable the next time, because the system and not their content was at fault.
     """
 
     num_examples: int
@@ -48,6 +49,7 @@ class Decoded:
     class_names: tuple[str, ...]
     batches: Iterable[DecodedBatch]
     skipped: list[str] = field(default_factory=list)
+    passing: list[str] = field(default_factory=list)
 
 
 def cache_directory(given: Path | None = None) -> Path:
@@ -81,7 +83,7 @@ def cached(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callable
     Where the entry cannot be stored (read-only or full disk) the data is kept in memory and `tell` says so.
     """
     dataset = _read(entry, name)
-    if dataset is not None:
+    if dataset is not None and _is_final(entry):
         return dataset
     decoded = decode()
     tell(f"decoding {name}: {decoded.num_examples:,} images, once")
@@ -109,21 +111,27 @@ def _read(entry: Path, name: str) -> Dataset | None:
         return None
 
 
+def _is_final(entry: Path) -> bool:
+    return json.loads((entry / "about.json").read_text(encoding="utf-8")).get("is_final", True)
+
+
 def _store(entry: Path, decoded: Decoded) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(entry) as scratch:
         # A stream and not a memory map: a full disk then raises an error instead of killing the process.
         with (scratch / "images.raw").open("wb", buffering=0) as file, ThreadPoolExecutor(1) as disk:
-            written = 0
+            written, syncs = 0, []
 
             def keep(images: np.ndarray) -> None:
                 nonlocal written
                 before, written = written, written + images.nbytes
                 _write(file, images)
                 if before // SYNC_BYTES != written // SYNC_BYTES:  # now, while cores decode, and not all at the end
-                    disk.submit(os.fsync, file.fileno())
+                    syncs.append(disk.submit(os.fsync, file.fileno()))
 
             labels, hashes, fingerprint = _drain(decoded, keep)
+            for sync in syncs:
+                sync.result()  # the system tells of a failed write once only
             os.fsync(file.fileno())
         np.save(scratch / "labels.npy", labels, allow_pickle=False)
         np.save(scratch / "hashes.npy", hashes, allow_pickle=False)
@@ -132,6 +140,7 @@ def _store(entry: Path, decoded: Decoded) -> None:
             "class_names": decoded.class_names,
             "fingerprint": fingerprint,
             "skipped": decoded.skipped,
+            "is_final": not decoded.passing,
         }
         (scratch / "about.json").write_text(json.dumps(about), encoding="utf-8")
         _put_in_place(scratch, entry)
@@ -169,7 +178,7 @@ def _put_in_place(scratch: Path, entry: Path) -> None:
     try:
         scratch.rename(entry)
     except OSError:
-        if _read(entry, "") is None:
+        if _read(entry, "") is None or not _is_final(entry):
             shutil.rmtree(entry, ignore_errors=True)
             scratch.rename(entry)
 

@@ -50,13 +50,14 @@ class _Chunk:
 
     kept: which of them `images` holds.
     hashes: of those.
-    bad: "path: reason" of each that cannot be read.
+    bad: "path: reason" of each that cannot be read. passing: those of them that another try may read.
     """
 
     images: np.ndarray
     hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     kept: list[int] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
+    passing: list[str] = field(default_factory=list)
     has_other_size: bool = False
 
 
@@ -108,9 +109,9 @@ def decode_files(
     several sizes and the config gives none; if none of them can be read; or, where bad files stop a run, after all
     were gone through, naming the first ten that cannot be read.
     """
-    shape, skipped = _shape(files, config), []
-    batches = _batches(files, np.asarray(labels, np.int32), shape, config, skipped)
-    return Decoded(len(files), shape, class_names, batches, skipped)
+    shape, skipped, passing = _shape(files, config), [], []
+    batches = _batches(files, np.asarray(labels, np.int32), shape, config, skipped, passing)
+    return Decoded(len(files), shape, class_names, batches, skipped, passing)
 
 
 def num_threads() -> int:
@@ -137,7 +138,12 @@ def _decode(file: str, config: DataConfig) -> np.ndarray:
 
 
 def _batches(
-    files: Sequence[str], labels: np.ndarray, shape: tuple[int, ...], config: DataConfig, skipped: list[str]
+    files: Sequence[str],
+    labels: np.ndarray,
+    shape: tuple[int, ...],
+    config: DataConfig,
+    skipped: list[str],
+    passing: list[str],
 ) -> Iterator[DecodedBatch]:
     """Batches of what can be read; `skipped` gets a line for each file that cannot."""
     stops = config.on_bad_file == "stop"
@@ -148,6 +154,7 @@ def _batches(
             if chunk.has_other_size:
                 raise InputError(_several_sizes(files))
             skipped += chunk.bad
+            passing += chunk.passing
             if chunk.kept and not (skipped and stops):
                 yield DecodedBatch(chunk.images, labels[start + np.array(chunk.kept)], chunk.hashes)
     if len(skipped) == len(files):
@@ -163,6 +170,7 @@ def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConf
             image = _decode(file, config)
         except UnreadablePicture as error:
             chunk.bad.append(f"{file}: {error.reason}")
+            chunk.passing += [chunk.bad[-1]] if error.is_passing else []
             continue
         if image.shape != shape:
             chunk.has_other_size = True

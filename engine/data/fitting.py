@@ -8,7 +8,7 @@ import numpy as np
 from engine.data.dataset import Dataset
 from engine.errors import InputError, problem, shape_text
 
-BATCH_EXAMPLES = 1024
+BATCH_VALUES = 2**22
 MOST_WHITENED = 4096
 
 
@@ -52,5 +52,5 @@ def whitening(dataset: Dataset, scale: float, epsilon: float) -> tuple[np.ndarra
 
 
 def _batches(dataset: Dataset) -> Iterator[np.ndarray]:
-    starts = range(0, len(dataset), BATCH_EXAMPLES)
-    return (dataset.images[start : start + BATCH_EXAMPLES] for start in starts)
+    size = max(1, BATCH_VALUES // prod(dataset.input_shape))
+    return (dataset.images[start : start + size] for start in range(0, len(dataset), size))

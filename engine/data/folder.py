@@ -105,19 +105,26 @@ def _walk(directory: str, below: str, above: frozenset[tuple[int, int]]) -> Iter
             for entry in entries:
                 if _is_hidden(entry.name):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     yield from _walk(entry.path, f"{below}{_composed(entry.name)}/", above | {identity})
-                elif is_picture_name(entry.name) and (entry.is_file() or entry.is_symlink()):
+                elif is_picture_name(entry.name) and (entry.is_symlink() or entry.is_file()):
                     yield _found(entry, below)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(problem(directory, reason, "a folder that can be read", "Correct it.")) from None
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _found(entry: os.DirEntry[str], below: str) -> ImageFile:
     try:
         about = entry.stat()
-    except FileNotFoundError:  # a link to nothing, which decoding will name
+    except OSError:  # a link to nothing or to itself, which decoding will name
         about = entry.stat(follow_symlinks=False)
     return ImageFile(entry.path, below + _composed(entry.name), about.st_size, about.st_mtime_ns)
 

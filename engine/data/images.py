@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from engine.config import ColorMode, ResizeRule
-from engine.data.opening import MODES, Stored, name_of_picture, open_picture
+from engine.data.opening import MODES, Stored, UnreadablePicture, name_of_picture, open_picture
 from engine.errors import InputError, problem, shape_text
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
@@ -150,6 +150,9 @@ def fit_picture(
 
 def in_color(image: Image.Image, color: ColorMode, background: tuple[int, int, int] = (0, 0, 0)) -> Image.Image:
     """The picture in a colour mode; what is transparent is laid over `background` before it may become grey."""
+    if image.mode == "F" and 0 < float(np.asarray(image).max()) <= 1:
+        name, rule = name_of_picture(image), "levels of 8 or 16 bits"
+        raise UnreadablePicture(name, "levels from 0 to 1", rule, "Multiply them by 255.")
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:

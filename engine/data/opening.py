@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from os import PathLike
@@ -47,7 +49,10 @@ Stored = str | PathLike[str] | bytes | Image.Image
 
 
 class UnreadablePicture(InputError):
-    """A picture that cannot be read; `reason` says why in a few words."""
+    """A picture that cannot be read; `reason` says why in a few words.
+
+    is_passing: the system, not the content, was at fault, so that another try may succeed.
+    """
 
     def __init__(
         self,
@@ -55,9 +60,10 @@ class UnreadablePicture(InputError):
         reason: str,
         expected: str = "a readable, complete image",
         remedy: str = "Repair or remove it.",
+        is_passing: bool = False,
     ):
         super().__init__(problem(name, reason, expected, remedy))
-        self.reason = reason
+        self.reason, self.is_passing = reason, is_passing
 
 
 def open_picture(
@@ -78,11 +84,12 @@ def open_picture(
             # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
             turn = turn if isinstance(image, JpegImageFile) else _orientation(image, source)
             return _turned(image, turn)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # damaged data make Pillow's decoders raise errors of nearly every kind
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        raise UnreadablePicture(name_of_picture(source), reason.splitlines()[0]) from None
+        is_passing = isinstance(error, OSError) and error.errno is not None
+        raise UnreadablePicture(name_of_picture(source), reason.splitlines()[0], is_passing=is_passing) from None
 
 
 def picture_height_width(source: Stored) -> tuple[int, int]:
@@ -104,6 +111,9 @@ def _opened(source: Stored) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
         yield source
         return
+    if not isinstance(source, bytes) and not stat.S_ISREG(mode := os.stat(source).st_mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"  # a pipe would be waited for without end
+        raise UnreadablePicture(name_of_picture(source), kind, "an image file")
     with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         yield _identified(file, name_of_picture(source))
 

@@ -48,6 +48,8 @@ class StoredImages:
         """uint8[…]: one example by number, or many by slice or array of numbers, copied into memory."""
         if isinstance(chosen, (int, np.integer)):
             return self._read(np.array([range(len(self))[chosen]]))[0]
+        if isinstance(chosen, slice):
+            return self._read(np.arange(*chosen.indices(len(self))))
         return self._read(np.arange(len(self))[chosen])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

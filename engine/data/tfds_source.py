@@ -24,7 +24,7 @@ from engine.data.images import decode_picture
 from engine.errors import InputError, problem, shape_text, unknown
 
 EMBEDDED = Path(__file__).parent / "embedded"
-BATCH_EXAMPLES = 1024
+BATCH_EXAMPLES, BATCH_BYTES = 1024, 32 * 2**20
 
 
 class TfdsSource:
@@ -164,6 +164,7 @@ def _unknown_dataset(name: str) -> str:
 def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Decoded:
     import tensorflow_datasets as tfds
 
+    _check_features(directory)
     builder: Any = tfds.builder_from_directory(directory)
     base_names = re.findall(r"(?:^|\+)\s*([^\[\]+]+)", split)
     for base in base_names:
@@ -218,6 +219,16 @@ def _feature_keys(features: Any, config: DataConfig) -> tuple[str, str]:
     return image_key, chosen("data.label_feature", config.label_feature, "label", tfds.features.ClassLabel)
 
 
+def _check_features(directory: Path) -> None:
+    """Raises InputError where the description of prepared data names code that is not tfds's, which would be run."""
+    file = directory / "features.json"
+    names = re.findall(r'"pythonClassName":\s*"([^"]*)"', file.read_text(encoding="utf-8")) if file.is_file() else []
+    foreign = [name for name in names if not name.startswith("tensorflow_datasets.")]
+    if foreign:
+        rule = "features of tensorflow_datasets only, because opening others runs their code"
+        raise InputError(problem(str(file), foreign[0], rule, "Use data that you trust, prepared with such features."))
+
+
 def _decoder(feature: Any, config: DataConfig) -> Callable[[bytes], np.ndarray]:
     """A function from a stored picture to uint8[h w c], in the size and colours of the config or in its own."""
     if np.dtype(feature.np_dtype).kind != "u":
@@ -237,8 +248,9 @@ def _batches(
     shape: tuple[int, ...],
 ) -> Iterator[DecodedBatch]:
     with ThreadPoolExecutor(num_threads()) as pool:
-        for start in range(0, len(source), BATCH_EXAMPLES):
-            examples = source.__getitems__(list(range(start, min(start + BATCH_EXAMPLES, len(source)))))
+        size = max(1, min(BATCH_EXAMPLES, BATCH_BYTES // int(np.prod(shape))))
+        for start in range(0, len(source), size):
+            examples = source.__getitems__(list(range(start, min(start + size, len(source)))))
             images = list(pool.map(decode, (example[image_key] for example in examples)))
             for i, image in enumerate(images):
                 if image.shape != shape:
