@@ -44,7 +44,7 @@ class Options:
     """JPEG files in the folder."""
     rounds: int = 5
     """Rounds in which the variants take turns."""
-    steps: int = 2000
+    steps: int = 1500
     """Steps of 64 images that the convnet trains, resident and streamed, in each round: three chunks of the stream."""
     smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A few images and no peers, to see that everything runs; the figures mean nothing."""

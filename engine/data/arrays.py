@@ -160,7 +160,9 @@ def _check_header(path: Path, version: tuple[int, int], archive: zipfile.ZipFile
     with archive.open(name) as file:
         start = file.read(12)
     length = int.from_bytes(start[8:10] if version == (1, 0) else start[8:12], "little")
-    check_size(path, min(length, MOST_HEADER_BYTES), length)
+    if length > MOST_HEADER_BYTES:
+        rule = f"one of at most {MOST_HEADER_BYTES:,}"
+        raise InputError(problem(str(path), f"a header of {length:,} bytes", rule, "Make or download it anew."))
 
 
 def _read_npy(path: Path) -> np.ndarray:
