@@ -155,7 +155,8 @@ class Streamed:
     def _failure(self, error: Exception) -> str:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if self._readers and not isinstance(error, OSError):
-            remedy = 'Put what starts the run below `if __name__ == "__main__":`, or leave plan.readers at 0.'
+            remedy = "If one was killed, start again with --resume. "
+            remedy += 'Else put what starts the run below `if __name__ == "__main__":`, or leave plan.readers at 0.'
             return problem("plan.readers", f"{self._readers} ({reason})", "processes that can be started", remedy)
         rule = "images that stay readable while a run lasts"
         return problem(self._name, reason, rule, "Start again with --resume.")

@@ -62,6 +62,9 @@ def fit(
     fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
     name = data if isinstance(data, str) else "arrays"
     given = isinstance(data, DataConfig)
+    if given and (scale != 1 / 255 or validation != 0.1):
+        rule = "the DataConfig to say it"
+        raise InputError(problem("validation, scale", "an argument beside a DataConfig", rule, "Set it there."))
     data_config = data if given else DataConfig(name=name, validation_fraction=fraction, scale=scale)
     train_config = TrainConfig(epochs, batch_size, loss, seed=seed, patience=patience)
     config = RunConfig("fit", model, data_config, train_config, optim, augment=augment or AugmentConfig())

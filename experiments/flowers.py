@@ -1,4 +1,4 @@
-"""A small convnet on photographs, 3,989,285 parameters for five classes. Without augmentation it learns them by heart.
+"""A small convnet on photographs, 3,989,285 parameters for five classes, without augmentation.
 
     python -m experiments.flowers --data.path PATH      # one sub-folder a class; docs/data.md says what else
 

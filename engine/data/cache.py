@@ -105,6 +105,7 @@ def _read(entry: Path, name: str) -> Dataset | None:
         images = StoredImages(entry / "images.raw", (len(labels), *map(int, about["input_shape"])))
         if images.path.stat().st_size != images.nbytes or len(hashes) != len(labels):
             return None
+        images.hold()
         class_names, skipped = tuple(about["class_names"]), tuple(about["skipped"])
         return Dataset(images, labels, class_names, name, about["fingerprint"], hashes, skipped)
     except (OSError, EOFError, ValueError, KeyError, TypeError):

@@ -70,7 +70,9 @@ def load_files(
     tell: Callable[[str], None],
 ) -> Dataset:
     """The files as a dataset, from the decoded cache where none of them has changed since they were decoded."""
-    digest = hashlib.blake2b(repr((DECODER, "files", *pixel_settings(config), class_names)).encode(), digest_size=10)
+    # The place too: tools that pack folders may give every file the same time, and bitmaps of one size the same length.
+    settings = (DECODER, "files", _place(config), *pixel_settings(config), class_names)
+    digest = hashlib.blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=10)
     lines = (f"{f.name}\0{f.size_bytes} {f.mtime_ns} {k}\0" for f, k in zip(files, labels, strict=True))
     digest.update("".join(lines).encode("utf-8", "surrogateescape"))
     paths = [file.path for file in files]
@@ -82,6 +84,10 @@ def load_files(
     )
 
 
+def _place(config: DataConfig) -> str:
+    return str((config.path or Path()).expanduser().resolve())
+
+
 def pixel_settings(config: DataConfig) -> tuple[object, ...]:
     """What of the config changes the pixels that a file is decoded to."""
     return (config.image_size, config.resize, config.color, config.background, config.on_bad_file)
@@ -90,7 +96,7 @@ def pixel_settings(config: DataConfig) -> tuple[object, ...]:
 def file_key(files: Iterable[Path], config: DataConfig, *settings: object) -> str:
     """A cache key of what is told of whole files without reading them, and of settings they are decoded with."""
     about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    told = repr((DECODER, "arrays", about, pixel_settings(config), settings))
+    told = repr((DECODER, "arrays", _place(config), about, pixel_settings(config), settings))
     return hashlib.blake2b(told.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
 
 

@@ -12,7 +12,22 @@ from engine.config import ColorMode, ResizeRule
 from engine.data.opening import MODES, Stored, UnreadablePicture, name_of_picture, open_picture
 from engine.errors import InputError, problem, shape_text
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+}
 # Antialiased, as Pillow's filters all are. A third cheaper than bicubic, and what torchvision and Keras use.
 RESAMPLING = Image.Resampling.BILINEAR
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray

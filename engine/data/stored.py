@@ -1,6 +1,7 @@
 """Images in a file, read when they are asked for: an array for its readers, however large it is."""
 
 import itertools
+import mmap
 import os
 import weakref
 from collections.abc import Sequence
@@ -44,6 +45,11 @@ class StoredImages:
         """Bytes that all of them take."""
         return int(np.prod(self.shape))
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the file that hold images."""
+        return int(np.prod(self.stored_shape))
+
     def __getitem__(self, chosen: Any) -> np.ndarray:
         """uint8[…]: one example by number, or many by slice or array of numbers, copied into memory."""
         if isinstance(chosen, (int, np.integer)):
@@ -54,21 +60,31 @@ class StoredImages:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All of them: mapped from the file where they are the whole of it, else copied into memory."""
-        mapped = np.memmap(self.path, np.uint8, "r", shape=self.stored_shape)
+        mapped = np.frombuffer(mmap.mmap(self._descriptor, self.stored_bytes, access=mmap.ACCESS_READ), np.uint8)
+        mapped = mapped.reshape(self.stored_shape)
         whole = mapped if self.indices is None else mapped[self.indices]
         return np.array(whole, dtype) if copy or (dtype is not None and dtype != self.dtype) else whole
 
     def take(self, indices: np.ndarray) -> "StoredImages":
         """Those at `indices`, in that order; nothing is read."""
-        return replace(self, indices=indices if self.indices is None else self.indices[indices])
+        taken = replace(self, indices=indices if self.indices is None else self.indices[indices])
+        taken._hold(os.dup(self._descriptor))
+        return taken
+
+    def hold(self) -> "StoredImages":
+        """Itself, with the file open from now on, so that a cache which is cleared takes nothing away."""
+        self._descriptor  # noqa: B018
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StoredImages, (self.path, self.stored_shape, self.indices)
 
     @cached_property
     def _descriptor(self) -> int:
-        # Held open as long as this object lives, so that a cache which is cleared during a run takes nothing away.
-        descriptor = os.open(self.path, os.O_RDONLY)
+        return self._hold(os.open(self.path, os.O_RDONLY))
+
+    def _hold(self, descriptor: int) -> int:
+        self.__dict__["_descriptor"] = descriptor
         weakref.finalize(self, os.close, descriptor)
         return descriptor
 
