@@ -231,7 +231,7 @@ def test_whole_numbers_as_labels_of_files_name_the_classes(listed: Path):
 
 def test_missing_files_are_named_or_skipped(listed: Path, tmp_path: Path):
     written(listed, "path,label\nd.png,a\ngone.png,b\nsub,a\n")
-    with pytest.raises(InputError, match=r"2 unreadable files of 3;.*\n.*gone\.png: No such file.*\n.*sub: Is a dir"):
+    with pytest.raises(InputError, match=r"2 unreadable files of 3;.*\n.*gone\.png: No such file.*\n.*sub: a folder"):
         train(listed, cache_dir=tmp_path / "cache")
     assert len(train(listed, on_bad_file="skip").skipped) == 2
 

@@ -59,6 +59,9 @@ class FolderSource:
             raise InputError(unknown(field, split, self.splits))
         classes, names = self.splits[split], self.class_names
         name = f"{self.name} {split}" if len(self.splits) > 1 else self.name
+        odd = [class_name for class_name in names if not class_name.isprintable()]
+        if odd:  # bytes that are no text, or a line break: no table, picture or record could show it
+            raise InputError(problem(name, f"a class named {odd[0]!a}", "a printable name", "Rename that folder."))
         more = tuple(sorted(set(classes) - set(names)))
         if more:
             got, rule = f"classes that train lacks ({names_text(more)})", f"those of train ({names_text(names)})"
