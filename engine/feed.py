@@ -3,7 +3,10 @@
 Both train on the same examples in the same order: which example is in which batch is `epoch_order` for either.
 """
 
+import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
@@ -239,7 +242,7 @@ def _reading(chunks: Chunks, readers: int) -> Any:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers read flags of their own, which only an absl program would parse
     workers = grain.MultiprocessingOptions(num_workers=readers, per_worker_buffer_size=1)
-    return dataset.mp_prefetch(workers, worker_init_fn=_keep_to_the_cpu)
+    return dataset.mp_prefetch(workers, worker_init_fn=_set_up_reader)
 
 
 def _check_can_start_processes(readers: int) -> None:
@@ -253,5 +256,14 @@ def _check_can_start_processes(readers: int) -> None:
         raise InputError(problem("plan.readers", f"{readers} in {script}", rule, "Put it there, or leave out readers."))
 
 
-def _keep_to_the_cpu(worker: int, num_workers: int) -> None:
+def _set_up_reader(worker: int, num_workers: int) -> None:
+    """Keeps a reading process off accelerators, and lets it end with the run, even one that is killed."""
     jax.config.update("jax_platforms", "cpu")
+    run = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == run:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -21,6 +21,7 @@ from scipy import ndimage, stats
 from engine.augment import color
 from engine.augment.color import augment_color
 from engine.augment.config import AugmentConfig
+from tests.harnesses import HARNESSES, looped
 
 skimage_color = pytest.importorskip("skimage.color", reason="scikit-image comes with the dev extra")
 
@@ -145,16 +146,6 @@ def test_blur_with_a_radius_beyond_the_image_mirrors_it_again_and_again():
     image = random_levels((3, 4, 1), 0)
     expected = ndimage.gaussian_filter(image.astype(np.float64), (5, 5, 0), mode="reflect", radius=(20, 20, 0))
     np.testing.assert_allclose(color.gaussian_blur(jnp.asarray(image), 5.0, 20), expected, atol=1e-3)
-
-
-def looped(function: Callable, *batches: jax.Array) -> jax.Array:
-    return jnp.stack([function(*examples) for examples in zip(*batches, strict=True)])
-
-
-HARNESSES: dict[str, Callable[..., jax.Array]] = {
-    "jit": lambda function, *batches: looped(jax.jit(function), *batches),
-    "vmap": lambda function, *batches: jax.jit(jax.vmap(function))(*batches),
-}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -19,6 +19,7 @@ from engine.augment import geometry
 from engine.augment.apply import augment_image
 from engine.augment.config import AMOUNTS, FACTORS, MANNERS, AugmentConfig, FillMode, Interpolation
 from engine.augment.geometry import augment_geometry, draw_matrix, flipped, rotated, sheared, shifted, warp, zoomed
+from tests.harnesses import HARNESSES, looped
 
 SETTINGS = settings(max_examples=5, derandomize=True, deadline=None, database=None)
 SCIPY_MODES: dict[FillMode, str] = {
@@ -437,16 +438,6 @@ CASES: dict[str, AugmentConfig] = {
     "pixels": AugmentConfig(crop_padding=2, height_shift=3.0, width_shift=2.0, shift_unit="pixels", fill="wrap"),
     "all": replace(ALL_ON, fill="constant", fill_value=FILL_VALUE),
     "all, nearest": replace(ALL_ON, fill="edge", interpolation="nearest"),
-}
-
-
-def looped(function: Callable, *batches: jax.Array) -> jax.Array:
-    return jnp.stack([function(*examples) for examples in zip(*batches, strict=True)])
-
-
-HARNESSES: dict[str, Callable[..., jax.Array]] = {
-    "jit": lambda function, *batches: looped(jax.jit(function), *batches),
-    "vmap": lambda function, *batches: jax.jit(jax.vmap(function))(*batches),
 }
 
 

@@ -73,6 +73,16 @@ def test_file_that_could_not_be_read_for_a_moment_is_there_at_the_next_start(fol
     assert len(load(folder, cache_dir=cache, on_bad_file="skip")) == 20
 
 
+def test_folders_alike_in_names_sizes_and_times_are_not_taken_for_each_other(tmp_path: Path):
+    for root, levels in (("one", (20, 200)), ("other", (200, 20))):
+        for k, level in zip(("a", "b"), levels, strict=True):
+            file = tmp_path / root / "set" / k / "1.bmp"
+            file.parent.mkdir(parents=True)
+            Image.fromarray(np.full((4, 4, 3), level, np.uint8)).save(file)
+            os.utime(file, (0, 0))
+        assert [int(image.max()) for image in load(tmp_path / root / "set").images[:]] == list(levels)
+
+
 def test_link_to_itself_and_pipe_are_bad_files_like_others(folder: Path):
     os.symlink("loop.png", folder / "a" / "loop.png")
     os.mkfifo(folder / "pipe")

@@ -76,9 +76,12 @@ def test_stored_images_say_that_their_file_is_too_short(tmp_path: Path):
 
 def test_stored_images_survive_a_cache_that_is_cleared(tmp_path: Path):
     images = stored(make_dataset(20), tmp_path / "raw").images
-    before = images[3]
+    before, share = images[3], images.hold().take(np.array([3, 5]))
     (tmp_path / "raw").unlink()
     np.testing.assert_array_equal(images[3], before)
+    np.testing.assert_array_equal(share[0], before)
+    np.testing.assert_array_equal(np.asarray(images)[3], before)
+    np.testing.assert_array_equal(np.asarray(share)[0], before)
 
 
 # Batches

@@ -42,25 +42,13 @@ def image_data_generator(
     channel, where Keras draws one for all. The last six arguments say what evaluation is shown too, which is up to
     DataConfig here: asked for anything but its defaults, they raise InputError naming the field to set.
     """
-    if rescale not in (None, 1 / 255):
-        rule = "1/255, the default of data.scale"
-        raise InputError(problem("rescale", rescale, rule, "Leave it out and set data.scale."))
-    fitted = featurewise_center or featurewise_std_normalization
-    of_example = samplewise_center or samplewise_std_normalization
-    for asked, field in ((fitted, "dataset"), (of_example, "example"), (zca_whitening, "whiten")):
-        if asked:
-            rule = f'DataConfig(standardize="{field}")'
-            raise InputError(problem("standardization", "an argument of the augmentation", rule, "Set it there."))
-    for name, shift in _shifts(width_shift_range, height_shift_range).items():
-        if not isinstance(shift, (int, float)) or shift < 0 or (shift >= 1 and not isinstance(shift, int)):
-            rule = "a fraction from 0 to below 1, or an int of pixels"
-            raise InputError(problem(name, shift, rule, "Give 0.1 or 3 or so."))
-    in_pixels = [name for name, shift in _shifts(width_shift_range, height_shift_range).items() if shift >= 1]
-    if in_pixels and len(in_pixels) < sum(1 for shift in (width_shift_range, height_shift_range) if shift):
-        rule = "both shifts in pixels or both as fractions"
-        raise InputError(
-            problem(in_pixels[0], "a number of pixels beside a fraction", rule, "Turn one into the other.")
-        )
+    _check_rescale(rescale)
+    _check_standardization(
+        featurewise_center or featurewise_std_normalization,
+        samplewise_center or samplewise_std_normalization,
+        zca_whitening,
+    )
+    in_pixels = _are_pixels(width_shift_range=width_shift_range, height_shift_range=height_shift_range)
     width, height = (s - 1 if in_pixels and s else s for s in (width_shift_range, height_shift_range))
     return AugmentConfig(
         horizontal_flip=horizontal_flip,
@@ -124,6 +112,32 @@ def random_zoom(
     return AugmentConfig(zoom=_factors(height_factor), width_zoom=width, **manner)
 
 
+def _check_rescale(rescale: float | None) -> None:
+    if rescale not in (None, 1 / 255):
+        rule = "1/255, the default of data.scale"
+        raise InputError(problem("rescale", rescale, rule, "Leave it out and set data.scale."))
+
+
+def _check_standardization(of_dataset: bool, of_example: bool, whitened: bool) -> None:
+    for asked, field in ((of_dataset, "dataset"), (of_example, "example"), (whitened, "whiten")):
+        if asked:
+            rule = f'DataConfig(standardize="{field}")'
+            raise InputError(problem("standardization", "an argument of the augmentation", rule, "Set it there."))
+
+
+def _are_pixels(**shifts: float) -> bool:
+    """Whether shifts are ints of pixels, not fractions; raises InputError if they are neither, or one of each."""
+    for name, shift in shifts.items():
+        if not isinstance(shift, (int, float)) or shift < 0 or (shift >= 1 and not isinstance(shift, int)):
+            rule = "a fraction from 0 to below 1, or an int of pixels"
+            raise InputError(problem(name, shift, rule, "Give 0.1 or 3 or so."))
+    in_pixels = [name for name, shift in shifts.items() if shift >= 1]
+    if in_pixels and any(0 < shift < 1 for shift in shifts.values()):
+        got, rule = "a number of pixels beside a fraction", "both shifts in pixels or both as fractions"
+        raise InputError(problem(in_pixels[0], got, rule, "Turn one into the other."))
+    return bool(in_pixels)
+
+
 def _factors(change: Range) -> tuple[float, float]:
     low, high = (-change, change) if isinstance(change, (int, float)) else _pair(change)
     return 1 + low, 1 + high
@@ -143,7 +157,3 @@ def _fill(name: str, fill_mode: str) -> FillMode:
     if fill_mode not in _FILLS:
         raise InputError(unknown(name, fill_mode, _FILLS))
     return _FILLS[fill_mode]
-
-
-def _shifts(width: float, height: float) -> dict[str, float]:
-    return {"width_shift_range": width, "height_shift_range": height}

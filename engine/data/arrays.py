@@ -22,7 +22,8 @@ from engine.data.folder import SPLIT_ORDER, SPLITS, name_of
 from engine.data.idx import MOST_DEFLATED, check_memory, check_size, idx_splits, labels_beside, read_idx, reading
 from engine.data.images import fit_picture
 from engine.data.labels import checked_labels, class_names_of, indices_of
-from engine.errors import InputError, problem, shape_text, unknown
+from engine.data.source import split_title
+from engine.errors import InputError, problem, shape_text
 
 MOST_HEADER_BYTES = 10_000  # NumPy itself writes some 118 and trusts no more than this
 BATCH_EXAMPLES = 1024
@@ -60,9 +61,7 @@ class ArraySource:
 
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or why the arrays cannot be used."""
-        if split not in self.pairs:
-            raise InputError(unknown(field, split, self.pairs))
-        name = f"{self.name} {split}" if len(self.pairs) > 1 else self.name
+        name = split_title(self.name, self.pairs, split, field)
         entry = cache_entry(self.config, name, file_key(self.files, self.config, split))
         return cached(entry, name, lambda: self._decode(split), self.tell)
 

@@ -14,7 +14,8 @@ from engine.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import ImageFile, load_files
 from engine.data.images import SUFFIXES, is_picture_name
-from engine.errors import InputError, problem, unknown
+from engine.data.source import split_title
+from engine.errors import InputError, problem
 
 SPLITS = {
     "train": "train",
@@ -55,10 +56,8 @@ class FolderSource:
 
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or if it has classes of its own."""
-        if split not in self.splits:
-            raise InputError(unknown(field, split, self.splits))
+        name = split_title(self.name, self.splits, split, field)
         classes, names = self.splits[split], self.class_names
-        name = f"{self.name} {split}" if len(self.splits) > 1 else self.name
         odd = [class_name for class_name in names if not class_name.isprintable()]
         if odd:  # bytes that are no text, or a line break: no table, picture or record could show it
             raise InputError(problem(name, f"a class named {odd[0]!a}", "a printable name", "Rename that folder."))

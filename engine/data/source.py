@@ -1,8 +1,10 @@
 """What every kind of data is opened as, before any of it is decoded."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 from engine.data.dataset import Dataset
+from engine.errors import InputError, unknown
 
 
 class Source(Protocol):
@@ -24,3 +26,10 @@ class Source(Protocol):
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split."""
         ...
+
+
+def split_title(source_name: str, splits: Collection[str], split: str, field: str) -> str:
+    """What a split is called: the source's name, and its own where there are several; InputError if there is none."""
+    if split not in splits:
+        raise InputError(unknown(field, split, splits))
+    return f"{source_name} {split}" if len(splits) > 1 else source_name

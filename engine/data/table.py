@@ -27,7 +27,8 @@ from engine.data.rows import (
     row_chunks,
     square_shape,
 )
-from engine.errors import InputError, problem, shape_text, unknown
+from engine.data.source import split_title
+from engine.errors import InputError, problem, shape_text
 
 Tell = Callable[[str], None]
 
@@ -49,9 +50,7 @@ class TableSource:
 
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or file, line and column if bad."""
-        if split not in self.tables:
-            raise InputError(unknown(field, split, self.tables))
-        name = f"{self.name} {split}" if len(self.tables) > 1 else self.name
+        name = split_title(self.name, self.tables, split, field)
         table = self.tables[split]
         if table.file is not None:
             return self._load_files(split, name)
