@@ -1,0 +1,232 @@
+"""How the members of an ensemble become one prediction: the ways to combine them, and what is fitted to do so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.checks import check, check_all
+from engine.config import CombinationKind
+from engine.errors import InputError, problem, unknown
+
+# The smallest normal float32, about 1.2e-38: probabilities below it have its logarithm, -87.3, and not -inf.
+LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+TIE_BREAK = 1e-3
+MOST_TEMPERATURE = 20.0  # and the inverse is the least
+GREEDY_ROUNDS = 100
+MOST_ITERATIONS = 2_000
+TOLERANCE_NATS = 1e-5  # the standard error of a loss over 10,000 examples is near 5e-3
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Makes the log-probabilities [m n k] of m members into probabilities [n k]. Turns to JSON and back.
+
+    method: `mean` is the mean of probabilities, as are `weighted` and `greedy`, whose weights were fitted. `logits` is
+      the mean of logits. `vote` is the share of members whose likeliest class it is; the mean of probabilities, which
+      is TIE_BREAK of the result, decides ties.
+    weights: one a member, 0 or more, in sum 1. The outputs of a member whose weight is 0 are not looked at.
+    temperature: what the logarithms of the combined probabilities are divided by, before they are normalized again.
+    """
+
+    method: CombinationKind
+    weights: tuple[float, ...]
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        check_all(self, "combination", self._range_problems)
+
+    def _range_problems(self) -> list[str]:
+        is_share = min(self.weights, default=-1) >= 0 and abs(sum(self.weights) - 1) < 1e-6
+        rule = "one number of 0 or more a member, 1 in sum"
+        problems = check("combination.weights", self.weights, is_share, rule, "Divide them by their sum.")
+        holds = self.temperature > 0
+        return problems + check("combination.temperature", self.temperature, holds, "a positive number", "Give 1.")
+
+    def combine(self, log_probabilities: np.ndarray) -> np.ndarray:
+        """float64[n k], rows that sum to 1, of log-probabilities [m n k]; takes the memory of a few arrays [n k].
+
+        Logarithms of 0 (-inf) are allowed. Where a temperature is applied, probabilities below LEAST_PROBABILITY count
+        as that.
+        """
+        assert log_probabilities.ndim == 3
+        assert len(log_probabilities) == len(self.weights)
+        combined = METHODS[self.method](log_probabilities, np.array(self.weights))
+        if self.temperature == 1:
+            return combined
+        logs = _logarithms(combined)
+        logs /= self.temperature
+        return _softmax_in_place(logs)
+
+
+def fit(
+    method: CombinationKind,
+    log_probabilities: np.ndarray | None,
+    labels: np.ndarray | None,
+    fit_temperature: bool,
+    alive: np.ndarray,
+) -> Combination:
+    """The combination of the members that are alive, bool[m]; the others get weight 0 and may have any outputs.
+
+    log_probabilities [m n k] and labels int[n] are the validation data, None or of no examples where there is none;
+    then `weighted`, `greedy` and a temperature cannot be fitted. A temperature is fitted to what is combined, not to
+    each member: of the orders to do it in the better one (Rahaman and Thiery 2021, arXiv:2007.08792).
+    Raises InputError for that, for an unknown method, and if no member is alive.
+    """
+    if method not in METHODS:
+        raise InputError(unknown("ensemble.combine", method, METHODS))
+    if not alive.any():
+        got, rule = f"no member of {len(alive)} with a finite loss", "at least one to combine"
+        raise InputError(problem("train.members", got, rule, "Lower optim.learning_rate."))
+    weights = alive / alive.sum()
+    if log_probabilities is None or labels is None or not len(labels):
+        _check_needs_no_data(method, fit_temperature)
+        return Combination(method, tuple(weights.tolist()))
+    if method in FITTED_WEIGHTS:
+        weights[alive] = FITTED_WEIGHTS[method](label_likelihoods(log_probabilities, labels, np.flatnonzero(alive)))
+    combination = Combination(method, tuple(weights.tolist()))
+    if not fit_temperature:
+        return combination
+    return replace(combination, temperature=fit_scaling(combination.combine(log_probabilities), labels))
+
+
+def mean_probabilities(log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """float64[n k]: the weighted mean over members of the probabilities whose logarithms are given [m n k]."""
+    total = np.zeros(log_probabilities.shape[1:])
+    for i in np.flatnonzero(weights):  # member by member, which needs no second array [m n k]
+        total += weights[i] * np.exp(log_probabilities[i], dtype=np.float64)
+    total /= total.sum(axis=-1, keepdims=True)  # float32 logarithms are normalized to about 1e-6
+    return total
+
+
+def vote_shares(log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """float64[n k]: the weighted share of members whose likeliest class it is, of equally likely ones the first."""
+    _, n, k = log_probabilities.shape
+    shares, rows = np.zeros((n, k)), np.arange(n)
+    for i in np.flatnonzero(weights):
+        shares[rows, log_probabilities[i].argmax(axis=-1)] += weights[i]
+    return shares
+
+
+def _mean_logits(log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The normalized geometric mean of probabilities.
+
+    It equals the softmax of the mean of the logits, from which logarithms of probabilities differ by one number for
+    each member and example, and softmax does not see those. A class that any member rules out (-inf) is ruled out.
+    """
+    total = np.zeros(log_probabilities.shape[1:])
+    for i in np.flatnonzero(weights):
+        # A number in place of -inf: where every class is ruled out by some member, -inf everywhere would give NaN.
+        total += weights[i] * np.maximum(log_probabilities[i], np.finfo(np.float32).min, dtype=np.float64)
+    return _softmax_in_place(total)
+
+
+def _majority_vote(log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Shares of votes, of which TIE_BREAK is the mean of probabilities: it decides ties, and can overturn no vote."""
+    share = min(TIE_BREAK, 1 / (np.count_nonzero(weights) + 1))
+    shares = vote_shares(log_probabilities, weights)
+    shares *= 1 - share
+    shares += share * mean_probabilities(log_probabilities, weights)
+    return shares
+
+
+def label_likelihoods(log_probabilities: np.ndarray, labels: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """float64[m n]: the probability that each of `members` int[m] gives the label, as a share of the largest.
+
+    Weights that minimize the negative log-likelihood of a mean of probabilities depend on nothing else: what an example
+    is divided by adds a constant to it.
+    """
+    logs = log_probabilities[members[:, None], np.arange(len(labels)), labels]
+    logs = np.maximum(logs, np.finfo(np.float32).min, dtype=np.float64)
+    return np.maximum(np.exp(logs - logs.max(axis=0)), np.finfo(np.float64).tiny)
+
+
+def mixture_weights(likelihoods: np.ndarray) -> np.ndarray:
+    """float64[m] on the simplex: weights of a mean of probabilities that minimize its negative log-likelihood.
+
+    The problem is convex. Solved by expectation maximization for the weights of a mixture (Dempster, Laird and Rubin
+    1977, section 4.3), which for fixed components is Cover's algorithm for the log-optimal portfolio (IEEE Transactions
+    on Information Theory 30, 1984). It stops as that does: the loss is at most max(gains) - 1 nats above the least.
+    """
+    weights = np.full(len(likelihoods), 1 / len(likelihoods))
+    for _ in range(MOST_ITERATIONS):
+        gains = likelihoods @ (1 / (weights @ likelihoods)) / likelihoods.shape[1]
+        if gains.max() - 1 < TOLERANCE_NATS:
+            break
+        weights *= gains
+    return weights / weights.sum()
+
+
+def greedy_weights(likelihoods: np.ndarray) -> np.ndarray:
+    """float64[m] on the simplex: how often each member is chosen by ensemble selection with replacement.
+
+    GREEDY_ROUNDS times the member is added, again if it is there already, with which the negative log-likelihood of the
+    mean is least; of all rounds the best one counts (Caruana et al. 2004, ICML). To stop at the first round without a
+    gain would end with the best member alone where another one helps, but not half of it.
+    """
+    counts, total = np.zeros(len(likelihoods)), np.zeros(likelihoods.shape[1])
+    best, least = counts, np.inf
+    for size in range(1, GREEDY_ROUNDS + 1):
+        losses = np.log(size) - np.log(total + likelihoods).mean(axis=1)
+        chosen = int(losses.argmin())
+        counts[chosen] += 1
+        total += likelihoods[chosen]
+        if losses[chosen] < least:
+            best, least = counts / size, losses[chosen]
+    return best
+
+
+def fit_scaling(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature, 1 / MOST_TEMPERATURE to MOST_TEMPERATURE, of the least negative log-likelihood of labels int[n].
+
+    Divides the logarithms of probabilities [n k] (Guo et al. 2017, arXiv:1706.04599, section 4.2; softmax makes logits
+    and logarithms of probabilities the same); those below LEAST_PROBABILITY count as that. The loss is convex in the
+    inverse of the temperature, so that there is one minimum.
+    """
+    from scipy.optimize import minimize_scalar  # takes 0.1 s to import, which a prediction need not wait for
+
+    logs = _logarithms(probabilities)
+    logs -= logs.max(axis=-1, keepdims=True)
+    own = logs[np.arange(len(labels)), labels].mean()
+
+    def loss(log_temperature: float) -> float:
+        inverse = np.exp(-log_temperature)
+        return np.log(np.exp(logs * inverse).sum(axis=-1)).mean() - own * inverse
+
+    bound = np.log(MOST_TEMPERATURE)
+    found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def _check_needs_no_data(method: CombinationKind, fit_temperature: bool) -> None:
+    got, rule = "no validation data", "some to fit it on"
+    if method in FITTED_WEIGHTS:
+        remedy = "Set data.validation_fraction, or choose mean, logits or vote."
+        raise InputError(problem("ensemble.combine", f"{method!r} and {got}", rule, remedy))
+    if fit_temperature:
+        remedy = "Set data.validation_fraction, or leave the temperature out."
+        raise InputError(problem("ensemble.temperature", f"True and {got}", rule, remedy))
+
+
+def _logarithms(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, LEAST_PROBABILITY, dtype=np.float64))
+
+
+def _softmax_in_place(logs: np.ndarray) -> np.ndarray:
+    logs -= logs.max(axis=-1, keepdims=True)
+    np.exp(logs, out=logs)
+    logs /= logs.sum(axis=-1, keepdims=True)
+    return logs
+
+
+METHODS: dict[CombinationKind, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "mean": mean_probabilities,
+    "logits": _mean_logits,
+    "vote": _majority_vote,
+    "weighted": mean_probabilities,
+    "greedy": mean_probabilities,
+}
+FITTED_WEIGHTS: dict[CombinationKind, Callable[[np.ndarray], np.ndarray]] = {
+    "weighted": mixture_weights,
+    "greedy": greedy_weights,
+}
