@@ -24,10 +24,13 @@ _HOMES = {
     "cnn": "engine.models",
     "custom": "engine.models",
     "dataset": "engine.notebook",
+    "EnsembleClassifier": "engine.ensemble",
+    "EnsembleConfig": "engine.config",
     "fit": "engine.notebook",
+    "join": "engine.ensemble",
     "main": "engine.experiment",
     "mlp": "engine.models",
-    "restore": "engine.predict",
+    "restore": "engine.ensemble",
     "run": "engine.loop",
 }
 __all__ = [
@@ -35,6 +38,8 @@ __all__ = [
     "Classifier",
     "DataConfig",
     "Dataset",
+    "EnsembleClassifier",
+    "EnsembleConfig",
     "InputError",
     "OptimConfig",
     "PlanConfig",
@@ -46,6 +51,7 @@ __all__ = [
     "custom",
     "dataset",
     "fit",
+    "join",
     "main",
     "mlp",
     "restore",
@@ -54,14 +60,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from engine.augment.config import AugmentConfig
-    from engine.config import DataConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
+    from engine.config import DataConfig, EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
     from engine.data.dataset import Dataset, Splits
+    from engine.ensemble import EnsembleClassifier, join, restore
     from engine.errors import InputError
     from engine.experiment import main
     from engine.loop import run
     from engine.models import cnn, custom, mlp
     from engine.notebook import dataset, fit
-    from engine.predict import Classifier, restore
+    from engine.predict import Classifier
     from engine.result import Result
 
 

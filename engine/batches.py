@@ -1,9 +1,30 @@
 """Which example goes into which batch: a pure function of (seed, epoch)."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from engine.keys import step_key
+from engine.keys import step_key, stream_key
+
+Seeds = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What decides the order of examples: a seed, or one for each member of an ensemble.
+
+    is_bootstrap: instead of every example as many drawn with replacement.
+    """
+
+    seeds: Seeds
+    is_bootstrap: bool = False
+
+    def order(self, epoch: jax.Array | int, num_examples: int, batch_size: int) -> jax.Array:
+        """int32[batches × b], or [m, batches × b] for several seeds: `epoch_orders` of these."""
+        seeds = jnp.asarray(np.asarray(self.seeds, np.uint32))
+        return epoch_orders(seeds, epoch, num_examples, batch_size, self.is_bootstrap)
 
 
 def num_batches(num_examples: int, batch_size: int) -> int:
@@ -11,14 +32,31 @@ def num_batches(num_examples: int, batch_size: int) -> int:
     return -(-num_examples // batch_size)
 
 
-def epoch_order(seed: jax.Array | int, epoch: jax.Array | int, num_examples: int, batch_size: int) -> jax.Array:
+def epoch_order(
+    seed: jax.Array | int, epoch: jax.Array | int, num_examples: int, batch_size: int, is_bootstrap: bool = False
+) -> jax.Array:
     """int32[batches × b]: every example once, shuffled, then the first ones again to fill the last batch.
 
     `batch_mask` tells the repeated ones apart. Traceable in seed and epoch.
+    is_bootstrap: instead of every example as many drawn with replacement, the same in every epoch.
     """
-    order = jax.random.permutation(step_key(seed, "order", epoch), jnp.arange(num_examples, dtype=jnp.int32))
+    examples = jnp.arange(num_examples, dtype=jnp.int32)
+    if is_bootstrap:
+        examples = jax.random.randint(stream_key(seed, "bootstrap"), (num_examples,), 0, num_examples, jnp.int32)
+    order = jax.random.permutation(step_key(seed, "order", epoch), examples)
     padding = num_batches(num_examples, batch_size) * batch_size - num_examples
     return jnp.concatenate([order, jnp.resize(order, (padding,))])
+
+
+def epoch_orders(
+    seeds: jax.Array, epoch: jax.Array | int, num_examples: int, batch_size: int, is_bootstrap: bool
+) -> jax.Array:
+    """The `epoch_order` of a seed, or [m, batches × b] of several [m]."""
+
+    def order(seed: jax.Array) -> jax.Array:
+        return epoch_order(seed, epoch, num_examples, batch_size, is_bootstrap)
+
+    return jax.vmap(order)(seeds) if seeds.ndim else order(seeds)
 
 
 def batch_mask(batch: jax.Array | int, num_examples: int, batch_size: int) -> jax.Array:

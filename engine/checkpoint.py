@@ -1,6 +1,7 @@
 """Checkpoints: Orbax for arrays, one JSON record for everything else. No pickle anywhere.
 
-`<run>/checkpoints/<step>/` holds `model` (params, model_state), `optimizer`, and `record`. Orbax writes each step
+`<run>/checkpoints/<step>/` holds `model` (params, model_state), `optimizer`, `record` and, of an ensemble, `best` (each
+member's weights when it was best). Orbax writes each step
 beside its place and renames it when it is complete, so a kill while saving leaves the previous one as it was.
 Reading the record needs neither Orbax nor JAX.
 """
@@ -14,13 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.config import DataPlacement, Lowering, RunConfig
+from engine.combination import Combination
+from engine.config import RunConfig
 from engine.data.images import InputSpec
 from engine.errors import InputError, problem
+from engine.plan import Plan
 from engine.records import from_json, to_json
 from engine.stopping import has_stopped_early
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Record:
 
     score: the validation metric that decides which step is best, higher is better; None in the middle of an epoch.
     totals, epoch_seconds: metric sums and training time of the unfinished epoch. checksums: of the arrays of each item.
+    failed_steps: of an ensemble, the step at which each member's loss was no finite number, None for the others.
+    combination: of an ensemble, how its members are combined.
     """
 
     config: RunConfig
@@ -39,14 +44,15 @@ class Record:
     step: int
     steps_per_epoch: int
     score: float | None
-    lowering: Lowering
-    placement: DataPlacement = "resident"
+    plan: Plan
     validation_fingerprint: str = ""
     history: tuple[dict[str, Any], ...] = ()
     totals: dict[str, Any] | None = None
     epoch_seconds: float = 0.0
     versions: dict[str, Any] = field(default_factory=dict)
     device: str = ""
+    failed_steps: tuple[int | None, ...] = ()
+    combination: Combination | None = None
     checksums: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -118,9 +124,17 @@ def read_record(path: Path, step: int) -> Record:
                 "Install a newer engine.",
             )
         )
-    if version != FORMAT_VERSION:
+    if version == 1:
+        value = _from_version_1(value)
+    elif version != FORMAT_VERSION:
         raise InputError(problem(str(file), f"format {version!r}", f"{FORMAT_VERSION}", "Use another checkpoint."))
     return from_json(Record, value, str(file))
+
+
+def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
+    """Records before there were ensembles: the plan was two fields."""
+    plan = {"lowering": value.pop("lowering", None), "placement": value.pop("placement", "resident")}
+    return {**value, "plan": plan}
 
 
 class Checkpoints:
@@ -146,21 +160,20 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             checkpoints_of(path).resolve(),
             options=ocp.CheckpointManagerOptions(preservation_policy=BestAndLast(), cleanup_tmp_directories=True),
-            item_names=("model", "optimizer", "record"),
+            item_names=("model", "optimizer", "best", "record"),
         )
 
-    def save(self, model: Any, optimizer: Any, record: Record) -> None:
-        """Starts to save host arrays and the record as one step; a step that is there already is kept."""
+    def save(self, record: Record, **items: Any) -> None:
+        """Starts to save host arrays (model=…, optimizer=…) and the record as one step; one that is there is kept."""
         if record.step in self._manager.all_steps():
             return
         args, self._scores[record.step] = self._ocp.args, record.score
-        record = replace(record, checksums={"model": checksum(model), "optimizer": checksum(optimizer)})
+        record = replace(record, checksums={name: checksum(tree) for name, tree in items.items()})
         value = {"format_version": FORMAT_VERSION, **to_json(record)}
-        items = args.Composite(
-            model=args.StandardSave(model), optimizer=args.StandardSave(optimizer), record=args.JsonSave(value)
-        )
+        arrays = {name: args.StandardSave(tree) for name, tree in items.items()}
+        composite = args.Composite(**arrays, record=args.JsonSave(value))
         with _failures_explained(self.path):
-            if not self._manager.save(record.step, args=items, force=True):
+            if not self._manager.save(record.step, args=composite, force=True):
                 raise RuntimeError(f"Orbax did not take step {record.step}")
 
     def wait(self) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +22,10 @@ ResizeRule = Literal["stretch", "crop", "pad"]
 BadFileRule = Literal["stop", "skip"]
 Standardization = Literal["dataset", "example", "whiten"]
 BestBy = Literal["accuracy", "loss"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 DataPlacement = Literal["resident", "streamed"]
+MemberMapping = Literal["outer", "vmap", "map"]
+CombinationKind = Literal["mean", "logits", "vote", "weighted", "greedy"]
 # Their course does not depend on the number of epochs, so a run may go on beyond those it was planned for.
 OPEN_ENDED_SCHEDULES: tuple[ScheduleName, ...] = ("constant", "step")
 Lowering = Literal["matrix", "native"]
@@ -131,6 +134,12 @@ class TrainConfig:
     """What of the validation data decides which epoch is the best: the highest accuracy or the lowest loss."""
     patience: int | None = None
     """Epochs without a better one after which the run stops early; None: it never does."""
+    members: int = 1
+    """Models trained side by side as an ensemble, each with draws of its own for everything that is random."""
+    first_member: int = 0
+    """Number of the first one; with one member, that member of an ensemble alone."""
+    precision: Precision = "float32"
+    """What the network computes in; weights, batch statistics and losses are float32. tf32 needs an NVIDIA GPU."""
 
     def __post_init__(self):
         check_all(self, "train", self._range_problems)
@@ -141,6 +150,8 @@ class TrainConfig:
         if self.patience is not None:
             problems += check_whole("train.patience", self.patience, 1, "Give 10 or so, or leave it out.")
         problems += check_whole("train.seed", self.seed, 0, "Give any such number.", below=2**32)
+        problems += check_whole("train.members", self.members, 1, "Give 10 or so, or 1 for a single model.")
+        problems += check_whole("train.first_member", self.first_member, 0, "Give 0, or the number of a member.")
         problems += check(
             "train.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1,
             "0 ≤ smoothing < 1", "Give 0.1 or so, or 0 for none.",
@@ -148,6 +159,40 @@ class TrainConfig:
         if self.loss == "mean_squared_error" and self.label_smoothing:
             remedy = "Set train.label_smoothing to 0."
             problems.append(problem("train.label_smoothing", self.label_smoothing, "0 with this loss", remedy))
+        return problems
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """How the members of an ensemble differ, and how they are combined. Without effect for a single model."""
+
+    bootstrap: bool = False
+    """Each member trains on as many examples as there are, drawn with replacement."""
+    shared_order: bool = False
+    """All members see the same batches, those of the first one."""
+    learning_rates: tuple[float, ...] | None = None
+    """One a member, in place of optim.learning_rate."""
+    weight_decays: tuple[float, ...] | None = None
+    """One a member, in place of optim.weight_decay."""
+    label_smoothings: tuple[float, ...] | None = None
+    """One a member, in place of train.label_smoothing."""
+    combine: CombinationKind = "mean"
+    """Mean of the probabilities, of the logits, majority vote, or with weights or a greedy choice fitted on the
+    validation data."""
+    temperature: bool = False
+    """Scale the combined probabilities by a temperature fitted on the validation data."""
+
+    def __post_init__(self):
+        check_all(self, "ensemble", self._range_problems)
+
+    def _range_problems(self) -> list[str]:
+        problems = []
+        for name, holds, rule in (
+            ("learning_rates", all(rate > 0 for rate in self.learning_rates or ()), "positive numbers"),
+            ("weight_decays", all(decay >= 0 for decay in self.weight_decays or ()), "numbers of 0 or more"),
+            ("label_smoothings", all(0 <= s < 1 for s in self.label_smoothings or ()), "numbers from 0 to below 1"),
+        ):
+            problems += check(f"ensemble.{name}", getattr(self, name), holds, rule, "Correct it.")
         return problems
 
 
@@ -208,6 +253,9 @@ class PlanConfig:
     """Most megabytes of training images that auto keeps on the device; None: half of the memory that is free."""
     readers: int = 0
     """Processes that read streamed images ahead; 0: threads of this one."""
+    members: Literal["auto", MemberMapping] = "auto"
+    """How the members of an ensemble run: one after another around the loop over steps (outer), or within each step
+    side by side (vmap) or in turn (map); auto: outer on the CPU, vmap elsewhere."""
 
     def __post_init__(self):
         check_all(self, "plan", self._range_problems)
@@ -234,6 +282,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
 
     def __post_init__(self):
         check_model(self.model)
@@ -244,10 +293,35 @@ class RunConfig:
             )
 
     def _range_problems(self) -> list[str]:
-        if not self.augment.pairs_examples:
-            return []
-        size, rule = self.train.batch_size, "an even number with mixup or cutmix, which mix pairs"
-        return check("train.batch_size", size, size % 2 == 0, rule, "Use one more or one less.")
+        problems, size = [], self.train.batch_size
+        if self.augment.pairs_examples:
+            rule = "an even number with mixup or cutmix, which mix pairs"
+            problems += check("train.batch_size", size, size % 2 == 0, rule, "Use one more or one less.")
+        for name in ("learning_rates", "weight_decays", "label_smoothings"):
+            given, rule = getattr(self.ensemble, name), f"one a member, {self.train.members} of them (train.members)"
+            holds = given is None or len(given) == self.train.members
+            problems += check(f"ensemble.{name}", given, holds, rule, "Give as many, or leave it out.")
+        if self.ensemble.label_smoothings is not None and self.train.loss == "mean_squared_error":
+            got, rule = self.ensemble.label_smoothings, "none with this loss"
+            problems.append(problem("ensemble.label_smoothings", got, rule, "Leave it out."))
+        return problems
+
+    def of_member(self, index: int) -> "RunConfig":
+        """The config that trains one member of this ensemble alone, counted from 0."""
+
+        def own(values: tuple[float, ...] | None, common: Any) -> Any:
+            return common if values is None else values[index]
+
+        ensemble, train = self.ensemble, self.train
+        smoothing = own(ensemble.label_smoothings, train.label_smoothing)
+        rate = own(ensemble.learning_rates, self.optim.learning_rate)
+        decay = own(ensemble.weight_decays, self.optim.weight_decay)
+        return replace(
+            self,
+            train=replace(train, members=1, first_member=train.first_member + index, label_smoothing=smoothing),
+            optim=replace(self.optim, learning_rate=rate, weight_decay=decay),
+            ensemble=replace(ensemble, learning_rates=None, weight_decays=None, label_smoothings=None),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `RunConfig.from_json` turns back into an equal config."""

@@ -1,6 +1,6 @@
 """How training images reach the device: all of them once (resident), or chunk after chunk, read ahead (streamed).
 
-Both train on the same examples in the same order: which example is in which batch is `epoch_order` for either.
+Both train on the same examples in the same order: which example is in which batch is `Draw.order` for either.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from engine.batches import epoch_order, num_batches
+from engine.batches import Draw, num_batches
 from engine.config import DataPlacement, PlanConfig
 from engine.data.dataset import Dataset
 from engine.data.stored import StoredImages
@@ -33,7 +33,8 @@ CHUNKS_AHEAD = 2
 class Window:
     """Images on the device for the steps `first` to `end` of an epoch, and the labels of all examples.
 
-    images: the whole training set, or, streamed, the batches of those steps one after the other.
+    images: the whole training set, or, streamed, the batches of those steps one after the other, with a leading axis
+      where the members of an ensemble see batches of their own.
     """
 
     images: jax.Array
@@ -77,11 +78,11 @@ def free_device_bytes() -> int:
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
 
 
-def make_feed(placement: DataPlacement, dataset: Dataset, seed: int, batch_size: int, readers: int = 0) -> Feed:
+def make_feed(placement: DataPlacement, dataset: Dataset, draw: Draw, batch_size: int, readers: int = 0) -> Feed:
     """The feed of a run."""
     if placement == "resident":
         return Resident(dataset, batch_size)
-    return Streamed(dataset, seed, batch_size, readers)
+    return Streamed(dataset, draw, batch_size, readers)
 
 
 class Resident:
@@ -104,9 +105,9 @@ class Resident:
 class Streamed:
     """Chunks of consecutive batches, read by Grain and brought to the device while it trains on the one before."""
 
-    def __init__(self, dataset: Dataset, seed: int, batch_size: int, readers: int = 0):
+    def __init__(self, dataset: Dataset, draw: Draw, batch_size: int, readers: int = 0):
         self.num_examples = len(dataset)
-        self._chunks = Chunks(dataset.images, seed, batch_size)
+        self._chunks = Chunks(dataset.images, draw, batch_size)
         self._batch_size = batch_size
         self._labels = jax.device_put(np.asarray(dataset.labels))
         self._readers, self._name = readers, dataset.name
@@ -150,7 +151,7 @@ class Streamed:
         """Makes sure that what was read, elsewhere, are the examples whose labels are trained on here."""
         epoch, part = divmod(number, self._chunks.per_epoch)
         size = self._chunks.steps * self._batch_size
-        if not np.array_equal(examples, order[part * size : (part + 1) * size]):
+        if not np.array_equal(examples, order[..., part * size : (part + 1) * size]):
             rule = "one order of examples, in the reader and here"
             remedy = "Set JAX's random number options for the whole process, or --plan.data resident."
             raise InputError(problem(self._name, f"two orders in epoch {epoch + 1}", rule, remedy))
@@ -179,15 +180,15 @@ def _carry(iterator: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[jax.Array
 class Chunks:
     """What Grain reads: chunk number → (uint8[steps·b h w c], int32[≤ steps·b] which examples these are).
 
-    The chunks of all epochs are counted through.
+    Both have a leading axis where a draw has several seeds. The chunks of all epochs are counted through.
 
     A function of its number alone, so reading can start anywhere, in any thread or process.
     """
 
-    def __init__(self, images: np.ndarray | StoredImages, seed: int, batch_size: int):
-        self._images, self._seed, self._batch_size = images, seed, batch_size
+    def __init__(self, images: np.ndarray | StoredImages, draw: Draw, batch_size: int):
+        self._images, self._draw, self._batch_size = images, draw, batch_size
         self.steps_per_epoch = num_batches(len(images), batch_size)
-        image_bytes = max(1, images.nbytes // len(images))
+        image_bytes = max(1, images.nbytes // len(images)) * np.size(draw.seeds)
         self.steps = max(1, min(self.steps_per_epoch, CHUNK_BYTES // (image_bytes * batch_size)))
         self.per_epoch = num_batches(self.steps_per_epoch, self.steps)
         self.first = 0
@@ -207,25 +208,28 @@ class Chunks:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, part = divmod(self.first + index, self.per_epoch)
-        order = _order(self._seed, epoch, len(self._images), self._batch_size)
+        order = _order(self._draw, epoch, len(self._images), self._batch_size)
         size = self.steps * self._batch_size
-        chosen = order[part * size : (part + 1) * size]
-        images = self._images[chosen]
-        missing = size - len(chosen)  # the last chunk of an epoch has the shape of the others, for the program's sake
-        if missing:
-            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
-        return images, chosen
+        chosen = order[..., part * size : (part + 1) * size]
+        if chosen.ndim == 1:
+            return self._padded(chosen, size), chosen
+        return np.stack([self._padded(row, size) for row in chosen]), chosen
+
+    def _padded(self, chosen: np.ndarray, size: int) -> np.ndarray:
+        """The images [size …]: the last chunk of an epoch has the shape of the others, for the program's sake."""
+        images, missing = self._images[chosen], size - len(chosen)
+        return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
 
 
 @lru_cache(2)
-def _order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
+def _order(draw: Draw, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
     # On the CPU wherever the model trains: readers must not take memory of an accelerator, nor wait for it.
     try:
         device = jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS leaves no CPU
         device = None
     with jax.default_device(device):
-        return np.asarray(epoch_order(seed, epoch, num_examples, batch_size))
+        return np.asarray(draw.order(epoch, num_examples, batch_size))
 
 
 def _reading(chunks: Chunks, readers: int) -> Any:

@@ -15,10 +15,13 @@ from engine.clock import Clock
 from engine.config import RunConfig
 from engine.data.dataset import Splits
 from engine.data.load import load_splits, skipped_files
+from engine.ensemble import EnsembleClassifier
+from engine.ensemble_session import EnsembleSession
 from engine.interrupts import Interrupted, Wish, deferred
 from engine.predict import Classifier
 from engine.report.augmentation import augmentation_text
 from engine.report.history import draw_curves, history_csv
+from engine.report.members import report_members
 from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
@@ -60,7 +63,7 @@ def train(
     overwrite: bool = False,
 ) -> Result:
     """Trains on data that is already loaded, in a directory that `open_run` found fit."""
-    session = Session(config, splits, clock, directory, resumed)
+    session = (EnsembleSession if config.train.members > 1 else Session)(config, splits, clock, directory, resumed)
     if overwrite:  # only now, when config, data and model are known to go together
         clear_run(directory)
     if resumed is None or not resumed.is_complete_for(config):
@@ -75,7 +78,7 @@ def train(
                 row, validation = session.finish_epoch()
                 session.save(checkpoints, validation)
                 write_atomically(directory / "history.csv", history_csv(session.history))
-                reporter.epoch_line(epoch_text(row, validation, len(splits.train), config.train.epochs))
+                reporter.epoch_line(epoch_text(row, validation, session.images_per_epoch, config.train.epochs))
                 if wish and not session.is_done:
                     _stop(session, checkpoints, wish)
             if config.train.epochs == 0 and resumed is None:
@@ -122,6 +125,8 @@ def _finish(session: Session, reporter: Reporter) -> Result:
     if history:
         draw_curves(history, directory / "curves.png", session.config.name)
     _draw_examples(session, classifier)
+    if isinstance(classifier, EnsembleClassifier) and classifier.class_names and metrics:
+        _report_members(session, classifier, list(metrics)[-1], reporter)
     seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
     result = {"best_step": best_step, "metrics": metrics, "seconds": seconds, "device": classifier.record.device}
     write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
@@ -129,6 +134,15 @@ def _finish(session: Session, reporter: Reporter) -> Result:
     spent = "  ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
     reporter.say(f"{spent}  total {session.clock.total_seconds():.1f} s")
     return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
+
+
+def _report_members(session: Session, classifier: EnsembleClassifier, split: str, reporter: Reporter) -> None:
+    """Shows the members beside what they make together on a split, and leaves tables and a reliability diagram."""
+    data = getattr(session.splits, split)
+    title = f"{session.config.name}: {len(classifier.members)} members on {data.name}"
+    with session.clock.measure("eval"):
+        table = report_members(classifier, data, split, session.directory, title)
+    reporter.say(table)
 
 
 def _draw_examples(session: Session, classifier: Classifier) -> None:
@@ -149,8 +163,10 @@ def _opening(session: Session, resumed: Record | None) -> str:
     counts = ", ".join(f"{len(data):,} {name}" for name, data in named if data is not None)
     plan = "stepwise" if session.plan.is_stepwise else f"{session.plan.lowering} lowering, whole epochs compiled"
     size = f"{splits.train.images.nbytes / 1e6:,.0f} MB of training images"
+    members = session.config.train.members
+    size_of_model = f"{members} members of {session.num_params:,}" if members > 1 else f"{session.num_params:,}"
     lines = [
-        f"{session.config.name}: {session.num_params:,} parameters; {counts} images of {splits.train.name}",
+        f"{session.config.name}: {size_of_model} parameters; {counts} images of {splits.train.name}",
         f"{session.device}; {plan}; {size} {session.plan.placement}",
     ]
     if session.config.augment.is_active:

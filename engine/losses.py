@@ -8,26 +8,27 @@ import optax
 
 from engine.config import Loss
 
-LossFunction = Callable[[jax.Array, jax.Array, float], jax.Array]
+Smoothing = float | jax.Array  # traced where the members of an ensemble have their own
+LossFunction = Callable[[jax.Array, jax.Array, Smoothing], jax.Array]
 
 
-def softmax_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def softmax_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
     """Of logits [b k] on integer labels [b]; smoothing mixes the label with the uniform distribution."""
     assert labels.ndim == outputs.ndim - 1 == 1
-    if not label_smoothing:
+    if isinstance(label_smoothing, float) and not label_smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, outputs.shape[-1]), label_smoothing)
     return optax.softmax_cross_entropy(outputs, targets)
 
 
-def binary_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def binary_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
     """Of one logit [b 1] on labels 0 or 1 [b]; smoothing moves both targets towards one half."""
     assert outputs.shape == (len(labels), 1)
     targets = labels * (1 - label_smoothing) + label_smoothing / 2
     return optax.sigmoid_binary_cross_entropy(outputs[:, 0], targets)
 
 
-def mean_squared_error(outputs: jax.Array, targets: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def mean_squared_error(outputs: jax.Array, targets: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
     """Mean over the outputs [b d] of the squared distance to the targets [b d]."""
     assert outputs.shape == targets.shape
     assert not label_smoothing

@@ -1,10 +1,9 @@
 """Classifier: a trained model with its input contract, for arrays, files and pictures."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import Any, get_args
 
 import jax
@@ -15,17 +14,17 @@ from PIL import Image
 
 from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
-from engine.checkpoint import Record, choose_step, read_record, restore_arrays
+from engine.checkpoint import Record
 from engine.clock import Clock
 from engine.config import Lowering, ResizeRule
 from engine.data.dataset import Dataset, names_text
 from engine.data.images import InputSpec, Picture, picture_files, read_pictures
+from engine.data.stored import StoredImages
 from engine.errors import InputError, problem, shape_text, unknown
 from engine.evaluate import eval_batch_size, evaluate, pad_to
 from engine.losses import probabilities
-from engine.models.specs import Custom
 from engine.program import Executables
-from engine.state import AnyNetwork, Tree, network_of
+from engine.state import AnyNetwork, Tree
 from engine.step import Task, normalize
 
 EVALUATION_LOWERING: Lowering = "native"
@@ -56,6 +55,13 @@ class Classifier:
     ):
         self.record, self._network, self._params, self._model_state = record, network, params, model_state
         self._executables = executables or Executables(Clock())
+        self._forwards: dict[AugmentConfig | None, Any] = {}
+
+    def with_weights(self, record: Record, params: Tree, model_state: Tree) -> "Classifier":
+        """Another model of the same network, that shares what is compiled."""
+        other = copy(self)
+        other.record, other._params, other._model_state = record, params, model_state
+        return other
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -98,7 +104,7 @@ class Classifier:
         """float32[n k]: the probability of each class; arguments as of `predict`."""
         return self.outputs(self._images(pictures, resize), tta)
 
-    def outputs(self, images: np.ndarray, tta: int | AugmentConfig = 0) -> np.ndarray:
+    def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0) -> np.ndarray:
         """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs."""
         augment, draws = self._test_time_augmentation(tta)
         plain = self._checked_outputs(images)
@@ -122,7 +128,9 @@ class Classifier:
             check_can_augment("tta", self.input_spec.shape, self.input_spec.dtype)
         return augment, draws
 
-    def _checked_outputs(self, images: np.ndarray, draw: tuple[AugmentConfig, int] | None = None) -> np.ndarray:
+    def _checked_outputs(
+        self, images: np.ndarray | StoredImages, draw: tuple[AugmentConfig, int] | None = None
+    ) -> np.ndarray:
         spec = self.input_spec
         if images.shape[1:] != tuple(spec.shape) or images.dtype.name != spec.dtype:
             got = f"{images.dtype.name} of {shape_text(images.shape[1:])}"
@@ -159,10 +167,6 @@ class Classifier:
         if not self.class_names and dataset.labels.shape[1:] != (self.record.num_outputs,):
             got, rule = f"targets of {dataset.labels.shape[1:]}", f"{self.record.num_outputs} an example"
             raise InputError(problem(dataset.name, got, rule, "Use targets of the model's shape."))
-
-    @cached_property
-    def _forwards(self) -> dict[AugmentConfig | None, Any]:
-        return {}
 
     def _forward(self, augment: AugmentConfig | None) -> Any:
         """(params, model state, images, number of the first, draw) → outputs; compiled once for each augmentation."""
@@ -226,23 +230,3 @@ def _are_same_classes(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
     """Whether names agree, in order; classes that were never named ("0", "1", …) go with any of the same number."""
     numbered = tuple(map(str, range(len(ours))))
     return ours == theirs or (len(ours) == len(theirs) and numbered in (ours, theirs))
-
-
-def restore(path: str | PathLike[str], step: int | str = "best", trust: bool = False) -> Classifier:
-    """The Classifier of a run's directory: its best step by default, or "last", or a step by number.
-
-    trust: allow the import of the user's own model class that the run names; opening runs that code.
-    Opens on any device kind. Raises InputError if there is no complete checkpoint that this version can read.
-    """
-    directory = Path(path).expanduser()
-    chosen = choose_step(directory, step)
-    record = read_record(directory, chosen)
-    if isinstance(record.config.model, Custom) and not trust:
-        got = f"a model of the class {record.config.model.path}"
-        remedy = "Pass trust=True (--trust) to import that class, which runs its module's code."
-        raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
-    shape, outputs = record.input_spec.shape, record.num_outputs
-    whiten = record.input_spec.whiten
-    network, init = network_of(record.config.model, shape, outputs, EVALUATION_LOWERING, whiten)
-    model = restore_arrays(directory, record, model=jax.eval_shape(init, np.uint32(0)))["model"]
-    return Classifier(record, network, *jax.device_put(model))

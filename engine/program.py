@@ -1,7 +1,7 @@
-"""Many steps in one compiled call with donated state, and the plan that says how a run is executed on a device."""
+"""Many steps in one compiled call with donated state, for one model or the members of an ensemble."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,33 +10,19 @@ import numpy as np
 from jax import lax
 
 from engine.augment.apply import augment_batch, example_keys
-from engine.batches import batch_mask, epoch_order, num_batches
+from engine.batches import Draw, batch_mask, epoch_orders, num_batches
 from engine.clock import Clock
-from engine.config import DataPlacement, Lowering, PlanConfig
+from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
 from engine.feed import Window
 from engine.keys import step_key
+from engine.members import Settings
 from engine.metrics import Metrics
+from engine.plan import Plan
 from engine.state import TrainState
 from engine.step import Batch, Task, train_step
 
 CHUNK_SECONDS = 1.0
 NEVER = np.iinfo(np.int32).max
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a run is executed on this device.
-
-    lowering: convolutions and pools as matrix products, or the backend's own.
-    is_stepwise: one step a compiled call, where a loop would take the threads from XLA's CPU convolution.
-    chunk_steps: most steps a call, or None to fit them to CHUNK_SECONDS; results do not depend on it.
-    placement: training images on the device as a whole, or streamed to it.
-    """
-
-    lowering: Lowering
-    is_stepwise: bool = False
-    chunk_steps: int | None = None
-    placement: DataPlacement = "resident"
 
 
 def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
@@ -56,7 +42,9 @@ def choose_plan(
 ) -> Plan:
     """The plan of a run: stepwise on a CPU if any convolution stays with lax, which has no threads inside a loop."""
     is_stepwise = platform == "cpu" and _has_native_convolution(task, state)
-    return Plan(lowering, is_stepwise, config.chunk_steps, placement)
+    by_rule: MemberMapping = "outer" if platform == "cpu" else "vmap"
+    members = by_rule if config.members == "auto" else config.members
+    return Plan(lowering, is_stepwise, config.chunk_steps, placement, members)
 
 
 class Executables:
@@ -75,19 +63,36 @@ class Executables:
 
 
 class Program:
-    """The compiled training of a run."""
+    """The compiled training of a run: of one model, or of the members of an ensemble, whose arrays are stacked [m …].
 
-    def __init__(self, task: Task, plan: Plan, seed: int, batch_size: int, executables: Executables):
-        self.task, self.plan, self.seed, self.batch_size = task, plan, np.uint32(seed), batch_size
-        self._executables = executables
+    settings: the seeds of the members and what else is their own. draw: what decides the order of the examples.
+    tune: (task, settings of a member) → its task.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        plan: Plan,
+        settings: Settings,
+        draw: Draw,
+        batch_size: int,
+        executables: Executables,
+        tune: Callable[[Task, Settings], Task] | None = None,
+    ):
+        self.task, self.plan, self.settings, self.draw, self.batch_size = task, plan, settings, draw, batch_size
+        self.is_ensemble = np.ndim(settings.seed) > 0
+        self._executables, self._tune = executables, tune or (lambda task, settings: task)
 
     def order(self, epoch: int, num_examples: int) -> jax.Array:
-        """int32[batches × b]: the examples of an epoch in the order they are trained on, on the device."""
+        """int32[batches × b]: the examples of an epoch in the order they are trained on, on the device.
 
-        def order(seed: jax.Array, epoch: jax.Array) -> jax.Array:
-            return epoch_order(seed, epoch, num_examples, self.batch_size)
+        [m, batches × b] where each member has its own.
+        """
 
-        return self._executables.call("order", order, self.seed, np.int32(epoch))
+        def order(seeds: jax.Array, epoch: jax.Array) -> jax.Array:
+            return epoch_orders(seeds, epoch, num_examples, self.batch_size, self.draw.is_bootstrap)
+
+        return self._executables.call("order", order, np.asarray(self.draw.seeds, np.uint32), np.int32(epoch))
 
     def train(
         self,
@@ -98,53 +103,68 @@ class Program:
         first: int,
         count: int,
         totals: Metrics,
-    ) -> tuple[TrainState, Metrics, int]:
+        is_active: np.ndarray | bool = True,
+    ) -> tuple[TrainState, Metrics, np.ndarray]:
         """(state, totals, bad step) after `count` batches from `first`, whose images are all in the window.
 
-        The bad step is the first, counted from 1, whose loss is not finite, or NEVER. `state` and `totals` are
-        donated. Returns when the device is done.
+        The bad step is the first, counted from 1, whose loss is not finite, or NEVER. A single model is trained on
+        beyond it; a member of an ensemble stays as it was before that step, or all the while where is_active [m] is
+        false. `state` and `totals` are donated. Returns when the device is done.
         """
         calls = [(first + i, 1) for i in range(count)] if self.plan.is_stepwise else [(first, count)]
-        carry, chunk = (state, totals, np.int32(NEVER)), self._chunk(num_examples)
+        bad_step = np.full(np.shape(self.settings.seed), NEVER, np.int32)
+        carry, chunk = (state, totals, bad_step), self._chunk(num_examples, order.ndim > 1)
+        data = (window.images, window.labels, np.int32(window.first), order, self.settings, np.asarray(is_active))
         for start, length in calls:
-            place = (order, np.int32(start), np.int32(length), np.int32(window.first), self.seed)
-            carry = self._executables.call("train", chunk, carry, window.images, window.labels, *place, donate=(0,))
+            place = (np.int32(start), np.int32(length))
+            carry = self._executables.call("train", chunk, carry, *data, *place, donate=(0,))
         state, totals, bad_step = jax.block_until_ready(carry)
-        return state, totals, int(bad_step)
+        return state, totals, np.asarray(bad_step)
 
-    def _chunk(self, num_examples: int) -> Callable[..., Any]:
-        task, size, is_streamed = self.task, self.batch_size, self.plan.placement == "streamed"
-        steps_per_epoch = num_batches(num_examples, size)
+    def _chunk(self, num_examples: int, has_own_order: bool) -> Callable[..., Any]:
+        is_streamed, is_stepwise, mapping = self.plan.placement == "streamed", self.plan.is_stepwise, self.plan.members
+        # What each member has of its own: carry, order, images, settings, is_active.
+        axes = (0, 0 if has_own_order else None, 0 if has_own_order and is_streamed else None, 0, 0)
 
         def run(
-            carry: tuple,
-            images: jax.Array,
-            labels: jax.Array,
-            order: jax.Array,
-            first: Any,
-            count: Any,
-            window_first: Any,
-            seed: Any,
-        ) -> tuple:
-            def step(i: Any, carry: tuple) -> tuple:
-                state, totals, bad_step = carry
-                examples = lax.dynamic_slice(order, (i * size,), (size,))
-                places = (i - window_first) * size + jnp.arange(size) if is_streamed else examples
-                inputs, own_share = _take(images, places), None
-                if task.augment.is_active:
-                    keys = example_keys(seed, state.step // steps_per_epoch, examples)
-                    # Behind a barrier: XLA would draw and warp anew for each of the slices that the first layer reads.
-                    inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, task.augment))
-                batch = Batch(inputs, _take(labels, examples), batch_mask(i, num_examples, size), own_share)
-                state, metrics = train_step(task, state, batch, step_key(seed, "dropout", state.step))
-                bad_here = jnp.where(jnp.isfinite(metrics.loss_sum), NEVER, state.step)
-                return state, totals + metrics, jnp.minimum(bad_step, bad_here)
+            carry: tuple, images: Any, labels: Any, window_first: Any, order: Any, settings: Any, is_active: Any,
+            first: Any, count: Any,
+        ) -> tuple:  # fmt: skip
+            def step(i: Any, carry: tuple, order: Any, images: Any, settings: Settings, is_active: Any) -> tuple:
+                examples = lax.dynamic_slice(order, (i * self.batch_size,), (self.batch_size,))
+                places = (i - window_first) * self.batch_size + jnp.arange(self.batch_size) if is_streamed else examples
+                batch = (_take(images, places), _take(labels, examples), batch_mask(i, num_examples, self.batch_size))
+                trained = self._step(carry, examples, batch, settings, num_batches(num_examples, self.batch_size))
+                return _if_finite(trained, carry, is_active) if self.is_ensemble else trained
 
-            if self.plan.is_stepwise:
-                return step(first, carry)
-            return lax.fori_loop(first, first + count, step, carry)
+            def loop(body: Callable[[Any, tuple], tuple], carry: tuple, count: Any) -> tuple:
+                return body(first, carry) if is_stepwise else lax.fori_loop(first, first + count, body, carry)
+
+            own = (order, images, settings, is_active)
+            if not self.is_ensemble:
+                return loop(lambda i, carry: step(i, carry, *own), carry, count)
+            if mapping != "outer":
+                return loop(lambda i, carry: _mapped(partial(step, i), axes, mapping)(carry, *own), carry, count)
+
+            def of_member(carry: tuple, *own: Any) -> tuple:
+                return loop(lambda i, carry: step(i, carry, *own), carry, jnp.where(own[-1], count, 0))
+
+            return _mapped(of_member, axes, "map")(carry, *own)
 
         return run
+
+    def _step(self, carry: tuple, examples: jax.Array, batch: tuple, settings: Settings, epoch_steps: int) -> tuple:
+        """(state, totals, bad step) of one model after one batch of (images, labels, mask)."""
+        (state, totals, bad_step), (inputs, labels, mask), own_share = carry, batch, None
+        task = self._tune(self.task, settings)
+        if task.augment.is_active:
+            keys = example_keys(settings.seed, state.step // epoch_steps, examples)
+            # Behind a barrier: XLA would draw and warp anew for each of the slices that the first layer reads.
+            inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, task.augment))
+        key = step_key(settings.seed, "dropout", state.step)
+        state, metrics = train_step(task, state, Batch(inputs, labels, mask, own_share), key)
+        bad_here = jnp.where(jnp.isfinite(metrics.loss_sum), NEVER, state.step)
+        return state, totals + metrics, jnp.minimum(bad_step, bad_here)
 
 
 class Pacer:
@@ -165,6 +185,29 @@ class Pacer:
         if self.chunk_steps is None:
             wanted = int(CHUNK_SECONDS / max(self.seconds_per_step, 1e-9))
             self.next_steps = max(1, min(wanted, 10 * steps))
+
+
+def _mapped(function: Callable[..., Any], axes: tuple[int | None, ...], mapping: MemberMapping) -> Callable[..., Any]:
+    """The function over the leading axis of those arguments whose axis is 0: side by side, or one after another."""
+    if mapping == "vmap":
+        return jax.vmap(function, axes)
+
+    def one_after_another(*arguments: Any) -> Any:
+        def of_one(own: list[Any]) -> Any:
+            rest = iter(own)
+            return function(*(next(rest) if axis == 0 else a for a, axis in zip(arguments, axes, strict=True)))
+
+        return lax.map(of_one, [a for a, axis in zip(arguments, axes, strict=True) if axis == 0])
+
+    return one_after_another
+
+
+def _if_finite(trained: tuple, before: tuple, is_active: jax.Array) -> tuple:
+    """The carry after a step of a member, or the one before it if the member is out or its loss is not finite."""
+    was_bad, is_bad = before[2] != NEVER, trained[2] != NEVER
+    keep = is_active & ~was_bad & ~is_bad
+    state, totals = jax.tree.map(partial(jnp.where, keep), trained[:2], before[:2])
+    return state, totals, jnp.where(is_active & ~was_bad, trained[2], before[2])
 
 
 def _take(array: jax.Array, indices: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ except ImportError:  # Windows
 
 FILES = (
     "config.json", "history.csv", "curves.png", "log.txt", "result.json", "predictions.png", "example.png",
-    "skipped.txt", "checkpoints",
+    "skipped.txt", "checkpoints", "ensemble.csv", "uncertainty.csv", "reliability.png",
 )  # fmt: skip
 # Where data lies and how long a compiled call takes change nothing that a run computes.
 FREE_FIELDS = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from engine.data.fitting import whitening
 from engine.data.load import input_spec, num_outputs
 from engine.errors import InputError, problem
 from engine.feed import choose_placement, make_feed
+from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics, zero_metrics
 from engine.optim import optimizer, schedule
+from engine.plan import Plan, resumed_plan
 from engine.predict import EVALUATION_LOWERING, Classifier, check_can_augment
-from engine.program import NEVER, Executables, Pacer, Plan, Program, choose_lowering, choose_plan
-from engine.state import AnyNetwork, TrainState, init_state, network_of, num_params
+from engine.program import NEVER, Executables, Pacer, Program, choose_lowering, choose_plan
+from engine.state import AnyNetwork, TrainState, Tree, init_state, network_of, num_params
 from engine.step import Task
 from engine.stopping import has_stopped_early, score
 from engine.versions import device_text, versions
@@ -42,7 +45,7 @@ class Session:
         self.steps_per_epoch = num_batches(len(splits.train), config.train.batch_size)
         self.learning_rate = schedule(config.optim, self.steps_per_epoch, config.train.epochs)
         self.device = device_text()
-        self.step, self.totals = 0, zero_metrics()
+        self.step, self.totals = 0, self._zero_totals()
         self.history: list[dict[str, Any]] = []
         self._epoch_seconds = 0.0
         self._order: tuple[int, Any] = (-1, None)
@@ -53,30 +56,32 @@ class Session:
     def _build(self, resumed: Record | None) -> None:
         config, platform = self.config, jax.default_backend()
         lowering, placement = choose_lowering(config.plan, platform), choose_placement(config.plan, self.splits.train)
-        if resumed and resumed.device.startswith(platform):
-            # The same bits, even where a newer version or another machine would choose otherwise.
-            lowering = resumed.lowering if config.plan.lowering == "auto" else lowering
-            placement = resumed.placement if config.plan.data == "auto" else placement
         chain = optimizer(config.optim, self.steps_per_epoch, config.train.epochs)
         network, init = self._network_of(lowering)
         loss, smoothing = config.train.loss, config.train.label_smoothing
         task = Task(network, loss, smoothing, chain, self.input_spec, config.augment)
+        settings, draw, tune = settings_of(config), draw_of(config), partial(tuned, config, self.steps_per_epoch)
 
-        def make(seed: jax.Array) -> TrainState:
-            return init_state(*init(seed), chain)
+        def make(settings: Settings) -> TrainState:
+            return init_state(*init(settings.seed), tune(task, settings).optimizer)
 
-        abstract = jax.eval_shape(make, np.uint32(0))
+        is_ensemble = config.train.members > 1
+        abstract = jax.eval_shape(make, jax.tree.map(lambda leaf: leaf[0], settings) if is_ensemble else settings)
         self.num_params = num_params(abstract.params)
         self.plan: Plan = choose_plan(config.plan, lowering, platform, task, abstract, placement)
+        if resumed and resumed.device.startswith(platform):
+            # The same bits, even where a newer version or another machine would choose otherwise.
+            self.plan = resumed_plan(config.plan, self.plan, resumed.plan)
         self.pacer = Pacer(self.plan)
-        self._program = Program(task, self.plan, config.train.seed, config.train.batch_size, self._executables)
+        batch_size = config.train.batch_size
+        self._program = Program(task, self.plan, settings, draw, batch_size, self._executables, tune)
+        make_all = jax.vmap(make) if is_ensemble else make
         if resumed:
-            self._take_up(resumed, abstract)
+            self._take_up(resumed, jax.eval_shape(make_all, settings))
         else:
-            self.state: TrainState = self._executables.call("init", make, np.uint32(config.train.seed))
+            self.state: TrainState = self._executables.call("init", make_all, settings)
             self._fit_whitening()
-        seed, batch_size = config.train.seed, config.train.batch_size
-        self._feed = make_feed(placement, self.splits.train, seed, batch_size, config.plan.readers)
+        self._feed = make_feed(self.plan.placement, self.splits.train, draw, batch_size, config.plan.readers)
 
     def _network_of(self, lowering: Lowering) -> tuple[AnyNetwork, Callable[[Any], tuple[Any, Any]]]:
         spec = self.input_spec
@@ -85,7 +90,9 @@ class Session:
     def _fit_whitening(self) -> None:
         if self.input_spec.whiten:
             fitted = whitening(self.splits.train, self.input_spec.scale, self.config.data.whiten_epsilon)
-            self.state = replace(self.state, model_state=(jax.device_put(fitted), self.state.model_state[1]))
+            empty, inner_state = self.state.model_state
+            of_all = jax.tree.map(lambda leaf, own: np.broadcast_to(leaf, own.shape), fitted, empty)
+            self.state = replace(self.state, model_state=(jax.device_put(of_all), inner_state))
 
     def _take_up(self, record: Record, abstract: TrainState) -> None:
         if record.data_fingerprint != self.splits.train.fingerprint:
@@ -106,7 +113,8 @@ class Session:
         self.step, self.history = record.step, [dict(row) for row in record.history]
         self._epoch_seconds = record.epoch_seconds
         if record.totals:
-            self.totals = Metrics(**{name: np.asarray(value) for name, value in record.totals.items()})
+            zeros = vars(self.totals)
+            self.totals = Metrics(**{name: np.asarray(record.totals[name], zero.dtype) for name, zero in zeros.items()})
 
     @property
     def epoch(self) -> int:
@@ -135,6 +143,11 @@ class Session:
         """The rate of the last compiled call."""
         return self.config.train.batch_size / max(self.pacer.seconds_per_step, 1e-9)
 
+    @property
+    def images_per_epoch(self) -> int:
+        """Images trained on in the epoch that is under way."""
+        return len(self.splits.train)
+
     def train_chunk(self) -> None:
         """Trains as many steps as one compiled call takes, at most to the end of the epoch."""
         if self._order[0] != self.epoch:
@@ -144,13 +157,13 @@ class Session:
             window = self._feed.window(self.epoch, self.position, self._order[1])
         with self.clock.measure("train"):
             count = self.pacer.steps(window.end - self.position)
+            place = (len(self.splits.train), self._order[1], self.position, count)
             self.state, self.totals, bad_step = self._program.train(
-                self.state, window, len(self.splits.train), self._order[1], self.position, count, self.totals
+                self.state, window, *place, self.totals, self._is_active()
             )
         seconds = self.clock.seconds["train"] - before
         self._epoch_seconds += seconds
-        if bad_step != NEVER:
-            raise NotFinite(self._not_finite("loss", bad_step))
+        self._note_bad_steps(bad_step)
         self.pacer.ran(count, seconds)
         self.step += count
 
@@ -160,11 +173,36 @@ class Session:
         row: dict[str, Any] = {"epoch": self.epoch, "step": self.step}
         row.update((name, value) for name, value in self.training_metrics().items() if name != "n")
         row.update((f"validation_{name}", value) for name, value in validation.items() if name != "n")
+        row.update(self._member_columns())
         row["learning_rate"] = float(np.asarray(self.learning_rate(self.step - 1)))
         row["seconds"] = round(self._epoch_seconds, 3)
         self.history.append(row)
-        self.totals, self._epoch_seconds = zero_metrics(), 0.0
+        self.totals, self._epoch_seconds = self._zero_totals(), 0.0
         return row, validation
+
+    def _is_active(self) -> Any:
+        """Whether the model is trained on; of an ensemble bool[m]."""
+        return True
+
+    def _note_bad_steps(self, bad_step: np.ndarray) -> None:
+        if bad_step != NEVER:
+            raise NotFinite(self._not_finite("loss", int(bad_step)))
+
+    def _member_columns(self) -> dict[str, Any]:
+        """What the history keeps of the single members of an ensemble."""
+        return {}
+
+    def _items(self) -> dict[str, Any]:
+        """Host copies of all arrays: the next compiled call writes over the donated ones while Orbax still reads."""
+        model, state = (self.state.params, self.state.model_state), (self.state.step, self.state.opt_state)
+        return jax.tree.map(lambda leaf: np.array(leaf), {"model": model, "optimizer": state})
+
+    def _check_finite(self, model: Tree) -> None:
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"):
+            raise NotFinite(self._not_finite("weight", self.step))
+
+    def _zero_totals(self) -> Metrics:
+        return zero_metrics()
 
     def training_metrics(self) -> dict[str, Any]:
         """Means over the examples of this epoch trained on so far, each before its update."""
@@ -182,14 +220,9 @@ class Session:
     def save(self, checkpoints: Checkpoints, validation: dict[str, Any] | None = None) -> None:
         """Starts to save everything; `validation` metrics, at the end of an epoch, say how good this step is."""
         with self.clock.measure("save"):
-            # Copies, because the next compiled call writes over the donated arrays while Orbax still reads.
-            model, optimizer_state = jax.tree.map(
-                lambda leaf: np.array(leaf),
-                ((self.state.params, self.state.model_state), (self.state.step, self.state.opt_state)),
-            )
-            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"):
-                raise NotFinite(self._not_finite("weight", self.step))
-            checkpoints.save(model, optimizer_state, self._record(validation or {}))
+            items = self._items()
+            self._check_finite(items["model"])
+            checkpoints.save(self._record(validation or {}), **items)
 
     def best(self) -> tuple[Classifier, int]:
         """(the classifier of the best saved step, that step)."""
@@ -218,7 +251,7 @@ class Session:
         return metrics.means(self.config.train.loss, self.num_outputs)
 
     def _record(self, validation: dict[str, Any]) -> Record:
-        totals = {name: np.asarray(value).item() for name, value in vars(self.totals).items()}
+        totals = {name: np.asarray(value).tolist() for name, value in vars(self.totals).items()}
         return Record(
             config=self.config,
             input_spec=self.input_spec,
@@ -228,8 +261,7 @@ class Session:
             step=self.step,
             steps_per_epoch=self.steps_per_epoch,
             score=score(self.config.train, validation) if validation else None,
-            lowering=self.plan.lowering,
-            placement=self.plan.placement,
+            plan=self.plan,
             validation_fingerprint=_fingerprint(self.splits.validation),
             history=tuple(self.history),
             totals=totals,

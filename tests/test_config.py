@@ -17,6 +17,7 @@ import engine
 from engine import (
     AugmentConfig,
     DataConfig,
+    EnsembleConfig,
     InputError,
     OptimConfig,
     PlanConfig,
@@ -33,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
 SECTIONS = {
     "data": DataConfig, "train": TrainConfig, "optim": OptimConfig, "plan": PlanConfig, "augment": AugmentConfig,
+    "ensemble": EnsembleConfig,
 }  # fmt: skip
 FIELDS = [(kind, field.name) for kind in (*SECTIONS.values(), RunConfig) for field in dataclasses.fields(kind)]
 FIELD_IDS = [f"{kind.__name__}.{name}" for kind, name in FIELDS]

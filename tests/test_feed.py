@@ -13,7 +13,7 @@ import pytest
 from engine import feed as feed_module
 from engine import loop
 from engine.augment.config import AugmentConfig
-from engine.batches import epoch_order, num_batches
+from engine.batches import Draw, epoch_order, num_batches
 from engine.checkpoint import Checkpoints, choose_step, read_record
 from engine.clock import Clock
 from engine.config import PlanConfig
@@ -90,7 +90,7 @@ def test_stored_images_survive_a_cache_that_is_cleared(tmp_path: Path):
 @pytest.mark.parametrize("in_file", [True, False])
 def test_streamed_batches_are_those_of_the_epoch_order(tmp_path: Path, small_chunks: None, in_file: bool):
     data = make_dataset(130)  # 9 steps, the last one padded
-    streamed = Streamed(stored(data, tmp_path / "raw") if in_file else data, 7, BATCH)
+    streamed = Streamed(stored(data, tmp_path / "raw") if in_file else data, Draw(7), BATCH)
     for epoch in range(3):
         order = np.asarray(epoch_order(7, epoch, 130, BATCH))
         for step in range(num_batches(130, BATCH)):
@@ -101,7 +101,7 @@ def test_streamed_batches_are_those_of_the_epoch_order(tmp_path: Path, small_chu
 
 def test_stream_taken_up_in_the_middle_of_an_epoch_goes_on_with_the_same_batches(tmp_path: Path, small_chunks: None):
     data = stored(make_dataset(130), tmp_path / "raw")
-    whole, late = Streamed(data, 7, BATCH), Streamed(data, 7, BATCH)
+    whole, late = Streamed(data, Draw(7), BATCH), Streamed(data, Draw(7), BATCH)
     expected = {(epoch, step): batch_of(whole, epoch, step) for epoch in range(2) for step in range(9)}
     for place in [(0, 4), (0, 5), (0, 6), (0, 7), (0, 8), (1, 0)]:
         np.testing.assert_array_equal(batch_of(late, *place), expected[place])
@@ -114,12 +114,13 @@ def test_reading_in_processes_gives_the_same_batches(tmp_path: Path):
 import sys, numpy as np
 from pathlib import Path
 from engine import feed
+from engine.batches import Draw
 from tests.test_feed import BATCH, batch_of, make_dataset, stored
 if __name__ == "__main__":
     data = stored(make_dataset(130), Path(sys.argv[1]))
     batches = []
     for readers in (0, 2):
-        streamed = feed.Streamed(data, 7, BATCH, readers)
+        streamed = feed.Streamed(data, Draw(7), BATCH, readers)
         batches.append([batch_of(streamed, epoch, step) for epoch in range(2) for step in range(9)])
         streamed.close()
     np.testing.assert_array_equal(*batches)
@@ -137,8 +138,9 @@ def test_readers_are_refused_in_a_script_that_starting_them_would_run_again(tmp_
     program = """
 from pathlib import Path
 from engine import feed
+from engine.batches import Draw
 from tests.test_feed import make_dataset
-feed.Streamed(make_dataset(130), 7, 16, readers=2).window(0, 0)
+feed.Streamed(make_dataset(130), Draw(7), 16, readers=2).window(0, 0)
 """
     (tmp_path / "script.py").write_text(program, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -149,7 +151,7 @@ feed.Streamed(make_dataset(130), 7, 16, readers=2).window(0, 0)
 
 
 def test_readers_that_draw_another_order_are_noticed(tmp_path: Path, small_chunks: None):
-    streamed = Streamed(stored(make_dataset(130), tmp_path / "raw"), 7, BATCH)
+    streamed = Streamed(stored(make_dataset(130), tmp_path / "raw"), Draw(7), BATCH)
     with jax.threefry_partitionable(False):  # for this thread, not for those that read
         order = epoch_order(7, 0, 130, BATCH)
     with pytest.raises(InputError, match=r"two orders in epoch 1.*one order"):
@@ -165,7 +167,7 @@ def test_order_does_not_depend_on_the_default_random_numbers_of_the_process():
 
 def test_file_that_shrinks_during_a_run_is_explained(tmp_path: Path, small_chunks: None):
     data = stored(make_dataset(130), tmp_path / "raw")
-    streamed = Streamed(data, 7, BATCH)
+    streamed = Streamed(data, Draw(7), BATCH)
     os.truncate(tmp_path / "raw", 64)
     with pytest.raises(InputError, match=r"stripes: got .*ends before its 130 images; .*Start again with --resume"):
         [streamed.window(0, step) for step in range(9)]
@@ -217,7 +219,7 @@ def test_streamed_run_resumes_with_the_same_bits_in_the_middle_of_an_epoch(tmp_p
         session.save(checkpoints)
     session.close()
     record = read_record(tmp_path / "cut", choose_step(tmp_path / "cut", "last"))
-    assert (record.step, record.placement) == (14, "streamed")  # in the middle of a chunk
+    assert (record.step, record.plan.placement) == (14, "streamed")  # in the middle of a chunk
     resumed = loop.train(config, splits, tmp_path / "cut", Clock(), Silent(), record)
     for ours, theirs in zip(*(jax.tree.leaves(r.classifier._params) for r in (whole, resumed)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -246,7 +248,7 @@ def test_placement_is_by_size_unless_it_is_pinned(monkeypatch: pytest.MonkeyPatc
     assert choose_placement(PlanConfig(), data) == "resident"
     monkeypatch.setattr(feed_module, "free_device_bytes", lambda: 2 * data.images.nbytes - 2)
     assert choose_placement(PlanConfig(), data) == "streamed"
-    assert isinstance(make_feed("resident", data, 0, 64), Resident)
+    assert isinstance(make_feed("resident", data, Draw(0), 64), Resident)
 
 
 MEMORY = """
@@ -283,7 +285,7 @@ def placement_of(name, data):
     (folder / name).mkdir()
     reporter = Silent()
     result = train(config, Splits(*split_by_fraction(data, 0.1, 0)), folder / name, Clock(), reporter)
-    return result.classifier.record.placement
+    return result.classifier.record.plan.placement
 
 
 assert placement_of("small", small) == "resident"

@@ -10,6 +10,7 @@ import pytest
 from engine import DataConfig, InputError, OptimConfig, PlanConfig, RunConfig, TrainConfig, mlp
 from engine.checkpoint import FORMAT_VERSION, Record
 from engine.data.images import InputSpec
+from engine.plan import Plan
 from engine.records import to_json
 from engine.run_directory import FILES, clear_run, open_run, write_atomically, write_config
 
@@ -24,7 +25,7 @@ def with_epochs(epochs: int, schedule: Any = "constant") -> RunConfig:
 def store_record(path: Path, step: int, config: RunConfig = CONFIG) -> Record:
     """Writes the record of a step as a run does, without arrays."""
     record = Record(
-        config, InputSpec((8, 8, 1)), ("x", "y"), 2, "content", step, STEPS_PER_EPOCH, 0.5, "native",
+        config, InputSpec((8, 8, 1)), ("x", "y"), 2, "content", step, STEPS_PER_EPOCH, 0.5, Plan("native"),
         history=({"epoch": 1, "loss": 0.25},),
     )  # fmt: skip
     file = path / "checkpoints" / str(step) / "record" / "metadata"

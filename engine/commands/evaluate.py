@@ -44,7 +44,7 @@ def evaluate(
     set_up_process(data.cache_dir)
     find_own_classes(trust)
     from engine.data.load import open_source
-    from engine.predict import restore
+    from engine.ensemble import restore
     from engine.report.tables import metrics_table
 
     classifier = restore(run, step_of(step), trust)

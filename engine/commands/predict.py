@@ -43,7 +43,7 @@ def predict(
     _check(images, csv, overwrite)
     set_up_process()
     find_own_classes(trust)
-    from engine.predict import restore
+    from engine.ensemble import restore
 
     classifier = restore(run, step_of(step), trust)
     if _is_table(images[0]):

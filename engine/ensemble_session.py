@@ -1,0 +1,190 @@
+"""EnsembleSession: a run of several members side by side, each with its own best step, early stop and mishaps."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from engine.calibration import scores
+from engine.checkpoint import Record, restore_arrays
+from engine.clock import Clock
+from engine.combination import Combination, fit
+from engine.config import RunConfig
+from engine.data.dataset import Splits
+from engine.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
+from engine.errors import InputError, problem
+from engine.metrics import Metrics, zero_metrics
+from engine.predict import Classifier
+from engine.program import NEVER
+from engine.session import NotFinite, Session
+from engine.state import TrainState, Tree
+from engine.stopping import member_goes_on, member_history, score
+
+
+class EnsembleSession(Session):
+    """The members' arrays are stacked [m …]. One whose loss is not finite stays as it was before, and is marked.
+
+    failed_steps: the step of such a mishap for each member, None for the others.
+    combination: how the members, each as it was when it was best, are combined; None before there is one.
+    """
+
+    def __init__(self, config: RunConfig, splits: Splits, clock: Clock, directory: Path, resumed: Record | None = None):
+        self.num_members = config.train.members
+        self.failed_steps: list[int | None] = [None] * self.num_members
+        self.combination: Combination | None = None
+        self._best: tuple[Tree, Tree] | None = None
+        self._best_outputs: np.ndarray | None = None
+        self._columns: dict[str, Any] = {}
+        _check_can_combine(config, splits)
+        super().__init__(config, splits, clock, directory, resumed)
+
+    @property
+    def is_alive(self) -> np.ndarray:
+        """bool[m]: members without a mishap."""
+        return np.array([step is None for step in self.failed_steps])
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all epochs are trained, or each member has stopped early."""
+        return self.epoch >= self.config.train.epochs or (self.position == 0 and not self._is_active().any())
+
+    @property
+    def images_per_second(self) -> float:
+        """Images that members were trained on, by the last compiled call."""
+        return super().images_per_second * int(self._is_active().sum())
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images that members are trained on in the epoch that is under way."""
+        return super().images_per_epoch * int(self._is_active().sum())
+
+    def training_metrics(self) -> dict[str, Any]:
+        """Means over the examples of this epoch that members without a mishap were trained on so far."""
+        counted = self._is_active()
+        return self._means(jax.tree.map(lambda leaf: np.asarray(leaf)[counted].sum(), self.totals))
+
+    def validate(self) -> dict[str, Any]:
+        """Metrics on the validation data of all members together, each with its best weights; empty if there is none.
+
+        Takes note of which members are now better than ever, and fits their combination.
+        """
+        if self.splits.validation is None:
+            return {}
+        with self.clock.measure("eval"):
+            self._compare(self._outputs((self.state.params, self.state.model_state), self._is_active()))
+        assert self._best_outputs is not None
+        self.combination = self._fitted()
+        return self._classifier(self._best).scores_of(self._best_outputs, self.splits.validation)
+
+    def best(self) -> tuple[Classifier, int]:
+        """(the classifier of all members, each with its best weights, the last step)."""
+        return self._classifier(self._best), self.step
+
+    def _compare(self, outputs: np.ndarray) -> None:
+        """Keeps the weights and outputs of the members that are at least as good as ever before."""
+        assert self.splits.validation is not None
+        labels, is_better = self.splits.validation.labels, np.zeros(self.num_members, bool)
+        self._columns = {}
+        for index in np.flatnonzero(self._is_active()):
+            number = self.config.train.first_member + int(index)
+            metrics = _metrics(outputs[index], labels, bool(self.splits.train.class_names))
+            before = [score(self.config.train, row) for row in member_history(self.history, number)]
+            is_better[index] = score(self.config.train, metrics) >= max(before, default=-np.inf)
+            self._columns.update({f"member_{number}_validation_{name}": value for name, value in metrics.items()})
+        current = jax.tree.map(np.asarray, (self.state.params, self.state.model_state))
+        if self._best is None or self._best_outputs is None:
+            self._best, self._best_outputs = jax.tree.map(np.array, current), outputs
+        else:
+            self._best = jax.tree.map(lambda new, old: _chosen(is_better, new, old), current, self._best)
+            self._best_outputs = _chosen(is_better, outputs, self._best_outputs)
+
+    def _fitted(self) -> Combination:
+        config, data = self.config.ensemble, self.splits.validation
+        if self._best_outputs is None or data is None or not self.splits.train.class_names:
+            return fit("mean", None, None, False, self.is_alive)
+        logs = logarithms(self._best_outputs)
+        return fit(config.combine, logs, data.labels, config.temperature, self.is_alive)
+
+    def _outputs(self, stacked: tuple[Tree, Tree], wanted: np.ndarray) -> np.ndarray:
+        """float32[m n k] on the validation data, 0 for members that are not wanted."""
+        assert self.splits.validation is not None
+        weights = wanted / max(wanted.sum(), 1)
+        members = members_of(self._like(), stacked)
+        together = EnsembleClassifier(members, Combination("mean", tuple(weights.tolist())))
+        return together.member_outputs_on(self.splits.validation)
+
+    def classifier(self) -> Classifier:
+        """All members with their present weights."""
+        return self._classifier(None)
+
+    def _classifier(self, stacked: tuple[Tree, Tree] | None) -> EnsembleClassifier:
+        present = (self.state.params, self.state.model_state)
+        like = self._like()
+        return EnsembleClassifier(members_of(like, stacked or present), combination_of(like.record), like.record)
+
+    def _like(self) -> Classifier:
+        return Classifier(self._record({}), self._network, None, None, self._executables)
+
+    def _is_active(self) -> np.ndarray:
+        first = self.config.train.first_member
+        numbers = range(first, first + self.num_members)
+        return self.is_alive & [member_goes_on(self.config.train, self.history, number) for number in numbers]
+
+    def _note_bad_steps(self, bad_step: np.ndarray) -> None:
+        for index in np.flatnonzero(bad_step != NEVER):
+            self.failed_steps[index] = int(bad_step[index])
+        if not self.is_alive.any():
+            raise NotFinite(self._not_finite("loss of every member", max(filter(None, self.failed_steps))))
+
+    def _zero_totals(self) -> Metrics:
+        return jax.tree.map(lambda leaf: np.zeros(self.config.train.members, leaf.dtype), zero_metrics())
+
+    def _member_columns(self) -> dict[str, Any]:
+        return self._columns
+
+    def _items(self) -> dict[str, Any]:
+        items = super()._items()
+        return items if self._best is None else {**items, "best": self._best}
+
+    def _check_finite(self, model: Tree) -> None:
+        for index in np.flatnonzero(self.is_alive):
+            if not all(np.isfinite(leaf[index]).all() for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"):
+                self.failed_steps[index] = self.step
+        self._note_bad_steps(np.full(self.num_members, NEVER))
+
+    def _record(self, validation: dict[str, Any]) -> Record:
+        record = super()._record({})
+        return replace(record, failed_steps=tuple(self.failed_steps), combination=self.combination)
+
+    def _take_up(self, record: Record, abstract: TrainState) -> None:
+        super()._take_up(record, abstract)
+        self.failed_steps, self.combination = list(record.failed_steps), record.combination
+        if "best" in record.checksums:
+            model = (abstract.params, abstract.model_state)
+            best: tuple[Tree, Tree] = restore_arrays(self.directory, record, best=model)["best"]
+            self._best, self._best_outputs = best, self._outputs(best, self.is_alive)
+
+
+def _chosen(is_new: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """[m …]: by member."""
+    return np.where(is_new.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+
+def _metrics(outputs: np.ndarray, labels: np.ndarray, are_classes: bool) -> dict[str, float]:
+    """loss and, for classes, accuracy of one member's outputs [n k]."""
+    if not are_classes:
+        return {"loss": float(np.square(outputs - labels).mean())}
+    found = scores(outputs, labels)
+    return {"loss": found["nll"], "accuracy": found["accuracy"]}
+
+
+def _check_can_combine(config: RunConfig, splits: Splits) -> None:
+    """Raises InputError for a combination that the data cannot give."""
+    method, has_temperature = config.ensemble.combine, config.ensemble.temperature
+    if not splits.train.class_names and (method != "mean" or has_temperature):
+        rule = "the mean and no temperature, where outputs are no probabilities"
+        raise InputError(problem("ensemble.combine", method, rule, "Leave them out."))
+    if splits.validation is None:
+        fit(method, None, None, has_temperature, np.ones(config.train.members, bool))

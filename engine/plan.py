@@ -1,0 +1,35 @@
+"""Plan: how a run is executed on a device. Plain data: it is kept with the checkpoint and can be written to a file."""
+
+from dataclasses import dataclass, replace
+
+from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is executed on this device.
+
+    lowering: convolutions and pools as matrix products, or the backend's own.
+    is_stepwise: one step a compiled call, where a loop would take the threads from XLA's CPU convolution.
+    chunk_steps: most steps a call, or None to fit them to a second; results do not depend on it.
+    placement: training images on the device as a whole, or streamed to it.
+    members: those of an ensemble one after another around the loop over steps, or by vmap or map within each step.
+    """
+
+    lowering: Lowering
+    is_stepwise: bool = False
+    chunk_steps: int | None = None
+    placement: DataPlacement = "resident"
+    members: MemberMapping = "outer"
+
+
+def resumed_plan(config: PlanConfig, chosen: Plan, stored: Plan) -> Plan:
+    """The plan of a run that is taken up again: the stored one, except for what the config pins."""
+    pinned = {}
+    if config.lowering != "auto":
+        pinned.update(lowering=chosen.lowering, is_stepwise=chosen.is_stepwise)
+    if config.data != "auto":
+        pinned.update(placement=chosen.placement)
+    if config.members != "auto":
+        pinned.update(members=chosen.members)
+    return replace(stored, chunk_steps=chosen.chunk_steps, **pinned)
