@@ -17,6 +17,7 @@ from rich.table import Table
 
 from benchmarks.measure import circumstances, interleaved, median_and_spread, ratio, write_json
 from benchmarks.throughput import Training
+from benchmarks.workloads import random_images
 from engine.augment.config import AugmentConfig
 
 VARIANTS = {
@@ -60,11 +61,9 @@ def main(options: Options) -> None:
         console.print(f"{name}: {value}")
     variants = {name: VARIANTS[name] for name in SMOKE} if options.smoke else VARIANTS
     config = importlib.import_module("experiments.convnet").config()
-    trainings = {name: Training(replace(config, augment=augment), options.steps) for name, augment in variants.items()}
-    rates = interleaved(
-        {name: lambda training=training: training.rate(options.steps) for name, training in trainings.items()},
-        options.rounds,
-    )
+    data = random_images(options.steps * config.train.batch_size)
+    trainings = {name: Training(replace(config, augment=augment), data) for name, augment in variants.items()}
+    rates = interleaved({name: training.rate for name, training in trainings.items()}, options.rounds)
     table = Table(
         title=f"convnet, batch {config.train.batch_size}; medians of {options.rounds} rounds, ± half the range"
     )

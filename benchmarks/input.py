@@ -25,7 +25,8 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks.measure import circumstances, interleaved, median_and_spread, ratio, write_json
-from benchmarks.throughput import Training, random_images
+from benchmarks.throughput import Training
+from benchmarks.workloads import random_images
 from engine.config import DataConfig, PlanConfig
 from engine.data.dataset import Dataset
 from engine.data.load import load_splits
@@ -96,12 +97,10 @@ def measure_placements(options: Options, scratch: Path, console: Console) -> dic
     path.write_bytes(np.asarray(noise.images).tobytes())
     stored = Dataset(StoredImages(path, noise.images.shape), noise.labels, noise.class_names, "noise", "noise")
     plans = {"resident": PlanConfig(data="resident"), "streamed": PlanConfig(data="streamed")}
-    trainings = {name: Training(replace(config, plan=plan), options.steps, stored) for name, plan in plans.items()}
-    rates = interleaved(
-        {name: lambda training=training: training.rate(100) for name, training in trainings.items()}, options.rounds
-    )
+    trainings = {name: Training(replace(config, plan=plan), stored) for name, plan in plans.items()}
+    rates = interleaved({name: training.rate for name, training in trainings.items()}, options.rounds)
     for training in trainings.values():
-        training.feed.close()
+        training.session.close()
     for name, values in rates.items():
         median, spread = median_and_spread(values)
         console.print(f"convnet, {name}: {median:,.0f} images/s ±{spread:.0%}")

@@ -43,7 +43,7 @@ def main(options: Options) -> None:
         console.print(f"{name}: {value}")
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "run"
-        run(_untrained(), directory, reporter=Silent())
+        run(untrained(), directory, reporter=Silent())
         predict = ["-m", "engine", "predict", str(directory), str(directory / "example.png")]
         variants = {
             "predict": lambda: _seconds(predict),
@@ -59,7 +59,8 @@ def main(options: Options) -> None:
     write_json(options.json, {"seconds": seconds})
 
 
-def _untrained() -> RunConfig:
+def untrained() -> RunConfig:
+    """The convnet's config with no epoch to train."""
     config = convnet.config()
     return replace(config, train=replace(config.train, epochs=0))
 

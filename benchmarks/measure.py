@@ -6,12 +6,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from engine.versions import device_text, versions
+
+Figure = TypeVar("Figure")
 
 
 def interleaved(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -19,8 +21,13 @@ def interleaved(variants: dict[str, Callable[[], float]], rounds: int) -> dict[s
     one round before the first is thrown away."""
     for variant in variants.values():
         variant()
-    rows = [{name: variant() for name, variant in variants.items()} for _ in range(rounds)]
+    rows = take_turns(variants, rounds)
     return {name: [row[name] for row in rows] for name in variants}
+
+
+def take_turns(variants: dict[str, Callable[[], Figure]], rounds: int) -> list[dict[str, Figure]]:
+    """For each round what each variant gave."""
+    return [{name: variant() for name, variant in variants.items()} for _ in range(rounds)]
 
 
 def median_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -35,17 +42,37 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float,
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def product_peak(size: int = 2048, repeats: int = 5) -> float:
-    """float32 operations a second of one large matrix product: the best of a few."""
-    matrix = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
-    product = jax.jit(jnp.dot)
-    jax.block_until_ready(product(matrix, matrix))
+def product_peak(size: int = 2048, repeats: int = 5, precision: str = "float32") -> float:
+    """Operations a second of one large matrix product in float32, tf32 or bfloat16: the best of a few."""
+    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+    matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    # By default JAX may compute float32 products in TF32 where the device can.
+    product = jax.jit(lambda a, b: jnp.dot(a, b, precision="highest" if precision == "float32" else None))
+    return 2 * size**3 / _least_seconds(lambda: product(matrix, matrix), repeats)
+
+
+def memory_bandwidth(num_bytes: int = 2**28, repeats: int = 5) -> float:
+    """Bytes read and written a second by an update in place of a large array: the best of a few."""
+    values = jnp.zeros(num_bytes // 4, jnp.float32)
+    add = jax.jit(lambda values: values + 1, donate_argnums=0)
+
+    def update() -> jax.Array:
+        nonlocal values
+        values = add(values)
+        return values
+
+    return 2 * values.nbytes / _least_seconds(update, repeats)
+
+
+def _least_seconds(work: Callable[[], jax.Array], repeats: int) -> float:
+    """What the work takes at best, once it is compiled."""
+    jax.block_until_ready(work())
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        jax.block_until_ready(product(matrix, matrix))
+        jax.block_until_ready(work())
         seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
+    return min(seconds)
 
 
 def circumstances() -> dict[str, Any]:

@@ -7,37 +7,28 @@ the share of this device's matrix-product peak; then the convnet side by side wi
 nnx.Conv, nnx.max_pool and one jitted, donated call a step.
 """
 
-import importlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import tyro
-from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import circumstances, interleaved, median_and_spread, product_peak, ratio, write_json
+from benchmarks.peers_flax import FlaxPeer
+from benchmarks.peers_worker import Job, Unavailable
+from benchmarks.workloads import WORKLOADS, operations, workload_of
 from engine.clock import Clock
-from engine.config import RunConfig
-from engine.data.dataset import Dataset
-from engine.data.images import InputSpec
-from engine.feed import choose_placement, make_feed
+from engine.config import RunConfig, TrainConfig
+from engine.data.dataset import Dataset, Splits
+from engine.errors import InputError
 from engine.metrics import zero_metrics
-from engine.models import Conv, Dense, Sequential
-from engine.optim import optimizer
-from engine.program import Executables, Plan, Program, choose_lowering, choose_plan
-from engine.state import init_state, network_of
-from engine.step import Task
+from engine.session import Session
 
 RECIPES = ("mlp", "convnet_wide", "convnet", "convnet_no_pool", "convnet_dropout")
-IMAGE, CLASSES = (28, 28, 1), 10
 
 
 @dataclass(frozen=True)
@@ -57,140 +48,73 @@ class Options:
 
 
 class Training:
-    """One recipe's program on random images; `rate()` trains a while and says how many images a second that were.
+    """A run's own session on data in memory, epoch after epoch, without validating or saving."""
 
-    The augmentation and the placement of the data are those of the config.
-    """
+    def __init__(self, config: RunConfig, data: Dataset):
+        self.clock, self.num_examples = Clock(), len(data)
+        self.session = Session(config, Splits(data), self.clock, Path("nowhere"))
 
-    def __init__(self, config: RunConfig, num_steps: int, data: Dataset | None = None):
-        self.batch_size, self.num_steps = config.train.batch_size, num_steps
-        lowering, chain = choose_lowering(config.plan, jax.default_backend()), optimizer(config.optim, num_steps, 1)
-        network, init = network_of(config.model, IMAGE, CLASSES, lowering)
-        loss, smoothing = config.train.loss, config.train.label_smoothing
-        task = Task(network, loss, smoothing, chain, InputSpec(IMAGE), config.augment)
-        self.clock = Clock()
-        self.state = jax.jit(lambda seed: init_state(*init(seed), chain))(np.uint32(0))
-        data = data or random_images(num_steps * self.batch_size)
-        placement = choose_placement(config.plan, data)
-        self.plan: Plan = choose_plan(config.plan, lowering, jax.default_backend(), task, self.state, placement)
-        self.program = Program(task, self.plan, 0, self.batch_size, Executables(self.clock))
-        self.num_examples, self.epoch = len(data), 0
-        self.feed = make_feed(placement, data, 0, self.batch_size, config.plan.readers)
-
-    def rate(self, chunk_steps: int) -> float:
-        """Images a second over an epoch, in calls of `chunk_steps` steps."""
-        start, totals, first = time.perf_counter(), zero_metrics(), 0
-        order = self.program.order(self.epoch, self.num_examples)
-        while first < self.num_steps:
-            window = self.feed.window(self.epoch, first)
-            count = min(chunk_steps, window.end - first)
-            place = (self.num_examples, order, first, count)
-            self.state, totals, _ = self.program.train(self.state, window, *place, totals)
-            first += count
-        self.epoch += 1
-        return self.num_steps * self.batch_size / (time.perf_counter() - start)
-
-
-class PlainConvnet(nnx.Module):
-    """The convnet as any Flax user writes it."""
-
-    def __init__(self, rngs: nnx.Rngs):
-        self.convs = nnx.List(
-            [nnx.Conv(c, f, (3, 3), padding="VALID", rngs=rngs) for c, f in ((1, 32), (32, 64), (64, 128))]
-        )
-        self.dense = nnx.Linear(3 * 3 * 128, CLASSES, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[b 28 28 1] → [b 10]."""
-        for i, conv in enumerate(self.convs):
-            x = nnx.relu(conv(x))
-            x = nnx.max_pool(x, (2, 2), (2, 2)) if i < 2 else x
-        return self.dense(x.reshape(x.shape[0], -1))
-
-
-class PlainTraining:
-    """The usual training: batches cut on the host, one jitted call a step with donated state, RMSprop."""
-
-    def __init__(self, batch_size: int, num_steps: int):
-        graph, params = nnx.split(PlainConvnet(nnx.Rngs(0)))
-        chain = optax.rmsprop(1e-3)
-        data = random_images(num_steps * batch_size)
-        self.images, self.labels, self.batch_size = data.images, data.labels, batch_size
-
-        def step(state: tuple, images: jax.Array, labels: jax.Array) -> tuple:
-            def objective(params: Any) -> jax.Array:
-                logits = nnx.merge(graph, params)(images.astype(jnp.float32) / 255)
-                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-            params, opt_state = state
-            loss, gradients = jax.value_and_grad(objective)(params)
-            updates, opt_state = chain.update(gradients, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), loss
-
-        self.state, self.step = (params, chain.init(params)), jax.jit(step, donate_argnums=0)
+    def train_epoch(self) -> None:
+        """Trains one epoch; returns when the device is done."""
+        end = self.session.step + self.session.steps_per_epoch
+        while self.session.step < end:
+            self.session.train_chunk()
+        self.session.totals = zero_metrics()
 
     def rate(self) -> float:
-        """Images a second over one shuffled epoch."""
+        """Images a second over an epoch."""
         start = time.perf_counter()
-        order = np.random.default_rng(0).permutation(len(self.images))
-        for first in range(0, len(order), self.batch_size):
-            chosen = order[first : first + self.batch_size]
-            self.state, loss = self.step(self.state, self.images[chosen], self.labels[chosen])
-        jax.block_until_ready((self.state, loss))
-        return len(order) / (time.perf_counter() - start)
+        self.train_epoch()
+        return self.num_examples / (time.perf_counter() - start)
 
 
-def random_images(count: int) -> Dataset:
-    """Noise: what is in the images does not change how long they take."""
-    draw = np.random.default_rng(0)
-    images, labels = draw.integers(0, 256, (count, *IMAGE), dtype=np.uint8), draw.integers(0, CLASSES, count)
-    return Dataset(images, labels.astype(np.int32), tuple(map(str, range(CLASSES))), "noise", "noise")
-
-
-def operations(spec: Sequential) -> int:
-    """Arithmetic of training on one image: 2 operations a multiply-add, forward and for both gradients, except that the
-    first layer needs none for its input."""
-    multiply_adds = []
-    for row, layer in zip(spec.rows(IMAGE), spec.layers, strict=True):
-        if isinstance(layer, Conv):
-            places = row.output_shape[0] * row.output_shape[1]
-            multiply_adds.append(places * (row.num_params - layer.use_bias * layer.filters))
-        elif isinstance(layer, Dense):
-            multiply_adds.append(row.num_params - layer.use_bias * row.output_shape[0])
-    return 2 * (3 * sum(multiply_adds) - multiply_adds[0])
+def with_precision(config: RunConfig, precision: str) -> RunConfig:
+    """The config at a precision; raises Unavailable where the engine or the device does not have it."""
+    if not any(field.name == "precision" for field in fields(TrainConfig)):
+        if precision == "float32":
+            return config
+        raise Unavailable("this version of the engine trains in float32 alone")
+    try:
+        return replace(config, train=replace(config.train, precision=precision))  # type: ignore[call-arg]
+    except InputError as error:
+        raise Unavailable(str(error)) from None
 
 
 def measure_recipes(options: Options) -> dict[str, Any]:
     """The rates of every recipe, whole chunks against one call a step, taking turns."""
     variants: dict[str, Callable[[], float]] = {}
     trainings: dict[str, Training] = {}
-    for name in options.recipes:
-        config = importlib.import_module(f"experiments.{name}").config()
-        num_steps = _steps_for(config, options)
-        training = trainings[name] = Training(config, num_steps)
-        whole = 1 if training.plan.is_stepwise else num_steps
-        variants[name] = lambda training=training, whole=whole: training.rate(whole)
-        variants[f"{name} stepwise"] = lambda training=training: training.rate(1)
+    workloads = {name: workload_of(name) for name in options.recipes}
+    for name, workload in workloads.items():
+        config, data = workload.config(), workload.images(workload.steps(options.seconds) * workload.batch_size)
+        trainings[name] = Training(config, data)
+        stepwise = Training(replace(config, plan=replace(config.plan, chunk_steps=1)), data)
+        variants |= {name: trainings[name].rate, f"{name} stepwise": stepwise.rate}
     rates = interleaved(variants, options.rounds)
-    figures = {}
-    for name, training in trainings.items():
-        spec = importlib.import_module(f"experiments.{name}").config().model.with_outputs(CLASSES)
-        figures[name] = {
+    return {
+        name: {
             "images_per_second": rates[name],
             "stepwise": rates[f"{name} stepwise"],
-            "compile_seconds": training.clock.seconds["compile"],
-            "operations_per_image": operations(spec),
-            "batch_size": training.batch_size,
+            "compile_seconds": trainings[name].clock.seconds["compile"],
+            "operations_per_image": operations(workload.model(), workload.input_shape),
+            "batch_size": workload.batch_size,
         }
-    return figures
+        for name, workload in workloads.items()
+    }
 
 
 def measure_plain(options: Options) -> dict[str, list[float]]:
     """The convnet against plain Flax, taking turns."""
-    config = importlib.import_module("experiments.convnet").config()
-    num_steps = _steps_for(config, options)
-    ours, plain = Training(config, num_steps), PlainTraining(config.train.batch_size, num_steps)
-    return interleaved({"engine": lambda: ours.rate(num_steps), "plain": plain.rate}, options.rounds)
+    workload = WORKLOADS["convnet, batch 64"]
+    num_images = workload.steps(options.seconds) * workload.batch_size
+    ours, plain = Training(workload.config(), workload.images(num_images)), FlaxPeer(Job("flax", workload, num_images))
+
+    def rate_of_plain() -> float:
+        start = time.perf_counter()
+        plain.train(1)
+        return num_images / (time.perf_counter() - start)
+
+    return interleaved({"engine": ours.rate, "plain": rate_of_plain}, options.rounds)
 
 
 def main(options: Options) -> None:
@@ -212,12 +136,6 @@ def main(options: Options) -> None:
         highlight=False,
     )
     write_json(options.json, {"product_peak": peak, "recipes": recipes, "convnet_against_plain": plain})
-
-
-def _steps_for(config: RunConfig, options: Options) -> int:
-    """Steps that take about `options.seconds`, by a rate any machine roughly has; at least two."""
-    work = operations(config.model.with_outputs(CLASSES)) * config.train.batch_size  # type: ignore[union-attr]
-    return max(2, min(2000, int(options.seconds * 60e9 / work)))
 
 
 def _table(figures: dict[str, Any], peak: float, rounds: int) -> Table:

@@ -2,12 +2,17 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
-from benchmarks import accuracy, augment, latency, throughput
+from benchmarks import accuracy, augment, latency, peers, roofline, scaling, startup, throughput, workloads
 from benchmarks import input as input_
 from benchmarks.measure import interleaved, median_and_spread, ratio
-from engine.models import Conv, Dense, Flatten, Sequential
+from benchmarks.peers_worker import Job, Unavailable, Worker
+from benchmarks.startup_parts import TO_FIRST_STEP
+from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
+from engine.state import network_of
 
 
 def test_throughput_runs_and_writes_what_it_printed(tmp_path, capsys):
@@ -39,7 +44,7 @@ def test_latency_runs_and_writes_what_it_printed(tmp_path, capsys):
 def test_operations_count_each_multiply_add_of_forward_and_both_gradients():
     model = Sequential((Conv(2, 3), Flatten(), Dense(10)))
     first, second = 26 * 26 * 2 * 9, 26 * 26 * 2 * 10
-    assert throughput.operations(model) == 2 * (2 * first + 3 * second)
+    assert workloads.operations(model) == 2 * (2 * first + 3 * second)
 
 
 def test_variants_take_turns_and_the_first_round_is_thrown_away():
@@ -74,3 +79,143 @@ def test_input_decodes_a_folder_and_streams(tmp_path, capsys):
     assert set(figures["decoding"]) == {"engine", "second start"}
     assert set(figures["placements"]) == {"resident", "streamed"}
     assert "streamed / resident" in shown
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_peers_compares_those_that_are_installed_and_names_the_others(tmp_path, capsys, inference: bool):
+    variants = ("torch eager", "flax, a jitted step") if inference else tuple(peers.SMOKE)
+    options = peers.Options(variants=variants, inference=inference, smoke=True, json=tmp_path / "figures.json")
+    peers.main(options)
+    shown = capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())["workloads"]["convnet, batch 64"]
+    assert {"engine", "flax, a jitted step"} <= set(figures["images_per_second"])
+    assert set(figures["images_per_second"]) | set(figures["left_out"]) == {"engine", *variants}
+    assert f"best peer ({figures['best_peer']})" in shown
+    for name, reason in figures["left_out"].items():
+        assert f"{name}: left out, {reason}" in shown
+
+
+def test_worker_says_why_it_is_unavailable():
+    job = Job("engine", workloads.WORKLOADS["convnet, batch 64"], 128, precision="tf32")
+    with pytest.raises(Unavailable, match=r"."):
+        Worker(job, 60)
+
+
+def test_worker_that_does_not_get_ready_in_time_is_unavailable():
+    with pytest.raises(Unavailable, match="no answer within 0 s"):
+        Worker(Job("flax", workloads.WORKLOADS["convnet, batch 64"], 128), 0)
+
+
+def test_job_survives_its_way_to_the_worker():
+    job = Job("torch", workloads.WORKLOADS["flowers, batch 32"], 64, 0.5, True, "bfloat16", {"channels_last": True})
+    assert Job.from_json(job.to_json()) == job
+
+
+def test_best_peer_is_the_one_with_the_highest_median():
+    rates = {"engine": [9.0, 9.0, 9.0], "a": [1.0, 5.0, 1.0], "b": [2.0, 2.0, 2.0]}
+    assert peers.best_peer(rates) == "b"
+    assert peers.best_peer({"engine": [1.0]}) is None
+
+
+NARROW = Sequential(
+    (
+        Conv(3, 3, padding="same", activation="relu"),
+        MaxPool(2, strides=1),
+        Conv(4, 3, activation="relu"),
+        MaxPool(2),
+        Flatten(),
+        Dense(5, activation="relu"),
+        Dense(3),
+    )
+)
+
+
+def narrow_outputs() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """(images [4 9 10 2], the engine's outputs [4 3], its weights in the order of the layers, kernel before bias)."""
+    draw = np.random.default_rng(0)
+    network, init = network_of(NARROW, (9, 10, 2), 3, "native")
+    abstract, state = jax.eval_shape(init, np.uint32(0))
+    params = jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(np.float32), abstract)
+    images = draw.normal(size=(4, 9, 10, 2)).astype(np.float32)
+    outputs, _ = network.apply(params, state, images, None, None)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    leaves.sort(key=lambda leaf: str(leaf[0]).replace("kernel", "a"))
+    return images, np.asarray(outputs), [weights for _, weights in leaves]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_torch_peer_computes_what_the_engine_does(channels_last: bool):
+    torch = pytest.importorskip("torch")
+    from benchmarks.peers_torch import network
+
+    images, expected, weights = narrow_outputs()
+    module = network(NARROW, (9, 10, 2), channels_last)
+    for parameter, weight in zip(module.parameters(), weights, strict=True):
+        if weight.ndim == 4:
+            weight = weight.transpose(3, 2, 0, 1)  # [i j c o] → [o c i j]
+        elif weight.shape == (36, 5) and not channels_last:
+            weight = weight.reshape(3, 3, 4, 5).transpose(3, 2, 0, 1).reshape(5, 36)  # [h w c d] → [d c h w]
+        elif weight.ndim == 2:
+            weight = weight.T
+        parameter.data = torch.from_numpy(weight.copy())
+    outputs = module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+    np.testing.assert_allclose(outputs.detach().numpy(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_flax_peer_computes_what_the_engine_does():
+    from flax import nnx
+
+    from benchmarks.peers_flax import PlainNetwork
+
+    images, expected, weights = narrow_outputs()
+    module = PlainNetwork(NARROW, (9, 10, 2), np.float32, nnx.Rngs(0))
+    layers = [layer for layer in module.layers if isinstance(layer, nnx.Conv | nnx.Linear)]
+    for layer, kernel, bias in zip(layers, weights[::2], weights[1::2], strict=True):
+        layer.kernel, layer.bias = nnx.Param(kernel), nnx.Param(bias)
+    np.testing.assert_allclose(module(images), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_roofline_gives_the_limits_of_the_device_and_a_share_a_recipe(tmp_path, capsys):
+    roofline.main(roofline.Options(smoke=True, json=tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["product_peak"] > 0
+    assert figures["memory_bandwidth"] > 0
+    assert set(figures["recipes"]) == {"mlp, batch 64", "convnet, batch 64"}
+    assert "share of roofline" in capsys.readouterr().out
+
+
+def test_traffic_counts_images_outputs_and_weights():
+    model = Sequential((Conv(2, 3), Flatten(), Dense(10)))
+    outputs, weights = 26 * 26 * 2 + 10, (9 + 1) * 2 + (26 * 26 * 2 + 1) * 10
+    assert workloads.traffic(model, (28, 28, 1), 8) == 28 * 28 + 4 * (5 * outputs + 9 * weights / 8)
+
+
+def test_scaling_measures_fresh_processes(tmp_path, capsys):
+    scaling.main(scaling.Options(smoke=True, json=tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())["axes"]["images"]
+    assert figures["values"] == [64, 128]
+    assert all(size > 0 for sizes in figures["bytes"] for size in sizes)
+    assert "time like work^" in capsys.readouterr().out
+
+
+def test_exponent_is_that_of_the_power():
+    work = [1.0, 4.0, 9.0]
+    assert scaling.exponent(work, [5 * w**0.7 for w in work]) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("name", scaling.AXES)
+def test_work_of_an_axis_grows_with_its_values(name: str):
+    axis = scaling.AXES[name]
+    work = [axis.work(value) for value in axis.values]
+    assert work == sorted(set(work))
+    points = [axis.point(value) for value in axis.values]
+    assert len({repr(point) for point in points}) == len(points)
+
+
+def test_startup_times_each_part_of_a_fresh_process(tmp_path, capsys):
+    startup.main(startup.Options(smoke=True, json=tmp_path / "figures.json"))
+    seconds = json.loads((tmp_path / "figures.json").read_text())["seconds"]
+    assert set(seconds) == {"training, cold", "training, warm", "prediction, cold", "prediction, warm"}
+    assert {"import jax, flax", "data", "compile", "first step"} <= set(seconds["training, cold"])
+    assert {"restore", "first prediction"} <= set(seconds["prediction, warm"])
+    assert f"warm, {TO_FIRST_STEP}" in capsys.readouterr().out

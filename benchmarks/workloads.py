@@ -1,0 +1,117 @@
+"""What is trained in benchmarks: recipes at a batch size, on random images, and how much arithmetic that is.
+
+Imports no JAX: processes that measure other libraries use it too.
+"""
+
+import importlib
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from engine.config import RunConfig
+from engine.data.dataset import Dataset
+from engine.models import Conv, Dense, MaxPool, Sequential
+
+IMAGE, CLASSES = (28, 28, 1), 10
+# Of recipes that are not for Fashion-MNIST: image shape, classes, images of the training split.
+MEANT_FOR = {"flowers": ((180, 180, 3), 5, 2_936), "malaria": ((32, 32, 3), 2, 22_046)}
+CPU_RATE = 60e9  # operations a second that any CPU roughly trains at
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A recipe at a batch size, on images of a kind; num_train: those of the training split it is meant for."""
+
+    recipe: str
+    batch_size: int
+    input_shape: tuple[int, ...] = IMAGE
+    num_classes: int = CLASSES
+    num_train: int = 54_000
+
+    def config(self) -> RunConfig:
+        """The recipe's config at this batch size, without early stopping, which noise would trigger."""
+        config = importlib.import_module(f"experiments.{self.recipe}").config()
+        return replace(config, train=replace(config.train, batch_size=self.batch_size, patience=None, best_by="loss"))
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the model: one logit for two classes, where the recipe's loss asks for that."""
+        return 1 if self.config().train.loss == "binary_cross_entropy" else self.num_classes
+
+    def model(self) -> Sequential:
+        """The layers, with the number of outputs filled in."""
+        model = self.config().model
+        assert isinstance(model, Sequential)
+        return model.with_outputs(self.num_outputs)
+
+    @property
+    def num_predicted(self) -> int:
+        """Images to predict at once: 2,000 small ones, fewer large ones."""
+        return max(40, min(2_000, 20_000_000 // prod(self.input_shape) // 40 * 40))
+
+    def steps(self, seconds: float, is_cpu: bool = True) -> int:
+        """Steps of an epoch: on a CPU about what takes so long, by a rate any has; else the whole training split."""
+        if not is_cpu:
+            return max(2, self.num_train // self.batch_size)
+        work = operations(self.model(), self.input_shape) * self.batch_size
+        return max(2, min(2000, int(seconds * CPU_RATE / work)))
+
+    def images(self, count: int) -> Dataset:
+        """Random images of this kind."""
+        return random_images(count, self.input_shape, self.num_classes)
+
+
+def workload_of(recipe: str, batch_size: int | None = None) -> Workload:
+    """The workload of a recipe, at its own batch size unless another is given."""
+    shape, classes, num_train = MEANT_FOR.get(recipe, (IMAGE, CLASSES, 54_000))
+    config = importlib.import_module(f"experiments.{recipe}").config()
+    return Workload(recipe, batch_size or config.train.batch_size, shape, classes, num_train)
+
+
+def named(*workloads: Workload) -> dict[str, Workload]:
+    """By names that say recipe and batch size."""
+    return {f"{workload.recipe}, batch {workload.batch_size}": workload for workload in workloads}
+
+
+WORKLOADS = named(
+    workload_of("convnet", 64),
+    workload_of("convnet", 128),
+    workload_of("convnet", 512),
+    workload_of("flowers"),
+    workload_of("malaria"),
+)
+
+
+def random_images(count: int, shape: tuple[int, ...] = IMAGE, num_classes: int = CLASSES) -> Dataset:
+    """Noise: what is in the images does not change how long they take."""
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (count, *shape), dtype=np.uint8), draw.integers(0, num_classes, count)
+    return Dataset(images, labels.astype(np.int32), tuple(map(str, range(num_classes))), "noise", "noise")
+
+
+def operations(spec: Sequential, input_shape: tuple[int, ...] = IMAGE) -> int:
+    """Arithmetic of training on one image: 2 operations a multiply-add, forward and for both gradients, except that the
+    first layer needs none for its input."""
+    multiply_adds = []
+    for row, layer in zip(spec.rows(input_shape), spec.layers, strict=True):
+        if isinstance(layer, Conv):
+            places = row.output_shape[0] * row.output_shape[1]
+            multiply_adds.append(places * (row.num_params - layer.use_bias * layer.filters))
+        elif isinstance(layer, Dense):
+            multiply_adds.append(row.num_params - layer.use_bias * row.output_shape[0])
+    return 2 * (3 * sum(multiply_adds) - multiply_adds[0])
+
+
+def traffic(spec: Sequential, input_shape: tuple[int, ...], batch_size: int) -> float:
+    """Bytes that training moves for one image at the least, in float32, if layers are not fused with one another.
+
+    The outputs of each layer are written, read by the next and read again for its gradient; their gradient is written
+    and read. A step moves each weight nine times: it is read twice and written, its gradient written and read, and the
+    two moments of Adam read and written.
+    """
+    rows = zip(spec.rows(input_shape), spec.layers, strict=True)
+    outputs = sum(prod(row.output_shape) for row, layer in rows if isinstance(layer, Conv | Dense | MaxPool))
+    weights = sum(row.num_params for row in spec.rows(input_shape))
+    return prod(input_shape) + FLOAT_BYTES * (5 * outputs + 9 * weights / batch_size)
