@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from engine.config import Lowering
+from engine.config import Lowering, Precision
 from engine.keys import stream_key
 from engine.models.build import build, takes_mask
 from engine.models.specs import Model
+from engine.precision import products_in, rounded
 
 Tree = Any
 
@@ -33,9 +34,10 @@ class TrainState:
 
 
 class Network:
-    """An NNX module as a pure function of its arrays."""
+    """An NNX module as a pure function of its arrays, computed in a precision; what comes out is float32."""
 
-    def __init__(self, module: nnx.Module):
+    def __init__(self, module: nnx.Module, precision: Precision = "float32"):
+        self._precision: Precision = precision
         self._graph, _, self._streams, _ = _split(module)
         self._tags = sorted({leaf.tag for leaf in _rng_keys(module)})
         self._takes_mask = takes_mask(module)
@@ -49,6 +51,7 @@ class Network:
         key: jax.Array | None,
     ) -> tuple[jax.Array, Tree]:
         """(outputs [b k], new model state) for inputs [b …]; training mode with a key for dropout, else evaluation."""
+        params, inputs = rounded((params, inputs), self._precision)
         module = nnx.merge(self._graph, params, self._streams, model_state, copy=True)
         if key is None:
             module.eval()
@@ -57,8 +60,10 @@ class Network:
             keys: dict[str, Any] = {tag: jax.random.fold_in(key, i) for i, tag in enumerate(self._tags)}
             nnx.reseed(module, **keys)
         call: Callable[..., jax.Array] = module  # type: ignore[assignment]
-        outputs = call(inputs, mask=mask) if self._takes_mask and mask is not None else call(inputs)
-        return outputs, _split(module)[3]
+        with products_in(self._precision):
+            outputs = call(inputs, mask=mask) if self._takes_mask and mask is not None else call(inputs)
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), _split(module)[3], model_state)
+        return outputs.astype(jnp.float32), after
 
 
 class Whitened:
@@ -82,7 +87,12 @@ AnyNetwork = Network | Whitened
 
 
 def network_of(
-    spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering, whiten: bool = False
+    spec: Model,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    lowering: Lowering,
+    whiten: bool = False,
+    precision: Precision = "float32",
 ) -> tuple[AnyNetwork, Callable[[jax.Array], tuple[Tree, Tree]]]:
     """(network, init) of a spec; the traceable `init(seed)` gives fresh (params, model_state) as plain arrays.
 
@@ -97,7 +107,7 @@ def network_of(
         size = prod(input_shape)
         return params, ((jnp.zeros(size), jnp.zeros((size, size))), model_state) if whiten else model_state
 
-    network = Network(nnx.eval_shape(lambda: module_of(0)))
+    network = Network(nnx.eval_shape(lambda: module_of(0)), precision)
     return (Whitened(network) if whiten else network), init
 
 

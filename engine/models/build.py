@@ -87,7 +87,9 @@ def build(
         spec = spec.with_outputs(num_outputs)
         _check_output(spec.output_shape(input_shape), num_outputs)
         module = SequentialModule(_build_layers(spec, input_shape, rngs))
+        _keep_outputs_float32(module.layers[-1])
     ops.plug(module, lowering)
+    _keep_batch_norm_narrow(module)
     return module
 
 
@@ -161,6 +163,24 @@ def _custom_output_shape(module: nnx.Module, spec: specs.Custom, input_shape: Sh
         rule = f"a module called with float32[b {shape_text(input_shape)}] alone that gives one array"
         reason = str(error).splitlines()[0]
         raise InputError(problem("model", f"{spec.path} ({reason})", rule, "Correct its __call__.")) from error
+
+
+def _keep_batch_norm_narrow(module: nnx.Module) -> None:
+    """Lets batch norms give bfloat16 for bfloat16: Flax would promote it to the float32 of their running averages."""
+    for _, node in nnx.iter_graph(module):
+        if isinstance(node, nnx.BatchNorm):
+            node.promote_dtype = _unchanged  # type: ignore[assignment]
+
+
+def _unchanged(arrays: tuple, dtype: Any = None) -> tuple:
+    return arrays
+
+
+def _keep_outputs_float32(last: nnx.Module) -> None:
+    """Sums of bfloat16 products are float32; the last layer does not round them, or half a percent of logits tie."""
+    layer = last.layer if isinstance(last, Activated) else last
+    if isinstance(layer, nnx.Linear):
+        layer.preferred_element_type = jnp.float32
 
 
 def _check_output(shape: Shape, num_outputs: int) -> None:
