@@ -1,4 +1,4 @@
-"""The `engine` command: data, augment, summary, eval and predict."""
+"""The `engine` command: data, augment, summary, eval, predict and plan."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ import tyro
 from engine.commands.augment import augment
 from engine.commands.data import data
 from engine.commands.evaluate import evaluate
+from engine.commands.plan import plan
 from engine.commands.predict import predict
 from engine.commands.summary import summary
 from engine.entry import errors_as_lines
@@ -19,6 +20,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "summary": summary,
     "eval": evaluate,
     "predict": predict,
+    "plan": plan,
 }
 
 

@@ -19,7 +19,7 @@ from engine.combination import Combination
 from engine.config import RunConfig
 from engine.data.images import InputSpec
 from engine.errors import InputError, problem
-from engine.plan import Plan
+from engine.plan import Alternative, Plan
 from engine.records import from_json, to_json
 from engine.stopping import has_stopped_early
 
@@ -33,7 +33,7 @@ class Record:
     score: the validation metric that decides which step is best, higher is better; None in the middle of an epoch.
     totals, epoch_seconds: metric sums and training time of the unfinished epoch. checksums: of the arrays of each item.
     failed_steps: of an ensemble, the step at which each member's loss was no finite number, None for the others.
-    combination: of an ensemble, how its members are combined.
+    combination: of an ensemble, how its members are combined. alternatives: plans that were measured, fastest first.
     """
 
     config: RunConfig
@@ -53,6 +53,7 @@ class Record:
     device: str = ""
     failed_steps: tuple[int | None, ...] = ()
     combination: Combination | None = None
+    alternatives: tuple[Alternative, ...] = ()
     checksums: dict[str, Any] = field(default_factory=dict)
 
     @property

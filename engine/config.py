@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Suppress
+from tyro.conf import Suppress, arg
 
 from engine.augment.config import AugmentConfig
 from engine.checks import check, check_all, check_whole
@@ -256,6 +256,10 @@ class PlanConfig:
     members: Literal["auto", MemberMapping] = "auto"
     """How the members of an ensemble run: one after another around the loop over steps (outer), or within each step
     side by side (vmap) or in turn (map); auto: outer on the CPU, vmap elsewhere."""
+
+    mode: Annotated[str, arg(name="plan", prefix_name=False, metavar="auto|fast|safe|FILE")] = "auto"
+    """How that is chosen: auto, by rule, or measured where no rule is clear and the run is long; fast, always measured;
+    safe, the backend's own operations; or a file that `engine plan RUN --out FILE` wrote."""
 
     def __post_init__(self):
         check_all(self, "plan", self._range_problems)

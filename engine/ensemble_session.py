@@ -16,6 +16,7 @@ from engine.data.dataset import Splits
 from engine.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
 from engine.errors import InputError, problem
 from engine.metrics import Metrics, zero_metrics
+from engine.plan import PlanFile
 from engine.predict import Classifier
 from engine.program import NEVER
 from engine.session import NotFinite, Session
@@ -30,7 +31,15 @@ class EnsembleSession(Session):
     combination: how the members, each as it was when it was best, are combined; None before there is one.
     """
 
-    def __init__(self, config: RunConfig, splits: Splits, clock: Clock, directory: Path, resumed: Record | None = None):
+    def __init__(
+        self,
+        config: RunConfig,
+        splits: Splits,
+        clock: Clock,
+        directory: Path,
+        resumed: Record | None = None,
+        plan: PlanFile | None = None,
+    ):
         self.num_members = config.train.members
         self.failed_steps: list[int | None] = [None] * self.num_members
         self.combination: Combination | None = None
@@ -38,7 +47,7 @@ class EnsembleSession(Session):
         self._best_outputs: np.ndarray | None = None
         self._columns: dict[str, Any] = {}
         _check_can_combine(config, splits)
-        super().__init__(config, splits, clock, directory, resumed)
+        super().__init__(config, splits, clock, directory, resumed, plan)
 
     @property
     def is_alive(self) -> np.ndarray:
@@ -188,3 +197,8 @@ def _check_can_combine(config: RunConfig, splits: Splits) -> None:
         raise InputError(problem("ensemble.combine", method, rule, "Leave them out."))
     if splits.validation is None:
         fit(method, None, None, has_temperature, np.ones(config.train.members, bool))
+
+
+def session_of(config: RunConfig, *arguments: Any) -> Session:
+    """The session of a config: of one model, or of an ensemble."""
+    return (EnsembleSession if config.train.members > 1 else Session)(config, *arguments)

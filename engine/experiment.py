@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from engine.result import Result
 
 
+SHOWN_FILES = ("curves.png", "predictions.png", "reliability.png", "ensemble.csv", "history.csv", "log.txt")
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of an experiment."""
@@ -61,7 +64,7 @@ def main(config: RunConfig, arguments: Sequence[str] | None = None) -> None:
 
 def _next_steps(result: "Result") -> str:
     config, path = result.config, result.directory
-    kept = [name for name in ("curves.png", "predictions.png", "history.csv", "log.txt") if (path / name).exists()]
+    kept = [name for name in SHOWN_FILES if (path / name).exists()]
     trust = ["--trust"] if isinstance(config.model, Custom) else []
     commands = [[engine_command(), "summary", str(path)]]
     if (path / "example.png").exists():

@@ -16,8 +16,9 @@ from engine.config import RunConfig
 from engine.data.dataset import Splits
 from engine.data.load import load_splits, skipped_files
 from engine.ensemble import EnsembleClassifier
-from engine.ensemble_session import EnsembleSession
+from engine.ensemble_session import session_of
 from engine.interrupts import Interrupted, Wish, deferred
+from engine.planning import planned
 from engine.predict import Classifier
 from engine.report.augmentation import augmentation_text
 from engine.report.history import draw_curves, history_csv
@@ -63,7 +64,9 @@ def train(
     overwrite: bool = False,
 ) -> Result:
     """Trains on data that is already loaded, in a directory that `open_run` found fit."""
-    session = (EnsembleSession if config.train.members > 1 else Session)(config, splits, clock, directory, resumed)
+    with clock.measure("plan"):
+        plan = None if resumed else planned(config, splits.train, reporter.say)
+    session = session_of(config, splits, clock, directory, resumed, plan)
     if overwrite:  # only now, when config, data and model are known to go together
         clear_run(directory)
     if resumed is None or not resumed.is_complete_for(config):

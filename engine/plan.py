@@ -1,6 +1,7 @@
 """Plan: how a run is executed on a device. Plain data: it is kept with the checkpoint and can be written to a file."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
 
@@ -23,8 +24,25 @@ class Plan:
     members: MemberMapping = "outer"
 
 
-def resumed_plan(config: PlanConfig, chosen: Plan, stored: Plan) -> Plan:
-    """The plan of a run that is taken up again: the stored one, except for what the config pins."""
+@dataclass(frozen=True)
+class Alternative:
+    """A plan and how many images a second it was measured to train."""
+
+    plan: Plan
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan, what it was made for, and everything that was measured there."""
+
+    made_for: dict[str, Any]
+    plan: Plan
+    alternatives: tuple[Alternative, ...] = ()
+
+
+def given_plan(config: PlanConfig, chosen: Plan, given: Plan) -> Plan:
+    """The plan of a run that is taken up again, or was given one: that one, except for what the config pins."""
     pinned = {}
     if config.lowering != "auto":
         pinned.update(lowering=chosen.lowering, is_stepwise=chosen.is_stepwise)
@@ -32,4 +50,4 @@ def resumed_plan(config: PlanConfig, chosen: Plan, stored: Plan) -> Plan:
         pinned.update(placement=chosen.placement)
     if config.members != "auto":
         pinned.update(members=chosen.members)
-    return replace(stored, chunk_steps=chosen.chunk_steps, **pinned)
+    return replace(given, chunk_steps=chosen.chunk_steps, **pinned)

@@ -29,6 +29,8 @@ def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
     """Matrix products on the CPU, the backend's own convolution elsewhere, unless the config pins one."""
     if config.lowering != "auto":
         return config.lowering
+    if config.mode == "safe":
+        return "native"
     return "matrix" if platform == "cpu" else "native"
 
 
@@ -42,7 +44,7 @@ def choose_plan(
 ) -> Plan:
     """The plan of a run: stepwise on a CPU if any convolution stays with lax, which has no threads inside a loop."""
     is_stepwise = platform == "cpu" and _has_native_convolution(task, state)
-    by_rule: MemberMapping = "outer" if platform == "cpu" else "vmap"
+    by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
     members = by_rule if config.members == "auto" else config.members
     return Plan(lowering, is_stepwise, config.chunk_steps, placement, members)
 

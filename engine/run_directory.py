@@ -25,7 +25,7 @@ FILES = (
 # Where data lies and how long a compiled call takes change nothing that a run computes.
 FREE_FIELDS = (
     "data.path", "data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk_steps", "plan.readers",
-    "plan.resident_megabytes", "train.patience", "name",
+    "plan.resident_megabytes", "plan.mode", "train.patience", "name",
 )  # fmt: skip
 
 

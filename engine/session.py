@@ -21,7 +21,7 @@ from engine.feed import choose_placement, make_feed
 from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics, zero_metrics
 from engine.optim import optimizer, schedule
-from engine.plan import Plan, resumed_plan
+from engine.plan import Plan, PlanFile, given_plan
 from engine.predict import EVALUATION_LOWERING, Classifier, check_can_augment
 from engine.program import NEVER, Executables, Pacer, Program, choose_lowering, choose_plan
 from engine.state import AnyNetwork, TrainState, Tree, init_state, network_of, num_params
@@ -37,7 +37,15 @@ class NotFinite(InputError):
 class Session:
     """The model, its program, its state and what has happened so far."""
 
-    def __init__(self, config: RunConfig, splits: Splits, clock: Clock, directory: Path, resumed: Record | None = None):
+    def __init__(
+        self,
+        config: RunConfig,
+        splits: Splits,
+        clock: Clock,
+        directory: Path,
+        resumed: Record | None = None,
+        plan: PlanFile | None = None,
+    ):
         _check_goes_together(config, splits)
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
         self.num_outputs = num_outputs(config, splits.train)
@@ -51,11 +59,13 @@ class Session:
         self._order: tuple[int, Any] = (-1, None)
         self._executables = Executables(clock)
         self._network, _ = self._network_of(EVALUATION_LOWERING)
-        self._build(resumed)
+        self.alternatives = resumed.alternatives if resumed else plan.alternatives if plan else ()
+        self._build(resumed, self._given_plan(resumed, plan))
 
-    def _build(self, resumed: Record | None) -> None:
+    def _build(self, resumed: Record | None, plan: Plan | None) -> None:
         config, platform = self.config, jax.default_backend()
-        lowering, placement = choose_lowering(config.plan, platform), choose_placement(config.plan, self.splits.train)
+        lowering = plan.lowering if plan and config.plan.lowering == "auto" else choose_lowering(config.plan, platform)
+        placement = choose_placement(config.plan, self.splits.train)
         chain = optimizer(config.optim, self.steps_per_epoch, config.train.epochs)
         network, init = self._network_of(lowering)
         loss, smoothing = config.train.loss, config.train.label_smoothing
@@ -69,9 +79,8 @@ class Session:
         abstract = jax.eval_shape(make, jax.tree.map(lambda leaf: leaf[0], settings) if is_ensemble else settings)
         self.num_params = num_params(abstract.params)
         self.plan: Plan = choose_plan(config.plan, lowering, platform, task, abstract, placement)
-        if resumed and resumed.device.startswith(platform):
-            # The same bits, even where a newer version or another machine would choose otherwise.
-            self.plan = resumed_plan(config.plan, self.plan, resumed.plan)
+        if plan:
+            self.plan = given_plan(config.plan, self.plan, plan)
         self.pacer = Pacer(self.plan)
         batch_size = config.train.batch_size
         self._program = Program(task, self.plan, settings, draw, batch_size, self._executables, tune)
@@ -82,6 +91,12 @@ class Session:
             self.state: TrainState = self._executables.call("init", make_all, settings)
             self._fit_whitening()
         self._feed = make_feed(self.plan.placement, self.splits.train, draw, batch_size, config.plan.readers)
+
+    def _given_plan(self, resumed: Record | None, plan: PlanFile | None) -> Plan | None:
+        if resumed and resumed.device.startswith(jax.default_backend()):
+            # The same bits, even where a newer version or another machine would choose otherwise.
+            return resumed.plan
+        return replace(plan.plan, placement=choose_placement(self.config.plan, self.splits.train)) if plan else None
 
     def _network_of(self, lowering: Lowering) -> tuple[AnyNetwork, Callable[[Any], tuple[Any, Any]]]:
         spec = self.input_spec
@@ -262,6 +277,7 @@ class Session:
             steps_per_epoch=self.steps_per_epoch,
             score=score(self.config.train, validation) if validation else None,
             plan=self.plan,
+            alternatives=self.alternatives,
             validation_fingerprint=_fingerprint(self.splits.validation),
             history=tuple(self.history),
             totals=totals,

@@ -22,6 +22,13 @@ def check_csv_file(path: Path, overwrite: bool) -> None:
         raise InputError(problem("csv", f"{path}, which exists", "a new file", "Add --overwrite, or another name."))
 
 
+def check_json_file(path: Path, overwrite: bool) -> None:
+    """Raises InputError unless a plan can be put at `path`, over a file that is there only if that is wanted."""
+    _check_place(path, "out", ".json")
+    if path.exists() and not overwrite:
+        raise InputError(problem("out", f"{path}, which exists", "a new file", "Add --overwrite, or another name."))
+
+
 def _check_place(path: Path, field: str, suffix: str) -> None:
     if path.is_dir():
         rule = f"the name of a file, like {path / ('out' + suffix)}"

@@ -1,0 +1,75 @@
+"""`engine plan`: by which plan a run was executed, and what else was possible."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.commands.outputs import check_json_file
+from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, tell
+from engine.entry import set_up_process
+from engine.errors import InputError, problem
+from engine.models.specs import Custom
+
+if TYPE_CHECKING:
+    from engine.checkpoint import Record
+    from engine.data.dataset import Dataset
+
+
+def plan(
+    run: RunDirectory, measure: Flag = False, out: Path | None = None, overwrite: Flag = False, trust: Flag = False
+) -> None:
+    """Show the plan a run was executed by, and the alternatives with the images a second they were measured to train.
+
+    Args:
+        run: Directory of the run.
+        measure: Measure here and now, on random images, even if the run did when it started.
+        out: Write the plan shown first to a file, for --plan FILE.
+        overwrite: Replace that file if it is there.
+        trust: Import the model class that the run names, which runs its code.
+    """
+    if out is not None:
+        check_json_file(out, overwrite)
+    set_up_process()
+    find_own_classes(trust)
+    from dataclasses import replace
+
+    from engine.checkpoint import choose_step, read_record
+    from engine.plan import Alternative, PlanFile
+    from engine.planning import circumstances, measured, write_plan
+    from engine.report.plans import plan_table
+    from engine.versions import device_text
+
+    record = read_record(run, choose_step(run, "last"))
+    if isinstance(record.config.model, Custom) and not trust:
+        got, rule = f"a model of the class {record.config.model.path}", "a model made of layer specs, or trust"
+        raise InputError(
+            problem(str(run), got, rule, "Add --trust to import that class, which runs its module's code.")
+        )
+    here, stored = record.device == device_text(), record.alternatives
+    if measure or not stored or not here:
+        found = measured(record.config, _noise(record), tell)
+    else:
+        found = PlanFile(circumstances(record.config, _noise(record)), record.plan, stored)
+    chosen = record.plan if here else None
+    if chosen and chosen not in [each.plan for each in found.alternatives]:
+        found = replace(found, alternatives=(*found.alternatives, Alternative(chosen, float("nan"))))
+    show(plan_table(found.alternatives, chosen, f"{run} on {device_text()}"))
+    if out is not None:
+        write_plan(out, replace(found, plan=found.alternatives[0].plan))
+
+
+def _noise(record: "Record") -> "Dataset":
+    """Random examples of the run's shape: what is in them does not change how long they take."""
+    import numpy as np
+
+    from engine.data.dataset import Dataset
+    from engine.planning import MEASURED_STEPS
+
+    spec, draw = record.input_spec, np.random.default_rng(0)
+    count = MEASURED_STEPS * record.config.train.batch_size
+    images = draw.integers(0, 256, (count, *spec.shape), dtype=np.uint8)
+    inputs = images if spec.dtype == "uint8" else (images / np.float32(255)).astype(np.float32)
+    if record.class_names:
+        labels = draw.integers(0, len(record.class_names), count).astype(np.int32)
+    else:
+        labels = draw.random((count, record.num_outputs), np.float32)
+    return Dataset(inputs, labels, record.class_names, "noise", "noise")

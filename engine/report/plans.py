@@ -1,0 +1,27 @@
+"""The table of plans that `engine plan` shows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+
+from rich.table import Table
+
+from engine.plan import Alternative, Plan
+
+
+def plan_table(alternatives: Sequence[Alternative], chosen: Plan | None, title: str) -> Table:
+    """A row a plan: what it decides, the images a second it was measured to train, and whether it is the run's own."""
+    names = [field.name for field in fields(Plan) if field.name != "chunk_steps"]
+    table = Table(title=title)
+    for name in ("", *names):
+        table.add_column(name.replace("is_", "").replace("_", " "))
+    table.add_column("images/s", justify="right")
+    for each in alternatives:
+        rate = "–" if math.isnan(each.images_per_second) else f"{each.images_per_second:,.0f}"
+        mark = "chosen" if each.plan == chosen else ""
+        table.add_row(mark, *(_shown(getattr(each.plan, name)) for name in names), rate)
+    return table
+
+
+def _shown(value: object) -> str:
+    return {True: "yes", False: "no", None: ""}.get(value, str(value)) if value in (True, False, None) else str(value)
