@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import circumstances, interleaved, median_and_spread, ratio, write_json
-from benchmarks.peers_worker import SHARED_DEVICE, Job, Precision, Unavailable, Worker
+from benchmarks.peers_worker import SHARED_DEVICE, Job, Unavailable, Worker
 from benchmarks.workloads import WORKLOADS, Workload
+from engine.config import Precision
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Options:
     """Compare prediction in place of training."""
     precision: Precision = "float32"
     """Of the products; weights are float32 in any case. For PyTorch bfloat16 is autocast."""
+    plan: str = "auto"
+    """How the engine chooses its plan: auto, fast (by measurement), safe, or a file."""
     rounds: int = 7
     """Rounds in which the variants take turns."""
     steps: int | None = None
@@ -159,10 +162,10 @@ def _workers(workload: Workload, options: Options, left_out: dict[str, str]) -> 
                 left_out[name] = f"{', '.join(missing)} is not installed"
             if missing or (variant.needs_gpu and not is_gpu):
                 continue
+            settings = {"plan_mode": options.plan} if name == "engine" else variant.options
             job = Job(
-                variant.library, workload, num_images, options.seconds,
-                options.inference, options.precision, variant.options,
-            )  # fmt: skip
+                variant.library, workload, num_images, options.seconds, options.inference, options.precision, settings
+            )
             try:
                 worker = workers[name] = Worker(job, options.limit_seconds)
             except Unavailable as reason:

@@ -1,17 +1,27 @@
 """A workload in the engine, for benchmarks/peers.py."""
 
+from dataclasses import replace
+
+import jax
 import numpy as np
 
-from benchmarks.peers_worker import Job
+from benchmarks.peers_worker import Job, Unavailable
 from benchmarks.throughput import Training, with_precision
+from engine.errors import InputError
+from engine.precision import check_precision
 
 
 class EnginePeer:
     """A run's own session, which trains, and the classifier that it makes."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, plan_mode: str = "auto"):
         config = with_precision(job.workload.config(), job.precision)
-        self._training = Training(config, data=job.workload.images(job.num_images))
+        config = replace(config, plan=replace(config.plan, mode=plan_mode))
+        try:
+            check_precision(job.precision, jax.devices()[0])
+            self._training = Training(config, job.workload.images(job.num_images))
+        except InputError as error:
+            raise Unavailable(str(error)) from None
         self.num_params = self._training.session.num_params
         self._classifier = self._training.session.classifier() if job.inference else None
 
@@ -27,5 +37,5 @@ class EnginePeer:
 
 
 def build(job: Job) -> EnginePeer:
-    """The only variant."""
-    return EnginePeer(job)
+    """The engine, by the plan that the job names."""
+    return EnginePeer(job, **job.options)

@@ -86,7 +86,7 @@ class FlaxPeer:
         chain = _optimizer(config.optim.name, config.optim.learning_rate)
 
         def objective(params: Any, rest: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
-            network = nnx.merge(graph, params, rest)
+            network = nnx.merge(graph, params, rest, copy=True)  # dropout counts its draws
             outputs = network(images.astype(jnp.float32) / 255).astype(jnp.float32)
             if is_binary:
                 losses = optax.sigmoid_binary_cross_entropy(outputs[:, 0], labels)

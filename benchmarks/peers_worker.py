@@ -17,16 +17,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from benchmarks.workloads import Workload
+from engine.config import Precision
 
-Precision = Literal["float32", "tf32", "bfloat16"]
 LIBRARIES = {
     "engine": "benchmarks.peers_engine",
     "torch": "benchmarks.peers_torch",
+    "torch_ensemble": "benchmarks.peers_torch_ensemble",
     "keras": "benchmarks.peers_keras",
     "flax": "benchmarks.peers_flax",
 }

@@ -25,9 +25,9 @@ from benchmarks.measure import (
     product_peak,
     write_json,
 )
-from benchmarks.peers_worker import Precision
 from benchmarks.throughput import Training, with_precision
 from benchmarks.workloads import WORKLOADS, Workload, named, operations, traffic, workload_of
+from engine.config import Precision
 
 RECIPES = named(*map(workload_of, ("mlp", "convnet_wide", "convnet_no_pool", "convnet_dropout"))) | WORKLOADS
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +26,6 @@ from rich.table import Table
 from benchmarks.measure import circumstances, median_and_spread, take_turns, write_json
 from benchmarks.throughput import Training
 from benchmarks.workloads import Workload, operations, workload_of
-from engine.config import TrainConfig
 
 CONVNET = workload_of("convnet")
 
@@ -54,7 +53,7 @@ def _with_size(pixels: int) -> Workload:
 
 
 AXES = {
-    "images": Axis((4_000, 8_000, 16_000, 32_000), lambda n: Point(CONVNET, n), float),
+    "images": Axis((1_000, 4_000, 16_000, 64_000), lambda n: Point(CONVNET, n), float),
     "image size": Axis(
         (28, 56, 112, 224), lambda size: Point(_with_size(size), 256),
         lambda size: operations(_with_size(size).model(), _with_size(size).input_shape),
@@ -75,7 +74,7 @@ class Options:
     epochs: int = 3
     """Measured in each process; the fastest counts."""
     smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Two tiny points of the first axis, to see that everything runs; the figures mean nothing."""
+    """The first two points of the first axis, once, to see that everything runs; the figures mean nothing."""
     json: Path | None = None
     """Where to write the figures."""
 
@@ -89,9 +88,6 @@ def main(options: Options) -> None:
         console.print(f"{name}: {value}", soft_wrap=True)
     figures = {}
     for name in options.axes:
-        if name == "members" and not _has_members():
-            console.print("members: left out, this version of the engine trains one model")
-            continue
         figures[name] = measure_axis(name, options)
         console.print(_table(name, figures[name]))
     write_json(options.json, {"axes": figures})
@@ -100,7 +96,7 @@ def main(options: Options) -> None:
 def measure_axis(name: str, options: Options) -> dict[str, Any]:
     """Seconds and bytes at each value of an axis in each round, the work, and the two exponents."""
     axis = AXES[name]
-    values = (64, 128) if options.smoke else axis.values
+    values = axis.values[:2] if options.smoke else axis.values
     variants = {str(value): lambda value=value: _in_process(name, value, options.epochs) for value in values}
     rows = take_turns(variants, options.rounds)
     seconds = [[row[str(value)]["seconds"] for row in rows] for value in values]
@@ -123,8 +119,7 @@ def train_point(name: str, value: int, epochs: int) -> dict[str, float]:
     """{seconds of the fastest of so many epochs, bytes taken} of one point, in this process."""
     point = AXES[name].point(value)
     config = point.workload.config()
-    if point.members > 1:
-        config = replace(config, train=replace(config.train, members=point.members))  # type: ignore[call-arg]
+    config = replace(config, train=replace(config.train, members=point.members))
     jax.block_until_ready(jax.numpy.zeros(1))  # the backend's own memory is there before the first point's
     before = _peak_bytes()
     training = Training(config, point.workload.images(point.num_images))
@@ -153,10 +148,6 @@ def _in_process(name: str, value: int, epochs: int) -> dict[str, float]:
     command = [sys.executable, "-c", program, name, str(value), str(epochs)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _has_members() -> bool:
-    return any(field.name == "members" for field in fields(TrainConfig))
 
 
 def _table(name: str, figures: dict[str, Any]) -> Table:

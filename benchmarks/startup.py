@@ -3,8 +3,8 @@
     python -m benchmarks.startup
 
 Every figure is from a fresh process. In a round `python -m experiments.convnet` is run until its first step is done
-with an empty cache (nothing decoded, nothing compiled) and again; then a saved run is restored and asked about a picture,
-twice in the same way. The packages' files are in the page cache all the while.
+with an empty cache (nothing decoded, nothing compiled) and again; then a saved run is restored and asked about a
+picture, twice in the same way. The packages' files are in the page cache all the while.
 """
 
 import json

@@ -50,12 +50,12 @@ def until_first_prediction(scratch: str) -> None:
     import jax  # noqa: F401
 
     times.append(time.perf_counter())
-    import engine.predict
+    from engine import restore
     from engine.entry import set_up_process
 
     set_up_process()
     times.append(time.perf_counter())
-    classifier = engine.predict.restore(saved)
+    classifier = restore(saved)
     times.append(time.perf_counter())
     for _ in range(2):
         classifier.predict(saved / "example.png")

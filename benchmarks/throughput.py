@@ -9,24 +9,25 @@ nnx.Conv, nnx.max_pool and one jitted, donated call a step.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import circumstances, interleaved, median_and_spread, product_peak, ratio, write_json
 from benchmarks.peers_flax import FlaxPeer
-from benchmarks.peers_worker import Job, Unavailable
+from benchmarks.peers_worker import Job
 from benchmarks.workloads import WORKLOADS, operations, workload_of
 from engine.clock import Clock
-from engine.config import RunConfig, TrainConfig
+from engine.config import Precision, RunConfig
 from engine.data.dataset import Dataset, Splits
-from engine.errors import InputError
-from engine.metrics import zero_metrics
-from engine.session import Session
+from engine.ensemble_session import session_of
+from engine.planning import planned
 
 RECIPES = ("mlp", "convnet_wide", "convnet", "convnet_no_pool", "convnet_dropout")
 
@@ -52,14 +53,15 @@ class Training:
 
     def __init__(self, config: RunConfig, data: Dataset):
         self.clock, self.num_examples = Clock(), len(data)
-        self.session = Session(config, Splits(data), self.clock, Path("nowhere"))
+        plan = planned(config, data, lambda text: None)
+        self.session = session_of(config, Splits(data), self.clock, Path("nowhere"), None, plan)
 
     def train_epoch(self) -> None:
         """Trains one epoch; returns when the device is done."""
         end = self.session.step + self.session.steps_per_epoch
         while self.session.step < end:
             self.session.train_chunk()
-        self.session.totals = zero_metrics()
+        self.session.totals = jax.tree.map(np.zeros_like, self.session.totals)
 
     def rate(self) -> float:
         """Images a second over an epoch."""
@@ -68,16 +70,9 @@ class Training:
         return self.num_examples / (time.perf_counter() - start)
 
 
-def with_precision(config: RunConfig, precision: str) -> RunConfig:
-    """The config at a precision; raises Unavailable where the engine or the device does not have it."""
-    if not any(field.name == "precision" for field in fields(TrainConfig)):
-        if precision == "float32":
-            return config
-        raise Unavailable("this version of the engine trains in float32 alone")
-    try:
-        return replace(config, train=replace(config.train, precision=precision))  # type: ignore[call-arg]
-    except InputError as error:
-        raise Unavailable(str(error)) from None
+def with_precision(config: RunConfig, precision: Precision) -> RunConfig:
+    """The config at a precision."""
+    return replace(config, train=replace(config.train, precision=precision))
 
 
 def measure_recipes(options: Options) -> dict[str, Any]:

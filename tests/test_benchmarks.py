@@ -193,7 +193,7 @@ def test_traffic_counts_images_outputs_and_weights():
 def test_scaling_measures_fresh_processes(tmp_path, capsys):
     scaling.main(scaling.Options(smoke=True, json=tmp_path / "figures.json"))
     figures = json.loads((tmp_path / "figures.json").read_text())["axes"]["images"]
-    assert figures["values"] == [64, 128]
+    assert figures["values"] == [1_000, 4_000]
     assert all(size > 0 for sizes in figures["bytes"] for size in sizes)
     assert "time like work^" in capsys.readouterr().out
 
