@@ -22,6 +22,7 @@ from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics, zero_metrics
 from engine.optim import optimizer, schedule
 from engine.plan import Plan, PlanFile, given_plan
+from engine.precision import check_precision
 from engine.predict import EVALUATION_LOWERING, Classifier, check_can_augment
 from engine.program import NEVER, Executables, Pacer, Program, choose_lowering, choose_plan
 from engine.state import AnyNetwork, TrainState, Tree, init_state, network_of, num_params
@@ -47,6 +48,7 @@ class Session:
         plan: PlanFile | None = None,
     ):
         _check_goes_together(config, splits)
+        check_precision(config.train.precision, jax.devices()[0])
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
         self.num_outputs = num_outputs(config, splits.train)
         self.input_spec = resumed.input_spec if resumed else input_spec(config.data, splits.train)
