@@ -1,0 +1,42 @@
+"""A convnet with batch norms, flips and shifts in bfloat16, for all of Fashion-MNIST on one GPU; 963,018 parameters.
+
+    python -m experiments.fashion_fast --data.path PATH      # the four official files
+
+Made for 0.93 on the 10,000 test images after 5 s of training on an H100. No GPU has run it yet, so that is a goal and
+no figure. A quarter of its width, at batch 128 for 10 epochs in float32 (experiments/ensemble_small.py), reached 0.923.
+"""
+
+import engine
+from engine.models import Activation, BatchNorm, Conv, Dense, GlobalAveragePool, MaxPool, Sequential
+from engine.models.layers import Layer
+
+
+def model(filters: tuple[int, ...] = (64, 128, 256, 256)) -> Sequential:
+    """3×3 convolutions, a pool after each but the last; the pool comes first, so that norms see a quarter as much."""
+    layers: list[Layer] = []
+    for number, count in enumerate(filters, 1):
+        layers.append(Conv(count, 3, padding="valid" if number == 1 else "same", use_bias=False))
+        layers += [MaxPool(2)] if number < len(filters) else []
+        layers += [BatchNorm(0.9, 1e-5), Activation("relu")]
+    return Sequential((*layers, GlobalAveragePool(), Dense()))
+
+
+def augment() -> engine.AugmentConfig:
+    """Mirrored half of the time, and moved by up to two pixels."""
+    return engine.AugmentConfig(horizontal_flip=True, crop_padding=2, fill="constant")
+
+
+def config() -> engine.RunConfig:
+    """Nesterov momentum, up to 0.4 over three epochs and down to 0 over thirteen; batch 512."""
+    return engine.RunConfig(
+        "fashion_fast",
+        model(),
+        engine.DataConfig("fashion_mnist"),
+        engine.TrainConfig(epochs=16, batch_size=512, label_smoothing=0.1, precision="bfloat16"),
+        engine.OptimConfig("momentum", 0.4, weight_decay=5e-4, schedule="linear", warmup_epochs=3),
+        augment=augment(),
+    )
+
+
+if __name__ == "__main__":
+    engine.main(config())
