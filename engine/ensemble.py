@@ -1,55 +1,83 @@
 """EnsembleClassifier: several models that answer together; and `restore`, which opens what a run has saved."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from engine.augment.config import AugmentConfig
 from engine.calibration import scores
 from engine.checkpoint import Record, choose_step, read_record, restore_arrays
 from engine.combination import LEAST_PROBABILITY, Combination, fit
-from engine.config import CombinationKind
+from engine.config import CombinationKind, MemberMapping
 from engine.data.dataset import Dataset, names_text
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem
+from engine.keys import stream_key
+from engine.models.build import build
+from engine.models.ensemble import Ensemble
 from engine.models.specs import Custom
 from engine.predict import EVALUATION_LOWERING, Classifier
 from engine.records import differences, to_json
-from engine.state import Tree, network_of
+from engine.state import Network, Tree, Whitened, network_of
 
 Restorable = Classifier | str | PathLike[str]
 
 
 class EnsembleClassifier(Classifier):
-    """Members with one input contract and the same classes, combined. Asked like any Classifier."""
+    """Members with one input contract and the same classes, combined. Asked like any Classifier.
 
-    def __init__(self, members: Sequence[Classifier], combination: Combination, record: Record | None = None):
+    mapping: how members of one run are asked: one after another (outer), or all by one call, side by side (vmap) or in
+      turn (map). None: outer on the CPU, whose convolution has no threads inside loops, vmap elsewhere.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Classifier],
+        combination: Combination,
+        record: Record | None = None,
+        mapping: MemberMapping | None = None,
+    ):
         self.members, self.combination = tuple(members), combination
-        self.record = record or self.members[0].record
+        alive = (None,) * len(self.members)
+        self.record = record or replace(self.members[0].record, failed_steps=alive, combination=combination)
+        self._together = _asked_together(self.members, mapping or _mapping_here())
+
+    def with_weights(self, record: Record, params: Tree, model_state: Tree) -> "EnsembleClassifier":
+        """Other members of the same run, whose arrays are stacked [m …]; they share what is compiled."""
+        other = copy(self)
+        other.record, other.combination = record, combination_of(record)
+        like = self.members[0].with_weights(record, None, None)
+        other.members = tuple(members_of(like, (params, model_state)))
+        if self._together is not None:
+            other._together = self._together.with_weights(record, *_stacked(other.members))
+        return other
 
     def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0) -> np.ndarray:
         """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs."""
         return self.combined(self.member_outputs(images, tta)).astype(np.float32)
 
     def member_outputs(
-        self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, everyone: bool = False
+        self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, wanted: np.ndarray | None = None
     ) -> np.ndarray:
-        """float32[m n k]: the outputs of each member, 0 for one that is left out.
+        """float32[m n k]: the outputs of the members that are wanted, 0 of the others.
 
-        everyone: also of members whose weight is 0, unless their training failed.
+        wanted: bool[m], at least one of them; None: those that count in the combination.
         """
-        failed = self.record.failed_steps or (None,) * len(self.members)
-        found = [
-            member.outputs(images, tta) if weight > 0 or (everyone and failed_step is None) else None
-            for member, weight, failed_step in zip(self.members, self.combination.weights, failed, strict=True)
-        ]
-        like = next(each for each in found if each is not None)
-        return np.stack([np.zeros_like(like) if each is None else each for each in found])
+        wanted = np.asarray(self.combination.weights) > 0 if wanted is None else wanted
+        if self._together is not None and len(images):
+            found = np.moveaxis(self._together.outputs(images, tta), 1, 0)  # [n m k] → [m n k]
+            return np.where(wanted[:, None, None], found, 0)
+        asked = {i: member.outputs(images, tta) for i, member in enumerate(self.members) if wanted[i]}
+        like = next(iter(asked.values()))
+        return np.stack([asked.get(i, np.zeros_like(like)) for i in range(len(self.members))])
 
     def combined(self, outputs: np.ndarray) -> np.ndarray:
         """[n k] of the members' outputs [m n k]."""
@@ -59,12 +87,8 @@ class EnsembleClassifier(Classifier):
 
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:
         """n, loss (negative log-likelihood), accuracy, Brier score and calibration error over every example."""
-        return self.scores_of(self.member_outputs_on(dataset), dataset)
-
-    def member_outputs_on(self, dataset: Dataset) -> np.ndarray:
-        """float32[m n k]: `member_outputs` of a dataset that fits."""
         self.check_fits(dataset)
-        return self.member_outputs(dataset.images)
+        return self.scores_of(self.member_outputs(dataset.images), dataset)
 
     def scores_of(self, outputs: np.ndarray, dataset: Dataset) -> dict[str, Any]:
         """What `evaluate` says, from the members' outputs [m n k]."""
@@ -98,7 +122,8 @@ def restore(
         raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
     train, spec = record.config.train, record.input_spec
     index = None if member is None else _index_of(member, record)
-    network, init = network_of(record.config.model, spec.shape, record.num_outputs, EVALUATION_LOWERING, spec.whiten)
+    of_record = (spec.shape, record.num_outputs, EVALUATION_LOWERING, spec.whiten, train.precision)
+    network, init = network_of(record.config.model, *of_record)
     abstract = jax.eval_shape(init, np.uint32(0))
     if train.members == 1:
         model = restore_arrays(directory, record, model=abstract)["model"]
@@ -119,9 +144,10 @@ def members_of(like: Classifier, stacked: tuple[Tree, Tree]) -> list[Classifier]
 
 def member_of(like: Classifier, stacked: tuple[Tree, Tree], index: int) -> Classifier:
     """One of `members_of`."""
-    record = like.record
+    record, failed_steps = like.record, like.record.failed_steps[index : index + 1]
     own = jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf)[index], stacked))
-    return like.with_weights(replace(record, config=record.config.of_member(index)), *own)
+    config = record.config.of_member(index)
+    return like.with_weights(replace(record, config=config, failed_steps=failed_steps, combination=None), *own)
 
 
 def combination_of(record: Record) -> Combination:
@@ -132,19 +158,24 @@ def combination_of(record: Record) -> Combination:
     return fit("mean", None, None, False, alive)
 
 
-def join(parts: Sequence[Restorable], combine: CombinationKind = "mean") -> EnsembleClassifier:
+def join(parts: Sequence[Restorable], combine: CombinationKind = "mean", trust: bool = False) -> EnsembleClassifier:
     """The members of several classifiers, or directories of runs, as one that weighs them all the same.
 
     They may be of different architectures; input contract and class names must agree.
     combine: mean (of probabilities), logits or vote. Members that an ensemble leaves out stay out.
+    trust: as for `restore`.
     Raises InputError, showing both sides, if they do not go together.
     """
-    classifiers = [part if isinstance(part, Classifier) else restore(part) for part in parts]
+    if isinstance(parts, str | PathLike | Classifier):
+        raise InputError(problem("parts", "one alone", "a list of them", "Put it in brackets."))
+    classifiers = [part if isinstance(part, Classifier) else restore(part, trust=trust) for part in parts]
     if not classifiers:
         raise InputError(problem("parts", "none", "at least one classifier or directory of a run", "Name them."))
     if combine not in ("mean", "logits", "vote"):
         rule = "mean, logits or vote, for which nothing need be fitted"
         raise InputError(problem("combine", repr(combine), rule, "Choose one of these."))
+    if combine != "mean" and not classifiers[0].class_names:
+        raise InputError(problem("combine", repr(combine), "the mean, of regressions", "Leave it out."))
     for other in classifiers[1:]:
         _check_same(classifiers[0], other)
     members = [member for part in classifiers for member in _counted_members(part)]
@@ -160,14 +191,59 @@ def _counted_members(classifier: Classifier) -> list[Classifier]:
 
 def _check_same(ours: Classifier, theirs: Classifier) -> None:
     if ours.class_names != theirs.class_names:
-        rule = f"the classes of the first part ({names_text(ours.class_names)})"
-        got = f"classes {names_text(theirs.class_names)}"
+        got, rule = _classes_text(theirs), f"{_classes_text(ours)}, as the first part"
         raise InputError(problem("parts", got, rule, "Join models of the same classes."))
-    if ours.input_spec != theirs.input_spec or ours.record.num_outputs != theirs.record.num_outputs:
+    if not ours.class_names and ours.record.num_outputs != theirs.record.num_outputs:
+        got, rule = f"{theirs.record.num_outputs} outputs", f"{ours.record.num_outputs}, as the first part"
+        raise InputError(problem("parts", got, rule, "Join models of the same targets."))
+    if ours.input_spec != theirs.input_spec:
         stored, given = to_json(ours.input_spec), to_json(theirs.input_spec)
         lines = [line.replace("stored", "first").replace("given", "other") for line in differences(stored, given)]
         got = f"another input contract ({'; '.join(lines)})"
         raise InputError(problem("parts", got, "that of the first part", "Join models trained for the same inputs."))
+
+
+def _classes_text(classifier: Classifier) -> str:
+    names = classifier.class_names
+    return f"{len(names)} classes ({names_text(names)})" if names else "a regression"
+
+
+def _mapping_here() -> MemberMapping:
+    return "outer" if jax.default_backend() == "cpu" else "vmap"
+
+
+def _asked_together(members: Sequence[Classifier], mapping: MemberMapping) -> Classifier | None:
+    """One that gives the outputs of all members [n m k]; None where they are asked one by one."""
+    like = members[0]
+    if mapping == "outer" or any(member._network is not like._network for member in members):
+        return None
+    record, spec = like.record, like.input_spec
+
+    def make_member(seed: jax.Array) -> nnx.Module:
+        rngs = nnx.Rngs(stream_key(seed, "init"))
+        return build(record.config.model, spec.shape, record.num_outputs, rngs, EVALUATION_LOWERING)
+
+    seeds = np.zeros(len(members), np.uint32)
+    module = nnx.eval_shape(lambda: Ensemble(make_member, seeds, mapping, out_axis=1))
+    network = Network(module, record.config.train.precision)
+    return Classifier(record, Whitened(network) if spec.whiten else network, *_stacked(members))
+
+
+def _stacked(members: Sequence[Classifier]) -> tuple[Tree, Tree]:
+    """(params, model_state) of an Ensemble of these members; a whitening is that of the run, the same for all."""
+    params, model_state = (
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+        for trees in zip(*((member._params, member._model_state) for member in members), strict=True)
+    )
+    if not members[0].input_spec.whiten:
+        return _as_ensemble(params), _as_ensemble(model_state)
+    whitening, inner_state = model_state
+    return _as_ensemble(params), (jax.tree.map(lambda leaf: leaf[0], whitening), _as_ensemble(inner_state))
+
+
+def _as_ensemble(tree: Tree) -> Tree:
+    """The arrays of stacked members in the place where an Ensemble has them."""
+    return nnx.State({"members": tree.raw_mapping} if jax.tree.leaves(tree) else {})
 
 
 def _index_of(member: int, record: Record) -> int:

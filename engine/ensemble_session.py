@@ -45,6 +45,7 @@ class EnsembleSession(Session):
         self.combination: Combination | None = None
         self._best: tuple[Tree, Tree] | None = None
         self._best_outputs: np.ndarray | None = None
+        self._asked: EnsembleClassifier | None = None
         self._columns: dict[str, Any] = {}
         _check_can_combine(config, splits)
         super().__init__(config, splits, clock, directory, resumed, plan)
@@ -70,9 +71,20 @@ class EnsembleSession(Session):
         return super().images_per_epoch * int(self._is_active().sum())
 
     def training_metrics(self) -> dict[str, Any]:
-        """Means over the examples of this epoch that members without a mishap were trained on so far."""
+        """Means over the examples of this epoch that members were trained on so far; empty if none still is."""
         counted = self._is_active()
+        if not counted.any():
+            return {}
         return self._means(jax.tree.map(lambda leaf: np.asarray(leaf)[counted].sum(), self.totals))
+
+    def finish_epoch(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As of a Session; learning rates of their own are columns of the members."""
+        row, validation = super().finish_epoch()
+        if self.config.ensemble.learning_rates is not None:
+            course = row.pop("learning_rate") / self.config.optim.learning_rate
+            for number, rate in enumerate(self.config.ensemble.learning_rates, self.config.train.first_member):
+                row[f"member_{number}_learning_rate"] = rate * course
+        return row, validation
 
     def validate(self) -> dict[str, Any]:
         """Metrics on the validation data of all members together, each with its best weights; empty if there is none.
@@ -82,21 +94,29 @@ class EnsembleSession(Session):
         if self.splits.validation is None:
             return {}
         with self.clock.measure("eval"):
-            self._compare(self._outputs((self.state.params, self.state.model_state), self._is_active()))
-        assert self._best_outputs is not None
-        self.combination = self._fitted()
-        return self._classifier(self._best).scores_of(self._best_outputs, self.splits.validation)
+            self._columns = {}
+            if self._is_active().any():
+                self._compare()
+            assert self._best_outputs is not None
+            self.combination = self._fitted()
+            return self._classifier(self._best).scores_of(self._best_outputs, self.splits.validation)
 
     def best(self) -> tuple[Classifier, int]:
         """(the classifier of all members, each with its best weights, the last step)."""
         return self._classifier(self._best), self.step
 
-    def _compare(self, outputs: np.ndarray) -> None:
-        """Keeps the weights and outputs of the members that are at least as good as ever before."""
+    def _compare(self) -> None:
+        """Keeps the weights and outputs of the members that are at least as good as ever before.
+
+        A member whose outputs are no finite numbers has its mishap here.
+        """
         assert self.splits.validation is not None
         labels, is_better = self.splits.validation.labels, np.zeros(self.num_members, bool)
-        self._columns = {}
-        for index in np.flatnonzero(self._is_active()):
+        active = self._is_active()
+        outputs = self._outputs((self.state.params, self.state.model_state), active)
+        is_bad = active & ~np.isfinite(outputs).all(axis=(1, 2))
+        self._note_bad_steps(np.where(is_bad, self.step, NEVER))
+        for index in np.flatnonzero(active & ~is_bad):
             number = self.config.train.first_member + int(index)
             metrics = _metrics(outputs[index], labels, bool(self.splits.train.class_names))
             before = [score(self.config.train, row) for row in member_history(self.history, number)]
@@ -119,22 +139,18 @@ class EnsembleSession(Session):
     def _outputs(self, stacked: tuple[Tree, Tree], wanted: np.ndarray) -> np.ndarray:
         """float32[m n k] on the validation data, 0 for members that are not wanted."""
         assert self.splits.validation is not None
-        weights = wanted / max(wanted.sum(), 1)
-        members = members_of(self._like(), stacked)
-        together = EnsembleClassifier(members, Combination("mean", tuple(weights.tolist())))
-        return together.member_outputs_on(self.splits.validation)
+        return self._classifier(stacked).member_outputs(self.splits.validation.images, wanted=wanted)
 
     def classifier(self) -> Classifier:
         """All members with their present weights."""
         return self._classifier(None)
 
     def _classifier(self, stacked: tuple[Tree, Tree] | None) -> EnsembleClassifier:
-        present = (self.state.params, self.state.model_state)
-        like = self._like()
-        return EnsembleClassifier(members_of(like, stacked or present), combination_of(like.record), like.record)
-
-    def _like(self) -> Classifier:
-        return Classifier(self._record({}), self._network, None, None, self._executables)
+        record, stacked = self._record({}), stacked or (self.state.params, self.state.model_state)
+        if self._asked is None:  # once, because it keeps what is compiled
+            like = Classifier(record, self._network, None, None, self._executables)
+            self._asked = EnsembleClassifier(members_of(like, stacked), combination_of(record), record)
+        return self._asked.with_weights(record, *stacked)
 
     def _is_active(self) -> np.ndarray:
         first = self.config.train.first_member
@@ -142,10 +158,13 @@ class EnsembleSession(Session):
         return self.is_alive & [member_goes_on(self.config.train, self.history, number) for number in numbers]
 
     def _note_bad_steps(self, bad_step: np.ndarray) -> None:
-        for index in np.flatnonzero(bad_step != NEVER):
+        failed = np.flatnonzero(bad_step != NEVER)
+        for index in failed:
             self.failed_steps[index] = int(bad_step[index])
         if not self.is_alive.any():
             raise NotFinite(self._not_finite("loss of every member", max(filter(None, self.failed_steps))))
+        if len(failed) and self.combination is not None:
+            self.combination = self._fitted()
 
     def _zero_totals(self) -> Metrics:
         return jax.tree.map(lambda leaf: np.zeros(self.config.train.members, leaf.dtype), zero_metrics())
@@ -158,10 +177,9 @@ class EnsembleSession(Session):
         return items if self._best is None else {**items, "best": self._best}
 
     def _check_finite(self, model: Tree) -> None:
-        for index in np.flatnonzero(self.is_alive):
-            if not all(np.isfinite(leaf[index]).all() for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"):
-                self.failed_steps[index] = self.step
-        self._note_bad_steps(np.full(self.num_members, NEVER))
+        leaves = [leaf for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"]
+        is_bad = [not all(np.isfinite(leaf[index]).all() for leaf in leaves) for index in range(self.num_members)]
+        self._note_bad_steps(np.where(self.is_alive & is_bad, self.step, NEVER))
 
     def _record(self, validation: dict[str, Any]) -> Record:
         record = super()._record({})
@@ -184,7 +202,7 @@ def _chosen(is_new: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
 def _metrics(outputs: np.ndarray, labels: np.ndarray, are_classes: bool) -> dict[str, float]:
     """loss and, for classes, accuracy of one member's outputs [n k]."""
     if not are_classes:
-        return {"loss": float(np.square(outputs - labels).mean())}
+        return {"loss": float(np.square(outputs.astype(np.float64) - labels).mean())}
     found = scores(outputs, labels)
     return {"loss": found["nll"], "accuracy": found["accuracy"]}
 
@@ -193,8 +211,8 @@ def _check_can_combine(config: RunConfig, splits: Splits) -> None:
     """Raises InputError for a combination that the data cannot give."""
     method, has_temperature = config.ensemble.combine, config.ensemble.temperature
     if not splits.train.class_names and (method != "mean" or has_temperature):
-        rule = "the mean and no temperature, where outputs are no probabilities"
-        raise InputError(problem("ensemble.combine", method, rule, "Leave them out."))
+        got, rule = f"{method}{' and a temperature' * has_temperature}", "the mean alone, of a regression"
+        raise InputError(problem("ensemble.combine", got, rule, "Leave it out."))
     if splits.validation is None:
         fit(method, None, None, has_temperature, np.ones(config.train.members, bool))
 

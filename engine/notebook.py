@@ -40,6 +40,7 @@ def fit(
     scale: float = 1 / 255,
     augment: AugmentConfig | None = None,
     patience: int | None = None,
+    members: int = 1,
     seed: int = 0,
     verbose: bool = True,
 ) -> Result:
@@ -52,6 +53,7 @@ def fit(
     validation: share of the data set aside (Splits and a DataConfig say that themselves), or data of its own.
     scale: what uint8 pixels are multiplied by (a DataConfig says that itself).
     augment: random changes of the training images. patience: epochs without a better one until the training stops.
+    members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
     optimizer: a name, used with `learning_rate`, or a whole OptimConfig.
     The run lives in a temporary directory as long as the result does; `result.save(path)` copies it. Ctrl-C saves
     there, and raises Interrupted, a KeyboardInterrupt, with the path.
@@ -66,7 +68,7 @@ def fit(
         rule = "the DataConfig to say it"
         raise InputError(problem("validation, scale", "an argument beside a DataConfig", rule, "Set it there."))
     data_config = data if given else DataConfig(name=name, validation_fraction=fraction, scale=scale)
-    train_config = TrainConfig(epochs, batch_size, loss, seed=seed, patience=patience)
+    train_config = TrainConfig(epochs, batch_size, loss, seed=seed, patience=patience, members=members)
     config = RunConfig("fit", model, data_config, train_config, optim, augment=augment or AugmentConfig())
     reporter, clock = Reporter() if verbose else Silent(), Clock()
     with clock.measure("data"):

@@ -24,18 +24,29 @@ def has_stopped_early(config: TrainConfig, history: Sequence[Row]) -> bool:
     if config.patience is None or not history:
         return False
     numbers = range(config.first_member, config.first_member + config.members)
-    is_in_last = [f"{_prefix(number)}loss" in history[-1] for number in numbers]  # else it stopped or failed before
-    return not any(member_goes_on(config, history, n) for n, is_in in zip(numbers, is_in_last, strict=True) if is_in)
+    return not any(member_goes_on(config, history, number) for number in numbers)
 
 
 def member_history(history: Sequence[Row], number: int) -> list[dict[str, Any]]:
-    """The validation metrics of one member of an ensemble, of each epoch that it took part in."""
+    """The validation loss and accuracy of one member of an ensemble, of each epoch that it took part in."""
     return _metrics(history, _prefix(number))
 
 
 def member_goes_on(config: TrainConfig, history: Sequence[Row], number: int) -> bool:
-    """Whether a member of an ensemble has not stopped early."""
-    return not _has_lost_patience(config, member_history(history, number))
+    """Whether a member of an ensemble has not stopped early.
+
+    One that has missed an epoch is out for good, even where the run is resumed with more patience.
+    """
+    if history and "validation_loss" in history[-1] and f"{_prefix(number)}loss" not in history[-1]:
+        return False
+    return config.patience is None or not _has_lost_patience(config, member_history(history, number))
+
+
+def member_best_step(config: TrainConfig, history: Sequence[Row], number: int) -> int | None:
+    """The step at which a member was best, the later of equals; None where it was never judged."""
+    steps = [row["step"] for row in history if f"{_prefix(number)}loss" in row]
+    scores = (score(config, metrics) for metrics in member_history(history, number))
+    return max(zip(scores, steps, strict=True), default=(None, None))[1]
 
 
 def _has_lost_patience(config: TrainConfig, metrics: Sequence[Row]) -> bool:
@@ -50,8 +61,9 @@ def _prefix(number: int) -> str:
 
 
 def _metrics(history: Sequence[Row], prefix: str) -> list[dict[str, Any]]:
+    names = ("loss", "accuracy")
     return [
-        {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+        {name: row[prefix + name] for name in names if prefix + name in row}
         for row in history
         if f"{prefix}loss" in row
     ]

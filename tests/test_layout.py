@@ -55,6 +55,7 @@ LAYOUT = [
     "feed",
     "ops",
     "models.build",
+    "models.ensemble",
     "losses",
     "metrics",
     "optim",

@@ -31,6 +31,7 @@ def evaluate(
     run: RunDirectory,
     data: EvaluationData = EvaluationData(),
     step: str = "best",
+    member: int | None = None,
     trust: Flag = False,
 ) -> None:
     """Evaluate a run's model on a dataset, every example once.
@@ -39,6 +40,7 @@ def evaluate(
         run: Directory of the run.
         data: What to evaluate on.
         step: Checkpoint to use: best, last or a step number.
+        member: Of an ensemble the member with this number alone; None for all, combined.
         trust: Import the model class that the run names, which runs its code.
     """
     set_up_process(data.cache_dir)
@@ -47,7 +49,7 @@ def evaluate(
     from engine.ensemble import restore
     from engine.report.tables import metrics_table
 
-    classifier = restore(run, step_of(step), trust)
+    classifier = restore(run, step_of(step), trust, member)
     given = {name: value for name, value in vars(data).items() if value is not None and name != "split"}
     if "name" in given and "path" not in given:
         given["path"] = None
@@ -57,4 +59,5 @@ def evaluate(
         raise InputError(problem("data.name", "none", rule, "Name one with --data.name."))
     dataset = open_source(config, tell).load(data.split, "data.split")
     metrics = classifier.evaluate(dataset)
-    show(metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}"))
+    which = "" if member is None else f", member {member}"
+    show(metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}{which}"))

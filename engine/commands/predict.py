@@ -25,6 +25,7 @@ def predict(
     csv: Path | None = None,
     overwrite: Flag = False,
     step: str = "best",
+    member: int | None = None,
     trust: Flag = False,
 ) -> None:
     """Name what is in image files or folders of them, or in each row of a CSV table of pixels.
@@ -38,6 +39,7 @@ def predict(
         csv: File to write image, label, probability (label_2, …) to; of a table ImageId, Label, as Kaggle takes them.
         overwrite: Replace that file if there is one.
         step: Checkpoint to use: best, last or a step number.
+        member: Of an ensemble the member with this number alone; None for all, combined.
         trust: Import the model class that the run names, which runs its code.
     """
     _check(images, csv, overwrite)
@@ -45,7 +47,7 @@ def predict(
     find_own_classes(trust)
     from engine.ensemble import restore
 
-    classifier = restore(run, step_of(step), trust)
+    classifier = restore(run, step_of(step), trust, member)
     if _is_table(images[0]):
         names, predictions = _of_table(classifier, images[0], top, tta)
     else:

@@ -6,29 +6,64 @@ import numpy as np
 from rich.table import Table
 
 from engine.calibration import reliability, uncertainty
+from engine.checkpoint import Record
 from engine.data.dataset import Dataset
 from engine.ensemble import EnsembleClassifier, logarithms
 from engine.report.ensemble import (
+    Row,
     draw_reliability,
     ensemble_rows,
     ensemble_table,
     write_ensemble_csv,
     write_uncertainty_csv,
 )
+from engine.report.tables import metrics_table
+from engine.stopping import member_best_step
 
 
 def report_members(classifier: EnsembleClassifier, dataset: Dataset, split: str, directory: Path, title: str) -> Table:
-    """Writes `ensemble.csv`, `uncertainty.csv` and `reliability.png` on every example; the table to show."""
+    """Writes `ensemble.csv`, and of classes `uncertainty.csv` and `reliability.png`; the table to show.
+
+    Every example counts. `best_step` is the step whose weights a member has, by its own validation score.
+    """
     classifier.check_fits(dataset)
-    outputs = classifier.member_outputs(dataset.images, everyone=True)
-    labels, record = dataset.labels, classifier.record
-    logs, combination = logarithms(outputs), classifier.combination
-    first = record.config.train.first_member
-    rows = ensemble_rows(split, logs, labels, combination, record.failed_steps, first)
+    record = classifier.record
+    alive = np.array([step is None for step in record.failed_steps])
+    outputs = classifier.member_outputs(dataset.images, wanted=alive)
+    rows = _rows(classifier, outputs, dataset, split)
+    train = record.config.train
+    for number, row in enumerate(rows[:-1], train.first_member):
+        row["best_step"] = member_best_step(train, record.history, number)
     write_ensemble_csv(directory / "ensemble.csv", rows)
-    combined, doubts = classifier.combined(outputs), uncertainty(logs, np.asarray(combination.weights))
-    write_uncertainty_csv(directory / "uncertainty.csv", labels, dataset.class_names, combined, doubts)
-    alive = [step is None for step in record.failed_steps]
-    of_members = [reliability(own, labels) for own, is_alive in zip(outputs, alive, strict=True) if is_alive]
+    if not classifier.class_names:
+        return metrics_table([(row["member"], {"loss": row["loss"]} if "loss" in row else {}) for row in rows], title)
+    labels, logs, weights = dataset.labels, logarithms(outputs), np.asarray(classifier.combination.weights)
+    combined = classifier.combined(outputs)
+    names = dataset.class_names
+    write_uncertainty_csv(directory / "uncertainty.csv", labels, names, combined, uncertainty(logs, weights))
+    of_members = [reliability(own, labels) for own in outputs[alive]]
     draw_reliability(reliability(combined, labels), of_members, directory / "reliability.png", title)
     return ensemble_table(rows, title)
+
+
+def frozen_lines(record: Record) -> list[str]:
+    """One sentence for each member whose training failed."""
+    failed = enumerate(record.failed_steps, record.config.train.first_member)
+    return [
+        f"member {number} was frozen at step {step:,}, where its loss was no finite number, and is left out"
+        for number, step in failed
+        if step is not None
+    ]
+
+
+def _rows(classifier: EnsembleClassifier, outputs: np.ndarray, dataset: Dataset, split: str) -> list[Row]:
+    record, combination = classifier.record, classifier.combination
+    first, failed_steps = record.config.train.first_member, record.failed_steps
+    if classifier.class_names:
+        return ensemble_rows(split, logarithms(outputs), dataset.labels, combination, failed_steps, first)
+    rows = ensemble_rows(split, np.zeros((len(outputs), 0, 1)), np.zeros(0, int), combination, failed_steps, first)
+    alive = [step is None for step in failed_steps]
+    for own, row, is_scored in zip([*outputs, classifier.combined(outputs)], rows, [*alive, True], strict=True):
+        if is_scored:  # the loss is all that there is to say of a regression
+            row.update(n=len(dataset), loss=float(np.square(own.astype(np.float64) - dataset.labels).mean()))
+    return rows
