@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, field, replace
+from math import gcd
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -260,6 +261,9 @@ class PlanConfig:
     mode: Annotated[str, arg(name="plan", prefix_name=False, metavar="auto|fast|safe|FILE")] = "auto"
     """How that is chosen: auto, by rule, or measured where no rule is clear and the run is long; fast, always measured;
     safe, the backend's own operations; or a file that `engine plan RUN --out FILE` wrote."""
+    mesh: Annotated[str | None, arg(name="mesh", prefix_name=False)] = None
+    """Devices that share the work, like data=8 (the examples of a batch), member=2 (the members of an ensemble) or
+    member=2,data=4; None: one device, or those that the run to resume was trained on."""
 
     def __post_init__(self):
         check_all(self, "plan", self._range_problems)
@@ -270,6 +274,10 @@ class PlanConfig:
             problems += check_whole("plan.resident_megabytes", self.resident_megabytes, 1, "Leave it out to choose.")
         if self.chunk_steps is not None:
             problems += check_whole("plan.chunk_steps", self.chunk_steps, 1, "Leave it out to choose by time.")
+        axis = r"(member|data)=[1-9]\d*"
+        if self.mesh is not None and not re.fullmatch(rf"{axis}(,(?!\1){axis})?", self.mesh):
+            rule = "numbers of devices along the axes member, data or both"
+            problems.append(problem("plan.mesh", repr(self.mesh), rule, "Give it like data=8 or member=2,data=4."))
         return problems
 
 
@@ -308,6 +316,10 @@ class RunConfig:
         if self.ensemble.label_smoothings is not None and self.train.loss == "mean_squared_error":
             got, rule = self.ensemble.label_smoothings, "none with this loss"
             problems.append(problem("ensemble.label_smoothings", got, rule, "Leave it out."))
+        shares, members = mesh_shape(self.plan.mesh)[0], self.train.members
+        if members % shares:
+            rule = f"a number along member that divides the members ({members}, train.members)"
+            problems.append(problem("plan.mesh", self.plan.mesh, rule, f"Give {gcd(members, shares)}, or data alone."))
         return problems
 
     def of_member(self, index: int) -> "RunConfig":
@@ -324,6 +336,7 @@ class RunConfig:
             self,
             train=replace(train, members=1, first_member=train.first_member + index, label_smoothing=smoothing),
             optim=replace(self.optim, learning_rate=rate, weight_decay=decay),
+            plan=replace(self.plan, mesh=None),
             ensemble=replace(ensemble, learning_rates=None, weight_decays=None, label_smoothings=None),
         )
 
@@ -343,6 +356,12 @@ class RunConfig:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(problem(str(path), str(error), "the JSON of a run's config", "Use another run.")) from None
+
+
+def mesh_shape(mesh: str | None) -> tuple[int, int]:
+    """(member, data): the devices along each axis of a mesh like "member=2,data=4"; 1 where an axis is not named."""
+    axes = dict(axis.split("=") for axis in mesh.split(",")) if mesh else {}
+    return int(axes.get("member", 1)), int(axes.get("data", 1))
 
 
 def check_model(model: Any) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,11 +20,12 @@ import jax
 import numpy as np
 
 from engine.batches import Draw, num_batches
-from engine.config import DataPlacement, PlanConfig
+from engine.config import DataPlacement, PlanConfig, mesh_shape
 from engine.data.dataset import Dataset
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem
 from engine.memory import free_host_bytes
+from engine.parallel import ONE_DEVICE, Devices
 
 CHUNK_BYTES = 32 * 2**20
 CHUNKS_AHEAD = 2
@@ -31,7 +33,7 @@ CHUNKS_AHEAD = 2
 
 @dataclass(frozen=True)
 class Window:
-    """Images on the device for the steps `first` to `end` of an epoch, and the labels of all examples.
+    """Images on the devices for the steps `first` to `end` of an epoch, and the labels of all examples.
 
     images: the whole training set, or, streamed, the batches of those steps one after the other, with a leading axis
       where the members of an ensemble see batches of their own.
@@ -66,6 +68,8 @@ def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
         return config.data
     # Of the host too, which the images pass through on their way to the device.
     free = min(free_device_bytes(), free_host_bytes())
+    if jax.default_backend() == "cpu":
+        free //= prod(mesh_shape(config.mesh))  # each device of a mesh has a copy, here in the same memory
     allowance = config.resident_megabytes * 10**6 if config.resident_megabytes else free // 2
     return "resident" if dataset.images.nbytes <= allowance else "streamed"
 
@@ -78,20 +82,27 @@ def free_device_bytes() -> int:
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
 
 
-def make_feed(placement: DataPlacement, dataset: Dataset, draw: Draw, batch_size: int, readers: int = 0) -> Feed:
-    """The feed of a run."""
+def make_feed(
+    placement: DataPlacement,
+    dataset: Dataset,
+    draw: Draw,
+    batch_size: int,
+    readers: int = 0,
+    devices: Devices = ONE_DEVICE,
+) -> Feed:
+    """The feed of a run, to each of its devices."""
     if placement == "resident":
-        return Resident(dataset, batch_size)
-    return Streamed(dataset, draw, batch_size, readers)
+        return Resident(dataset, batch_size, devices)
+    return Streamed(dataset, draw, batch_size, readers, devices)
 
 
 class Resident:
-    """A training set on the device: images as they are stored, labels."""
+    """A training set on the devices, whole on each: images as they are stored, labels."""
 
-    def __init__(self, dataset: Dataset, batch_size: int):
+    def __init__(self, dataset: Dataset, batch_size: int, devices: Devices = ONE_DEVICE):
         self.num_examples = len(dataset)
         steps = num_batches(len(dataset), batch_size)
-        images, labels = jax.device_put((np.asarray(dataset.images), np.asarray(dataset.labels)))
+        images, labels = devices.place((np.asarray(dataset.images), np.asarray(dataset.labels)))
         self._window = Window(images, labels, 0, steps)
 
     def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
@@ -105,12 +116,12 @@ class Resident:
 class Streamed:
     """Chunks of consecutive batches, read by Grain and brought to the device while it trains on the one before."""
 
-    def __init__(self, dataset: Dataset, draw: Draw, batch_size: int, readers: int = 0):
+    def __init__(self, dataset: Dataset, draw: Draw, batch_size: int, readers: int = 0, devices: Devices = ONE_DEVICE):
         self.num_examples = len(dataset)
         self._chunks = Chunks(dataset.images, draw, batch_size)
         self._batch_size = batch_size
-        self._labels = jax.device_put(np.asarray(dataset.labels))
-        self._readers, self._name = readers, dataset.name
+        self._labels = devices.place(np.asarray(dataset.labels))
+        self._readers, self._name, self._devices = readers, dataset.name, devices
         self._carrier = ThreadPoolExecutor(1, "feed")
         self._iterator: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
         self._ahead: Future | None = None
@@ -135,7 +146,7 @@ class Streamed:
         if self._ahead is None or self._next_number != number:
             self._stop_reading()
             self._iterator = iter(_reading(self._chunks.starting_at(number), self._readers))
-            self._ahead = self._carrier.submit(_carry, self._iterator)
+            self._ahead = self._carrier.submit(_carry, self._iterator, self._devices)
         try:
             images, examples = self._ahead.result()
         except (OSError, RuntimeError) as error:
@@ -143,7 +154,7 @@ class Streamed:
             raise InputError(self._failure(error)) from None
         if order is not None:
             self._check_order(number, examples, order)
-        self._next_number, self._ahead = number + 1, self._carrier.submit(_carry, self._iterator)
+        self._next_number, self._ahead = number + 1, self._carrier.submit(_carry, self._iterator, self._devices)
         first = number % self._chunks.per_epoch * self._chunks.steps
         return Window(images, self._labels, first, min(first + self._chunks.steps, self._chunks.steps_per_epoch))
 
@@ -172,9 +183,9 @@ class Streamed:
             close()
 
 
-def _carry(iterator: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[jax.Array, np.ndarray]:
+def _carry(iterator: Iterator[tuple[np.ndarray, np.ndarray]], devices: Devices) -> tuple[jax.Array, np.ndarray]:
     images, examples = next(iterator)
-    return jax.device_put(images), examples
+    return devices.place(images, examples.ndim > 1), examples
 
 
 class Chunks:

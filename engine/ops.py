@@ -18,6 +18,7 @@ from flax import nnx
 from jax import lax
 
 from engine.config import Lowering
+from engine.parallel import by_example
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -42,10 +43,11 @@ class _Window(NamedTuple):
 
 def plug(module: nnx.Module, lowering: Lowering) -> None:
     """Sets the convolution of every plain nnx.Conv and the pools of our own layers in `module` to a lowering."""
-    convolution = conv_general_dilated if lowering == "matrix" else lax.conv_general_dilated
+    convolution = conv_general_dilated if lowering == "matrix" else native_conv_general_dilated
     for _, node in nnx.iter_graph(module):
         if isinstance(node, nnx.Conv) and node.conv_general_dilated in (
             conv_general_dilated,
+            native_conv_general_dilated,
             lax.conv_general_dilated,
         ):
             node.conv_general_dilated = convolution
@@ -100,7 +102,7 @@ def conv_general_dilated(
         and _is_nhwc(lhs, rhs, dimension_numbers)
     )
     if not serves:
-        return lax.conv_general_dilated(
+        return native_conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
             precision=precision, **other,
         )  # fmt: skip
@@ -112,6 +114,14 @@ def conv_general_dilated(
     if min(window.places(*padded.shape[1:3])) < 1:
         raise ValueError(f"kernel {rhs.shape[:2]} is larger than the padded image {padded.shape[1:3]}")
     return _convolve(padded, rhs, window, precision)
+
+
+def native_conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **named: Any) -> jax.Array:
+    """`lax.conv_general_dilated`; of a batch that is split over a mesh each device convolves its own examples.
+
+    Left to the compiler, the kernel gradient of convolutions that are mapped over members gathers all examples.
+    """
+    return by_example(lambda lhs, rhs: lax.conv_general_dilated(lhs, rhs, *arguments, **named), lhs, rhs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -15,6 +15,7 @@ class Plan:
     chunk_steps: most steps a call, or None to fit them to a second; results do not depend on it.
     placement: training images on the device as a whole, or streamed to it.
     members: those of an ensemble one after another around the loop over steps, or by vmap or map within each step.
+    mesh: the devices that share the work, as in PlanConfig; None for one.
     """
 
     lowering: Lowering
@@ -22,6 +23,7 @@ class Plan:
     chunk_steps: int | None = None
     placement: DataPlacement = "resident"
     members: MemberMapping = "outer"
+    mesh: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,4 +52,6 @@ def given_plan(config: PlanConfig, chosen: Plan, given: Plan) -> Plan:
         pinned.update(placement=chosen.placement)
     if config.members != "auto":
         pinned.update(members=chosen.members)
+    if config.mesh is not None:
+        pinned.update(mesh=chosen.mesh)
     return replace(given, chunk_steps=chosen.chunk_steps, **pinned)

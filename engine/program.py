@@ -17,6 +17,7 @@ from engine.feed import Window
 from engine.keys import step_key
 from engine.members import Settings
 from engine.metrics import Metrics
+from engine.parallel import ONE_DEVICE, Devices
 from engine.plan import Plan
 from engine.state import TrainState
 from engine.step import Batch, Task, train_step
@@ -46,7 +47,7 @@ def choose_plan(
     is_stepwise = platform == "cpu" and _has_native_convolution(task, state)
     by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
     members = by_rule if config.members == "auto" else config.members
-    return Plan(lowering, is_stepwise, config.chunk_steps, placement, members)
+    return Plan(lowering, is_stepwise, config.chunk_steps, placement, members, config.mesh)
 
 
 class Executables:
@@ -68,7 +69,7 @@ class Program:
     """The compiled training of a run: of one model, or of the members of an ensemble, whose arrays are stacked [m …].
 
     settings: the seeds of the members and what else is their own. draw: what decides the order of the examples.
-    tune: (task, settings of a member) → its task.
+    tune: (task, settings of a member) → its task. devices: where everything that comes in has been placed.
     """
 
     def __init__(
@@ -80,13 +81,14 @@ class Program:
         batch_size: int,
         executables: Executables,
         tune: Callable[[Task, Settings], Task] | None = None,
+        devices: Devices = ONE_DEVICE,
     ):
         self.task, self.plan, self.settings, self.draw, self.batch_size = task, plan, settings, draw, batch_size
-        self.is_ensemble = np.ndim(settings.seed) > 0
+        self.is_ensemble, self.devices = np.ndim(settings.seed) > 0, devices
         self._executables, self._tune = executables, tune or (lambda task, settings: task)
 
     def order(self, epoch: int, num_examples: int) -> jax.Array:
-        """int32[batches × b]: the examples of an epoch in the order they are trained on, on the device.
+        """int32[batches × b]: the examples of an epoch in the order they are trained on, on the devices.
 
         [m, batches × b] where each member has its own.
         """
@@ -94,7 +96,8 @@ class Program:
         def order(seeds: jax.Array, epoch: jax.Array) -> jax.Array:
             return epoch_orders(seeds, epoch, num_examples, self.batch_size, self.draw.is_bootstrap)
 
-        return self._executables.call("order", order, np.asarray(self.draw.seeds, np.uint32), np.int32(epoch))
+        seeds = np.asarray(self.draw.seeds, np.uint32)
+        return self.devices.place(self._executables.call("order", order, seeds, np.int32(epoch)), seeds.ndim > 0)
 
     def train(
         self,
@@ -115,7 +118,8 @@ class Program:
         """
         calls = [(first + i, 1) for i in range(count)] if self.plan.is_stepwise else [(first, count)]
         bad_step = np.full(np.shape(self.settings.seed), NEVER, np.int32)
-        carry, chunk = (state, totals, bad_step), self._chunk(num_examples, order.ndim > 1)
+        carry = (state, *self.devices.place((totals, bad_step), self.is_ensemble))
+        chunk = self._chunk(num_examples, order.ndim > 1)
         data = (window.images, window.labels, np.int32(window.first), order, self.settings, np.asarray(is_active))
         for start, length in calls:
             place = (np.int32(start), np.int32(length))
@@ -127,6 +131,8 @@ class Program:
         is_streamed, is_stepwise, mapping = self.plan.placement == "streamed", self.plan.is_stepwise, self.plan.members
         # What each member has of its own: carry, order, images, settings, is_active.
         axes = (0, 0 if has_own_order else None, 0 if has_own_order and is_streamed else None, 0, 0)
+        carry_axis, order_axis, images_axis, *own_axes = axes if self.is_ensemble else (None,) * 5
+        size = self.devices.padded(self.batch_size, 2 if self.task.augment.pairs_examples else 1)
 
         def run(
             carry: tuple, images: Any, labels: Any, window_first: Any, order: Any, settings: Any, is_active: Any,
@@ -135,9 +141,12 @@ class Program:
             def step(i: Any, carry: tuple, order: Any, images: Any, settings: Settings, is_active: Any) -> tuple:
                 examples = lax.dynamic_slice(order, (i * self.batch_size,), (self.batch_size,))
                 places = (i - window_first) * self.batch_size + jnp.arange(self.batch_size) if is_streamed else examples
-                batch = (_take(images, places), _take(labels, examples), batch_mask(i, num_examples, self.batch_size))
+                mask = batch_mask(i, num_examples, self.batch_size)
+                mask, examples, places = self.devices.share_out(size, mask, examples, places)
+                batch = (_take(images, places), _take(labels, examples), mask)
                 trained = self._step(carry, examples, batch, settings, num_batches(num_examples, self.batch_size))
-                return _if_finite(trained, carry, is_active) if self.is_ensemble else trained
+                trained = _if_finite(trained, carry, is_active) if self.is_ensemble else trained
+                return self.devices.keep_everywhere(trained)
 
             def loop(body: Callable[[Any, tuple], tuple], carry: tuple, count: Any) -> tuple:
                 return body(first, carry) if is_stepwise else lax.fori_loop(first, first + count, body, carry)
@@ -153,7 +162,8 @@ class Program:
 
             return _mapped(of_member, axes, "map")(carry, *own)
 
-        return run
+        shared_out = (carry_axis, images_axis, None, None, order_axis, *own_axes, None, None)
+        return self.devices.by_member(run, shared_out)
 
     def _step(self, carry: tuple, examples: jax.Array, batch: tuple, settings: Settings, epoch_steps: int) -> tuple:
         """(state, totals, bad step) of one model after one batch of (images, labels, mask)."""

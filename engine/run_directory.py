@@ -24,7 +24,7 @@ FILES = (
 )  # fmt: skip
 # Where data lies and how long a compiled call takes change nothing that a run computes.
 FREE_FIELDS = (
-    "data.path", "data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk_steps", "plan.readers",
+    "data.path", "data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk_steps", "plan.readers", "plan.mesh",
     "plan.resident_megabytes", "plan.mode", "train.patience", "name",
 )  # fmt: skip
 

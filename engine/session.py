@@ -21,6 +21,7 @@ from engine.feed import choose_placement, make_feed
 from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics, zero_metrics
 from engine.optim import optimizer, schedule
+from engine.parallel import Devices, check_mesh, fits
 from engine.plan import Plan, PlanFile, given_plan
 from engine.precision import check_precision
 from engine.predict import EVALUATION_LOWERING, Classifier, check_can_augment
@@ -47,6 +48,7 @@ class Session:
         resumed: Record | None = None,
         plan: PlanFile | None = None,
     ):
+        check_mesh(config.plan.mesh)
         _check_goes_together(config, splits)
         check_precision(config.train.precision, jax.devices()[0])
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
@@ -83,21 +85,23 @@ class Session:
         self.plan: Plan = choose_plan(config.plan, lowering, platform, task, abstract, placement)
         if plan:
             self.plan = given_plan(config.plan, self.plan, plan)
-        self.pacer = Pacer(self.plan)
+        self.pacer, self.devices = Pacer(self.plan), Devices(self.plan.mesh)
         batch_size = config.train.batch_size
-        self._program = Program(task, self.plan, settings, draw, batch_size, self._executables, tune)
+        self._program = Program(task, self.plan, settings, draw, batch_size, self._executables, tune, self.devices)
         make_all = jax.vmap(make) if is_ensemble else make
         if resumed:
             self._take_up(resumed, jax.eval_shape(make_all, settings))
         else:
             self.state: TrainState = self._executables.call("init", make_all, settings)
             self._fit_whitening()
-        self._feed = make_feed(self.plan.placement, self.splits.train, draw, batch_size, config.plan.readers)
+        self.state = self.devices.place(self.state, is_ensemble)
+        data = (self.splits.train, draw, batch_size, config.plan.readers)
+        self._feed = make_feed(self.plan.placement, *data, self.devices)
 
     def _given_plan(self, resumed: Record | None, plan: PlanFile | None) -> Plan | None:
         if resumed and resumed.device.startswith(jax.default_backend()):
             # The same bits, even where a newer version or another machine would choose otherwise.
-            return resumed.plan
+            return resumed.plan if fits(resumed.plan.mesh) else replace(resumed.plan, mesh=None)
         return replace(plan.plan, placement=choose_placement(self.config.plan, self.splits.train)) if plan else None
 
     def _network_of(self, lowering: Lowering) -> tuple[AnyNetwork, Callable[[Any], tuple[Any, Any]]]:
@@ -244,7 +248,7 @@ class Session:
     def best(self) -> tuple[Classifier, int]:
         """(the classifier of the best saved step, that step)."""
         step = choose_step(self.directory, "best")
-        record, params, model_state = read_record(self.directory, step), self.state.params, self.state.model_state
+        record, (params, model_state) = read_record(self.directory, step), self._model()
         if step != self.step:
             arrays = restore_arrays(self.directory, record, model=(params, model_state))
             params, model_state = jax.device_put(arrays["model"])
@@ -252,8 +256,11 @@ class Session:
 
     def classifier(self) -> Classifier:
         """The model as it is now, on the arrays that the next step writes over: good until that is trained."""
-        params, model_state = self.state.params, self.state.model_state
-        return Classifier(self._record({}), self._network, params, model_state, self._executables)
+        return Classifier(self._record({}), self._network, *self._model(), self._executables)
+
+    def _model(self) -> tuple[Tree, Tree]:
+        """Weights and model state where they are evaluated: on one device, which has all of a single model."""
+        return self.devices.on_one((self.state.params, self.state.model_state))
 
     def evaluate(self, classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
         """Metrics over a dataset, the time taken note of."""
