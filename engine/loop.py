@@ -23,7 +23,7 @@ from engine.planning import planned
 from engine.predict import Classifier
 from engine.report.augmentation import augmentation_text
 from engine.report.history import draw_curves, history_csv
-from engine.report.members import report_members
+from engine.report.members import frozen_lines, report_members
 from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
@@ -80,10 +80,11 @@ def train(
         with deferred() as wish, reporter.progress(session.total_steps, session.step):
             while not session.is_done:
                 _train_epoch(session, checkpoints, reporter, wish)
+                num_trained = session.images_per_epoch
                 row, validation = session.finish_epoch()
                 session.save(checkpoints, validation)
                 write_atomically(directory / "history.csv", history_csv(session.history))
-                reporter.epoch_line(epoch_text(row, validation, session.images_per_epoch, config.train.epochs))
+                reporter.epoch_line(epoch_text(row, validation, num_trained, config.train.epochs))
                 if wish and not session.is_done:
                     _stop(session, checkpoints, wish)
             if config.train.epochs == 0 and resumed is None:
@@ -130,12 +131,17 @@ def _finish(session: Session, reporter: Reporter) -> Result:
     if history:
         draw_curves(history, directory / "curves.png", session.config.name)
     _draw_examples(session, classifier)
-    if isinstance(classifier, EnsembleClassifier) and classifier.class_names and metrics:
-        _report_members(session, classifier, list(metrics)[-1], reporter)
+    which = f"best step {best_step:,}"
+    if isinstance(classifier, EnsembleClassifier):
+        which = "each member at its best step" if session.splits.validation else f"step {best_step:,}"
+        if metrics:
+            _report_members(session, classifier, list(metrics)[-1], reporter)
     seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
     result = {"best_step": best_step, "metrics": metrics, "seconds": seconds, "device": classifier.record.device}
     write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
-    reporter.say(metrics_table(list(metrics.items()), f"{session.config.name}, best step {best_step:,}"))
+    reporter.say(metrics_table(list(metrics.items()), f"{session.config.name}, {which}"))
+    for line in frozen_lines(classifier.record):
+        reporter.say(line)
     spent = "  ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
     reporter.say(f"{spent}  total {session.clock.total_seconds():.1f} s")
     return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
@@ -168,8 +174,9 @@ def _opening(session: Session, resumed: Record | None) -> str:
     counts = ", ".join(f"{len(data):,} {name}" for name, data in named if data is not None)
     plan = "stepwise" if session.plan.is_stepwise else f"{session.plan.lowering} lowering, whole epochs compiled"
     size = f"{splits.train.images.nbytes / 1e6:,.0f} MB of training images"
-    members = session.config.train.members
-    size_of_model = f"{members} members of {session.num_params:,}" if members > 1 else f"{session.num_params:,}"
+    members, size_of_model = session.config.train.members, f"{session.num_params:,}"
+    if members > 1:
+        size_of_model, plan = f"{members} members of {size_of_model}", f"{plan}; members by {session.plan.members}"
     lines = [
         f"{session.config.name}: {size_of_model} parameters; {counts} images of {splits.train.name}",
         f"{session.device}; {plan}; {size} {session.plan.placement}",

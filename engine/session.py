@@ -105,8 +105,8 @@ class Session:
         return replace(plan.plan, placement=choose_placement(self.config.plan, self.splits.train)) if plan else None
 
     def _network_of(self, lowering: Lowering) -> tuple[AnyNetwork, Callable[[Any], tuple[Any, Any]]]:
-        spec = self.input_spec
-        return network_of(self.config.model, spec.shape, self.num_outputs, lowering, spec.whiten)
+        spec, config = self.input_spec, self.config
+        return network_of(config.model, spec.shape, self.num_outputs, lowering, spec.whiten, config.train.precision)
 
     def _fit_whitening(self) -> None:
         if self.input_spec.whiten:

@@ -6,9 +6,9 @@ import pytest
 import engine
 from engine.data.dataset import Dataset, Splits, fingerprint_of
 from engine.models import Sequential
-from experiments import ensemble_small, fashion_fast
+from experiments import ensemble, fashion_fast
 
-RECIPES = [(fashion_fast, 963_018), (ensemble_small, 241_898)]
+RECIPES = [(fashion_fast, 963_018), (ensemble, 241_898)]
 
 
 @pytest.mark.parametrize(("recipe", "num_params"), RECIPES, ids=["fast", "ensemble"])
@@ -20,14 +20,14 @@ def test_recipe_has_the_parameters_its_docstring_names(recipe, num_params: int):
 
 
 def test_members_of_the_ensemble_are_ten_and_small():
-    config = ensemble_small.config()
+    config = ensemble.config()
     assert config.train.members == 10
     assert isinstance(config.model, Sequential)
     assert config.model.with_outputs(10).num_params((28, 28, 1)) < 300_000
 
 
 def test_the_member_learns_a_few_images_by_heart():
-    config, draw = ensemble_small.config(), np.random.default_rng(0)
+    config, draw = ensemble.config(), np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (64, 28, 28, 1), dtype=np.uint8), draw.integers(0, 10, 64).astype(np.int32)
     names = tuple(map(str, range(10)))
     data = Dataset(images, labels, names, "noise", fingerprint_of(images, labels))

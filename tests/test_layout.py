@@ -56,6 +56,7 @@ LAYOUT = [
     "feed",
     "ops",
     "models.build",
+    "models.ensemble",
     "losses",
     "metrics",
     "optim",
