@@ -29,7 +29,7 @@ MemberMapping = Literal["outer", "vmap", "map"]
 CombinationKind = Literal["mean", "logits", "vote", "weighted", "greedy"]
 # Their course does not depend on the number of epochs, so a run may go on beyond those it was planned for.
 OPEN_ENDED_SCHEDULES: tuple[ScheduleName, ...] = ("constant", "step")
-Lowering = Literal["matrix", "native"]
+Lowering = Literal["eigen", "matrix", "native"]
 LoweringName = Literal["auto", Lowering]
 
 
@@ -245,7 +245,8 @@ class PlanConfig:
     """How the run is executed on the device. The defaults choose by themselves; pin them to compare."""
 
     lowering: LoweringName = "auto"
-    """Convolutions and pools as matrix products or as the backend's own; auto: matrix on the CPU, native elsewhere."""
+    """Convolutions and pools in the form of Eigen, as matrix products or as the backend's own; auto: eigen on the CPU,
+    native elsewhere."""
     chunk_steps: int | None = None
     """Most steps a compiled call runs; None: as many as take about one second."""
     data: Literal["auto", DataPlacement] = "auto"

@@ -10,7 +10,7 @@ from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
 class Plan:
     """How a run is executed on this device.
 
-    lowering: convolutions and pools as matrix products, or the backend's own.
+    lowering: convolutions and pools in the form of Eigen, as matrix products, or the backend's own.
     is_stepwise: one step a compiled call, where a loop would take the threads from XLA's CPU convolution.
     chunk_steps: most steps a call, or None to fit them to a second; results do not depend on it.
     placement: training images on the device as a whole, or streamed to it.
@@ -46,7 +46,7 @@ class PlanFile:
 def given_plan(config: PlanConfig, chosen: Plan, given: Plan) -> Plan:
     """The plan of a run that is taken up again, or was given one: that one, except for what the config pins."""
     pinned = {}
-    if config.lowering != "auto":
+    if not keeps_lowering(config, given):
         pinned.update(lowering=chosen.lowering, is_stepwise=chosen.is_stepwise)
     if config.data != "auto":
         pinned.update(placement=chosen.placement)
@@ -55,3 +55,8 @@ def given_plan(config: PlanConfig, chosen: Plan, given: Plan) -> Plan:
     if config.mesh is not None:
         pinned.update(mesh=chosen.mesh)
     return replace(given, chunk_steps=chosen.chunk_steps, **pinned)
+
+
+def keeps_lowering(config: PlanConfig, given: Plan) -> bool:
+    """Whether a given plan's lowering stays: unless another is pinned, or another mesh, which it may not fit."""
+    return config.lowering == "auto" and config.mesh in (None, given.mesh)

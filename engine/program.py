@@ -13,6 +13,7 @@ from engine.augment.apply import augment_batch, example_keys
 from engine.batches import Draw, batch_mask, epoch_orders, num_batches
 from engine.clock import Clock
 from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
+from engine.convolution import COMPILER_OPTIONS, stalls_in_loops
 from engine.feed import Window
 from engine.keys import step_key
 from engine.members import Settings
@@ -27,12 +28,17 @@ NEVER = np.iinfo(np.int32).max
 
 
 def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
-    """Matrix products on the CPU, the backend's own convolution elsewhere, unless the config pins one."""
+    """Eigen's form on the CPU, the backend's own convolution elsewhere, unless the config pins one.
+
+    Split over several CPU devices, which only tests do, matrix products: Eigen's kernel gradient mixes the examples.
+    """
     if config.lowering != "auto":
         return config.lowering
     if config.mode == "safe":
         return "native"
-    return "matrix" if platform == "cpu" else "native"
+    if platform != "cpu":
+        return "native"
+    return "eigen" if config.mesh is None else "matrix"
 
 
 def choose_plan(
@@ -43,8 +49,8 @@ def choose_plan(
     state: TrainState,
     placement: DataPlacement = "resident",
 ) -> Plan:
-    """The plan of a run: stepwise on a CPU if any convolution stays with lax, which has no threads inside a loop."""
-    is_stepwise = platform == "cpu" and _has_native_convolution(task, state)
+    """The plan of a run: stepwise on a CPU if a convolution or its gradient has no threads inside a loop."""
+    is_stepwise = platform == "cpu" and _stalls_in_loops(task, state)
     by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
     members = by_rule if config.members == "auto" else config.members
     return Plan(lowering, is_stepwise, config.chunk_steps, placement, members, config.mesh)
@@ -61,7 +67,9 @@ class Executables:
         """The function's result, by the executable of that name."""
         if name not in self._compiled:
             with self.clock.measure("compile"):
-                self._compiled[name] = jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+                options = COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
+                lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
+                self._compiled[name] = lowered.compile(compiler_options=options)
         return self._compiled[name](*arguments)
 
 
@@ -226,10 +234,11 @@ def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
     return array.at[indices].get(mode="promise_in_bounds")
 
 
-def _has_native_convolution(task: Task, state: TrainState) -> bool:
+def _stalls_in_loops(task: Task, state: TrainState) -> bool:
     network = task.network
     inputs = jax.ShapeDtypeStruct((1, *task.inputs.shape), jnp.float32)
-    traced = jax.make_jaxpr(lambda p, s, x: network.apply(p, s, x, None, None)[0])(
-        state.params, state.model_state, inputs
-    )
-    return "conv_general_dilated" in str(traced)
+
+    def total(params: Any, model_state: Any, inputs: jax.Array) -> jax.Array:
+        return jnp.sum(network.apply(params, model_state, inputs, None, None)[0])
+
+    return stalls_in_loops(str(jax.make_jaxpr(jax.grad(total))(state.params, state.model_state, inputs)))

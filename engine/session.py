@@ -22,7 +22,7 @@ from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics, zero_metrics
 from engine.optim import optimizer, schedule
 from engine.parallel import Devices, check_mesh, fits
-from engine.plan import Plan, PlanFile, given_plan
+from engine.plan import Plan, PlanFile, given_plan, keeps_lowering
 from engine.precision import check_precision
 from engine.predict import EVALUATION_LOWERING, Classifier, check_can_augment
 from engine.program import NEVER, Executables, Pacer, Program, choose_lowering, choose_plan
@@ -68,7 +68,8 @@ class Session:
 
     def _build(self, resumed: Record | None, plan: Plan | None) -> None:
         config, platform = self.config, jax.default_backend()
-        lowering = plan.lowering if plan and config.plan.lowering == "auto" else choose_lowering(config.plan, platform)
+        is_given = plan is not None and keeps_lowering(config.plan, plan)
+        lowering = plan.lowering if plan and is_given else choose_lowering(config.plan, platform)
         placement = choose_placement(config.plan, self.splits.train)
         chain = optimizer(config.optim, self.steps_per_epoch, config.train.epochs)
         network, init = self._network_of(lowering)

@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from engine import ops
+from engine import convolution, ops, windows
 
 SETTINGS = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 NHWC = ("NHWC", "HWIO", "NHWC")
 PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+eigen, matrix = convolution.eigen_conv_general_dilated, convolution.matrix_conv_general_dilated
 
 
 def whole_numbers(shape: Sequence[int], seed: int, largest: int = 4) -> jax.Array:
@@ -54,21 +56,22 @@ def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dic
     added = (0, 0) if isinstance(padding, str) else tuple(map(sum, padding))
     least = [1 if padding == "SAME" else max(1, r - a) for r, a in zip(reach, added, strict=True)]
     height, width = (low + draw(st.integers(0, 5)) for low in least)
-    channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    channels, filters = draw(st.sampled_from((1, 3, 5))), draw(st.integers(1, 3))  # thin and not
     arguments = {"window_strides": draw(STEPS), "padding": padding, "rhs_dilation": dilation}
     return (draw(st.integers(1, 3)), height, width, channels), (*kernel_size, channels, filters), arguments
 
 
+@pytest.mark.parametrize("ours", [eigen, matrix], ids=["eigen", "matrix"])
 @SETTINGS
-@given(convolutions(), st.integers(0, 1000))
-def test_conv_equals_lax_in_value_and_gradients(case: tuple, seed: int):
+@given(case=convolutions(), seed=st.integers(0, 1000))
+def test_conv_equals_lax_in_value_and_gradients(ours: Callable, case: tuple, seed: int):
     image_shape, kernel_shape, arguments = case
     images, kernel = whole_numbers(image_shape, seed), whole_numbers(kernel_shape, seed + 1)
 
     def through(conv: Callable) -> list[np.ndarray]:
         return value_and_gradients(lambda x, k: conv(x, k, dimension_numbers=NHWC, **arguments), images, kernel)
 
-    assert_all_equal(through(ops.conv_general_dilated), through(lax.conv_general_dilated))
+    assert_all_equal(through(ours), through(lax.conv_general_dilated))
 
 
 def test_conv_is_within_rounding_of_lax_when_values_are_fractions():
@@ -80,25 +83,58 @@ def test_conv_is_within_rounding_of_lax_when_values_are_fractions():
     def through(conv: Callable) -> list[np.ndarray]:
         return value_and_gradients(lambda x, k: conv(x, k, (1, 2), "SAME", dimension_numbers=NHWC), images, kernel)
 
-    for ours, theirs in zip(through(ops.conv_general_dilated), through(lax.conv_general_dilated), strict=True):
+    for ours, theirs in zip(through(eigen), through(lax.conv_general_dilated), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+
+
+@SETTINGS
+@given(convolutions(), st.integers(0, 1000))
+def test_depthwise_conv_equals_lax_in_value_and_gradients(case: tuple, seed: int):
+    image_shape, kernel_shape, arguments = case
+    channels = image_shape[3]
+    images, kernel = whole_numbers(image_shape, seed), whole_numbers((*kernel_shape[:2], 1, channels), seed + 1)
+    arguments = arguments | {"dimension_numbers": NHWC, "feature_group_count": channels}
+
+    def through(conv: Callable) -> list[np.ndarray]:
+        return value_and_gradients(lambda x, k: conv(x, k, **arguments), images, kernel)
+
+    assert_all_equal(through(eigen), through(lax.conv_general_dilated))
+
+
+@pytest.mark.parametrize("groups", [1, 6])
+def test_conv_stalls_in_loops_only_where_lax_differentiates_it(groups: int):
+    images, kernel = jnp.ones((2, 9, 8, 6)), jnp.ones((3, 3, 6 // groups, 6))
+
+    def program(conv: Callable) -> str:
+        def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
+            return conv(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC, feature_group_count=groups).sum()
+
+        return str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(images, kernel))
+
+    assert not convolution.stalls_in_loops(program(eigen))
+    assert convolution.stalls_in_loops(program(lax.conv_general_dilated))
+
+
+def test_conv_refuses_a_kernel_larger_than_the_padded_image():
+    with pytest.raises(ValueError, match="larger than the padded image"):
+        eigen(jnp.ones((1, 3, 3, 5)), jnp.ones((4, 3, 5, 2)), (1, 1), "VALID", dimension_numbers=NHWC)
 
 
 def test_matrix_lowering_uses_no_slow_operation_of_the_backend():
     def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        maps = ops.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+        maps = eigen(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
         return ops.max_pool(maps, (2, 2), (2, 2), ((0, 0), (0, 0)), "matrix").sum()
 
     program = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 2, 4))))
-    assert "dot_general" in program
-    assert not [name for name in ("conv_general_dilated[", "select_and", "reduce_window") if name in program]
+    assert not convolution.stalls_in_loops(program)
+    assert not [name for name in ("select_and", "reduce_window") if name in program]
 
 
 @pytest.mark.parametrize(
     ("image_shape", "kernel_shape", "arguments"),
     [
         pytest.param((2, 5, 6, 4), (3, 3, 2, 6), {"feature_group_count": 2}, id="two groups"),
-        pytest.param((2, 5, 6, 4), (3, 3, 1, 4), {"feature_group_count": 4}, id="depthwise"),
+        pytest.param((2, 5, 6, 4), (3, 3, 1, 8), {"feature_group_count": 4}, id="two filters a channel"),
         pytest.param((4, 5, 6, 3), (3, 3, 3, 4), {"batch_group_count": 2}, id="batch groups"),
         pytest.param(
             (2, 4, 5, 3), (3, 3, 3, 4), {"lhs_dilation": (2, 1), "padding": ((1, 1), (1, 1))}, id="transposed"
@@ -117,9 +153,9 @@ def test_conv_falls_back_to_lax_when_the_matrix_form_does_not_serve(
 ):
     arguments = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC} | arguments
     images, kernel = whole_numbers(image_shape, 0), whole_numbers(kernel_shape, 1)
-    program = str(jax.make_jaxpr(lambda x, k: ops.conv_general_dilated(x, k, **arguments))(images, kernel))
+    program = str(jax.make_jaxpr(lambda x, k: eigen(x, k, **arguments))(images, kernel))
     assert "conv_general_dilated[" in program
-    got, expected = (conv(images, kernel, **arguments) for conv in (ops.conv_general_dilated, lax.conv_general_dilated))
+    got, expected = (conv(images, kernel, **arguments) for conv in (eigen, lax.conv_general_dilated))
     np.testing.assert_array_equal(got, expected)
 
 
@@ -128,7 +164,9 @@ def test_conv_under_vmap_equals_a_loop_over_members():
 
     def gradients(images: jax.Array, kernel: jax.Array) -> tuple:
         value, pull_back = jax.vjp(
-            lambda x, k: ops.conv_general_dilated(x, k, (2, 1), "SAME", dimension_numbers=NHWC), images, kernel
+            lambda x, k: eigen(x, k, (2, 1), "SAME", dimension_numbers=NHWC),
+            images,
+            kernel,
         )
         return value, *pull_back(value)
 
@@ -159,14 +197,14 @@ def native_max_pool(images: jax.Array, size: tuple, strides: tuple, pads: Any) -
 def test_max_pool_equals_flax_in_value_and_gradient_when_values_tie(case: tuple, seed: int):
     shape, size, strides, padding = case
     images = whole_numbers(shape, seed, largest=1)  # three values: most windows have ties
-    pads = ops.window_pads(shape[1:3], size, strides, padding)
+    pads = windows.window_pads(shape[1:3], size, strides, padding)
     expected = value_and_gradients(lambda x: native_max_pool(x, size, strides, pads), images)
-    for lowering in ("matrix", "native"):
+    for lowering in ("eigen", "native"):
         got = value_and_gradients(lambda x, lo=lowering: ops.max_pool(x, size, strides, pads, lo), images)
         assert_all_equal(got, expected)
 
 
-@pytest.mark.parametrize("lowering", ["matrix", "native"])
+@pytest.mark.parametrize("lowering", ["eigen", "matrix", "native"])
 def test_max_pool_keeps_whole_numbers_when_images_are_whole(lowering: ops.Lowering):
     images = jnp.asarray([[[[-9], [-3]], [[-7], [-5]]]], jnp.int32)  # below zero: padding must not win
     pooled = ops.max_pool(images, (2, 2), (1, 1), ((1, 0), (1, 0)), lowering)
@@ -179,9 +217,9 @@ def test_max_pool_keeps_whole_numbers_when_images_are_whole(lowering: ops.Loweri
 def test_average_pool_equals_flax_in_value_and_gradient(case: tuple, seed: int):
     shape, size, strides, padding = case
     images = whole_numbers(shape, seed)
-    pads = ops.window_pads(shape[1:3], size, strides, padding)
+    pads = windows.window_pads(shape[1:3], size, strides, padding)
     expected = value_and_gradients(lambda x: nnx.avg_pool(x, size, strides, pads, count_include_pad=False), images)
-    for lowering in ("matrix", "native"):
+    for lowering in ("eigen", "native"):
         got = value_and_gradients(lambda x, lo=lowering: ops.average_pool(x, size, strides, pads, lo), images)
         for ours, theirs in zip(got, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
@@ -212,11 +250,10 @@ def test_plug_sets_every_plain_conv_when_the_module_is_a_users_own():
     net, images = UsersNet(nnx.Rngs(0)), jax.random.normal(jax.random.key(1), (2, 8, 9, 2))
     plain = [net.first, net.block.layers[0], net.block.layers[2]]
     before = net(images)
-    ops.plug(net, "matrix")
-    assert [conv.conv_general_dilated for conv in plain] == [ops.conv_general_dilated] * 3
-    np.testing.assert_allclose(net(images), before, rtol=1e-5, atol=1e-5)
-    ops.plug(net, "native")
-    assert [conv.conv_general_dilated for conv in plain] == [ops.native_conv_general_dilated] * 3
+    for lowering, expected in ops.CONVOLUTIONS.items():
+        ops.plug(net, lowering)
+        assert [conv.conv_general_dilated for conv in plain] == [expected] * 3
+        np.testing.assert_allclose(net(images), before, rtol=1e-5, atol=1e-5)
 
 
 def test_plug_leaves_a_conv_alone_when_its_owner_chose_the_convolution():
@@ -225,7 +262,7 @@ def test_plug_leaves_a_conv_alone_when_its_owner_chose_the_convolution():
     assert net.own.conv_general_dilated is users_convolution
 
 
-@pytest.mark.parametrize("conv", [ops.conv_general_dilated, lax.conv_general_dilated])
+@pytest.mark.parametrize("conv", [eigen, matrix, lax.conv_general_dilated])
 def test_convolution_of_one_to_nine_gives_the_known_numbers(conv: Callable):
     image = jnp.arange(1.0, 10).reshape(1, 3, 3, 1)
     kernels = jnp.ones((2, 2, 1, 1)) * jnp.array([1.0, 10, -1]).reshape(1, 1, 1, 3)
@@ -236,7 +273,7 @@ def test_convolution_of_one_to_nine_gives_the_known_numbers(conv: Callable):
     np.testing.assert_array_equal(jax.nn.relu(maps)[:, :, 2], np.zeros((2, 2)))
 
 
-@pytest.mark.parametrize("lowering", ["matrix", "native"])
+@pytest.mark.parametrize("lowering", ["eigen", "matrix", "native"])
 def test_max_pool_of_four_numbers_gives_the_known_numbers_when_same(lowering: ops.Lowering):
     pool = ops.Pool("max", (2, 2), (1, 1), "same")
     ops.plug(pool, lowering)
