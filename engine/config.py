@@ -338,7 +338,12 @@ class RunConfig:
             train=replace(train, members=1, first_member=train.first_member + index, label_smoothing=smoothing),
             optim=replace(self.optim, learning_rate=rate, weight_decay=decay),
             plan=replace(self.plan, mesh=None),
-            ensemble=replace(ensemble, learning_rates=None, weight_decays=None, label_smoothings=None),
+            ensemble=replace(
+                ensemble,  # still of one a member: the program is then the same, and so are its bits
+                learning_rates=ensemble.learning_rates and (rate,),
+                weight_decays=ensemble.weight_decays and (decay,),
+                label_smoothings=ensemble.label_smoothings and (smoothing,),
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:

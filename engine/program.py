@@ -95,6 +95,10 @@ class Program:
         self.is_ensemble, self.devices = np.ndim(settings.seed) > 0, devices
         self._executables, self._tune = executables, tune or (lambda task, settings: task)
 
+    def alone(self, settings: Settings, draw: Draw) -> "Program":
+        """The program of a single model with these settings, that shares what is compiled."""
+        return Program(self.task, self.plan, settings, draw, self.batch_size, self._executables, self._tune)
+
     def order(self, epoch: int, num_examples: int) -> jax.Array:
         """int32[batches × b]: the examples of an epoch in the order they are trained on, on the devices.
 

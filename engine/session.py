@@ -20,6 +20,7 @@ from engine.errors import InputError, problem
 from engine.feed import choose_placement, make_feed
 from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics, zero_metrics
+from engine.one_by_one import program_of
 from engine.optim import optimizer, schedule
 from engine.parallel import Devices, check_mesh, fits
 from engine.plan import Plan, PlanFile, given_plan, keeps_lowering
@@ -78,7 +79,11 @@ class Session:
         settings, draw, tune = settings_of(config), draw_of(config), partial(tuned, config, self.steps_per_epoch)
 
         def make(settings: Settings) -> TrainState:
-            return init_state(*init(settings.seed), tune(task, settings).optimizer)
+            def of_one(settings: Settings, params: Tree, model_state: Tree) -> TrainState:
+                return init_state(params, model_state, tune(task, settings).optimizer)
+
+            of_all = jax.vmap(of_one) if settings.seed.ndim else of_one
+            return of_all(settings, *init(settings.seed))
 
         is_ensemble = config.train.members > 1
         abstract = jax.eval_shape(make, jax.tree.map(lambda leaf: leaf[0], settings) if is_ensemble else settings)
@@ -88,12 +93,12 @@ class Session:
             self.plan = given_plan(config.plan, self.plan, plan)
         self.pacer, self.devices = Pacer(self.plan), Devices(self.plan.mesh)
         batch_size = config.train.batch_size
-        self._program = Program(task, self.plan, settings, draw, batch_size, self._executables, tune, self.devices)
-        make_all = jax.vmap(make) if is_ensemble else make
+        program = Program(task, self.plan, settings, draw, batch_size, self._executables, tune, self.devices)
+        self._program = program_of(program, self._executables)
         if resumed:
-            self._take_up(resumed, jax.eval_shape(make_all, settings))
+            self._take_up(resumed, jax.eval_shape(make, settings))
         else:
-            self.state: TrainState = self._executables.call("init", make_all, settings)
+            self.state: TrainState = self._executables.call("init", make, settings)
             self._fit_whitening()
         self.state = self.devices.place(self.state, is_ensemble)
         data = (self.splits.train, draw, batch_size, config.plan.readers)

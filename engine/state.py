@@ -13,6 +13,7 @@ from flax import nnx
 from engine.config import Lowering, Precision
 from engine.keys import stream_key
 from engine.models.build import build, takes_mask
+from engine.models.ensemble import Ensemble
 from engine.models.specs import Model
 from engine.precision import products_in, rounded
 
@@ -103,9 +104,10 @@ def network_of(
         return build(spec, input_shape, num_outputs, nnx.Rngs(stream_key(seed, "init")), lowering)
 
     def init(seed: jax.Array) -> tuple[Tree, Tree]:
-        _, params, _, model_state = _split(module_of(seed))
-        size = prod(input_shape)
-        return params, ((jnp.zeros(size), jnp.zeros((size, size))), model_state) if whiten else model_state
+        _, params, _, model_state = _split(Ensemble(module_of, seed).members if seed.ndim else module_of(seed))
+        members, size = seed.shape, prod(input_shape)
+        empty = jnp.zeros((*members, size)), jnp.zeros((*members, size, size))
+        return params, (empty, model_state) if whiten else model_state
 
     network = Network(nnx.eval_shape(lambda: module_of(0)), precision)
     return (Whitened(network) if whiten else network), init

@@ -69,6 +69,7 @@ LAYOUT = [
     "step",
     "members",
     "program",
+    "one_by_one",
     "evaluate",
     "checkpoint",
     "predict",
