@@ -23,6 +23,7 @@ from engine.data.dataset import Dataset, Splits
 from engine.ensemble_session import session_of
 from engine.errors import InputError, problem
 from engine.plan import Alternative, Plan, PlanFile
+from engine.program import choose_lowering
 from engine.records import differences, from_json, to_json
 from engine.run_directory import write_atomically
 from engine.versions import device_text, versions
@@ -100,7 +101,7 @@ def circumstances(config: RunConfig, train: Dataset) -> dict[str, Any]:
         "members": config.train.members,
         "precision": config.train.precision,
         "augment": to_json(config.augment),
-        "mesh": getattr(config.plan, "mesh", None),
+        "mesh": config.plan.mesh,
     }
 
 
@@ -111,7 +112,7 @@ def _rule_is_clear(config: RunConfig) -> bool:
 def _candidates(config: PlanConfig, num_members: int) -> list[PlanConfig]:
     """What is worth comparing on this platform: everything that the config leaves open."""
     is_cpu = jax.default_backend() == "cpu"
-    lowerings = ["matrix"] if is_cpu else ["native", "matrix"]
+    lowerings = [choose_lowering(config, "cpu")] if is_cpu else ["native", "matrix"]
     mappings = ["outer", "vmap"] if num_members > 1 else ["outer"]
     open_fields = {
         "lowering": lowerings if config.lowering == "auto" else [config.lowering],

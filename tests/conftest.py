@@ -28,7 +28,7 @@ def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Lets the tests of all workers share what XLA compiled: many train the same tiny model."""
     shared = tmp_path_factory.getbasetemp().parent / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(shared))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(autouse=True)

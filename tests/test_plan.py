@@ -29,6 +29,8 @@ def run(config: RunConfig, splits: Splits, path: Path, resume: bool = False):
 @pytest.fixture(autouse=True)
 def nothing_measured_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(planning, "MEASURED_SECONDS", 0.01)
+    monkeypatch.setattr(planning, "ROUNDS", 1)
 
 
 @pytest.fixture
