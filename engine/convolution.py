@@ -32,8 +32,14 @@ COMPILER_OPTIONS: dict[str, str | bool] = {
 }
 """For programs on the CPU: YNNPACK for products and sums, but Eigen for convolutions, which it does twice as fast."""
 
+
 THIN_CHANNELS = 4  # up to so many, Eigen's packing of windows costs more than the products
 THIN_PIXELS = 4  # so many neighbours of a row are then taken as one pixel
+
+
+def compiler_options() -> dict[str, str | bool] | None:
+    """What programs are compiled with on this backend."""
+    return COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
 
 
 def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:

@@ -33,9 +33,9 @@ def evaluate(executables: Executables, task: Task, params: Tree, model_state: Tr
     return jax.block_until_ready(totals)
 
 
-def eval_batch_size(input_shape: tuple[int, ...]) -> int:
+def eval_batch_size(input_shape: tuple[int, ...], most: int = BATCH_SIZE) -> int:
     """Examples evaluated at once: fewer where they are large."""
-    return max(1, min(BATCH_SIZE, BATCH_VALUES // prod(input_shape)))
+    return max(1, min(most, BATCH_VALUES // prod(input_shape)))
 
 
 def pad_to(array: np.ndarray, size: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Classifier: a trained model with its input contract, for arrays, files and pictures."""
 
+from collections import deque
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from engine.augment.config import AugmentConfig
 from engine.checkpoint import Record
 from engine.clock import Clock
 from engine.config import Lowering, ResizeRule
+from engine.convolution import compiler_options
 from engine.data.dataset import Dataset, names_text
 from engine.data.images import InputSpec, Picture, picture_files, read_pictures
 from engine.data.stored import StoredImages
@@ -28,8 +30,9 @@ from engine.state import AnyNetwork, Tree
 from engine.step import Task, normalize
 
 EVALUATION_LOWERING: Lowering = "native"
-PADDED_SIZES = (1, 8, 64)
+PADDED_SIZES = (1, 8, 64, 256, 1024)
 TTA_DRAWS = 8
+BATCHES_AHEAD = 2  # given to the device before the outputs of earlier ones are waited for
 _ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
 
 
@@ -136,8 +139,13 @@ class Classifier:
             got = f"{images.dtype.name} of {shape_text(images.shape[1:])}"
             rule = f"{spec.dtype} of {shape_text(spec.shape)}, the model's input"
             raise InputError(problem("images", got, rule, "Convert them, or use the data it was trained for."))
-        largest = eval_batch_size(spec.shape)
-        parts = [self._outputs(images[i : i + largest], i, draw) for i in range(0, len(images), largest)]
+        largest = eval_batch_size(spec.shape, PADDED_SIZES[-1])
+        parts, waiting = [], deque[tuple[jax.Array, int]]()
+        for i in range(0, len(images), largest):
+            waiting.append(self._started(images[i : i + largest], i, draw))
+            if len(waiting) > BATCHES_AHEAD:
+                parts.append(_finished(*waiting.popleft()))
+        parts += [_finished(*each) for each in waiting]
         return (
             np.concatenate(parts)
             if parts
@@ -180,20 +188,21 @@ class Classifier:
                 outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
                 return probabilities(outputs, config.train.loss).astype(jnp.float32)
 
-            self._forwards[augment] = jax.jit(forward)
+            self._forwards[augment] = jax.jit(forward, compiler_options=compiler_options())
         return self._forwards[augment]
 
     @property
     def _task(self) -> Task:
         return Task(self._network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
 
-    def _outputs(self, images: np.ndarray, first: int, draw: tuple[AugmentConfig, int] | None) -> np.ndarray:
-        """Padded to one of a few sizes, so that no more than these are ever compiled."""
+    def _started(self, images: np.ndarray, first: int, draw: tuple[AugmentConfig, int] | None) -> tuple[jax.Array, int]:
+        """(outputs that the device is at work on, how many count): padded to one of few sizes, so that no more are ever
+        compiled."""
         count, (augment, number) = len(images), draw or (None, 0)
-        largest = eval_batch_size(self.input_spec.shape)
+        largest = eval_batch_size(self.input_spec.shape, PADDED_SIZES[-1])
         size = next((size for size in PADDED_SIZES if count <= size <= largest), largest)
         place = (np.int32(first), np.int32(number))
-        return np.asarray(self._forward(augment)(self._params, self._model_state, pad_to(images, size), *place))[:count]
+        return self._forward(augment)(self._params, self._model_state, pad_to(images, size), *place), count
 
     def _images(self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None) -> np.ndarray:
         if resize is not None and resize not in get_args(ResizeRule):
@@ -217,6 +226,10 @@ class Classifier:
         best = np.argsort(-row, kind="stable")[:top]
         named = tuple((self.class_names[k], float(row[k])) for k in best)
         return Prediction(named[0][0], named[0][1], named)
+
+
+def _finished(outputs: jax.Array, count: int) -> np.ndarray:
+    return np.asarray(outputs)[:count]
 
 
 def check_can_augment(field: str, input_shape: tuple[int, ...], dtype: str) -> None:

@@ -13,7 +13,7 @@ from engine.augment.apply import augment_batch, example_keys
 from engine.batches import Draw, batch_mask, epoch_orders, num_batches
 from engine.clock import Clock
 from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
-from engine.convolution import COMPILER_OPTIONS, stalls_in_loops
+from engine.convolution import compiler_options, stalls_in_loops
 from engine.feed import Window
 from engine.keys import step_key
 from engine.members import Settings
@@ -67,9 +67,8 @@ class Executables:
         """The function's result, by the executable of that name."""
         if name not in self._compiled:
             with self.clock.measure("compile"):
-                options = COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
                 lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
-                self._compiled[name] = lowered.compile(compiler_options=options)
+                self._compiled[name] = lowered.compile(compiler_options=compiler_options())
         return self._compiled[name](*arguments)
 
 
