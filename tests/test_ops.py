@@ -17,7 +17,7 @@ from jax import lax
 
 from engine import convolution, ops, windows
 
-SETTINGS = settings(max_examples=25, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=15, derandomize=True, deadline=None, database=None)
 NHWC = ("NHWC", "HWIO", "NHWC")
 PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))

@@ -131,6 +131,18 @@ def test_file_that_holds_no_plan_is_refused(ensemble, splits, tmp_path, text):
         run(pinned(ensemble, str(file)), splits, tmp_path / "run")
 
 
+def test_plan_that_was_pinned_is_shown_unmeasured_and_the_file_beside_it_can_be_read(
+    measured_rates, ensemble, splits, tmp_path, capsys
+):
+    run(replace(ensemble, plan=PlanConfig("native", members="map")), splits, tmp_path / "run")
+    file = tmp_path / "plan.json"
+    __main__.main(["plan", str(tmp_path / "run"), "--out", str(file)])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "chosen" in line]
+    assert "map" in line
+    assert "–" in line
+    assert "NaN" not in file.read_text(encoding="utf-8")
+
+
 def test_command_measures_what_the_run_did_not(ensemble, splits, tmp_path, capsys):
     run(ensemble, splits, tmp_path / "run")
     __main__.main(["plan", str(tmp_path / "run")])

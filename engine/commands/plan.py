@@ -49,10 +49,10 @@ def plan(
         found = measured(record.config, _noise(record), tell)
     else:
         found = PlanFile(circumstances(record.config, _noise(record)), record.plan, stored)
-    chosen = record.plan if here else None
-    if chosen and chosen not in [each.plan for each in found.alternatives]:
-        found = replace(found, alternatives=(*found.alternatives, Alternative(chosen, float("nan"))))
-    show(plan_table(found.alternatives, chosen, f"{run} on {device_text()}"))
+    chosen, shown = record.plan if here else None, list(found.alternatives)
+    if chosen and chosen not in [each.plan for each in shown]:
+        shown.append(Alternative(chosen, float("nan")))  # pinned, or of another placement: not measured
+    show(plan_table(shown, chosen, f"{run} on {device_text()}"))
     if out is not None:
         write_plan(out, replace(found, plan=found.alternatives[0].plan))
 

@@ -23,7 +23,9 @@ def summary(target: Positional[str], trust: Flag = False) -> None:
     if isinstance(config.model, Custom):
         _tabulate_custom(config, input_shape, num_outputs, trust or not Path(target).is_dir())
         return
-    show(summary_table(config.model.with_outputs(num_outputs), input_shape, config.name))
+    members = config.train.members
+    title = config.name if members == 1 else f"{config.name}: each of {members} members"
+    show(summary_table(config.model.with_outputs(num_outputs), input_shape, title))
 
 
 def _described(target: str) -> tuple[RunConfig, tuple[int, ...], int]:

@@ -24,4 +24,6 @@ def plan_table(alternatives: Sequence[Alternative], chosen: Plan | None, title: 
 
 
 def _shown(value: object) -> str:
-    return {True: "yes", False: "no", None: ""}.get(value, str(value)) if value in (True, False, None) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
