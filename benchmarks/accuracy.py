@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks.measure import circumstances, write_json
-from engine.config import DataConfig
+from engine.data.config import DataConfig
 from engine.loop import run
 from engine.report.progress import Silent
 

@@ -27,7 +27,8 @@ from rich.console import Console
 from benchmarks.measure import circumstances, interleaved, median_and_spread, ratio, write_json
 from benchmarks.throughput import Training
 from benchmarks.workloads import random_images
-from engine.config import DataConfig, PlanConfig
+from engine.config import PlanConfig
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
 from engine.data.load import load_splits
 from engine.data.stored import StoredImages

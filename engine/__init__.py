@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AugmentConfig": "engine.augment.config",
     "Classifier": "engine.predict",
-    "DataConfig": "engine.config",
+    "DataConfig": "engine.data.config",
     "Dataset": "engine.data.dataset",
     "InputError": "engine.errors",
     "OptimConfig": "engine.config",
@@ -60,7 +60,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from engine.augment.config import AugmentConfig
-    from engine.config import DataConfig, EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
+    from engine.config import EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
+    from engine.data.config import DataConfig
     from engine.data.dataset import Dataset, Splits
     from engine.ensemble import EnsembleClassifier, join, restore
     from engine.errors import InputError

@@ -12,7 +12,8 @@ import numpy as np
 from engine.augment.config import AugmentConfig
 from engine.checkpoint import find_steps
 from engine.clock import Clock
-from engine.config import DataConfig, Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
+from engine.config import Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
 from engine.data.load import load_splits
 from engine.errors import InputError, problem

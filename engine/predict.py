@@ -17,8 +17,9 @@ from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
 from engine.checkpoint import Record
 from engine.clock import Clock
-from engine.config import Lowering, ResizeRule
+from engine.config import Lowering
 from engine.convolution import compiler_options
+from engine.data.config import ResizeRule
 from engine.data.dataset import Dataset, names_text
 from engine.data.images import InputSpec, Picture, picture_files, read_pictures
 from engine.data.stored import StoredImages

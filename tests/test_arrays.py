@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.config import DataConfig
 from engine.data import arrays as arrays_module
 from engine.data.arrays import ArraySource, open_arrays
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
 from engine.data.images import fit_picture
 from engine.errors import InputError

@@ -18,7 +18,8 @@ from engine.augment.mixing import partners
 from engine.batches import epoch_order
 from engine.checkpoint import choose_step
 from engine.clock import Clock
-from engine.config import DataConfig, DataPlacement, OptimConfig, PlanConfig, RunConfig, TrainConfig
+from engine.config import DataPlacement, OptimConfig, PlanConfig, RunConfig, TrainConfig
+from engine.data.config import DataConfig
 from engine.data.dataset import Splits
 from engine.interrupts import Interrupted
 from engine.models import Dense, Dropout, Flatten, Sequential

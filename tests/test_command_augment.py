@@ -13,7 +13,7 @@ from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
 from engine.commands import augment as augment_module
 from engine.commands.augment import SHOWN_BY_DEFAULT
-from engine.config import DataConfig
+from engine.data.config import DataConfig
 from engine.data.load import open_source
 from engine.data.opening import open_picture
 from engine.report import grid as grid_module

@@ -16,7 +16,7 @@ from engine.commands import data as data_module
 from engine.commands.data import _next_commands
 from engine.commands.options import options_of
 from engine.commands.targets import ShownData, located
-from engine.config import DataConfig
+from engine.data.config import DataConfig
 from engine.data.dataset import Splits
 from engine.data.load import load_splits, open_source
 from engine.report.data import classes_table, extremes_text, sample_indices

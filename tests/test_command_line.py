@@ -119,7 +119,7 @@ def test_summary_of_an_experiment_shows_its_layers_and_parameters_without_jax():
     code, printed = ran_without_jax(start)
     assert code == 0
     assert "104,202 parameters" in printed
-    for cells in (("Conv", "32, 3×3", "26×26×32", "320"), ("Dense", "10", "10", "11,530")):
+    for cells in (("conv_1", "32, 3×3", "26×26×32", "320"), ("dense_1", "10", "10", "11,530")):
         assert any(all(cell in line for cell in cells) for line in printed.splitlines()), cells
 
 

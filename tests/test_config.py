@@ -28,6 +28,7 @@ from engine import (
     mlp,
 )
 from engine import config as config_module
+from engine.data import config as data_config
 from engine.models import AveragePool, BatchNorm, Conv, Custom, Dense, GlobalAveragePool, Rescale, Sequential
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +80,8 @@ DATA = st.builds(
     validation_fraction=st.floats(0, 1, exclude_max=True),
     test_split=st.none() | SPLITS,
     image_size=st.sampled_from([None, "28x28", "1x200"]),
-    resize=st.sampled_from(get_args(config_module.ResizeRule)),
-    color=st.sampled_from([None, *get_args(config_module.ColorMode)]),
+    resize=st.sampled_from(get_args(data_config.ResizeRule)),
+    color=st.sampled_from([None, *get_args(data_config.ColorMode)]),
     scale=POSITIVE,
     mean=NUMBERS,
     std=NUMBERS,
@@ -321,10 +322,10 @@ def test_field_has_help(kind: type, name: str):
 
 
 def attributes_read() -> set[tuple[str, str]]:
-    """(owner, attribute) of each `owner.attribute` and `….owner.attribute` in engine/ outside config.py."""
+    """(owner, attribute) of each `owner.attribute` and `….owner.attribute` in engine/ outside the configs."""
     found = set()
     for file in Path(engine.__file__).parent.rglob("*.py"):
-        if file != Path(config_module.__file__):
+        if file not in (Path(config_module.__file__), Path(data_config.__file__)):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Name, ast.Attribute)):
                     owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from engine.augment.config import AugmentConfig
-from engine.config import DataConfig, EnsembleConfig, PlanConfig, TrainConfig
+from engine.config import EnsembleConfig, PlanConfig, TrainConfig
+from engine.data.config import DataConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

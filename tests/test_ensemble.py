@@ -17,7 +17,7 @@ from engine.augment.apply import augment_batch, example_keys
 from engine.batches import epoch_order
 from engine.checkpoint import choose_step, read_record
 from engine.clock import Clock
-from engine.config import DataConfig
+from engine.data.config import DataConfig
 from engine.ensemble_session import EnsembleSession
 from engine.interrupts import Interrupted
 from engine.keys import step_key

@@ -16,7 +16,7 @@ from engine.checkpoint import choose_step, read_record
 from engine.clock import Clock
 from engine.commands import evaluate as evaluate_module
 from engine.commands import predict as predict_module
-from engine.config import DataConfig
+from engine.data.config import DataConfig
 from engine.ensemble import EnsembleClassifier, join, restore
 from engine.ensemble_session import EnsembleSession
 from engine.keys import stream_key

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.config import DataConfig
 from engine.data import files as files_module
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, image_hashes
 from engine.data.files import decode_files
 from engine.data.folder import FolderSource, find_images, open_folder

@@ -206,10 +206,10 @@ def test_activation_names_are_those_that_can_be_built():
 def test_rows_number_the_layers_from_one():
     rows = mlp((8,), dropout=0.5).with_outputs(10).rows((4, 4, 1))
     assert [tuple(row) for row in rows] == [
-        (1, "Flatten", (16,), 0),
-        (2, "Dense", (8,), 136),
-        (3, "Dropout", (8,), 0),
-        (4, "Dense", (10,), 90),
+        (1, "flatten_1", (16,), 0),
+        (2, "dense_1", (8,), 136),
+        (3, "dropout_1", (8,), 0),
+        (4, "dense_2", (10,), 90),
     ]
 
 

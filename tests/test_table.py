@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.config import DataConfig
 from engine.data import rows as rows_module
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
 from engine.data.images import fit_picture
 from engine.data.table import TableSource, open_table, read_unlabelled_table

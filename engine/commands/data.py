@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
 from engine.commands.targets import NameOrPath, ShownData, check_seed, located, show, tell
-from engine.config import DataConfig
+from engine.data.config import DataConfig
 from engine.data.dataset import Splits
 from engine.entry import engine_command, python_command
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of, tell
-from engine.config import DataConfig
+from engine.data.config import DataConfig
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
 

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from engine.commands.outputs import check_csv_file
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of
-from engine.config import ResizeRule
+from engine.data.config import ResizeRule
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
 

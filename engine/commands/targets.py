@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 from engine.checks import check_whole
-from engine.config import BadFileRule, DataConfig, RunConfig, Standardization
+from engine.config import RunConfig
+from engine.data.config import BadFileRule, DataConfig, Standardization
 from engine.data.tfds_source import data_directory
 from engine.errors import InputError, problem
 

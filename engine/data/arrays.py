@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.config import DataConfig
 from engine.data.cache import Decoded, DecodedBatch, cached
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import cache_entry, file_key
 from engine.data.folder import SPLIT_ORDER, SPLITS, name_of

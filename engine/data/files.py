@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.config import DataConfig
 from engine.data.cache import Decoded, DecodedBatch, cache_directory, cached
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, image_hashes
 from engine.data.images import decode_picture
 from engine.data.opening import UnreadablePicture, picture_height_width

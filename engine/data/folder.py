@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.config import DataConfig
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import ImageFile, load_files
 from engine.data.images import SUFFIXES, is_picture_name

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from engine.config import ColorMode, ResizeRule
+from engine.data.config import ColorMode, ResizeRule
 from engine.data.opening import MODES, Stored, UnreadablePicture, name_of_picture, open_picture
 from engine.errors import InputError, problem, shape_text
 

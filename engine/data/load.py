@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.config import DataConfig, RunConfig
+from engine.config import RunConfig
 from engine.data.arrays import open_arrays
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, Splits, num_shared, split_by_fraction
 from engine.data.fitting import channel_statistics
 from engine.data.folder import open_folder

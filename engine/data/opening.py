@@ -20,7 +20,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from engine.config import ColorMode
+from engine.data.config import ColorMode
 from engine.errors import InputError, problem
 
 MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB"}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.config import DataConfig
 from engine.data.arrays import fit_images, fitted_shape
 from engine.data.cache import Decoded, DecodedBatch, cached
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import ImageFile, cache_entry, file_key, load_files
 from engine.data.folder import SPLIT_ORDER, SPLITS, name_of

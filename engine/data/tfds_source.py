@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.config import DataConfig
 from engine.data.cache import Decoded, DecodedBatch, cache_directory, cached, content_key
+from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
 from engine.data.files import DECODER, num_threads, pixel_settings
 from engine.data.images import decode_picture

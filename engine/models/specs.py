@@ -1,6 +1,7 @@
 """Model specs: what a checkpoint stores to rebuild a model without the script that made it."""
 
 import importlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,10 +42,10 @@ LAYERS = (
 
 
 class LayerRow(NamedTuple):
-    """One line of a summary: layer number (from 1), kind, output shape of one example, trained parameters."""
+    """One line of a summary: layer number (from 1), name, output shape of one example, trained parameters."""
 
     number: int
-    kind: str
+    name: str
     output_shape: Shape
     num_params: int
 
@@ -62,6 +63,12 @@ class Sequential:
                 kinds = ", ".join(kind.__name__ for kind in LAYERS)
                 raise InputError(problem(f"layer {number}", repr(layer), f"one of {kinds}", "Use a layer spec."))
 
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """A name for each layer, its kind and which of that kind it is: conv_1, max_pool_1, conv_2, …, dense_1."""
+        kinds = [re.sub(r"(?<!^)(?=[A-Z])", "_", type(layer).__name__).lower() for layer in self.layers]
+        return tuple(f"{kind}_{kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds))
+
     def with_outputs(self, num_outputs: int) -> "Sequential":
         """The same model with `num_outputs` filled in where a Dense layer left its units open."""
         filled = (
@@ -73,13 +80,12 @@ class Sequential:
     def rows(self, input_shape: Shape) -> list[LayerRow]:
         """What each layer gives for one example; raises InputError naming the first layer that does not fit."""
         rows, shape = [], tuple(input_shape)
-        for number, layer in enumerate(self.layers, 1):
-            kind = type(layer).__name__
+        for number, (name, layer) in enumerate(zip(self.layer_names, self.layers, strict=True), 1):
             try:
                 after = layer.output_shape(shape)
-                rows.append(LayerRow(number, kind, after, layer.num_params(shape)))
+                rows.append(LayerRow(number, name, after, layer.num_params(shape)))
             except InputError as error:
-                raise InputError(f"layer {number} {kind}: {error}") from None
+                raise InputError(f"layer {number} {type(layer).__name__}: {error}") from None
             shape = after
         return rows
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.config import DataConfig, ResizeRule
+from engine.data.config import DataConfig, ResizeRule
 from engine.data.images import decode_picture, fit_picture
 from engine.data.load import Tell, open_source
 from engine.errors import InputError, problem, shape_text, unknown

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from engine.config import DataConfig
+from engine.data.config import DataConfig
 from engine.data.folder import FolderSource
 from engine.data.opening import READERS, picture_height_width
 from engine.data.rows import labels_and_files

@@ -14,13 +14,13 @@ from engine.models.specs import Sequential
 def summary_table(spec: Sequential, input_shape: tuple[int, ...], title: str) -> Table:
     """Layers with output shapes and parameters; the sum is in the caption."""
     table = Table(title=title, caption_justify="right")
-    for name, justify in (("layer", "right"), ("kind", "left"), ("settings", "left"), ("output", "right")):
+    for name, justify in (("", "right"), ("layer", "left"), ("settings", "left"), ("output", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("parameters", justify="right")
     table.add_row("", "input", "", shape_text(input_shape), "")
     for row, layer in zip(spec.rows(input_shape), spec.layers, strict=True):
         settings = _settings(layer)
-        table.add_row(str(row.number), row.kind, settings, shape_text(row.output_shape), f"{row.num_params:,}")
+        table.add_row(str(row.number), row.name, settings, shape_text(row.output_shape), f"{row.num_params:,}")
     table.caption = f"{spec.num_params(input_shape):,} parameters"
     return table
 

@@ -1,0 +1,98 @@
+"""DataConfig: where images come from and what a model is shown of them."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.checks import check, check_all
+from engine.errors import problem
+
+ColorMode = Literal["grayscale", "rgb"]
+ResizeRule = Literal["stretch", "crop", "pad"]
+BadFileRule = Literal["stop", "skip"]
+Standardization = Literal["dataset", "example", "whiten"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and what the model is shown of them."""
+
+    name: str = "fashion_mnist_12k"
+    """Any tfds image-classification builder; fashion_mnist_12k comes with the package."""
+    path: Path | None = None
+    """Data of your own in place of a name: a folder of images, a CSV table, arrays (.npz, .npy, IDX), prepared tfds."""
+    split: str = "train"
+    """Split to train on; of tfds data in its notation: train, train[:80%], train+validation, …"""
+    validation_split: str | None = None
+    """Split to validate on; None: validation where data.path has it, else validation_fraction of the training split."""
+    validation_fraction: float = 0.1
+    """Share of the training split set aside for validation (drawn by the seed) when no split is named; 0 for none."""
+    stratified: bool = False
+    """Set aside the same share of every class."""
+    test_split: str | None = "test"
+    """Split evaluated once, at the end, if the data has it; None for no test."""
+    image_feature: str | None = None
+    """Which feature of tfds data is the picture; None: image, or the first one that is a picture."""
+    label_feature: str | None = None
+    """Which feature of tfds data is the class; None: label, or the first one that is a class."""
+    image_size: str | None = None
+    """Height and width that images are resized to, like 180x180; None keeps their own, which must then be equal."""
+    resize: ResizeRule = "stretch"
+    """How images get that size: stretch, crop (fill and cut the middle) or pad (fit and fill with black)."""
+    color: ColorMode | None = None
+    """Colour mode that images are turned into; None keeps their own, of files rgb."""
+    background: tuple[int, int, int] = (0, 0, 0)
+    """Colour (red, green, blue) that transparent pictures are laid over."""
+    on_bad_file: BadFileRule = "stop"
+    """What a file that cannot be read does: stop and name all of them, or skip and go on without them."""
+    scale: float = 1 / 255
+    """What pixels (0 to 255) are multiplied by before the model sees them; 1 where the model rescales by itself."""
+    mean: tuple[float, ...] | None = None
+    """Subtracted after scaling, one number or one a channel."""
+    std: tuple[float, ...] | None = None
+    """Divided by after scaling and subtracting, one number or one a channel."""
+    standardize: Standardization | None = None
+    """Mean 0 and deviation 1 of each channel over the training split (dataset) or of each image (example); or whiten:
+    ZCA, fitted on the training split."""
+    whiten_epsilon: float = 0.01
+    """Added to the variances that whiten divides by, those of pixels from 0 to 1."""
+    data_dir: Path | None = None
+    """Where tfds keeps prepared data; None for its own default."""
+    manual_dir: Path | None = None
+    """Where files lie that were downloaded by hand."""
+    cache_dir: Path | None = None
+    """Where decoded images are cached; None for $ENGINE_CACHE_DIR or ~/.cache/engine."""
+
+    def __post_init__(self):
+        check_all(self, "data", self._range_problems)
+
+    def _range_problems(self) -> list[str]:
+        problems = check(
+            "data.validation_fraction", self.validation_fraction, 0 <= self.validation_fraction < 1,
+            "0 ≤ fraction < 1", "Give the share of the training split, like 0.1.",
+        )  # fmt: skip
+        problems += check("data.scale", self.scale, self.scale > 0, "a positive number", "Give 1/255 or 1.")
+        problems += check("data.std", self.std, all(s > 0 for s in self.std or ()), "positive numbers", "Correct them.")
+        problems += check(
+            "data.background", self.background, all(0 <= level <= 255 for level in self.background),
+            "three levels from 0 to 255", "Give red, green and blue, like 255 255 255.",
+        )  # fmt: skip
+        problems += check(
+            "data.whiten_epsilon", self.whiten_epsilon, self.whiten_epsilon > 0, "a positive number", "Give 0.01."
+        )
+        if self.standardize in ("dataset", "whiten") and (self.mean is not None or self.std is not None):
+            rule = "no mean and std of your own, because they are fitted"
+            problems.append(problem("data.standardize", self.standardize, rule, "Leave out one or the other."))
+        if self.image_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.image_size):
+            rule = "HEIGHTxWIDTH in pixels"
+            problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
+        return problems
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """`image_size` as numbers."""
+        if self.image_size is None:
+            return None
+        height, width = self.image_size.split("x")
+        return int(height), int(width)
