@@ -37,7 +37,7 @@ def evaluate(
     """Evaluate a run's model on a dataset, every example once.
 
     Args:
-        run: Directory of the run.
+        run: Directory of the run, or the run packed.
         data: What to evaluate on.
         step: Checkpoint to use: best, last or a step number.
         member: Of an ensemble the member with this number alone; None for all, combined.

@@ -20,7 +20,7 @@ def plan(
     """Show the plan a run was executed by, and the alternatives with the images a second they were measured to train.
 
     Args:
-        run: Directory of the run.
+        run: Directory of the run, or the run packed.
         measure: Measure here and now, on random images, even if the run did when it started.
         out: Write the plan shown first to a file, for --plan FILE.
         overwrite: Replace that file if it is there.
@@ -33,12 +33,14 @@ def plan(
     from dataclasses import replace
 
     from engine.checkpoint import choose_step, read_record
+    from engine.packing import opened
     from engine.plan import Alternative, PlanFile
     from engine.planning import circumstances, measured, write_plan
     from engine.report.plans import plan_table
     from engine.versions import device_text
 
-    record = read_record(run, choose_step(run, "last"))
+    with opened(run) as directory:
+        record = read_record(directory, choose_step(directory, "last"))
     if isinstance(record.config.model, Custom) and not trust:
         got, rule = f"a model of the class {record.config.model.path}", "a model made of layer specs, or trust"
         raise InputError(

@@ -14,28 +14,38 @@ def summary(target: Positional[str], trust: Flag = False) -> None:
     """Show the layers, output shapes and parameters of a run or an experiment.
 
     Args:
-        target: Directory of a run (runs/convnet), or an experiment (experiments.convnet).
+        target: Directory of a run (runs/convnet), the run packed, or an experiment (experiments.convnet).
         trust: Import the model class that a run names, which runs its code.
     """
     from engine.report.tables import summary_table
 
-    config, input_shape, num_outputs = _described(target)
+    is_run = _is_run(target)
+    config, input_shape, num_outputs = _of_run(Path(target)) if is_run else _of_experiment(target)
     if isinstance(config.model, Custom):
-        _tabulate_custom(config, input_shape, num_outputs, trust or not Path(target).is_dir())
+        _tabulate_custom(config, input_shape, num_outputs, trust or not is_run)
         return
     members = config.train.members
     title = config.name if members == 1 else f"{config.name}: each of {members} members"
     show(summary_table(config.model.with_outputs(num_outputs), input_shape, title))
 
 
-def _described(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
-    """(config, input shape, number of outputs) of a run's record or of an experiment, without JAX."""
+def _is_run(target: str) -> bool:
+    """Whether what was typed is a run. Anything else is an experiment, whose code is run to show it."""
     path = Path(target)
-    if path.is_dir() or ("/" in target and not target.endswith(".py")):
-        from engine.checkpoint import choose_step, read_record
+    return path.is_dir() or (path.suffix != ".py" and (path.is_file() or "/" in target or path.suffix == ".engine"))
 
-        record = read_record(path, choose_step(path))
-        return record.config, record.input_spec.shape, record.num_outputs
+
+def _of_run(path: Path) -> tuple[RunConfig, tuple[int, ...], int]:
+    """(config, input shape, number of outputs) of a run's record, without JAX."""
+    from engine.checkpoint import choose_step, read_record
+    from engine.packing import opened
+
+    with opened(path) as directory:
+        record = read_record(directory, choose_step(directory))
+    return record.config, record.input_spec.shape, record.num_outputs
+
+
+def _of_experiment(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
     from engine.data.load import num_outputs, open_source
 
     config = experiment_config(target)

@@ -1,0 +1,89 @@
+"""Runs that engines of earlier formats saved (see checkpoints/make.py) open, answer and go on as they did then."""
+
+import json
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engine
+from engine.checkpoint import FORMAT_VERSION, check_step, choose_step, read_record
+from engine.clock import Clock
+from engine.data.dataset import Splits
+from engine.loop import train
+from engine.packing import opened, pack, unpack
+from engine.report.progress import Silent
+from engine.run_directory import open_run
+from tests.checkpoints.make import dataset
+
+STORED = Path(__file__).parent / "checkpoints"
+NAMES = sorted(path.stem for path in STORED.glob("*.engine"))
+
+
+def record_files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("checkpoints/*/record/metadata"))
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_every_format_has_a_stored_run_of_its_time(version: int):
+    with opened(STORED / f"version_{version}.engine") as directory:
+        assert [json.loads(file.read_text())["format_version"] for file in record_files(directory)] == [version]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_run_gives_the_numbers_it_gave_then(name: str):
+    stored = np.load(STORED / f"{name}.npz")
+    classifier = engine.restore(STORED / f"{name}.engine")
+    np.testing.assert_allclose(classifier.outputs(stored["held_images"]), stored["outputs"], rtol=1e-4, atol=1e-6)
+    assert classifier.class_names == ("top", "middle", "bottom")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_run_goes_on_as_it_did_then(name: str, tmp_path: Path):
+    stored, directory = np.load(STORED / f"{name}.npz"), tmp_path / "run"
+    unpack(STORED / f"{name}.engine", directory)
+    config = read_record(directory, choose_step(directory, "last")).config
+    config = replace(config, train=replace(config.train, epochs=2))
+    splits = Splits(dataset(stored["images"], stored["labels"]), dataset(stored["held_images"], stored["held_labels"]))
+    record = open_run(directory, config, resume=True, overwrite=False)
+    result = train(config, splits, directory, Clock(), Silent(), record)
+    assert [row["epoch"] for row in result.history] == [1, 2]
+    later = engine.restore(directory, step="last").outputs(stored["held_images"])
+    np.testing.assert_allclose(later, stored["later"], rtol=1e-3, atol=1e-5)
+    assert np.abs(later - stored["outputs"]).max() > 1e-3  # or the comparison says nothing
+    last = choose_step(directory, "last")
+    check_step(directory, last)
+    file = directory / "checkpoints" / str(last) / "record" / "metadata"
+    assert json.loads(file.read_text())["format_version"] == FORMAT_VERSION
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_run_can_be_packed_again(name: str, tmp_path: Path):
+    pack(STORED / f"{name}.engine", tmp_path / "again.engine")
+    assert (tmp_path / "again.engine").read_bytes() == (STORED / f"{name}.engine").read_bytes()
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_newer_format_is_refused_with_both_versions(tmp_path: Path, is_packed: bool):
+    run = tmp_path / "run"
+    unpack(STORED / "version_2.engine", run)
+    for file in record_files(run):
+        value = json.loads(file.read_text())
+        file.write_text(json.dumps({**value, "format_version": FORMAT_VERSION + 1, "more": ["it", "knows"]}))
+    if is_packed:
+        files = [path for path in run.rglob("*") if path.is_file()]
+        with zipfile.ZipFile(tmp_path / "run.engine", "w") as archive:
+            for path in files:
+                archive.write(path, path.relative_to(run))
+        shutil.rmtree(run)
+        run = tmp_path / "run.engine"
+    expected = rf"^{run}.*: got checkpoint format {FORMAT_VERSION + 1}; expected {FORMAT_VERSION} or older\. Install"
+    with pytest.raises(engine.InputError, match=expected):
+        engine.restore(run)
+
+
+def test_stored_runs_stay_small():
+    assert all(path.stat().st_size < 60_000 for path in STORED.glob("version_*"))
