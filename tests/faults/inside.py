@@ -1,0 +1,95 @@
+"""What is done to a hurt run inside its process, and what it tells of itself: moments at which it can be killed.
+
+$FAULTS, a JSON object, says what: `trace`, a file that is told of each kind of work begun and ended and of each file
+operation below `run_dir`; `kill_at`, the number of the file operation before which the process kills itself; `clock`,
+seconds that its clock is off; `file_bytes`, the size that no file may exceed.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Audit events of the interpreter; what Orbax writes from C++ is not among them, what it renames and removes is.
+OPERATIONS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
+
+
+def prepare() -> None:
+    """Does what $FAULTS asks for; nothing without it."""
+    faults: dict[str, Any] = json.loads(os.environ.get("FAULTS", "{}"))
+    if "clock" in faults:
+        _shift_clock(faults["clock"])
+    if "file_bytes" in faults:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (faults["file_bytes"], resource.RLIM_INFINITY))
+    if "trace" in faults:
+        file = os.open(faults["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+        def tell(line: str) -> None:
+            os.write(file, f"{line}\n".encode())  # one call, at once: nothing is lost in a buffer by a kill
+
+        _tell_of_files(tell, str(Path(faults["run_dir"]).resolve()), faults.get("kill_at"))
+        _tell_of_work(tell)
+        tell("ready")
+
+
+def _shift_clock(seconds: float) -> None:
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() + seconds
+    time.time_ns = lambda: now_ns() + round(seconds * 1e9)
+
+
+def _tell_of_work(tell: Callable[[str], None]) -> None:
+    """Tells `> kind` and `< kind` around what the run's clock measures: data, compile, train, eval, save."""
+    from engine.clock import Clock
+
+    measure = Clock.measure
+
+    @contextlib.contextmanager
+    def told(clock: Clock, kind: str) -> Iterator[None]:
+        tell(f"> {kind}")
+        try:
+            with measure(clock, kind):
+                yield
+        finally:
+            tell(f"< {kind}")
+
+    Clock.measure = told
+
+
+def _tell_of_files(tell: Callable[[str], None], run_dir: str, kill_at: int | None) -> None:
+    numbers = itertools.count()
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event not in OPERATIONS:
+            return
+        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+            return
+        path = _path_of(event, arguments)
+        if not path.startswith(run_dir + "/"):
+            return
+        number = next(numbers)
+        tell(f"file {event.removeprefix('os.')} {path[len(run_dir) + 1 :]}")
+        if number == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def _path_of(event: str, arguments: tuple) -> str:
+    """The path an operation is about, also where it is named by an open directory, as shutil.rmtree does."""
+    try:
+        path = os.fsdecode(arguments[0])
+    except TypeError:  # a file descriptor
+        return ""
+    directory = {"os.mkdir": 2, "os.remove": 1, "os.rmdir": 1}.get(event)
+    if directory is not None and arguments[directory] >= 0:
+        return f"{os.readlink(f'/proc/self/fd/{arguments[directory]}')}/{path}"
+    return os.path.abspath(path)
