@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from engine.checkpoint import check_step, checkpoints_of, choose_step
+from engine.checkpoint import Record, check_step, checkpoints_of, choose_step, read_record
 from engine.checksums import SUMS
 from engine.errors import InputError, problem
 from engine.run_directory import FILES
@@ -85,6 +85,12 @@ def opened(path: Path) -> Iterator[Path]:
             yield directory
         except InputError as error:
             raise InputError(str(error).replace(str(directory), str(path))) from error
+
+
+def record_of(path: Path, step: int | str = "best") -> Record:
+    """The record of a run, in its directory or packed: of a step as `choose_step` takes it."""
+    with opened(path) as directory:
+        return read_record(directory, choose_step(directory, step))
 
 
 def unpack(path: Path, out: Path) -> None:

@@ -36,7 +36,7 @@ def augment(
         index: Which of the training images, counted from 0.
         seed: Decides the draws, as --train.seed does in training.
         experiment: Experiment to take augmentation and image size from, like experiments.flowers_augmented.
-        run: Directory of a run to take them from. --augment options come on top of either.
+        run: Directory of a run, or the run packed, to take them from. --augment options come on top of either.
         data: Where the image comes from and how it is decoded.
         augment: Random changes, each drawn anew for every example in every epoch.
     """
@@ -77,9 +77,9 @@ def _model_config(experiment: str | None, run: Path | None) -> RunConfig | None:
     if experiment is not None and run is not None:
         raise InputError(problem("run", "both it and --experiment", "one of them", "Leave one out."))
     if run is not None:
-        from engine.checkpoint import choose_step, read_record
+        from engine.packing import record_of
 
-        return read_record(run, choose_step(run)).config
+        return record_of(run).config
     return None if experiment is None else experiment_config(experiment)
 
 

@@ -32,15 +32,13 @@ def plan(
     find_own_classes(trust)
     from dataclasses import replace
 
-    from engine.checkpoint import choose_step, read_record
-    from engine.packing import opened
+    from engine.packing import record_of
     from engine.plan import Alternative, PlanFile
     from engine.planning import circumstances, measured, write_plan
     from engine.report.plans import plan_table
     from engine.versions import device_text
 
-    with opened(run) as directory:
-        record = read_record(directory, choose_step(directory, "last"))
+    record = record_of(run, "last")
     if isinstance(record.config.model, Custom) and not trust:
         got, rule = f"a model of the class {record.config.model.path}", "a model made of layer specs, or trust"
         raise InputError(

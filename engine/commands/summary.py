@@ -37,11 +37,9 @@ def _is_run(target: str) -> bool:
 
 def _of_run(path: Path) -> tuple[RunConfig, tuple[int, ...], int]:
     """(config, input shape, number of outputs) of a run's record, without JAX."""
-    from engine.checkpoint import choose_step, read_record
-    from engine.packing import opened
+    from engine.packing import record_of
 
-    with opened(path) as directory:
-        record = read_record(directory, choose_step(directory))
+    record = record_of(path)
     return record.config, record.input_spec.shape, record.num_outputs
 
 
