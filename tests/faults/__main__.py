@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tests.faults.play import Job, Verdict, corrupt, play
 from tests.faults.rounds import Place
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options().parse_args(arguments)
     console, directory = Console(), options.directory or Path(tempfile.mkdtemp(prefix="faults-"))
     jobs = plan(options.rounds, options.cases, options.only, Random(options.seed))
-    corrupted = [case for case in CORRUPTED_CASES if case in options.cases and options.corruptions]
+    corrupted = [case for case in CORRUPTED_CASES if case in options.cases] or options.cases[:1]
+    corrupted = corrupted if options.corruptions else []
     place, started = Place(directory), time.monotonic()
     console.print(f"{len(jobs)} rounds in {directory}, seed {options.seed}", soft_wrap=True)
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -66,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def plan(rounds: int, cases: Sequence[str], only: str, random: Random) -> list[Job]:
+def plan(rounds: int, cases: Sequence[str], only: Sequence[str], random: Random) -> list[Job]:
     """`rounds` kills, their scenarios in turn, and one round of each trouble for every twenty; cases are drawn evenly.
 
-    only: a part of the names of those scenarios that are wanted.
+    only: parts of the names of those scenarios that are wanted.
     """
-    kills = [name for name in KILLS if only in name]
+    kills = [name for name in KILLS if any(part in name for part in only)]
     names = [kills[i % len(kills)] for i in range(rounds)] if kills else []
-    names += [name for name in TROUBLES if only in name] * max(1, rounds // KILLS_PER_TROUBLE)
+    names += [name for name in TROUBLES if any(part in name for part in only)] * max(1, rounds // KILLS_PER_TROUBLE)
     drawn: list[str] = []
     while len(drawn) < len(names):
         drawn += random.sample(list(cases), len(cases))
@@ -82,7 +83,7 @@ def plan(rounds: int, cases: Sequence[str], only: str, random: Random) -> list[J
 
 def rounds_table(verdicts: Sequence[Verdict]) -> Table:
     """By scenario: how many rounds there were and how they ended."""
-    table = Table("scenario", *(_right("rounds", "survived", "saved steps lost", "seconds a round")))
+    table = Table("scenario", *_right("rounds", "survived", "saved steps lost", "seconds a round"))
     for name in [*KILLS, *TROUBLES, "all"]:
         own = [verdict for verdict in verdicts if name in (verdict.scenario, "all")]
         if own:
@@ -111,9 +112,7 @@ def corruptions_table(corruptions: Sequence[dict]) -> Table:
     return table
 
 
-def _right(*names: str) -> list:
-    from rich.table import Column
-
+def _right(*names: str) -> list[Column]:
     return [Column(name, justify="right") for name in names]
 
 
@@ -128,7 +127,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="decides all that is random, but not when the system acts")
     parser.add_argument("--jobs", type=int, default=1, help="rounds at a time (1)")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="runs to hurt (all)")
-    parser.add_argument("--only", default="", help="part of the names of the scenarios to play")
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of the scenarios to play (all)")
     parser.add_argument("--directory", type=Path, help="where to work; a temporary one that goes if all went well")
     parser.add_argument("--json", type=Path, default=Path("runs/faults.json"), help="where to leave the results")
     return parser
