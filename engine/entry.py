@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.data.cache import cache_directory
 from engine.errors import InputError
-from engine.interrupts import Interrupted
+from engine.interrupts import Interrupted, raised
 
 
 def set_up_process(cache_dir: Path | None = None) -> None:
@@ -22,22 +22,23 @@ def set_up_process(cache_dir: Path | None = None) -> None:
 
 
 @contextlib.contextmanager
-def errors_as_lines() -> Iterator[None]:
-    """Ends the process with a message and exit code 2 for a user's mistake, 128 + signal after an interrupt."""
+def errors_as_lines(is_run: bool = False) -> Iterator[None]:
+    """Ends the process with a message and exit code 2 for a user's mistake, 128 + signal after an interrupt.
+
+    is_run: whether what is done can be gone on with by --resume.
+    """
     # tfds and Orbax log what a user cannot change, and with tracebacks what we catch and explain.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     _drop_late_callbacks()
     try:
-        yield
+        with raised():
+            yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except Interrupted as stop:
-        print(f"{stop}. To go on: {command_again('--resume')}", file=sys.stderr)
+        print(f"{stop}. To go on: {command_again('--resume')}" if is_run else stop, file=sys.stderr)
         raise SystemExit(128 + stop.signal_number) from None
-    except KeyboardInterrupt:
-        print("stopped; what was saved before stays", file=sys.stderr)
-        raise SystemExit(130) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(141) from None

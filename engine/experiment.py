@@ -38,7 +38,7 @@ def main(config: RunConfig, arguments: Sequence[str] | None = None) -> None:
 
     Exits with 2 and a message for a user's mistake, with 128 + signal after Ctrl-C or SIGTERM (everything saved).
     """
-    with errors_as_lines():
+    with errors_as_lines(is_run=True):
         options = tyro.cli(
             Options,
             default=Options(config),

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+UNSAVED = "stopped; what was saved before stays"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was stopped by a signal after it had saved; the message says how to go on."""
+    """Work was stopped by a signal; the message says what was saved."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
@@ -38,13 +39,29 @@ def deferred() -> Iterator[Wish]:
 
     def note(number: int, frame: Any) -> None:
         if wish:
-            raise KeyboardInterrupt
+            raise Interrupted(UNSAVED, number)
         wish.signal_number = number
 
     for number in SIGNALS:
         signal.signal(number, note)
     try:
         yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Lets each signal raise Interrupted, as Ctrl-C raises KeyboardInterrupt, where it would end the process unsaid."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Interrupted(UNSAVED, number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in SIGNALS} if is_main else {}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

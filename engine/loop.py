@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.checkpoint import Checkpoints, Record
+from engine.checkpoint import Record
 from engine.clock import Clock
 from engine.config import RunConfig
 from engine.data.dataset import Splits
@@ -29,19 +29,23 @@ from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
 from engine.result import Result
 from engine.run_directory import claimed, clear_run, open_run, write_atomically, write_config, write_skipped
+from engine.saving import Checkpoints, SaveTimes
 from engine.session import Session
+from engine.transfer import data_of
 
 
 def run(
     config: RunConfig,
     run_dir: str | os.PathLike[str] | None = None,
     *,
+    splits: Splits | None = None,
     resume: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Result:
     """Trains what `config` describes, in `run_dir` (default runs/<name>), and evaluates its best step.
 
+    splits: data at hand, in place of what the config names.
     resume: go on with the run in that directory, if there is one. overwrite: remove it and start anew.
     Raises InputError for anything in the config, the data or the directory that cannot be used, and Interrupted, a
     KeyboardInterrupt, after Ctrl-C or SIGTERM, once everything is saved.
@@ -49,10 +53,10 @@ def run(
     reporter, clock = reporter or Reporter(), Clock()
     directory = Path(run_dir or Path("runs") / config.name).expanduser()
     with claimed(directory):
-        record = open_run(directory, config, resume, overwrite)
+        record = open_run(directory, config, resume, overwrite, reporter.say)
         check_mesh(config.plan.mesh)  # before the data, which may take a while
         with clock.measure("data"):
-            splits = load_splits(config.data, config.train.seed, reporter.say)
+            splits = splits or load_splits(data_of(config, record), config.train.seed, reporter.say)
         return train(config, splits, directory, clock, reporter, record, overwrite)
 
 
@@ -64,25 +68,34 @@ def train(
     reporter: Reporter,
     resumed: Record | None = None,
     overwrite: bool = False,
+    source: Classifier | None = None,
 ) -> Result:
-    """Trains on data that is already loaded, in a directory that `open_run` found fit."""
+    """Trains on data that is already loaded, in a directory that `open_run` found fit.
+
+    source: a model at hand to start from, in place of what the config names.
+    """
     with clock.measure("plan"):
         plan = None if resumed else planned(config, splits.train, reporter.say)
-    session = session_of(config, splits, clock, directory, resumed, plan)
+    session = session_of(config, splits, clock, directory, resumed, plan, source)
     if overwrite:  # only now, when config, data and model are known to go together
         clear_run(directory)
     if resumed is None or not resumed.is_complete_for(config):
         write_config(directory, config)
     reporter.log_to(directory / "log.txt")
     reporter.say(_opening(session, resumed))
+    session.tell(reporter.say)
     write_skipped(directory, skipped_files(splits))
-    with contextlib.closing(session), Checkpoints(directory) as checkpoints:
+    saving = Checkpoints(directory, config.checkpoint, reporter.say, reporter.log)
+    times = SaveTimes(config.checkpoint)
+    with contextlib.closing(session), saving as checkpoints:
         with deferred() as wish, reporter.progress(session.total_steps, session.step):
             while not session.is_done:
-                _train_epoch(session, checkpoints, reporter, wish)
+                _train_epoch(session, checkpoints, times, reporter, wish)
                 num_trained = session.images_per_epoch
                 row, validation = session.finish_epoch()
-                session.save(checkpoints, validation)
+                if times.is_due_after(session.epoch) or session.is_done or wish:
+                    session.save(checkpoints, validation)
+                    times.saved()
                 write_atomically(directory / "history.csv", history_csv(session.history))
                 reporter.epoch_line(epoch_text(row, validation, num_trained, config.train.epochs))
                 if wish and not session.is_done:
@@ -97,11 +110,11 @@ def train(
         return _finish(session, reporter)
 
 
-def _train_epoch(session: Session, checkpoints: Checkpoints, reporter: Reporter, wish: Wish) -> None:
+def _train_epoch(session: Session, checkpoints: Checkpoints, times: SaveTimes, reporter: Reporter, wish: Wish) -> None:
     end = (session.epoch + 1) * session.steps_per_epoch
     name = f"epoch {session.epoch + 1}/{session.config.train.epochs}"
     while session.step < end:
-        session.train_chunk()
+        session.train_chunk(times.steps_left(session.step))
         left = (session.total_steps - session.step) * session.pacer.seconds_per_step
         reporter.advance(
             name,
@@ -113,6 +126,9 @@ def _train_epoch(session: Session, checkpoints: Checkpoints, reporter: Reporter,
         )
         if wish and session.step < end:
             _stop(session, checkpoints, wish)
+        if session.step < end and times.is_due(session.step):
+            session.save(checkpoints)
+            times.saved()
 
 
 def _stop(session: Session, checkpoints: Checkpoints, wish: Wish) -> None:

@@ -5,13 +5,14 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.checkpoint import Record, check_location, choose_step, find_steps, read_record
+from engine.checkpoint import Record, check_location, choose_step, find_steps, read_record, step_directories
 from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
 from engine.errors import InputError, problem
 from engine.records import differences
+from engine.saving import NOBODY, set_damaged_aside
 
 try:
     import fcntl
@@ -20,19 +21,24 @@ except ImportError:  # Windows
 
 FILES = (
     "config.json", "history.csv", "curves.png", "log.txt", "result.json", "predictions.png", "example.png",
-    "skipped.txt", "checkpoints", "ensemble.csv", "uncertainty.csv", "reliability.png",
+    "skipped.txt", "checkpoints", "damaged", "ensemble.csv", "uncertainty.csv", "reliability.png",
 )  # fmt: skip
 # Where data lies and how long a compiled call takes change nothing that a run computes.
 FREE_FIELDS = (
     "data.path", "data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk_steps", "plan.readers", "plan.mesh",
     "plan.resident_megabytes", "plan.mode", "train.patience", "name",
+    "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_seconds", "checkpoint.keep_last",
+    "checkpoint.keep_best",
 )  # fmt: skip
 
 
-def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool) -> Record | None:
+def open_run(
+    path: Path, config: RunConfig, resume: bool, overwrite: bool, say: Callable[[str], None] = NOBODY
+) -> Record | None:
     """Makes sure that `path` can take a run of `config`; the record to go on from if it is to be resumed.
 
-    Changes nothing: with `overwrite`, `clear_run` is called once everything else is known to work.
+    Removes nothing: with `overwrite`, `clear_run` is called once everything else is known to work. To resume, damaged
+    checkpoints are moved aside, and `say` is told.
     Raises InputError if the path is a file, cannot be written, holds other things, or holds a run and neither
     `resume` nor `overwrite` is set, or a run of another config to resume. A run that was stopped before it had
     saved anything is nothing to lose and does not count.
@@ -41,8 +47,8 @@ def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool) -> Re
         raise InputError(problem("overwrite", "both it and resume", "one of them", "Leave one out."))
     _check_place(path)
     record = None
-    if find_steps(path):
-        record = None if overwrite else _resumable(path, config, resume)
+    if step_directories(path):
+        record = None if overwrite else _resumable(path, config, resume, say)
     elif (path / "result.json").exists() and not overwrite:
         remedy = "Put the checkpoints back, add --overwrite, or choose another --run-dir."
         got = f"{path}, which holds a run without its checkpoints"
@@ -114,9 +120,17 @@ def write_atomically(path: Path, text: str) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def _resumable(path: Path, config: RunConfig, resume: bool) -> Record:
-    """The last record of the run in `path`, if it may be resumed with this config."""
+def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str], None]) -> Record:
+    """The last record of the run in `path` that is not damaged, if it may be resumed with this config."""
+    newest = int(step_directories(path)[-1].name)
+    if resume:
+        set_damaged_aside(path, say)
+    if not find_steps(path):
+        got, rule = f"{path}, whose checkpoints are all damaged", "a run with one that is not"
+        raise InputError(problem("run_dir", got, rule, "Put back a copy of it, or start anew with --overwrite."))
     record = read_record(path, choose_step(path, "last"))
+    if record.step < newest:
+        say(f"going on from step {record.step:,}: {newest - record.step:,} steps are lost and trained again")
     changes = _changes(record.config, config)
     if not resume:
         state = "a run of another config" if changes else _progress(record)

@@ -9,9 +9,13 @@ Row = Mapping[str, Any]
 
 
 def score(config: TrainConfig, validation: Mapping[str, Any]) -> float:
-    """How good a step is by its validation metrics, higher is better: accuracy where there is any, or −loss."""
-    is_by_accuracy = config.best_by == "accuracy" and "accuracy" in validation
-    return validation["accuracy"] if is_by_accuracy else -validation["loss"]
+    """How good a step is by its validation metrics, higher is better: accuracy where there is any, or −loss.
+
+    `best_is` turns that round, or not.
+    """
+    name = "accuracy" if config.best_by == "accuracy" and "accuracy" in validation else "loss"
+    best_is = config.best_is or ("highest" if name == "accuracy" else "lowest")
+    return validation[name] if best_is == "highest" else -validation[name]
 
 
 def has_stopped_early(config: TrainConfig, history: Sequence[Row]) -> bool:

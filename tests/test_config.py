@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 import engine
 from engine import (
     AugmentConfig,
+    CheckpointConfig,
     DataConfig,
     EnsembleConfig,
+    FineTuneConfig,
     InputError,
     OptimConfig,
     PlanConfig,
@@ -35,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
 SECTIONS = {
     "data": DataConfig, "train": TrainConfig, "optim": OptimConfig, "plan": PlanConfig, "augment": AugmentConfig,
-    "ensemble": EnsembleConfig,
+    "ensemble": EnsembleConfig, "checkpoint": CheckpointConfig, "finetune": FineTuneConfig,
 }  # fmt: skip
 FIELDS = [(kind, field.name) for kind in (*SECTIONS.values(), RunConfig) for field in dataclasses.fields(kind)]
 FIELD_IDS = [f"{kind.__name__}.{name}" for kind, name in FIELDS]
@@ -109,6 +111,7 @@ OPTIM = st.builds(
     warmup_epochs=st.floats(0, 100),
     step_epochs=st.integers(1, 1000),
     step_factor=st.floats(0, 1, exclude_min=True),
+    average_decay=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
 )
 PLAN = st.builds(
     PlanConfig,

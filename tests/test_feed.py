@@ -14,7 +14,7 @@ from engine import feed as feed_module
 from engine import loop
 from engine.augment.config import AugmentConfig
 from engine.batches import Draw, epoch_order, num_batches
-from engine.checkpoint import Checkpoints, choose_step, read_record
+from engine.checkpoint import choose_step, read_record
 from engine.clock import Clock
 from engine.config import PlanConfig
 from engine.data.dataset import Dataset, Splits
@@ -22,6 +22,7 @@ from engine.data.stored import StoredImages
 from engine.errors import InputError
 from engine.feed import Resident, Streamed, choose_placement, make_feed
 from engine.report.progress import Silent
+from engine.saving import Checkpoints
 from engine.session import Session
 from tests.conftest import make_dataset
 

@@ -102,7 +102,7 @@ def test_checkpoints_keep_the_best_and_the_last_step(tiny_config, splits, tmp_pa
     result = start(config, splits, tmp_path)
     scores = {row["step"]: row["validation_accuracy"] for row in result.history}
     best = max(scores, key=lambda step: (scores[step], step))
-    assert find_steps(tmp_path) == sorted({best, 24})
+    assert find_steps(tmp_path) == sorted({best, 20, 24})
     assert choose_step(tmp_path, "best") == result.best_step == best
     assert choose_step(tmp_path, "last") == 24
     assert result.classifier.record.step == best
@@ -115,7 +115,7 @@ def test_best_step_of_an_earlier_process_survives_a_resume(tiny_config, splits, 
     worse = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, epochs=4))
     wrong = dataclasses.replace(splits.validation, labels=(splits.validation.labels + 1) % 3)
     start(worse, dataclasses.replace(splits, validation=wrong), tmp_path)
-    assert find_steps(tmp_path) == [best, 16]
+    assert find_steps(tmp_path) == sorted({best, 12, 16})
     assert choose_step(tmp_path, "best") == best
 
 

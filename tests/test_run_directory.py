@@ -9,6 +9,7 @@ import pytest
 
 from engine import DataConfig, InputError, OptimConfig, PlanConfig, RunConfig, TrainConfig, mlp
 from engine.checkpoint import FORMAT_VERSION, Record
+from engine.checksums import write_sums
 from engine.data.images import InputSpec
 from engine.plan import Plan
 from engine.records import to_json
@@ -31,6 +32,7 @@ def store_record(path: Path, step: int, config: RunConfig = CONFIG) -> Record:
     file = path / "checkpoints" / str(step) / "record" / "metadata"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"format_version": FORMAT_VERSION, **to_json(record)}), encoding="utf-8")
+    write_sums(file.parents[1])
     return record
 
 
@@ -183,11 +185,16 @@ def test_resume_is_refused_when_the_lowering_is_another(run: Path):
         open_run(run, replace(CONFIG, plan=PlanConfig("native")), resume=True, overwrite=False)
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_run_is_refused_when_its_last_record_is_damaged(resume: bool, run: Path):
+def test_run_goes_on_from_the_step_before_a_damaged_one(run: Path):
     (run / "checkpoints" / "10" / "record" / "metadata").write_text("{")
     with pytest.raises(InputError, match=r"metadata: got .*; expected a complete record"):
-        open_run(run, CONFIG, resume, overwrite=False)
+        open_run(run, CONFIG, resume=False, overwrite=False)
+    said: list[str] = []
+    record = open_run(run, CONFIG, resume=True, overwrite=False, say=said.append)
+    assert record is not None
+    assert record.step == 4
+    assert said[0].startswith("step 10 is damaged")
+    assert said[1] == "going on from step 4: 6 steps are lost and trained again"
     assert open_run(run, CONFIG, resume=False, overwrite=True) is None
 
 

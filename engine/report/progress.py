@@ -29,13 +29,13 @@ class Reporter:
         """Appends what is said from now on, and what was said before, to a file."""
         self._log = path
         for text in self._unlogged:
-            self._write(text)
+            self.log(text)
         self._unlogged = []
 
     def say(self, message: Any) -> None:
         """Prints a text or a table."""
         self.console.print(message, soft_wrap=isinstance(message, str))
-        self._write(message if isinstance(message, str) else _as_text(message))
+        self.log(message if isinstance(message, str) else _as_text(message))
 
     @contextlib.contextmanager
     def progress(self, total_steps: int, done_steps: int) -> Iterator[None]:
@@ -78,7 +78,8 @@ class Reporter:
         self.say(text)
         self._last_line = time.monotonic()
 
-    def _write(self, text: str) -> None:
+    def log(self, text: str) -> None:
+        """Leaves a text in the log alone."""
         if self._log is None:
             self._unlogged.append(text)
             return
