@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AugmentConfig": "engine.augment.config",
+    "CheckpointConfig": "engine.config",
     "Classifier": "engine.predict",
     "DataConfig": "engine.data.config",
     "Dataset": "engine.data.dataset",
@@ -26,6 +27,8 @@ _HOMES = {
     "dataset": "engine.notebook",
     "EnsembleClassifier": "engine.ensemble",
     "EnsembleConfig": "engine.config",
+    "FineTuneConfig": "engine.finetuning",
+    "finetune": "engine.notebook",
     "fit": "engine.notebook",
     "join": "engine.ensemble",
     "main": "engine.experiment",
@@ -35,11 +38,13 @@ _HOMES = {
 }
 __all__ = [
     "AugmentConfig",
+    "CheckpointConfig",
     "Classifier",
     "DataConfig",
     "Dataset",
     "EnsembleClassifier",
     "EnsembleConfig",
+    "FineTuneConfig",
     "InputError",
     "OptimConfig",
     "PlanConfig",
@@ -50,6 +55,7 @@ __all__ = [
     "cnn",
     "custom",
     "dataset",
+    "finetune",
     "fit",
     "join",
     "main",
@@ -60,15 +66,16 @@ __all__ = [
 
 if TYPE_CHECKING:
     from engine.augment.config import AugmentConfig
-    from engine.config import EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
+    from engine.config import CheckpointConfig, EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
     from engine.data.config import DataConfig
     from engine.data.dataset import Dataset, Splits
     from engine.ensemble import EnsembleClassifier, join, restore
     from engine.errors import InputError
     from engine.experiment import main
+    from engine.finetuning import FineTuneConfig
     from engine.loop import run
     from engine.models import cnn, custom, mlp
-    from engine.notebook import dataset, fit
+    from engine.notebook import dataset, finetune, fit
     from engine.predict import Classifier
     from engine.result import Result
 

@@ -13,6 +13,7 @@ from engine.augment.config import AugmentConfig
 from engine.checks import check, check_all, check_whole
 from engine.data.config import DataConfig
 from engine.errors import InputError, problem
+from engine.finetuning import FineTuneConfig, name_problems
 from engine.models.specs import Model, Sequential, custom
 from engine.records import from_json, to_json
 
@@ -20,6 +21,7 @@ Loss = Literal["softmax_cross_entropy", "binary_cross_entropy", "mean_squared_er
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "linear", "step"]
 BestBy = Literal["accuracy", "loss"]
+BestIs = Literal["highest", "lowest"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 DataPlacement = Literal["resident", "streamed"]
 MemberMapping = Literal["outer", "vmap", "map"]
@@ -46,12 +48,16 @@ class TrainConfig:
     """Every random draw is a function of this, the draw's purpose and the step or example."""
     best_by: BestBy = "accuracy"
     """What of the validation data decides which epoch is the best: the highest accuracy or the lowest loss."""
+    best_is: BestIs | None = None
+    """Whether the highest or the lowest of it is the best; None: what is usual for it."""
     patience: int | None = None
     """Epochs without a better one after which the run stops early; None: it never does."""
     members: int = 1
     """Models trained side by side as an ensemble, each with draws of its own for everything that is random."""
     first_member: int = 0
     """Number of the first one; with one member, that member of an ensemble alone."""
+    deterministic: bool = False
+    """On a GPU the same bits from run to run, at a price in speed; on other devices they always are."""
     precision: Precision = "float32"
     """What the network computes in; weights, batch statistics and losses are float32. tf32 needs an NVIDIA GPU."""
 
@@ -134,6 +140,9 @@ class OptimConfig:
     """Epochs between two drops of the step schedule."""
     step_factor: float = 0.1
     """What the step schedule multiplies the rate by at each drop."""
+    average_decay: float | None = None
+    """Decay, at each step, of a running average of the weights, which then is the model: what is evaluated and saved.
+    Near the start the average follows faster."""
 
     def __post_init__(self):
         check_all(self, "optim", self._range_problems)
@@ -148,8 +157,38 @@ class OptimConfig:
             ("final_fraction", 0 <= self.final_fraction <= 1, "0 to 1"),
             ("warmup_epochs", self.warmup_epochs >= 0, "0 or more"),
             ("step_factor", 0 < self.step_factor <= 1, "above 0, at most 1"),
+            ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1, like 0.999"),
         ):
             problems += check(f"optim.{name}", getattr(self, name), holds, rule, "Correct it.")
+        return problems
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run is saved, and which of its checkpoints are kept."""
+
+    every_epochs: int = 1
+    """Epochs between two saves; the last one is always saved."""
+    every_steps: int | None = None
+    """Save after so many steps too, in the middle of an epoch."""
+    every_seconds: float | None = None
+    """Save once so many seconds have passed since the last save, too."""
+    keep_last: int = 2
+    """How many of the newest checkpoints stay; with 2, one is left if the last is damaged."""
+    keep_best: int = 1
+    """How many of those with the best validation metric stay (train.best_by)."""
+
+    def __post_init__(self):
+        check_all(self, "checkpoint", self._range_problems)
+
+    def _range_problems(self) -> list[str]:
+        problems = []
+        for name in ("every_epochs", "keep_last", "keep_best"):
+            problems += check_whole(f"checkpoint.{name}", getattr(self, name), 1, "Give 1 or more.")
+        if self.every_steps is not None:
+            problems += check_whole("checkpoint.every_steps", self.every_steps, 1, "Leave it out to save by epochs.")
+        holds = self.every_seconds is None or self.every_seconds > 0
+        problems += check("checkpoint.every_seconds", self.every_seconds, holds, "above 0", "Give 600 or so.")
         return problems
 
 
@@ -209,6 +248,8 @@ class RunConfig:
     plan: PlanConfig = field(default_factory=PlanConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
 
     def __post_init__(self):
         check_model(self.model)
@@ -220,6 +261,8 @@ class RunConfig:
 
     def _range_problems(self) -> list[str]:
         problems, size = [], self.train.batch_size
+        if isinstance(self.model, Sequential):  # of a class of one's own when it is built
+            problems += name_problems(self.finetune, self.model.layer_names)
         if self.augment.pairs_examples:
             rule = "an even number with mixup or cutmix, which mix pairs"
             problems += check("train.batch_size", size, size % 2 == 0, rule, "Use one more or one less.")

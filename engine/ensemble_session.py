@@ -39,6 +39,7 @@ class EnsembleSession(Session):
         directory: Path,
         resumed: Record | None = None,
         plan: PlanFile | None = None,
+        source: Classifier | None = None,
     ):
         self.num_members = config.train.members
         self.failed_steps: list[int | None] = [None] * self.num_members
@@ -48,7 +49,7 @@ class EnsembleSession(Session):
         self._asked: EnsembleClassifier | None = None
         self._columns: dict[str, Any] = {}
         _check_can_combine(config, splits)
-        super().__init__(config, splits, clock, directory, resumed, plan)
+        super().__init__(config, splits, clock, directory, resumed, plan, source)
 
     @property
     def is_alive(self) -> np.ndarray:
@@ -113,7 +114,7 @@ class EnsembleSession(Session):
         assert self.splits.validation is not None
         labels, is_better = self.splits.validation.labels, np.zeros(self.num_members, bool)
         active = self._is_active()
-        outputs = self._outputs((self.state.params, self.state.model_state), active)
+        outputs = self._outputs(self.whole_model, active)
         is_bad = active & ~np.isfinite(outputs).all(axis=(1, 2))
         self._note_bad_steps(np.where(is_bad, self.step, NEVER))
         for index in np.flatnonzero(active & ~is_bad):
@@ -122,7 +123,7 @@ class EnsembleSession(Session):
             before = [score(self.config.train, row) for row in member_history(self.history, number)]
             is_better[index] = score(self.config.train, metrics) >= max(before, default=-np.inf)
             self._columns.update({f"member_{number}_validation_{name}": value for name, value in metrics.items()})
-        current = jax.tree.map(np.asarray, (self.state.params, self.state.model_state))
+        current = jax.tree.map(np.asarray, self.whole_model)
         if self._best is None or self._best_outputs is None:
             self._best, self._best_outputs = jax.tree.map(np.array, current), outputs
         else:
@@ -146,7 +147,7 @@ class EnsembleSession(Session):
         return self._classifier(None)
 
     def _classifier(self, stacked: tuple[Tree, Tree] | None) -> EnsembleClassifier:
-        record, stacked = self._record({}), stacked or (self.state.params, self.state.model_state)
+        record, stacked = self._record({}), stacked or self.whole_model
         if self._asked is None:  # once, because it keeps what is compiled
             like = Classifier(record, self._network, None, None, self._executables)
             self._asked = EnsembleClassifier(members_of(like, stacked), combination_of(record), record)
@@ -189,8 +190,7 @@ class EnsembleSession(Session):
         super()._take_up(record, abstract)
         self.failed_steps, self.combination = list(record.failed_steps), record.combination
         if "best" in record.checksums:
-            model = (abstract.params, abstract.model_state)
-            best: tuple[Tree, Tree] = restore_arrays(self.directory, record, best=model)["best"]
+            best: tuple[Tree, Tree] = restore_arrays(self.directory, record, best=abstract.model)["best"]
             self._best, self._best_outputs = best, self._outputs(best, self.is_alive)
 
 

@@ -202,6 +202,8 @@ def _opening(session: Session, resumed: Record | None) -> str:
     if resumed and resumed.plan.mesh != session.plan.mesh:
         before, now = resumed.plan.mesh or "one device", session.plan.mesh or "one device"
         lines.append(f"until now on {before}, from here on {now}: results agree with those there up to rounding")
+    if session.device.startswith("gpu") and not session.config.train.deterministic:
+        lines.append("sums may differ in their last bits from run to run on a GPU; --train.deterministic prevents it")
     if session.config.augment.is_active:
         lines.append(f"augmentation: {augmentation_text(session.config.augment)}")
     if resumed:

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.batches import Draw
 from engine.config import RunConfig
-from engine.optim import optimizer
+from engine.optim import LayerRates, optimizer
 from engine.step import Task
 
 
@@ -54,10 +54,10 @@ def draw_of(config: RunConfig) -> Draw:
     return Draw(seed if is_one else seeds, config.ensemble.bootstrap)
 
 
-def tuned(config: RunConfig, steps_per_epoch: int, task: Task, settings: Settings) -> Task:
+def tuned(config: RunConfig, steps_per_epoch: int, layers: LayerRates | None, task: Task, settings: Settings) -> Task:
     """The task with a member's own hyperparameters in place of those that all share; traceable."""
     if settings.learning_rate is not None or settings.weight_decay is not None:
-        own = (settings.learning_rate, settings.weight_decay)
+        own = (settings.learning_rate, settings.weight_decay, layers)
         task = replace(task, optimizer=optimizer(config.optim, steps_per_epoch, config.train.epochs, *own))
     if settings.label_smoothing is not None:
         task = replace(task, label_smoothing=settings.label_smoothing)

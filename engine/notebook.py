@@ -1,9 +1,10 @@
-"""fit(model, data): training for notebooks, with the parts of a run and none of its files."""
+"""fit(model, data), finetune(source, data): training for notebooks, with the parts of a run and none of its files."""
 
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from engine.config import Loss, OptimConfig, OptimizerName, RunConfig, TrainConf
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
 from engine.data.load import load_splits
+from engine.ensemble import EnsembleClassifier, Restorable, restore
 from engine.errors import InputError, problem
+from engine.finetuning import FeatureCaching, FineTuneConfig
 from engine.interrupts import Interrupted
 from engine.loop import train
-from engine.models.specs import Model
+from engine.models.layers import Dense
+from engine.models.specs import Model, Sequential
+from engine.predict import Classifier
 from engine.report.progress import Reporter, Silent
 from engine.result import Result
+from engine.transfer import under_contract
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Data = str | DataConfig | Splits | Dataset | Arrays
@@ -71,12 +77,101 @@ def fit(
     data_config = data if given else DataConfig(name=name, validation_fraction=fraction, scale=scale)
     train_config = TrainConfig(epochs, batch_size, loss, seed=seed, patience=patience, members=members)
     config = RunConfig("fit", model, data_config, train_config, optim, augment=augment or AugmentConfig())
+    return _trained(config, data, validation, class_names, verbose)
+
+
+def finetune(
+    source: Restorable,
+    data: Data,
+    *,
+    head: Sequence[str] = (),
+    freeze: Sequence[str] = (),
+    freeze_first: int = 0,
+    unfreeze: Mapping[int, Sequence[str]] | None = None,
+    learning_rates: Mapping[str, float] | None = None,
+    cache_features: FeatureCaching = "auto",
+    model: Model | None = None,
+    epochs: int = 5,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    optimizer: OptimizerName | OptimConfig = "adam",
+    loss: Loss | None = None,
+    validation: float | Dataset | Arrays | None = 0.1,
+    class_names: Sequence[str] | None = None,
+    augment: AugmentConfig | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    verbose: bool = True,
+) -> Result:
+    """Trains the model of a run, or of a classifier at hand, further on, or with a new head for other classes.
+
+    What is shown to the model is the source's input contract; its classes are the data's. If these are the source's,
+    by name and in order, every layer is taken over; else the last one with weights starts anew, or what `head` names.
+    head, freeze, freeze_first, cache_features: as in FineTuneConfig, layers by name or pattern.
+    unfreeze: epochs done → layers that train from there on: {2: ["conv_3"], 4: ["*"]}. learning_rates: layer → factor.
+    model: another one, whose layers have those of the source among them by name. loss: by default that of the source.
+    An ensemble is fine-tuned member by member; other arguments and the result are as of `fit`.
+    """
+    source = source if isinstance(source, Classifier) else restore(source)
+    spec, settings = source.input_spec, source.record.config.train
+    validation = 0.0 if validation is None else validation
+    optim = optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
+    fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
+    name = data if isinstance(data, str) else "arrays"
+    given = data if isinstance(data, DataConfig) else DataConfig(name, validation_fraction=fraction)
+    pairs = [(epoch, [names] if isinstance(names, str) else names) for epoch, names in (unfreeze or {}).items()]
+    tuning = FineTuneConfig(
+        head=tuple(head),
+        freeze=tuple(freeze),
+        freeze_first=freeze_first,
+        unfreeze=tuple(f"{epoch}:{pattern}" for epoch, names in pairs for pattern in names),
+        learning_rates=tuple(f"{pattern}={factor:g}" for pattern, factor in (learning_rates or {}).items()),
+        cache_features=cache_features,
+    )
+    train_config = TrainConfig(
+        epochs,
+        batch_size,
+        loss or settings.loss,
+        seed=seed,
+        patience=patience,
+        members=len(source.members) if isinstance(source, EnsembleClassifier) else 1,
+        precision="float32" if settings.precision == "tf32" else settings.precision,  # which a CPU has not
+    )
+    config = RunConfig(
+        "finetune",
+        model or _with_open_end(source.record.config.model),
+        under_contract(given, spec),
+        train_config,
+        optim,
+        augment=augment or AugmentConfig(),
+        finetune=tuning,
+    )
+    return _trained(config, data, validation, class_names, verbose, source)
+
+
+def _with_open_end(model: Model) -> Model:
+    """The model with as many outputs as the data asks for."""
+    if not isinstance(model, Sequential):
+        return model
+    dense = [i for i, layer in enumerate(model.layers) if isinstance(layer, Dense)]
+    last = dense[-1] if dense else -1
+    return Sequential(tuple(replace(e, units=None) if i == last else e for i, e in enumerate(model.layers)))  # type: ignore[type-var]
+
+
+def _trained(
+    config: RunConfig,
+    data: Data,
+    validation: Any,
+    class_names: Sequence[str] | None,
+    verbose: bool,
+    source: Classifier | None = None,
+) -> Result:
     reporter, clock = Reporter() if verbose else Silent(), Clock()
     with clock.measure("data"):
         splits = _splits(data, validation, config, class_names, reporter)
     directory = Path(tempfile.mkdtemp(prefix="engine-fit-"))
     try:
-        result = train(config, splits, directory, clock, reporter)
+        result = train(config, splits, directory, clock, reporter, source=source)
     except Interrupted as stop:
         raise Interrupted(f"{stop}; engine.restore({str(directory)!r}) opens it", stop.signal_number) from None
     except BaseException:

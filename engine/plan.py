@@ -16,6 +16,7 @@ class Plan:
     placement: training images on the device as a whole, or streamed to it.
     members: those of an ensemble one after another around the loop over steps, or by vmap or map within each step.
     mesh: the devices that share the work, as in PlanConfig; None for one.
+    cache_megabytes: most that is kept of what frozen layers give for the examples; 0 for nothing.
     """
 
     lowering: Lowering
@@ -24,6 +25,7 @@ class Plan:
     placement: DataPlacement = "resident"
     members: MemberMapping = "outer"
     mesh: str | None = None
+    cache_megabytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from engine.data.cache import cache_directory
 from engine.data.dataset import Dataset, Splits
 from engine.ensemble_session import session_of
 from engine.errors import InputError, problem
+from engine.finetuning import FineTuneConfig
 from engine.plan import Alternative, Plan, PlanFile
 from engine.program import choose_lowering
 from engine.records import differences, from_json, to_json
@@ -136,7 +137,10 @@ def _training(config: RunConfig, sample: Dataset) -> tuple[Plan, Callable[[], fl
     """(plan, a function that trains a while and says how many images a second that were) of a config."""
     train = replace(config.train, epochs=1, patience=None)
     session = session_of(
-        replace(config, train=train, ensemble=EnsembleConfig(), data=replace(config.data, standardize=None)),
+        replace(
+            config, train=train, ensemble=EnsembleConfig(), data=replace(config.data, standardize=None),
+            finetune=FineTuneConfig(),
+        ),
         Splits(sample), Clock(), Path("nowhere"),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from engine.members import Settings
 from engine.metrics import Metrics
 from engine.parallel import ONE_DEVICE, Devices
 from engine.plan import Plan
-from engine.state import TrainState
+from engine.state import TrainState, Tree
 from engine.step import Batch, Task, train_step
 
 CHUNK_SECONDS = 1.0
@@ -46,11 +46,14 @@ def choose_plan(
     lowering: Lowering,
     platform: str,
     task: Task,
-    state: TrainState,
+    model: tuple[Tree, Tree],
     placement: DataPlacement = "resident",
 ) -> Plan:
-    """The plan of a run: stepwise on a CPU if a convolution or its gradient has no threads inside a loop."""
-    is_stepwise = platform == "cpu" and _stalls_in_loops(task, state)
+    """The plan of a run: stepwise on a CPU if a convolution or its gradient has no threads inside a loop.
+
+    model: (params, model_state), of which only shapes matter.
+    """
+    is_stepwise = platform == "cpu" and _stalls_in_loops(task, model)
     by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
     members = by_rule if config.members == "auto" else config.members
     return Plan(lowering, is_stepwise, config.chunk_steps, placement, members, config.mesh)
@@ -59,8 +62,8 @@ def choose_plan(
 class Executables:
     """Functions compiled ahead of time, each once, under a name; they refuse arguments of any other shape."""
 
-    def __init__(self, clock: Clock):
-        self.clock = clock
+    def __init__(self, clock: Clock, is_deterministic: bool = False):
+        self.clock, self._options = clock, compiler_options(is_deterministic)
         self._compiled: dict[str, Callable[..., Any]] = {}
 
     def call(self, name: str, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
@@ -68,7 +71,7 @@ class Executables:
         if name not in self._compiled:
             with self.clock.measure("compile"):
                 lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
-                self._compiled[name] = lowered.compile(compiler_options=compiler_options())
+                self._compiled[name] = lowered.compile(compiler_options=self._options)
         return self._compiled[name](*arguments)
 
 
@@ -237,11 +240,11 @@ def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
     return array.at[indices].get(mode="promise_in_bounds")
 
 
-def _stalls_in_loops(task: Task, state: TrainState) -> bool:
+def _stalls_in_loops(task: Task, model: tuple[Tree, Tree]) -> bool:
     network = task.network
     inputs = jax.ShapeDtypeStruct((1, *task.inputs.shape), jnp.float32)
 
     def total(params: Any, model_state: Any, inputs: jax.Array) -> jax.Array:
         return jnp.sum(network.apply(params, model_state, inputs, None, None)[0])
 
-    return stalls_in_loops(str(jax.make_jaxpr(jax.grad(total))(state.params, state.model_state, inputs)))
+    return stalls_in_loops(str(jax.make_jaxpr(jax.grad(total))(*model, inputs)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +9,26 @@ import jax
 import numpy as np
 
 from engine.batches import num_batches
-from engine.checkpoint import Checkpoints, Record, choose_step, find_steps, read_record, restore_arrays
+from engine.checkpoint import Record, choose_step, find_steps, read_record, restore_arrays
 from engine.clock import Clock
-from engine.config import Lowering, RunConfig
+from engine.config import RunConfig
 from engine.data.dataset import Dataset, Splits, names_text
-from engine.data.fitting import whitening
 from engine.data.load import input_spec, num_outputs
 from engine.errors import InputError, problem
-from engine.feed import choose_placement, make_feed
-from engine.members import Settings, draw_of, settings_of, tuned
+from engine.feed import Feed, choose_placement
 from engine.metrics import Metrics, zero_metrics
-from engine.one_by_one import program_of
-from engine.optim import optimizer, schedule
-from engine.parallel import Devices, check_mesh, fits
-from engine.plan import Plan, PlanFile, given_plan, keeps_lowering
+from engine.one_by_one import OneByOne
+from engine.optim import schedule
+from engine.parallel import check_mesh, fits
+from engine.plan import Plan, PlanFile
 from engine.precision import check_precision
 from engine.predict import EVALUATION_LOWERING, Classifier, check_can_augment
-from engine.program import NEVER, Executables, Pacer, Program, choose_lowering, choose_plan
-from engine.state import AnyNetwork, TrainState, Tree, init_state, network_of, num_params
-from engine.step import Task
+from engine.program import NEVER, Executables, Pacer, Program
+from engine.saving import Checkpoints
+from engine.state import TrainState, Tree, network_of
 from engine.stopping import has_stopped_early, score
+from engine.trainer import Trainer
+from engine.transfer import source_of
 from engine.versions import device_text, versions
 
 
@@ -48,13 +47,16 @@ class Session:
         directory: Path,
         resumed: Record | None = None,
         plan: PlanFile | None = None,
+        source: Classifier | None = None,
     ):
         check_mesh(config.plan.mesh)
         _check_goes_together(config, splits)
         check_precision(config.train.precision, jax.devices()[0])
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
         self.num_outputs = num_outputs(config, splits.train)
-        self.input_spec = resumed.input_spec if resumed else input_spec(config.data, splits.train)
+        source = source or (None if resumed else source_of(config))
+        given_contract = resumed or source
+        self.input_spec = given_contract.input_spec if given_contract else input_spec(config.data, splits.train)
         self.steps_per_epoch = num_batches(len(splits.train), config.train.batch_size)
         self.learning_rate = schedule(config.optim, self.steps_per_epoch, config.train.epochs)
         self.device = device_text()
@@ -62,64 +64,43 @@ class Session:
         self.history: list[dict[str, Any]] = []
         self._epoch_seconds = 0.0
         self._order: tuple[int, Any] = (-1, None)
-        self._executables = Executables(clock)
-        self._network, _ = self._network_of(EVALUATION_LOWERING)
+        self._executables = Executables(clock, config.train.deterministic)
+        spec, precision = self.input_spec, config.train.precision
+        self._network, _ = network_of(
+            config.model, spec.shape, self.num_outputs, EVALUATION_LOWERING, spec.whiten, precision
+        )
         self.alternatives = resumed.alternatives if resumed else plan.alternatives if plan else ()
-        self._build(resumed, self._given_plan(resumed, plan))
+        self._build(resumed, self._given_plan(resumed, plan), source)
 
-    def _build(self, resumed: Record | None, plan: Plan | None) -> None:
-        config, platform = self.config, jax.default_backend()
-        is_given = plan is not None and keeps_lowering(config.plan, plan)
-        lowering = plan.lowering if plan and is_given else choose_lowering(config.plan, platform)
-        placement = choose_placement(config.plan, self.splits.train)
-        chain = optimizer(config.optim, self.steps_per_epoch, config.train.epochs)
-        network, init = self._network_of(lowering)
-        loss, smoothing = config.train.loss, config.train.label_smoothing
-        task = Task(network, loss, smoothing, chain, self.input_spec, config.augment)
-        settings, draw, tune = settings_of(config), draw_of(config), partial(tuned, config, self.steps_per_epoch)
-
-        def make(settings: Settings) -> TrainState:
-            def of_one(settings: Settings, params: Tree, model_state: Tree) -> TrainState:
-                return init_state(params, model_state, tune(task, settings).optimizer)
-
-            of_all = jax.vmap(of_one) if settings.seed.ndim else of_one
-            return of_all(settings, *init(settings.seed))
-
-        is_ensemble = config.train.members > 1
-        abstract = jax.eval_shape(make, jax.tree.map(lambda leaf: leaf[0], settings) if is_ensemble else settings)
-        self.num_params = num_params(abstract.params)
-        self.plan: Plan = choose_plan(config.plan, lowering, platform, task, abstract, placement)
-        if plan:
-            self.plan = given_plan(config.plan, self.plan, plan)
-        self.pacer, self.devices = Pacer(self.plan), Devices(self.plan.mesh)
-        batch_size = config.train.batch_size
-        program = Program(task, self.plan, settings, draw, batch_size, self._executables, tune, self.devices)
-        self._program = program_of(program, self._executables)
+    def _build(self, resumed: Record | None, plan: Plan | None, source: Classifier | None) -> None:
+        # What is saved after the last step of an epoch is still like that epoch's state.
+        epoch = max(resumed.step - 1, 0) // self.steps_per_epoch if resumed else 0
+        of_data = (self.splits, self.input_spec, self.num_outputs, self.steps_per_epoch)
+        trainer = Trainer(self.config, *of_data, self.clock, plan, resumed is not None, epoch)
+        self.trainer, self.plan, self.devices = trainer, trainer.plan, trainer.devices
+        self.num_params, self.pacer = trainer.num_params, Pacer(trainer.plan)
         if resumed:
-            self._take_up(resumed, jax.eval_shape(make, settings))
+            self._take_up(resumed, trainer.abstract())
         else:
-            self.state: TrainState = self._executables.call("init", make, settings)
-            self._fit_whitening()
-        self.state = self.devices.place(self.state, is_ensemble)
-        data = (self.splits.train, draw, batch_size, config.plan.readers)
-        self._feed = make_feed(self.plan.placement, *data, self.devices)
+            self.state: TrainState = trainer.first_state(self._executables, source)
+
+    @property
+    def _program(self) -> Program | OneByOne:
+        return self.trainer.ready(self._model)[0]
+
+    @property
+    def _feed(self) -> Feed:
+        return self.trainer.ready(self._model)[1]
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Says what has become of the layers, and from now on at once what does."""
+        self.trainer.tell(say)
 
     def _given_plan(self, resumed: Record | None, plan: PlanFile | None) -> Plan | None:
         if resumed and resumed.device.startswith(jax.default_backend()):
             # The same bits, even where a newer version or another machine would choose otherwise.
             return resumed.plan if fits(resumed.plan.mesh) else replace(resumed.plan, mesh=None)
         return replace(plan.plan, placement=choose_placement(self.config.plan, self.splits.train)) if plan else None
-
-    def _network_of(self, lowering: Lowering) -> tuple[AnyNetwork, Callable[[Any], tuple[Any, Any]]]:
-        spec, config = self.input_spec, self.config
-        return network_of(config.model, spec.shape, self.num_outputs, lowering, spec.whiten, config.train.precision)
-
-    def _fit_whitening(self) -> None:
-        if self.input_spec.whiten:
-            fitted = whitening(self.splits.train, self.input_spec.scale, self.config.data.whiten_epsilon)
-            empty, inner_state = self.state.model_state
-            of_all = jax.tree.map(lambda leaf, own: np.broadcast_to(leaf, own.shape), fitted, empty)
-            self.state = replace(self.state, model_state=(jax.device_put(of_all), inner_state))
 
     def _take_up(self, record: Record, abstract: TrainState) -> None:
         if record.data_fingerprint != self.splits.train.fingerprint:
@@ -133,10 +114,9 @@ class Session:
         if record.class_names != self.splits.train.class_names:
             got, rule = names_text(self.splits.train.class_names), names_text(record.class_names)
             raise InputError(problem("data", f"classes {got}", f"{rule}, as the run was started", "Restore them."))
-        model, state = (abstract.params, abstract.model_state), (abstract.step, abstract.opt_state)
-        arrays = restore_arrays(self.directory, record, model=model, optimizer=state)
-        (params, model_state), (step, opt_state) = jax.device_put((arrays["model"], arrays["optimizer"]))
-        self.state = TrainState(step, params, model_state, opt_state)
+        arrays = restore_arrays(self.directory, record, **_items_of(abstract))
+        whole = _state_of(*jax.device_put((arrays["model"], arrays["optimizer"])))
+        self.state = self.trainer.placed(self.trainer.phase.apart(whole))
         self.step, self.history = record.step, [dict(row) for row in record.history]
         self._epoch_seconds = record.epoch_seconds
         if record.totals:
@@ -175,17 +155,19 @@ class Session:
         """Images trained on in the epoch that is under way."""
         return len(self.splits.train)
 
-    def train_chunk(self) -> None:
-        """Trains as many steps as one compiled call takes, at most to the end of the epoch."""
+    def train_chunk(self, at_most: int | None = None) -> None:
+        """Trains as many steps as one compiled call takes, at most to the end of the epoch, or so many."""
+        self.state = self.trainer.entered(self.state, self.epoch)
+        program, feed = self.trainer.ready(self._model)
         if self._order[0] != self.epoch:
-            self._order = (self.epoch, self._program.order(self.epoch, len(self.splits.train)))
+            self._order = (self.epoch, program.order(self.epoch, len(self.splits.train)))
         before = self.clock.seconds["train"]
         with self.clock.measure("data"):
-            window = self._feed.window(self.epoch, self.position, self._order[1])
+            window = feed.window(self.epoch, self.position, self._order[1])
         with self.clock.measure("train"):
-            count = self.pacer.steps(window.end - self.position)
+            count = self.pacer.steps(min(window.end - self.position, at_most or NEVER))
             place = (len(self.splits.train), self._order[1], self.position, count)
-            self.state, self.totals, bad_step = self._program.train(
+            self.state, self.totals, bad_step = program.train(
                 self.state, window, *place, self.totals, self._is_active()
             )
         seconds = self.clock.seconds["train"] - before
@@ -221,8 +203,7 @@ class Session:
 
     def _items(self) -> dict[str, Any]:
         """Host copies of all arrays: the next compiled call writes over the donated ones while Orbax still reads."""
-        model, state = (self.state.params, self.state.model_state), (self.state.step, self.state.opt_state)
-        return jax.tree.map(lambda leaf: np.array(leaf), {"model": model, "optimizer": state})
+        return jax.tree.map(lambda leaf: np.array(leaf), _items_of(self.trainer.phase.whole(self.state)))
 
     def _check_finite(self, model: Tree) -> None:
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"):
@@ -239,7 +220,9 @@ class Session:
         """Metrics of the current weights on the validation data; empty if there is none."""
         if self.splits.validation is None:
             return {}
-        metrics = self.evaluate(self.classifier(), self.splits.validation)
+        with self.clock.measure("eval"):
+            sums = self.trainer.metrics_on_features(self._model())
+        metrics = self._means(sums) if sums else self.evaluate(self.classifier(), self.splits.validation)
         if not np.isfinite(metrics["loss"]):
             raise NotFinite(self._not_finite("validation loss", self.step))
         return metrics
@@ -266,7 +249,12 @@ class Session:
 
     def _model(self) -> tuple[Tree, Tree]:
         """Weights and model state where they are evaluated: on one device, which has all of a single model."""
-        return self.devices.on_one((self.state.params, self.state.model_state))
+        return self.devices.on_one(self.whole_model)
+
+    @property
+    def whole_model(self) -> tuple[Tree, Tree]:
+        """(parameters, other state) of the whole model, frozen layers among them; stacked [m …] of an ensemble."""
+        return self.trainer.phase.whole(self.state).model
 
     def evaluate(self, classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
         """Metrics over a dataset, the time taken note of."""
@@ -275,7 +263,7 @@ class Session:
 
     def close(self) -> None:
         """Stops reading ahead."""
-        self._feed.close()
+        self.trainer.close()
 
     def _means(self, metrics: Metrics) -> dict[str, Any]:
         return metrics.means(self.config.train.loss, self.num_outputs)
@@ -306,6 +294,20 @@ class Session:
         kept = f"The last good checkpoint in {self.directory} is kept. " if find_steps(self.directory) else ""
         remedy = f"{kept}Lower --optim.learning-rate or set --optim.clip-norm 1."
         return problem(quantity, f"no finite number at step {step} (epoch {epoch})", "a finite number", remedy)
+
+
+def _items_of(state: TrainState) -> dict[str, Any]:
+    """The items of a checkpoint: the model, and what else it takes to train on."""
+    rest = (state.step, state.opt_state)
+    return {"model": state.model, "optimizer": rest if state.averaged is None else (*rest, state.params)}
+
+
+def _state_of(model: tuple[Tree, Tree], optimizer: tuple) -> TrainState:
+    """The state that `_items_of` took apart."""
+    (params, model_state), (step, opt_state, *trained) = model, optimizer
+    if not trained:
+        return TrainState(step, params, model_state, opt_state)
+    return TrainState(step, trained[0], model_state, opt_state, params)
 
 
 def _fingerprint(dataset: Dataset | None) -> str:

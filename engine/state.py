@@ -14,7 +14,8 @@ from engine.config import Lowering, Precision
 from engine.keys import stream_key
 from engine.models.build import build, takes_mask
 from engine.models.ensemble import Ensemble
-from engine.models.specs import Model
+from engine.models.names import Layers, joined, layers_of
+from engine.models.specs import Model, Sequential
 from engine.precision import products_in, rounded
 
 Tree = Any
@@ -25,6 +26,7 @@ Tree = Any
 class TrainState:
     """Arrays only: steps done, trained parameters, other model state (batch statistics), optimizer state.
 
+    averaged: the running average of the parameters, where there is one; it is then what the model is.
     Keys of random streams are no part of it: they are functions of (seed, stream, step).
     """
 
@@ -32,13 +34,44 @@ class TrainState:
     params: Tree
     model_state: Tree
     opt_state: Tree
+    averaged: Tree = None
+
+    @property
+    def model(self) -> tuple[Tree, Tree]:
+        """(parameters, other state) of the model as it is evaluated and saved."""
+        return (self.params if self.averaged is None else self.averaged), self.model_state
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a network trains, and which is run.
+
+    frozen: layers by name; their parameters are no parameters but state. None: the network has no such state.
+    first, end: of a Sequential, the layers run, from that number (of 0) on and before that one.
+    """
+
+    frozen: frozenset[str] | None = None
+    first: int = 0
+    end: int | None = None
+
+
+WHOLE = Part()
 
 
 class Network:
-    """An NNX module as a pure function of its arrays, computed in a precision; what comes out is float32."""
+    """An NNX module as a pure function of its arrays, computed in a precision; what comes out is float32.
 
-    def __init__(self, module: nnx.Module, precision: Precision = "float32"):
+    is_frozen: whether the module at a path runs as in evaluation even in training.
+    """
+
+    def __init__(
+        self,
+        module: nnx.Module,
+        precision: Precision = "float32",
+        is_frozen: Callable[[Any], bool] = lambda path: False,
+    ):
         self._precision: Precision = precision
+        self._is_frozen = is_frozen
         self._graph, _, self._streams, _ = _split(module)
         self._tags = sorted({leaf.tag for leaf in _rng_keys(module)})
         self._takes_mask = takes_mask(module)
@@ -60,6 +93,8 @@ class Network:
             module.train()
             keys: dict[str, Any] = {tag: jax.random.fold_in(key, i) for i, tag in enumerate(self._tags)}
             nnx.reseed(module, **keys)
+            as_evaluated = {"deterministic": True, "use_running_average": True, "raise_if_not_found": False}
+            module.set_attributes(lambda path, node: self._is_frozen(path), **as_evaluated)
         call: Callable[..., jax.Array] = module  # type: ignore[assignment]
         with products_in(self._precision):
             outputs = call(inputs, mask=mask) if self._takes_mask and mask is not None else call(inputs)
@@ -68,23 +103,42 @@ class Network:
 
 
 class Whitened:
-    """A network that is shown `(inputs − mean) @ matrix`; its state is ((mean, matrix), that of the inner network)."""
+    """A network that is shown `(inputs − mean) @ matrix`; its state is ((mean, matrix), that of the inner network).
 
-    def __init__(self, network: Network):
-        self.network = network
+    is_done: the inputs it is given are whitened already.
+    """
+
+    def __init__(self, network: Network, is_done: bool = False):
+        self.network, self._is_done = network, is_done
 
     def apply(
         self, params: Tree, model_state: Tree, inputs: jax.Array, mask: jax.Array | None, key: jax.Array | None
     ) -> tuple[jax.Array, Tree]:
         """As Network.apply."""
         (mean, matrix), inner_state = model_state
-        flat = inputs.reshape(len(inputs), -1) - mean[None]  # [b h w c] → [b d]
-        white = jnp.matmul(flat, matrix, precision="highest").reshape(inputs.shape)  # [b d] → [b h w c]
-        outputs, inner_state = self.network.apply(params, inner_state, white, mask, key)
+        if not self._is_done:
+            flat = inputs.reshape(len(inputs), -1) - mean[None]  # [b h w c] → [b d]
+            inputs = jnp.matmul(flat, matrix, precision="highest").reshape(inputs.shape)  # [b d] → [b h w c]
+        outputs, inner_state = self.network.apply(params, inner_state, inputs, mask, key)
         return outputs, ((mean, matrix), inner_state)
 
 
-AnyNetwork = Network | Whitened
+class PartlyFrozen:
+    """A network some of whose parameters are state; its state is (these, that of the inner network)."""
+
+    def __init__(self, network: Network | Whitened):
+        self.network = network
+
+    def apply(
+        self, params: Tree, model_state: Tree, inputs: jax.Array, mask: jax.Array | None, key: jax.Array | None
+    ) -> tuple[jax.Array, Tree]:
+        """As Network.apply."""
+        frozen, inner_state = model_state
+        outputs, inner_state = self.network.apply(joined(params, frozen), inner_state, inputs, mask, key)
+        return outputs, (frozen, inner_state)
+
+
+AnyNetwork = Network | Whitened | PartlyFrozen
 
 
 def network_of(
@@ -94,10 +148,12 @@ def network_of(
     lowering: Lowering,
     whiten: bool = False,
     precision: Precision = "float32",
+    part: Part = WHOLE,
 ) -> tuple[AnyNetwork, Callable[[jax.Array], tuple[Tree, Tree]]]:
     """(network, init) of a spec; the traceable `init(seed)` gives fresh (params, model_state) as plain arrays.
 
     whiten: the network's state starts with a whitening of the inputs, which `init` leaves at 0, to be fitted.
+    part: what of the network trains and is run; `init` gives the arrays of all of it, none as frozen.
     """
 
     def module_of(seed: jax.Array | int) -> nnx.Module:
@@ -109,13 +165,28 @@ def network_of(
         empty = jnp.zeros((*members, size)), jnp.zeros((*members, size, size))
         return params, (empty, model_state) if whiten else model_state
 
-    network = Network(nnx.eval_shape(lambda: module_of(0)), precision)
-    return (Whitened(network) if whiten else network), init
+    module = nnx.eval_shape(lambda: module_of(0))
+    layers, frozen = layers_of(spec, module), part.frozen or frozenset()
+    if part.first or part.end is not None:
+        module.first, module.end = part.first, part.end  # type: ignore[attr-defined]
+    network: AnyNetwork = Network(module, precision, lambda path: layers.of(path) in frozen)
+    network = Whitened(network, part.first > 0) if whiten else network
+    return (network if part.frozen is None else PartlyFrozen(network)), init
 
 
-def init_state(params: Tree, model_state: Tree, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
+def layers_in(spec: Model, input_shape: tuple[int, ...], num_outputs: int) -> Layers:
+    """The layers of a spec by name."""
+    if isinstance(spec, Sequential):
+        return Layers(spec, spec.layer_names)
+    return layers_of(spec, nnx.eval_shape(lambda: build(spec, input_shape, num_outputs, nnx.Rngs(0))))
+
+
+def init_state(
+    params: Tree, model_state: Tree, optimizer: optax.GradientTransformation, is_averaged: bool = False
+) -> TrainState:
+    """The state before the first step, where the average of the parameters is the parameters."""
+    averaged = jax.tree.map(jnp.copy, params) if is_averaged else None
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params), averaged)
 
 
 def num_params(params: Tree) -> int:

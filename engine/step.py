@@ -41,6 +41,7 @@ class Task:
     optimizer: optax.GradientTransformation
     inputs: InputSpec
     augment: AugmentConfig = NO_AUGMENTATION
+    average_decay: float | None = None
 
 
 def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
@@ -72,7 +73,12 @@ def train_step(task: Task, state: TrainState, batch: Batch, key: jax.Array) -> t
     updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = batch_metrics(outputs, batch.targets, losses, batch.mask, task.loss)
-    return TrainState(state.step + 1, params, model_state, opt_state), metrics
+    averaged = state.averaged
+    if task.average_decay is not None:
+        # While few steps are done, as in TensorFlow's ExponentialMovingAverage: the start is forgotten soon.
+        decay = jnp.minimum(task.average_decay, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
+        averaged = optax.incremental_update(params, averaged, 1 - decay)
+    return TrainState(state.step + 1, params, model_state, opt_state, averaged), metrics
 
 
 def _losses(task: Task, outputs: jax.Array, batch: Batch) -> jax.Array:

@@ -10,11 +10,13 @@ from PIL import Image
 from engine.augment.config import AugmentConfig
 from engine.config import EnsembleConfig, PlanConfig, TrainConfig
 from engine.data.config import DataConfig
+from engine.finetuning import FineTuneConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS = {
-    "augment": AugmentConfig, "data": DataConfig, "ensemble": EnsembleConfig, "plan": PlanConfig, "train": TrainConfig,
+    "augment": AugmentConfig, "data": DataConfig, "ensemble": EnsembleConfig,
+    "finetune": FineTuneConfig, "plan": PlanConfig, "train": TrainConfig,
 }  # fmt: skip
 
 
@@ -37,7 +39,7 @@ def test_pictures_of_the_pages_are_those_the_script_draws(tmp_path: Path):
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_settings_and_modules_named_on_a_page_exist(page: Path):
     text = page.read_text("utf-8")
-    for section, name in re.findall(r"--(augment|data|ensemble|plan|train)\.([a-z-]+)", text):
+    for section, name in re.findall(r"--(augment|data|ensemble|finetune|plan|train)\.([a-z-]+)", text):
         assert name.replace("-", "_") in SECTIONS[section].__dataclass_fields__, f"--{section}.{name}"
     for module in re.findall(r"python -m ((?:experiments|benchmarks)\.\w+)", text):
         assert importlib.util.find_spec(module), module

@@ -58,14 +58,15 @@ class Function(nnx.Module):
 
 
 class SequentialModule(nnx.Module):
-    """The layers of a Sequential spec, applied one after the other."""
+    """The layers of a Sequential spec, applied one after the other, from number `first` (of 0) to before `end`."""
 
     def __init__(self, modules: list[nnx.Module]):
         self.layers = nnx.List(modules)
+        self.first, self.end = 0, len(modules)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """[b …] → [b k]. Batch statistics leave out the examples where `mask` [b] is false."""
-        for layer in self.layers:
+        for layer in list(self.layers)[self.first : self.end]:
             if isinstance(layer, nnx.BatchNorm) and mask is not None:
                 wide = mask.reshape(-1, *(1,) * (x.ndim - 1))  # [b] → [b 1 1 1]
                 x = layer(x, mask=jnp.broadcast_to(wide, x.shape))

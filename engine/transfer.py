@@ -1,0 +1,202 @@
+"""What a run takes over from another: the input contract, and the weights of every layer but a new head."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from engine.checkpoint import Record, choose_step, read_record
+from engine.config import RunConfig
+from engine.data.config import DataConfig
+from engine.data.dataset import Dataset, names_text
+from engine.data.images import InputSpec
+from engine.ensemble import EnsembleClassifier, restore
+from engine.errors import InputError, problem, shape_text
+from engine.finetuning import fits
+from engine.models.names import Layers
+from engine.models.specs import Custom, Sequential
+from engine.packing import opened
+from engine.predict import Classifier
+from engine.state import Tree, layers_in
+
+Flat = Mapping[tuple, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to start from: (params, model_state) without the layers that start anew; and the names of these."""
+
+    params: Tree
+    model_state: Tree
+    head: tuple[str, ...]
+
+    def onto(self, fresh: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        """The fresh (params, model_state) with these in their place; one model's for all members. Traceable."""
+        known = dict(jax.tree_util.tree_leaves_with_path((self.params, self.model_state)))
+        return jax.tree.map_with_path(
+            lambda path, leaf: jnp.broadcast_to(known[path], leaf.shape) if path in known else leaf, fresh
+        )
+
+
+jax.tree_util.register_dataclass(Start, ["params", "model_state"], ["head"])
+
+
+def source_of(config: RunConfig) -> Classifier | None:
+    """The run that a config starts from."""
+    if config.finetune.init is None:
+        return None
+    # A class that the run trains itself is imported anyway; any other is not trusted.
+    record = _record_of(config)
+    trust = isinstance(config.model, Custom) and config.model.path == getattr(record.config.model, "path", None)
+    return restore(config.finetune.init, trust=trust)
+
+
+def data_of(config: RunConfig, resumed: Record | None) -> DataConfig:
+    """What data a run is to load: under the input contract of the run that it goes on from, if it does."""
+    if config.finetune.init is None:
+        return config.data
+    return under_contract(config.data, (resumed or _record_of(config)).input_spec)
+
+
+def _record_of(config: RunConfig) -> Record:
+    assert config.finetune.init is not None
+    with opened(config.finetune.init.expanduser()) as directory:
+        return read_record(directory, choose_step(directory))
+
+
+def under_contract(data: DataConfig, spec: InputSpec) -> DataConfig:
+    """The data config with an input contract in place of what it leaves at its defaults.
+
+    Raises InputError, showing both sides, where it asks for something else.
+    """
+    theirs: dict[str, Any] = {"mean": spec.mean, "std": spec.std, "standardize": None}
+    if spec.dtype == "uint8":
+        theirs.update(scale=spec.scale, background=spec.background)
+        theirs.update({"color": spec.color} if spec.shape[-1] in (1, 3) else {})
+    if spec.per_example or spec.whiten:
+        theirs["standardize"] = "example" if spec.per_example else "whiten"
+    if spec.resize is not None:
+        theirs.update(image_size=shape_text(spec.shape[:2]).replace("×", "x"), resize=spec.resize)
+    if data.standardize == "dataset" and spec.mean is not None and spec.std is not None:
+        data = replace(data, standardize=None)  # fitted once, on what the weights were trained on
+    defaults, problems = DataConfig(), []
+    for name, value in theirs.items():
+        given = getattr(data, name)
+        if given not in (getattr(defaults, name), value):
+            rule = f"{value!r}, as the weights were trained with"
+            problems.append(problem(f"data.{name}", repr(given), rule, "Leave it out, or train from scratch."))
+    if problems:
+        raise InputError("\n".join(problems))
+    return replace(data, **theirs)
+
+
+def start_from(source: Classifier, config: RunConfig, layers: Layers, fresh: tuple[Tree, Tree], data: Dataset) -> Start:
+    """The weights that a run starts from.
+
+    fresh: (params, model_state) of one model, of which only shapes matter. data: what is trained on.
+    Raises InputError, showing both sides, if inputs or layers do not fit.
+    """
+    _check_inputs(source, config, data)
+    ours, (params, model_state) = _flat(fresh), _arrays_of(source, config.train.members)
+    record = source.record
+    named = _by_name(layers_in(record.config.model, record.input_spec.shape, record.num_outputs), (params, model_state))
+    pairs = {path: named.get(name) for path, name in _names(layers, ours).items()}
+    num_axes = int(isinstance(source, EnsembleClassifier))
+    is_like = {path: array is not None and array.shape[num_axes:] == ours[path].shape for path, array in pairs.items()}
+    is_same = source.class_names == data.class_names and _outputs_agree(record, data)
+    head = _head(config, layers, is_same, ours, is_like)
+    wrong = [path for path, holds in is_like.items() if not (holds or layers.of(path[1:]) in head)]
+    if wrong:
+        raise InputError(_mismatch(layers, wrong, ours, pairs, num_axes))
+    kept = {path: array for path, array in pairs.items() if layers.of(path[1:]) not in head}
+    trees: list[Tree] = [nnx.from_flat_state([(p[1:], a) for p, a in kept.items() if p[0] == i]) for i in (0, 1)]
+    if record.input_spec.whiten:
+        trees[1] = (model_state[0], trees[1])
+    return Start(trees[0], trees[1], tuple(name for name in layers.names if name in head))
+
+
+def _head(config: RunConfig, layers: Layers, is_same: bool, ours: Flat, is_like: dict[tuple, bool]) -> set[str]:
+    """The layers that start anew."""
+    if config.finetune.head:
+        return {name for name in layers.names if fits(name, config.finetune.head)}
+    if is_same:
+        return set()
+    if layers.are_ordered:
+        return {layers.names[max(path[2] for path in ours if path[0] == 0)]}
+    found = {layers.of(path[1:]) for path, holds in is_like.items() if not holds}
+    if not found:
+        rule = "the layers that start anew, because the classes are others"
+        raise InputError(problem("finetune.head", "none", rule, f"Name some of {', '.join(layers.names)}."))
+    return found
+
+
+def _arrays_of(source: Classifier, num_members: int) -> tuple[Tree, Tree]:
+    """(params, model_state), stacked [m …] of an ensemble."""
+    if not isinstance(source, EnsembleClassifier):
+        return source._params, source._model_state
+    if len(source.members) != num_members or any(
+        member.record.config.model != source.record.config.model for member in source.members
+    ):
+        rule = f"{len(source.members)}, as the run to start from has of one architecture"
+        remedy = "Train as many, or start from a single model: engine.restore(path, member=0).finetune(…)."
+        raise InputError(problem("train.members", num_members, rule, remedy))
+    pairs = [(member._params, member._model_state) for member in source.members]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
+
+
+def _flat(trees: tuple[Tree, Tree]) -> Flat:
+    """{(0 for params or 1 for state, *path): array}, without a whitening."""
+    params, model_state = trees
+    inner = model_state[1] if isinstance(model_state, tuple) else model_state
+    return {(i, *path): leaf for i, tree in enumerate((params, inner)) for path, leaf in nnx.to_flat_state(tree)}
+
+
+def _names(layers: Layers, flat: Flat) -> dict[tuple, tuple]:
+    """What each array is called: by its layer's name, wherever that stands in a Sequential; else by its path."""
+    return {path: (layers.of(path[1:]), path[-1]) if layers.are_ordered else path for path in flat}
+
+
+def _by_name(layers: Layers, trees: tuple[Tree, Tree]) -> dict[tuple, Any]:
+    flat = _flat(trees)
+    return {name: flat[path] for path, name in _names(layers, flat).items()}
+
+
+def _check_inputs(source: Classifier, config: RunConfig, data: Dataset) -> None:
+    spec = source.input_spec
+    under_contract(config.data, spec)
+    if isinstance(config.model, Sequential) != isinstance(source.record.config.model, Sequential):
+        kinds = [type(model).__name__ for model in (config.model, source.record.config.model)]
+        rule = f"a {kinds[1]} model, as that to start from is"
+        raise InputError(problem("model", f"a {kinds[0]} model", rule, "Use the same model, or leave init out."))
+    if data.input_shape != tuple(spec.shape) or data.images.dtype.name != spec.dtype:
+        got = f"images of {shape_text(data.input_shape)} ({data.images.dtype.name})"
+        rule = f"{shape_text(spec.shape)} ({spec.dtype}), the input of the model to start from"
+        raise InputError(problem(data.name, got, rule, "Set data.image_size to that, or use other data."))
+
+
+def _outputs_agree(record: Record, data: Dataset) -> bool:
+    return bool(data.class_names) or data.labels.shape[1:] == (record.num_outputs,)
+
+
+def _mismatch(layers: Layers, wrong: list[tuple], ours: Flat, pairs: Flat, num_axes: int) -> str:
+    lines = []
+    for path in wrong[:10]:
+        theirs = "nothing" if pairs[path] is None else shape_text(pairs[path].shape[num_axes:])
+        lines.append(f"  {layers.of(path[1:])} {path[-1]}: there {theirs}, here {shape_text(ours[path].shape)}")
+    names = ", ".join(dict.fromkeys(layers.of(path[1:]) for path in wrong))
+    remedy = f"Use that model, or let layers start anew: --finetune.head {names.replace(',', '')}."
+    rule = "the same layers as in the run to start from"
+    return "\n".join([problem("model", f"others ({names})", rule, remedy), *lines])
+
+
+def start_text(source: Classifier, start: Start, data: Dataset) -> str:
+    """What was taken over and what starts anew, in words."""
+    record = source.record
+    whose = f"step {record.step:,} of {record.config.name}"
+    if not start.head:
+        return f"starts from {whose}"
+    why = f" for {names_text(data.class_names)}" if data.class_names != source.class_names else ""
+    return f"starts from {whose}; anew{why}: {', '.join(start.head)}"
