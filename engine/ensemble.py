@@ -17,13 +17,17 @@ from engine.calibration import scores
 from engine.checkpoint import Record, choose_step, read_record, restore_arrays
 from engine.combination import LEAST_PROBABILITY, Combination, fit
 from engine.config import CombinationKind, MemberMapping
+from engine.data.config import ResizeRule
 from engine.data.dataset import Dataset, names_text
+from engine.data.images import Picture
+from engine.data.levels import Range
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem
 from engine.keys import stream_key
 from engine.models.build import build
 from engine.models.ensemble import Ensemble
 from engine.models.specs import Custom
+from engine.packing import opened
 from engine.predict import EVALUATION_LOWERING, Classifier
 from engine.records import differences, to_json
 from engine.state import Network, Tree, Whitened, network_of
@@ -60,22 +64,37 @@ class EnsembleClassifier(Classifier):
             other._together = self._together.with_weights(record, *_stacked(other.members))
         return other
 
-    def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0) -> np.ndarray:
-        """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs."""
-        return self.combined(self.member_outputs(images, tta)).astype(np.float32)
+    def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
+        """float32[n k], see `Classifier.outputs`: what the members say, combined."""
+        return self.combined(self.member_outputs(images, tta, first=first)).astype(np.float32)
+
+    def features(
+        self,
+        pictures: Picture | Sequence[Picture],
+        layer: str,
+        resize: ResizeRule | None = None,
+        value_range: Range | None = None,
+    ) -> np.ndarray:
+        """Raises InputError: each member has features of its own, so ask one: `members[0].features(…)`."""
+        rule, remedy = f"one of its {len(self.members)} members", f"Ask members[0].features(…, {layer!r})."
+        raise InputError(problem("features", "an ensemble", rule, remedy))
 
     def member_outputs(
-        self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, wanted: np.ndarray | None = None
+        self,
+        images: np.ndarray | StoredImages,
+        tta: int | AugmentConfig = 0,
+        wanted: np.ndarray | None = None,
+        first: int = 0,
     ) -> np.ndarray:
-        """float32[m n k]: the outputs of the members that are wanted, 0 of the others.
+        """float32[m n k]: the outputs of the members that are wanted, 0 of the others; tta and first as of `outputs`.
 
         wanted: bool[m], at least one of them; None: those that count in the combination.
         """
         wanted = np.asarray(self.combination.weights) > 0 if wanted is None else wanted
         if self._together is not None and len(images):
-            found = np.moveaxis(self._together.outputs(images, tta), 1, 0)  # [n m k] → [m n k]
+            found = np.moveaxis(self._together.outputs(images, tta, first), 1, 0)  # [n m k] → [m n k]
             return np.where(wanted[:, None, None], found, 0)
-        asked = {i: member.outputs(images, tta) for i, member in enumerate(self.members) if wanted[i]}
+        asked = {i: member.outputs(images, tta, first) for i, member in enumerate(self.members) if wanted[i]}
         like = next(iter(asked.values()))
         return np.stack([asked.get(i, np.zeros_like(like)) for i in range(len(self.members))])
 
@@ -108,13 +127,17 @@ def logarithms(probabilities: np.ndarray) -> np.ndarray:
 def restore(
     path: str | PathLike[str], step: int | str = "best", trust: bool = False, member: int | None = None
 ) -> Classifier:
-    """The Classifier of a run's directory: its best step by default, or "last", or a step by number.
+    """The Classifier of a run, in its directory or packed: its best step by default, or "last", or a step by number.
 
     trust: allow the import of the user's own model class that the run names; opening runs that code.
     Of an ensemble an EnsembleClassifier, each member by default as it was when it was best, or one `member` by number.
     Opens on any device kind. Raises InputError if there is no complete checkpoint that this version can read.
     """
-    directory = Path(path).expanduser()
+    with opened(Path(path).expanduser()) as directory:
+        return _restored(directory, step, trust, member)
+
+
+def _restored(directory: Path, step: int | str, trust: bool, member: int | None) -> Classifier:
     record = read_record(directory, choose_step(directory, step))
     if isinstance(record.config.model, Custom) and not trust:
         got = f"a model of the class {record.config.model.path}"
@@ -159,7 +182,7 @@ def combination_of(record: Record) -> Combination:
 
 
 def join(parts: Sequence[Restorable], combine: CombinationKind = "mean", trust: bool = False) -> EnsembleClassifier:
-    """The members of several classifiers, or directories of runs, as one that weighs them all the same.
+    """The members of several classifiers, or runs in directories or packed, as one that weighs them all the same.
 
     They may be of different architectures; input contract and class names must agree.
     combine: mean (of probabilities), logits or vote. Members that an ensemble leaves out stay out.

@@ -1,40 +1,38 @@
 """Classifier: a trained model with its input contract, for arrays, files and pictures."""
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from os import PathLike
-from typing import Any, get_args
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from PIL import Image
 
 from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
 from engine.checkpoint import Record
 from engine.clock import Clock
 from engine.config import Lowering
-from engine.convolution import compiler_options
 from engine.data.config import ResizeRule
 from engine.data.dataset import Dataset, names_text
-from engine.data.images import InputSpec, Picture, picture_files, read_pictures
+from engine.data.images import InputSpec, Picture, check_none
+from engine.data.levels import Range
 from engine.data.stored import StoredImages
-from engine.errors import InputError, problem, shape_text, unknown
-from engine.evaluate import eval_batch_size, evaluate, pad_to
+from engine.errors import InputError, problem, shape_text
+from engine.evaluate import eval_batch_size, evaluate
+from engine.features import features_of
+from engine.forward import Forward
+from engine.inputs import BATCH_PICTURES, as_array, batches, contract, listed, other_shape
 from engine.losses import probabilities
 from engine.program import Executables
 from engine.state import AnyNetwork, Tree
 from engine.step import Task, normalize
 
 EVALUATION_LOWERING: Lowering = "native"
-PADDED_SIZES = (1, 8, 64, 256, 1024)
 TTA_DRAWS = 8
-BATCHES_AHEAD = 2  # given to the device before the outputs of earlier ones are waited for
-_ONE_PICTURE = (str, PathLike, bytes, np.ndarray, Image.Image)
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Prediction:
 
 
 class Classifier:
-    """A model that can be asked. Made by `engine.restore` or by a run's result."""
+    """A model that can be asked, by many threads at once. Made by `engine.restore` or by a run's result."""
 
     def __init__(
         self,
@@ -59,10 +57,10 @@ class Classifier:
     ):
         self.record, self._network, self._params, self._model_state = record, network, params, model_state
         self._executables = executables or Executables(Clock())
-        self._forwards: dict[AugmentConfig | None, Any] = {}
+        self._forward, self._draw_seed = Forward(), record.config.train.seed
 
     def with_weights(self, record: Record, params: Tree, model_state: Tree) -> "Classifier":
-        """Another model of the same network, that shares what is compiled."""
+        """Another model of the same network, that shares what is compiled and the draws of test-time augmentation."""
         other = copy(self)
         other.record, other._params, other._model_state = record, params, model_state
         return other
@@ -77,47 +75,144 @@ class Classifier:
         """The input contract."""
         return self.record.input_spec
 
+    @property
+    def finetune(self) -> Callable[..., Any]:
+        """`engine.finetune` from this classifier: (data, *, freeze=…, …) → Result."""
+        import engine  # what trains comes after what predicts
+
+        return partial(engine.finetune, self)
+
     def predict(
         self,
         pictures: Picture | Sequence[Picture],
         top: int = 1,
         resize: ResizeRule | None = None,
         tta: int | AugmentConfig = 0,
+        value_range: Range | None = None,
     ) -> list[Prediction]:
         """One Prediction a picture, with the `top` likeliest classes.
 
-        pictures: paths, bytes, PIL images and uint8 arrays [h w c] in any mix, an array [n h w c], one of these, or a
+        pictures: paths, bytes, PIL images and arrays [h w c] in any mix, an array [n h w c], one of these, or a
           folder, whose images are taken in order of their names.
         resize: how pictures of another size are made to fit; by default the model's own rule, which may refuse them.
         tta: test-time augmentation. The probabilities are means over the picture as it is and so many draws of the
           augmentation the model was trained with, or TTA_DRAWS draws of another one. The same draws every time.
+        value_range: what is black and what is white in arrays, like (0, 1). Without it arrays must be uint8, from 0 to
+          255. Values that cannot be of that range are refused.
         Raises InputError naming each picture that cannot be used.
         """
-        if not self.class_names:
-            raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
-        if not isinstance(top, int) or top < 1:
-            raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
-        return [self._prediction(row, top) for row in self.predict_proba(pictures, resize, tta)]
+        self._check_names(top)
+        return [self._prediction(row, top) for row in self.predict_proba(pictures, resize, tta, value_range)]
 
     def predict_proba(
         self,
         pictures: Picture | Sequence[Picture],
         resize: ResizeRule | None = None,
         tta: int | AugmentConfig = 0,
+        value_range: Range | None = None,
     ) -> np.ndarray:
         """float32[n k]: the probability of each class; arguments as of `predict`."""
-        return self.outputs(self._images(pictures, resize), tta)
+        return self._of_each(pictures, resize, value_range, lambda images, first: self.outputs(images, tta, first))
 
-    def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0) -> np.ndarray:
-        """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs."""
+    def features(
+        self,
+        pictures: Picture | Sequence[Picture],
+        layer: str,
+        resize: ResizeRule | None = None,
+        value_range: Range | None = None,
+    ) -> np.ndarray:
+        """float32[n …]: what a layer gives, its activation included; pictures, resize and value_range as of `predict`.
+
+        layer: of a Sequential a name that `engine summary` shows, like conv_2; the last gives what the probabilities
+          are made of. Of a class of your own the path of a submodule, like encoder.blocks.0.
+        Raises InputError for a name that the model does not have, listing those it has.
+        """
+
+        def make() -> Callable[..., jax.Array]:
+            of_layer, spec = features_of(self.record, layer, EVALUATION_LOWERING), self.input_spec
+
+            def features(params: Tree, model_state: Tree, images: jax.Array, first: Any) -> jax.Array:
+                return of_layer(params, model_state, normalize(images, spec))
+
+            return features
+
+        def ask(images: np.ndarray | StoredImages, first: int) -> np.ndarray:
+            return self._forward(("features", layer), make, (self._params, self._model_state), images)
+
+        return self._of_each(pictures, resize, value_range, ask)
+
+    def stream(
+        self,
+        pictures: Iterable[Picture],
+        top: int = 1,
+        resize: ResizeRule | None = None,
+        tta: int | AugmentConfig = 0,
+        value_range: Range | None = None,
+    ) -> Iterator[tuple[Picture, Prediction | InputError]]:
+        """Each picture with its Prediction, or with the InputError that says why there is none, in order.
+
+        pictures: any number of paths and the like; read on all cores, a few batches ahead, and then forgotten.
+        Arguments as of `predict`.
+        """
+        self._check_names(top)
+        spec, first = contract(self.input_spec, resize), 0
+        for batch in batches(pictures, spec, value_range, self._pictures_at_once):
+            rows = self.outputs(batch.images, tta, first)
+            for place, picture in enumerate(batch.pictures):
+                yield picture, batch.problems.get(place) or self._prediction(rows[place], top)
+            first += len(batch.pictures)
+
+    def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
+        """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs.
+
+        first: the number of the first among all that are asked about, on which the draws of `tta` depend.
+        """
         augment, draws = self._test_time_augmentation(tta)
-        plain = self._checked_outputs(images)
+        self._check_array(images)
+        plain = self._asked(images, first)
         if not draws:
             return plain
         total = plain.astype(np.float64)
         for draw in range(draws):
-            total += self._checked_outputs(images, (augment, draw))
+            total += self._asked(images, first, augment, draw)
         return (total / (draws + 1)).astype(np.float32)
+
+    def _of_each(
+        self,
+        pictures: Picture | Sequence[Picture],
+        resize: ResizeRule | None,
+        value_range: Range | None,
+        ask: Callable[[np.ndarray | StoredImages, int], np.ndarray],
+    ) -> np.ndarray:
+        """What `ask` says of (images [n …], number of the first), for all; raises InputError naming bad pictures."""
+        spec = contract(self.input_spec, resize)
+        images = as_array(pictures, spec, value_range)
+        if images is not None:
+            self._check_array(images)
+            return ask(images, 0)
+        parts, first, problems = [], 0, list[InputError]()
+        for batch in batches(listed(pictures), spec, value_range, self._pictures_at_once):
+            problems += batch.problems.values()
+            if not problems:
+                parts.append(ask(batch.images, first))
+            first += len(batch.pictures)
+        check_none(problems)
+        return np.concatenate(parts) if parts else ask(np.zeros((0, *spec.shape), spec.dtype), 0)
+
+    @property
+    def _pictures_at_once(self) -> int:
+        return eval_batch_size(self.input_spec.shape, BATCH_PICTURES)
+
+    def _check_names(self, top: int) -> None:
+        if not self.class_names:
+            raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
+        if not isinstance(top, int) or top < 1:
+            raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
+
+    def _check_array(self, images: np.ndarray | StoredImages) -> None:
+        spec = self.input_spec
+        if images.shape[1:] != tuple(spec.shape) or images.dtype.name != spec.dtype:
+            raise InputError(other_shape(images, spec))
 
     def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
         trained_with = self.record.config.augment
@@ -132,26 +227,21 @@ class Classifier:
             check_can_augment("tta", self.input_spec.shape, self.input_spec.dtype)
         return augment, draws
 
-    def _checked_outputs(
-        self, images: np.ndarray | StoredImages, draw: tuple[AugmentConfig, int] | None = None
+    def _asked(
+        self, images: np.ndarray | StoredImages, first: int, augment: AugmentConfig | None = None, draw: int = 0
     ) -> np.ndarray:
-        spec = self.input_spec
-        if images.shape[1:] != tuple(spec.shape) or images.dtype.name != spec.dtype:
-            got = f"{images.dtype.name} of {shape_text(images.shape[1:])}"
-            rule = f"{spec.dtype} of {shape_text(spec.shape)}, the model's input"
-            raise InputError(problem("images", got, rule, "Convert them, or use the data it was trained for."))
-        largest = eval_batch_size(spec.shape, PADDED_SIZES[-1])
-        parts, waiting = [], deque[tuple[jax.Array, int]]()
-        for i in range(0, len(images), largest):
-            waiting.append(self._started(images[i : i + largest], i, draw))
-            if len(waiting) > BATCHES_AHEAD:
-                parts.append(_finished(*waiting.popleft()))
-        parts += [_finished(*each) for each in waiting]
-        return (
-            np.concatenate(parts)
-            if parts
-            else np.zeros((0, len(self.class_names) or self.record.num_outputs), np.float32)
-        )
+        """float32[n k]: the outputs for the images as they are, or for one draw of an augmentation."""
+        config, network, spec, seed = self.record.config, self._network, self.input_spec, self._draw_seed
+
+        def forward(params: Tree, model_state: Tree, draw: Any, images: jax.Array, first: Any) -> jax.Array:
+            if augment is not None:
+                keys = example_keys(seed, draw, first + jnp.arange(len(images)), "tta")
+                images, _ = augment_batch(keys, images, augment)
+            outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
+            return probabilities(outputs, config.train.loss).astype(jnp.float32)
+
+        weights = (self._params, self._model_state)
+        return self._forward(("outputs", augment), lambda: forward, (*weights, np.int32(draw)), images, first)
 
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:
         """n, loss and (for classes) accuracy and top5 over every example of a dataset, each exactly once."""
@@ -177,60 +267,14 @@ class Classifier:
             got, rule = f"targets of {dataset.labels.shape[1:]}", f"{self.record.num_outputs} an example"
             raise InputError(problem(dataset.name, got, rule, "Use targets of the model's shape."))
 
-    def _forward(self, augment: AugmentConfig | None) -> Any:
-        """(params, model state, images, number of the first, draw) → outputs; compiled once for each augmentation."""
-        if augment not in self._forwards:
-            config, network, spec = self.record.config, self._network, self.input_spec
-
-            def forward(params: Tree, model_state: Tree, images: jax.Array, first: Any, draw: Any) -> jax.Array:
-                if augment is not None:
-                    keys = example_keys(config.train.seed, draw, first + jnp.arange(len(images)), "tta")
-                    images, _ = augment_batch(keys, images, augment)
-                outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
-                return probabilities(outputs, config.train.loss).astype(jnp.float32)
-
-            self._forwards[augment] = jax.jit(forward, compiler_options=compiler_options())
-        return self._forwards[augment]
-
     @property
     def _task(self) -> Task:
         return Task(self._network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
-
-    def _started(self, images: np.ndarray, first: int, draw: tuple[AugmentConfig, int] | None) -> tuple[jax.Array, int]:
-        """(outputs that the device is at work on, how many count): padded to one of few sizes, so that no more are ever
-        compiled."""
-        count, (augment, number) = len(images), draw or (None, 0)
-        largest = eval_batch_size(self.input_spec.shape, PADDED_SIZES[-1])
-        size = next((size for size in PADDED_SIZES if count <= size <= largest), largest)
-        place = (np.int32(first), np.int32(number))
-        return self._forward(augment)(self._params, self._model_state, pad_to(images, size), *place), count
-
-    def _images(self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None) -> np.ndarray:
-        if resize is not None and resize not in get_args(ResizeRule):
-            raise InputError(unknown("resize", resize, get_args(ResizeRule)))
-        shape = self.input_spec.shape
-        if isinstance(pictures, np.ndarray) and pictures.ndim == len(shape) + 1:
-            return pictures
-        if isinstance(pictures, np.ndarray) and pictures.shape[1:] == shape[:2] and shape[2:] == (1,):
-            return pictures[..., None]  # [n h w] → [n h w 1]
-        if not isinstance(pictures, (*_ONE_PICTURE, Sequence)):
-            rule = "a path, bytes, a PIL image, an array, or a list of these"
-            raise InputError(problem("pictures", type(pictures).__name__, rule, "Pass one of these."))
-        many = [pictures] if isinstance(pictures, _ONE_PICTURE) else list(pictures)
-        if len(many) == 1 and isinstance(many[0], (str, PathLike)):
-            many = list[Picture](picture_files([many[0]]))
-        if not many:
-            return np.zeros((0, *self.input_spec.shape), self.input_spec.dtype)
-        return read_pictures(many, replace(self.input_spec, resize=resize or self.input_spec.resize))
 
     def _prediction(self, row: np.ndarray, top: int) -> Prediction:
         best = np.argsort(-row, kind="stable")[:top]
         named = tuple((self.class_names[k], float(row[k])) for k in best)
         return Prediction(named[0][0], named[0][1], named)
-
-
-def _finished(outputs: jax.Array, count: int) -> np.ndarray:
-    return np.asarray(outputs)[:count]
 
 
 def check_can_augment(field: str, input_shape: tuple[int, ...], dtype: str) -> None:

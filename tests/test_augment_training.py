@@ -280,7 +280,7 @@ def test_tta_is_the_same_every_time_and_for_a_picture_in_its_place_among_others(
 
 def test_tta_draws_go_on_from_one_batch_to_the_next(classifier, images, monkeypatch):
     whole = classifier.predict_proba(images, tta=2)
-    monkeypatch.setattr("engine.predict.eval_batch_size", lambda shape, most: 8)
+    monkeypatch.setattr("engine.forward.eval_batch_size", lambda shape, most: 8)
     np.testing.assert_allclose(classifier.predict_proba(images, tta=2), whole, rtol=1e-4, atol=1e-5)
 
 

@@ -1,6 +1,8 @@
 """The Classifier: what it takes, what it gives, what it refuses."""
 
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -9,7 +11,8 @@ import pytest
 from PIL import Image
 
 import engine
-from engine.predict import PADDED_SIZES, Classifier
+from engine.forward import PADDED_SIZES, Forward
+from engine.predict import Classifier
 from tests.conftest import TINY, make_dataset
 
 
@@ -58,7 +61,7 @@ def test_any_number_of_images_gives_the_same_and_compiles_few_sizes(classifier):
     whole = classifier.outputs(many)
     for count in (0, 1, 2, 7, 8, 9, 63, 65, 255, 257):
         np.testing.assert_allclose(classifier.outputs(many[:count]), whole[:count], rtol=1e-5, atol=1e-6)
-    assert classifier._forward(None)._cache_size() <= len(PADDED_SIZES)
+    assert classifier._forward.num_compiled() <= len(PADDED_SIZES)
 
 
 def test_color_picture_is_turned_into_the_model_s_colours(classifier, images):
@@ -76,10 +79,140 @@ def test_picture_of_another_size_is_refused_naming_both_unless_told_how_to_resiz
 def test_arrays_that_do_not_fit_are_refused_naming_both(classifier):
     with pytest.raises(engine.InputError, match=r"images: got uint8 of 9×8×1; expected uint8 of 8×8×1"):
         classifier.predict(np.zeros((2, 9, 8, 1), np.uint8))
-    with pytest.raises(engine.InputError, match=r"images: got float32 of 8×8×1; expected uint8 of 8×8×1"):
+    with pytest.raises(engine.InputError, match=r"images: got float32 from 0 to 0; expected uint8, or a value_range"):
         classifier.predict(np.zeros((2, 8, 8, 1), np.float32))
     with pytest.raises(engine.InputError, match=r"got an image of 8×8×3; expected 8×8×1"):
         classifier.predict([np.zeros((8, 8, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("value_range", [(0, 1), (-1, 1), (0, 255), (0, 65535)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_of_a_stated_range_are_the_uint8_levels_they_stand_for(classifier, images, value_range, dtype):
+    low, high = value_range
+    floats = (images / 255 * (high - low) + low).astype(dtype)
+    expected = classifier.predict_proba(images)
+    np.testing.assert_array_equal(classifier.predict_proba(floats, value_range=value_range), expected)
+    one = classifier.predict([floats[0], images[0], floats[0, ..., 0]][::2], value_range=value_range)
+    assert one == classifier.predict([images[0], images[0]])
+    assert [found for _, found in classifier.stream(floats, value_range=value_range)] == classifier.predict(images)
+
+
+def test_float_images_of_another_range_than_stated_are_refused_and_not_scored(classifier, images):
+    floats = images / np.float32(255)
+    for ask in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(engine.InputError, match=r"images: got float32 from 0.* to 0\.\d+; .* value_range=\(0, 1\)"):
+            ask(floats, value_range=(0, 255))
+        with pytest.raises(engine.InputError, match=r"got float32 from 0 to 2\d+; expected values from 0 to 1"):
+            ask(images.astype(np.float32), value_range=(0, 1))
+
+
+def test_arrays_of_other_libraries_are_taken(classifier, images):
+    expected = classifier.predict_proba(images)
+    np.testing.assert_array_equal(classifier.predict_proba(jax.numpy.asarray(images)), expected)
+    np.testing.assert_array_equal(classifier.predict_proba([jax.numpy.asarray(image) for image in images]), expected)
+
+
+def test_arrays_of_mixed_sizes_are_resized_as_pictures_are_if_told_how(classifier):
+    draw = np.random.default_rng(0)
+    arrays = [draw.integers(0, 256, (h, w, 1), dtype=np.uint8) for h, w in ((8, 8), (12, 9), (20, 30), (5, 3))]
+    pictures = [Image.fromarray(array[..., 0]) for array in arrays]
+    for rule in ("stretch", "crop", "pad"):
+        assert classifier.predict(arrays, 3, rule) == classifier.predict(pictures, 3, rule)
+        many = np.stack([arrays[2]] * 3)
+        assert classifier.predict(many, 3, rule) == classifier.predict([pictures[2]] * 3, 3, rule)
+    with pytest.raises(engine.InputError, match=r"got an image of 12×9×1; expected 8×8×1\..*resize="):
+        classifier.predict(arrays)
+    with pytest.raises(engine.InputError, match=r"got an image of 20×30×3; expected 8×8×1"):
+        classifier.predict([np.zeros((20, 30, 3), np.uint8)], resize="pad")  # colours of arrays are not turned to grey
+
+
+def test_float_model_takes_its_floats_and_refuses_those_of_another_scale(images):
+    inputs = np.random.default_rng(0).random((64, 8, 8, 1), np.float32)
+    labels = (inputs.mean((1, 2, 3)) > 0.5).astype(np.int32)
+    float_model = engine.fit(TINY, (inputs, labels), epochs=1, validation=0, verbose=False).classifier
+    assert len(float_model.predict(inputs)) == 64
+    assert float_model.predict(list(inputs[:3])) == float_model.predict(inputs[:3])
+    for wrong in (inputs * 255, inputs / 255):
+        with pytest.raises(
+            engine.InputError, match=r"got float32 from .*; expected values like those .* trained on, 0.* to "
+        ):
+            float_model.predict(wrong.astype(np.float32).round(6))
+    with pytest.raises(
+        engine.InputError, match=r"value_range: got \(0, 1\); expected none: the model's input is float32"
+    ):
+        float_model.predict(inputs, value_range=(0, 1))
+    with pytest.raises(engine.InputError, match=r"got a picture; expected an array of 8×8×1 \(float32\)"):
+        float_model.predict(Image.new("L", (8, 8)))
+
+
+# Streams
+
+
+def test_stream_answers_for_each_picture_in_order_and_says_which_are_bad(classifier, images, tmp_path):
+    pictures = [png(images[i % 6]) for i in range(200)]
+    for place in (0, 63, 64, 199):
+        pictures[place] = b"no picture %d" % place
+    answers = list(classifier.stream(iter(pictures), top=2))
+    assert [picture for picture, _ in answers] == pictures
+    expected = classifier.predict(images, top=2)
+    for place, (_, answer) in enumerate(answers):
+        if place in (0, 63, 64, 199):
+            assert isinstance(answer, engine.InputError)
+        else:
+            assert answer.label == expected[place % 6].label
+            assert answer.probability == pytest.approx(expected[place % 6].probability, rel=1e-5)
+
+
+def test_stream_reads_only_a_few_batches_ahead(classifier, images):
+    taken = []
+
+    def pictures():
+        for i in range(100_000):
+            taken.append(i)
+            yield png(images[0])
+
+    answers = classifier.stream(pictures())
+    for _ in range(65):
+        next(answers)
+    assert len(taken) < 1000
+    answers.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_draws_of_a_stream_are_those_of_the_whole(images):
+    flips = engine.AugmentConfig(horizontal_flip=True, noise=40)
+    data = make_dataset(128)
+    classifier = engine.fit(TINY, data, epochs=1, validation=0, augment=flips, verbose=False).classifier
+    many = data.images[:100]
+    whole = classifier.predict_proba(many, tta=2)
+    streamed = [answer.probability for _, answer in classifier.stream(map(png, many), tta=2)]
+    np.testing.assert_allclose(streamed, whole.max(-1), rtol=1e-4)
+    np.testing.assert_allclose(classifier.predict_proba(list(map(png, many)), tta=2), whole, rtol=1e-4, atol=1e-6)
+
+
+# Threads
+
+
+def test_many_threads_asking_at_once_get_right_answers_and_each_size_is_compiled_once():
+    classifier = engine.fit(TINY, make_dataset(64), epochs=0, validation=0, verbose=False).classifier
+    many = make_dataset(300, 3).images
+    fresh = classifier.with_weights(classifier.record, classifier._params, classifier._model_state)
+    fresh._forward = Forward()
+    expected, layer = classifier.outputs(many), classifier.features(many, "conv_1")
+    counts, start = [1, 2, 7, 8, 9, 60, 64, 65, 200, 256, 300] * 2, threading.Barrier(8)
+
+    def ask(turn: int) -> None:
+        start.wait()
+        for count in counts[turn:] + counts[:turn]:
+            np.testing.assert_allclose(fresh.predict_proba(many[:count]), expected[:count], rtol=1e-5, atol=1e-6)
+            listed = fresh.predict_proba([png(image) for image in many[:count]])
+            np.testing.assert_allclose(listed, expected[:count], rtol=1e-5, atol=1e-6)
+            found = fresh.features(many[:count], "conv_1")
+            np.testing.assert_allclose(found, layer[:count], rtol=1e-5, atol=1e-5)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
+    assert fresh._forward.num_compiled() == 2 * len(PADDED_SIZES)
 
 
 def test_all_bad_files_are_named_at_once(classifier, images, tmp_path):

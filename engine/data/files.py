@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,9 @@ CHUNK_FILES = 64
 NAMED_FILES = 10
 # Part of every cache key: raise it when the same file and settings give other pixels than before.
 DECODER = 2
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 
 class ImageFile(NamedTuple):
@@ -155,7 +158,8 @@ def _batches(
     stops = config.on_bad_file == "stop"
     size = max(1, min(CHUNK_FILES, CHUNK_BYTES // int(np.prod(shape))))
     starts = range(0, len(files), size)
-    with contextlib.closing(_decode_ahead((files[i : i + size] for i in starts), shape, config)) as chunks:
+    neighbours = (files[i : i + size] for i in starts)
+    with contextlib.closing(ahead(lambda files: _decode_chunk(files, shape, config), neighbours)) as chunks:
         for start, chunk in zip(starts, chunks, strict=True):
             if chunk.has_other_size:
                 raise InputError(_several_sizes(files))
@@ -188,15 +192,16 @@ def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConf
     return chunk
 
 
-def _decode_ahead(chunks: Iterable[Sequence[str]], shape: tuple[int, ...], config: DataConfig) -> Generator[_Chunk]:
-    """The chunks decoded, in order, by all cores; only a few are ever ready and not yet taken."""
+def ahead(function: Callable[[Item], Done], items: Iterable[Item], most: int | None = None) -> Generator[Done]:
+    """The function's results, in order, by all cores; only a few (`most`) are ever ready and not yet taken."""
     threads = num_threads()
+    most = most or threads + 1
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    waiting: deque[Future[_Chunk]] = deque()
+    waiting: deque[Future[Done]] = deque()
     try:
-        for files in chunks:
-            waiting.append(pool.submit(_decode_chunk, files, shape, config))
-            if len(waiting) > threads + 1:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -1,7 +1,8 @@
 """One picture in, one uint8 array out: files, bytes, PIL images and arrays made to fit an input contract."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from engine.data.config import ColorMode, ResizeRule
+from engine.data.levels import LEAST_SHARE, Range, as_levels, extremes
 from engine.data.opening import MODES, Stored, UnreadablePicture, name_of_picture, open_picture
 from engine.errors import InputError, problem, shape_text
 
@@ -42,6 +44,7 @@ class InputSpec:
     dtype: "uint8" for pictures with values 0 to 255, "float32" for other inputs.
     resize: how pictures of another size get this one; None refuses them.
     background: what transparent pictures are laid over.
+    value_range: the least and the largest value of float32 pictures that the model was trained on, where known.
     """
 
     shape: tuple[int, ...]
@@ -53,6 +56,7 @@ class InputSpec:
     background: tuple[int, int, int] = (0, 0, 0)
     per_example: bool = False
     whiten: bool = False
+    value_range: Range | None = field(default=None, compare=False)
 
     def __post_init__(self):
         for name in ("mean", "std"):
@@ -67,19 +71,36 @@ class InputSpec:
         return "grayscale" if self.shape[-1] == 1 else "rgb"
 
 
-def picture_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
-    """The files named, and in place of each folder all image files below it, in order of their names."""
-    files: list[Path] = []
+def picture_files(paths: Iterable[str | PathLike[str]]) -> list[str]:
+    """The files named, and in place of each folder all image files below it, in order of their names.
+
+    Texts and not Paths, which take three times the memory where there are a million.
+    """
+    files: list[str] = []
     for path in map(Path, paths):
         if not path.is_dir():
-            files.append(path)
+            files.append(str(path))
             continue
-        found = sorted(f for f in path.rglob("*") if is_picture_name(f.name) and f.is_file())
-        if not found:
+        before = len(files)
+        files += _pictures_below(str(path))
+        if len(files) == before:
             rule = "image files below it (" + " ".join(sorted(SUFFIXES)) + ")"
             raise InputError(problem(str(path), "an empty folder", rule, "Check the path."))
-        files += found
     return files
+
+
+def _pictures_below(folder: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+    except OSError as error:  # or a folder that may not be read would look like one without images
+        raise InputError(problem(folder, str(error.strerror), "a folder that can be read", "Check it.")) from None
+    for entry in entries:
+        path = entry.name if folder == "." else entry.path
+        if entry.is_dir(follow_symlinks=False):
+            yield from _pictures_below(path)
+        elif is_picture_name(entry.name) and entry.is_file():
+            yield path
 
 
 def is_picture_name(name: str) -> bool:
@@ -95,22 +116,28 @@ def read_pictures(pictures: Sequence[Picture], spec: InputSpec) -> np.ndarray:
         try:
             images.append(read_picture(picture, spec))
         except InputError as error:
-            problems.append(str(error))
-    if problems:
-        more = [f"… and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise InputError("\n".join([*problems[:10], *more]))
+            problems.append(error)
+    check_none(problems)
     return np.stack(images) if images else np.zeros((0, *spec.shape), np.uint8)
 
 
-def read_picture(picture: Picture, spec: InputSpec) -> np.ndarray:
+def check_none(problems: Sequence[InputError]) -> None:
+    """Raises one InputError for many, if there are any: the first ten, and how many more."""
+    if problems:
+        more = [f"… and {len(problems) - 10:,} more"] if len(problems) > 10 else []
+        raise InputError("\n".join([*map(str, problems[:10]), *more]))
+
+
+def read_picture(picture: Picture, spec: InputSpec, value_range: Range | None = None) -> np.ndarray:
     """uint8[h w c] of one picture, in the contract's colours, and in its size if a resize rule says how.
 
-    Arrays must be uint8 of exactly the contract's shape. Files, bytes and PIL images are turned into the contract's
-    colour mode. Raises InputError if the picture cannot be read or has another size and no rule is set.
+    Files, bytes and PIL images are turned into the contract's colour mode; arrays keep theirs, see `fit_array`.
+    value_range: of arrays, what is black and what is white.
+    Raises InputError if the picture cannot be read or has another size and no rule is set.
     """
     if isinstance(picture, np.ndarray):
-        return _check_array(picture, spec)
-    if len(spec.shape) != 3:
+        return fit_array(picture, spec, value_range)
+    if len(spec.shape) != 3 or spec.dtype != "uint8":
         rule = f"an array of {shape_text(spec.shape)} ({spec.dtype}), the model's input"
         raise InputError(problem(name_of_picture(picture), "a picture", rule, "Pass arrays."))
     height_width = (spec.shape[0], spec.shape[1])
@@ -178,13 +205,55 @@ def in_color(image: Image.Image, color: ColorMode, background: tuple[int, int, i
     return image if image.mode == MODES[color] else image.convert(MODES[color])
 
 
-def _check_array(array: np.ndarray, spec: InputSpec) -> np.ndarray:
+def fit_array(array: np.ndarray, spec: InputSpec, value_range: Range | None = None) -> np.ndarray:
+    """[h w c] as the contract wants it, of one picture as an array, [h w c] or, of one channel, [h w].
+
+    uint8 is taken as it is, other numbers by the range that stands for black to white, see `as_levels`. Where the
+    contract is float32, float32 of its shape is all that fits.
+    """
     if array.ndim == 2 and spec.shape[-1:] == (1,):
         array = array[..., None]
+    if spec.dtype == "uint8" and spec.resize is not None and _is_resizable(array, spec):
+        levels = as_levels(array, value_range, "image array")
+        image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+        return fit_picture(image, spec.color, (spec.shape[0], spec.shape[1]), spec.resize)
     if array.shape != tuple(spec.shape):
         got, expected = shape_text(array.shape), shape_text(spec.shape)
-        raise InputError(problem("image array", f"an image of {got}", expected, "Resize it, or pass a PIL image."))
+        raise InputError(problem("image array", f"an image of {got}", expected, _reshaping(array.shape, spec)))
+    return fit_values(array, spec, value_range, "image array")
+
+
+def fit_values(array: np.ndarray, spec: InputSpec, value_range: Range | None, name: str) -> np.ndarray:
+    """The array […] in the contract's dtype; raises InputError, showing both sides, for what does not fit it."""
+    if spec.dtype == "uint8":
+        return as_levels(array, value_range, name)
+    if value_range is not None:
+        rule = f"none: the model's input is {spec.dtype}, shown to it as it is"
+        raise InputError(problem("value_range", value_range, rule, "Scale as for training, and leave it out."))
     if array.dtype != np.dtype(spec.dtype):
-        remedy = "Pass pixels from 0 to 255 as uint8." if spec.dtype == "uint8" else "Convert it with astype."
-        raise InputError(problem("image array", array.dtype.name, spec.dtype, remedy))
+        raise InputError(problem(name, array.dtype.name, spec.dtype, "Convert it with astype."))
+    if spec.value_range is not None and array.size:
+        _check_like_training(array, spec.value_range, name)
     return array
+
+
+def _check_like_training(array: np.ndarray, trained: Range, name: str) -> None:
+    """Catches pictures of 0 to 255 where the model was trained on 0 to 1, and the reverse."""
+    found, usual = (max(map(abs, pair)) for pair in (extremes(array, name), trained))
+    if found * LEAST_SHARE > usual or 0 < found < usual * LEAST_SHARE:
+        got = f"{array.dtype.name} from {array.min():g} to {array.max():g}"
+        rule = f"values like those the model was trained on, {trained[0]:g} to {trained[1]:g}"
+        raise InputError(problem(name, got, rule, "Scale them in the same way."))
+
+
+def _is_resizable(array: np.ndarray, spec: InputSpec) -> bool:
+    is_picture = array.ndim == 3 and array.shape[2] == spec.shape[-1] and array.shape[2] in (1, 3)
+    return is_picture and array.shape != tuple(spec.shape) and 0 not in array.shape
+
+
+def _reshaping(shape: tuple[int, ...], spec: InputSpec) -> str:
+    if len(shape) == len(spec.shape) == 3 and shape == (spec.shape[2], *spec.shape[:2]):
+        return "Put the channels last: np.moveaxis(array, 0, -1)."
+    if len(shape) == 3 == len(spec.shape) and shape[2] == spec.shape[2] and spec.dtype == "uint8":
+        return 'Resize it, or say how: resize="stretch", "crop" or "pad".'
+    return "Reshape it, or pass a PIL image."

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from engine.config import RunConfig
 from engine.data.arrays import open_arrays
 from engine.data.config import DataConfig
@@ -106,7 +108,12 @@ def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
         background=config.background,
         per_example=config.standardize == "example",
         whiten=config.standardize == "whiten",
+        value_range=None if is_uint8 or len(dataset.input_shape) != 3 else _value_range(dataset),
     )
+
+
+def _value_range(dataset: Dataset) -> tuple[float, float]:
+    return float(np.min(dataset.images)), float(np.max(dataset.images))  # type: ignore[arg-type]
 
 
 def num_outputs(config: RunConfig, train: Dataset) -> int:
