@@ -62,19 +62,19 @@ def measure(scratch: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
 
     def with_empty_cache() -> dict[str, float]:
         caches.append(Path(tempfile.mkdtemp(dir=scratch)))
-        return _in_process("until_first_step", scratch, caches[-1])
+        return in_process("until_first_step", scratch, caches[-1])
 
     variants: dict[str, Callable[[], dict[str, float]]] = {
         "training, cold": with_empty_cache,
-        "training, warm": lambda: _in_process("until_first_step", scratch, caches[-1]),
-        "prediction, cold": lambda: _in_process("until_first_prediction", scratch, caches[-1]),
-        "prediction, warm": lambda: _in_process("until_first_prediction", scratch, caches[-1]),
+        "training, warm": lambda: in_process("until_first_step", scratch, caches[-1]),
+        "prediction, cold": lambda: in_process("until_first_prediction", scratch, caches[-1]),
+        "prediction, warm": lambda: in_process("until_first_prediction", scratch, caches[-1]),
     }
     rows = take_turns(variants, rounds)
     return {name: {part: [row[name][part] for row in rows] for part in rows[0][name]} for name in variants}
 
 
-def _in_process(function: str, scratch: Path, cache: Path) -> dict[str, float]:
+def in_process(function: str, scratch: Path, cache: Path) -> dict[str, float]:
     """What a function of benchmarks/startup_parts.py prints in a process of its own with that cache directory."""
     program = f"import sys; from benchmarks.startup_parts import {function}; {function}(sys.argv[1])"
     done = subprocess.run(

@@ -23,8 +23,8 @@ def until_first_step(scratch: str) -> None:
     loaded = time.perf_counter()
     train_chunk = Session.train_chunk
 
-    def train_first_chunk(session: Any) -> None:
-        train_chunk(session)
+    def train_first_chunk(session: Any, *limit: Any) -> None:
+        train_chunk(session, *limit)
         done, parts = time.perf_counter(), session.clock.seconds
         _leave(
             {

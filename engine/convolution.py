@@ -37,8 +37,14 @@ THIN_CHANNELS = 4  # up to so many, Eigen's packing of windows costs more than t
 THIN_PIXELS = 4  # so many neighbours of a row are then taken as one pixel
 
 
-def compiler_options() -> dict[str, str | bool] | None:
-    """What programs are compiled with on this backend."""
+def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | None:
+    """What programs are compiled with on this backend.
+
+    is_deterministic: the same bits from run to run, on a GPU too, where XLA else adds up by atomics and chooses
+      algorithms by timing them.
+    """
+    if jax.default_backend() == "gpu" and is_deterministic:
+        return {"xla_gpu_deterministic_ops": True}
     return COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
 
 

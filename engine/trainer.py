@@ -21,6 +21,7 @@ from engine.feed import Feed, choose_placement, make_feed
 from engine.finetuning import name_problems
 from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics
+from engine.models.specs import Sequential
 from engine.one_by_one import OneByOne, program_of
 from engine.optim import optimizer
 from engine.parallel import Devices
@@ -73,7 +74,7 @@ class Trainer:
         if given:
             self.plan = given_plan(config.plan, self.plan, given)
         if may_cache(config) and not (given and is_resumed):
-            self.plan = replace(self.plan, cache_megabytes=cache_megabytes())
+            self.plan = replace(self.plan, cache_megabytes=self._affordable_megabytes())
         self.devices = Devices(self.plan.mesh)
 
     def abstract(self) -> TrainState:
@@ -184,17 +185,28 @@ class Trainer:
         of_all = jax.vmap(of_one) if settings.seed.ndim else of_one
         return of_all(settings, params, model_state)
 
+    def _needed_megabytes(self, phase: Phase) -> int:
+        """What it takes to keep what the frozen layers of a phase give; 0 where there is nothing to keep."""
+        spec = self.config.model
+        if not (may_cache(self.config) and phase.cut and isinstance(spec, Sequential)):
+            return 0
+        row = spec.with_outputs(self._num_outputs).rows(self.inputs.shape)[phase.cut - 1]
+        return features_megabytes(len(self.splits.train) + len(self.splits.validation or ()), row.output_shape)
+
+    def _affordable_megabytes(self) -> int:
+        """The largest of what the phases need that the memory allows now: a run taken up again keeps to that."""
+        epochs = {0, *(epoch for epoch, _ in self.config.finetune.unfreezings)}
+        needs, allowed = [self._needed_megabytes(replace(self.phase, epoch=e)) for e in epochs], cache_megabytes()
+        return max((megabytes for megabytes in needs if megabytes <= allowed), default=0)
+
     def _cached(self, model: Callable[[], Model]) -> Features | None:
         """What the frozen layers give, computed here; None where that cannot be kept."""
-        cut, splits, spec = self.phase.cut, self.splits, self.config.model
-        if not cut or not may_cache(self.config):
+        cut, splits, needed = self.phase.cut, self.splits, self._needed_megabytes(self.phase)
+        if not needed:
             return None
-        row = spec.with_outputs(self._num_outputs).rows(self.inputs.shape)[cut - 1]  # type: ignore[union-attr]
-        needed = features_megabytes(len(splits.train) + len(splits.validation or ()), row.output_shape)
-        allowed = self.plan.cache_megabytes
-        if needed > allowed:
-            how_much = f"{needed:,.0f} MB, and half of the free memory was {allowed:,}"
-            self._tell(f"what the first {cut} layers give is computed anew in each epoch: it takes {how_much}")
+        if needed > self.plan.cache_megabytes:
+            reason = f"its {needed:,} MB are more than half of the memory that was free"
+            self._tell(f"what the first {cut} layers give is computed anew in each epoch: {reason}")
             return None
         arrays, executables = model(), self._executables
 
@@ -208,7 +220,7 @@ class Trainer:
             size = eval_batch_size(splits.train.input_shape)
             validation = of(splits.validation, EVALUATION_LOWERING, size)[0] if splits.validation else None
         self._tell(
-            f"what the first {cut} layers give for {len(train):,} training examples is kept, {needed:,.1f} MB; "
+            f"what the first {cut} layers give for {len(train):,} training examples is kept, {needed:,} MB; "
             f"saves {seconds:.2g} s an epoch"
         )
         return Features(train, validation, cut)

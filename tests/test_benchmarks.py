@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, augment, latency, peers, roofline, scaling, startup, throughput, workloads
+from benchmarks import accuracy, augment, checkpoint, latency, peers, roofline, scaling, startup, throughput, workloads
 from benchmarks import input as input_
 from benchmarks.measure import interleaved, median_and_spread, ratio
 from benchmarks.peers_worker import Job, Unavailable, Worker
@@ -32,6 +32,15 @@ def test_accuracy_runs_every_seed_and_counts_every_test_image(tmp_path, capsys):
     assert len(figures["accuracy"]) == 2
     assert shown.count("of 100 images") == 2
     assert "n = 2" in shown
+
+
+def test_checkpoint_measures_saving_opening_and_one_image(tmp_path, capsys):
+    checkpoint.main(checkpoint.Options(smoke=True, json=tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert len(figures["training_seconds"]["each epoch"]) == len(figures["opening_seconds"]) == 1
+    assert 0 < figures["blocked_shares"][0] < 1
+    assert len(figures["latency_seconds"]) == 5
+    assert "restore and first prediction" in capsys.readouterr().out
 
 
 def test_latency_runs_and_writes_what_it_printed(tmp_path, capsys):
