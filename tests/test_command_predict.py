@@ -1,19 +1,28 @@
 """`engine predict`: predictions as a table and as CSV, of files and of tables of pixels."""
 
 import csv
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import engine
 from engine.commands import predict as predict_module
 from engine.data.dataset import Dataset
 from engine.data.load import load_splits
 from engine.predict import Prediction
-from engine.report.predictions import predictions_csv, predictions_table, submission_csv
+from engine.report.predictions import (
+    csv_file,
+    picture_header,
+    picture_row,
+    predictions_table,
+    shown_progress,
+    submission_rows,
+)
 from engine.report.progress import Silent
 from tests.conftest import TINY
 from tests.test_command_data import command, mistake
@@ -76,10 +85,10 @@ def test_files_are_written_with_label_and_probability(capsys, run, files):
     shown = command(capsys, "predict", run, *files, "--csv", "out.csv")
     classifier = engine.restore(run)
     header, *rows = rows_of(Path("out.csv"))
-    assert header == ["image", "label", "probability"]
+    assert header == ["image", "label", "probability", "error"]
     assert [row[0] for row in rows] == files
     for row, prediction in zip(rows, classifier.predict(files), strict=True):
-        assert row[1:] == [prediction.label, f"{prediction.probability:.6f}"]
+        assert row[1:] == [prediction.label, f"{prediction.probability:.6f}", ""]
     assert '"2, the third.png"' in Path("out.csv").read_text()
     assert "5 predictions: out.csv" in shown
     assert [path.name for path in Path().iterdir() if path.name not in files] == ["out.csv"]
@@ -88,9 +97,9 @@ def test_files_are_written_with_label_and_probability(capsys, run, files):
 def test_top_classes_have_numbered_columns(capsys, run, files):
     command(capsys, "predict", run, ".", "--csv", "out.csv", "--top", "3")
     header, *rows = rows_of(Path("out.csv"))
-    assert header == ["image", "label", "probability", "label_2", "probability_2", "label_3", "probability_3"]
+    assert header == ["image", "label", "probability", "label_2", "probability_2", "label_3", "probability_3", "error"]
     for row, prediction in zip(rows, engine.restore(run).predict(".", top=3), strict=True):
-        assert tuple(row[1::2]) == tuple(label for label, _ in prediction.top)
+        assert tuple(row[1:-1:2]) == tuple(label for label, _ in prediction.top)
 
 
 def test_test_time_augmentation_is_that_of_the_classifier(capsys, run, files):
@@ -143,23 +152,85 @@ def test_process_predicts_a_table(run, tmp_path, test_data):
 # Texts
 
 
-def predictions(*labels: str) -> list[Prediction]:
-    return [Prediction(label, 0.5, ((label, 0.5),)) for label in labels]
+def prediction(label: str) -> Prediction:
+    return Prediction(label, 0.5, ((label, 0.5),))
 
 
 def test_cells_with_commas_quotes_and_odd_bytes_are_written_so_that_they_are_read_back(tmp_path):
     labels = ["cat, tabby", 'the "dog"', "é\nü", "plain"]
     names = ["a,b.png", 'c".png', "d\udcff.png", "日本.png"]
-    (tmp_path / "a.csv").write_text(predictions_csv(names, predictions(*labels)), encoding="utf-8", newline="")
-    rows = rows_of(tmp_path / "a.csv")[1:]
+    with csv_file(tmp_path / "a.csv") as file:
+        file.writerows(picture_row(name, prediction(label), 1) for name, label in zip(names, labels, strict=True))
+        file.writerow(picture_row("e\udcff.png", engine.InputError("e\udcff.png: got no picture"), 1))
+        assert not (tmp_path / "a.csv").exists()
+    *rows, last = rows_of(tmp_path / "a.csv")
     assert [row[1] for row in rows] == labels
     assert [row[0] for row in rows] == [*names[:2], "d�.png", names[3]]
-    assert submission_csv(predictions("a, b")) == 'ImageId,Label\n1,"a, b"\n'
+    assert last == ["e�.png", "", "", "got no picture"]
+    assert list(submission_rows([prediction("a")])) == [["ImageId", "Label"], ["1", "a"]]
+
+
+def test_file_that_is_not_finished_leaves_what_was_there(tmp_path):
+    (tmp_path / "a.csv").write_text("precious")
+    with pytest.raises(ZeroDivisionError), csv_file(tmp_path / "a.csv") as file:
+        file.writerows([["half"], *([1 / 0] for _ in range(1))])
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "precious")]
 
 
 def test_nothing_is_an_empty_table():
-    assert predictions_csv([], []) == "image,label,probability\n"
-    assert predictions_table([], [], "image", True).row_count == 0
+    assert picture_header(1) == ["image", "label", "probability", "error"]
+    assert predictions_table([], "image", 0).row_count == 0
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_shown_live_or_in_lines_and_changes_no_answer(is_terminal, monkeypatch: pytest.MonkeyPatch):
+    for name in ("LINE_SECONDS", "SHOWN_SECONDS"):
+        monkeypatch.setattr(f"engine.report.predictions.{name}", 0)
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=110)
+    assert list(shown_progress(iter(range(2000)), 2000, console)) == list(range(2000))
+    assert re.search(r"[12],\d{3}/2,000 images .*[\d,]+ images/s  ETA 0:00", console.file.getvalue())
+
+
+# Bad files
+
+
+def test_folder_with_bad_files_is_predicted_but_for_these_which_are_told(capsys, run, files):
+    Path("1b.png").write_text("no image")
+    Path("3b.jpg").write_bytes(Path("0.png").read_bytes()[:60])
+    with pytest.raises(SystemExit, match="1"):
+        command(capsys, "predict", run, ".", "--out", "out.csv")
+    said = capsys.readouterr()
+    first, *lines = said.err.splitlines()
+    assert first == "2 of 7 could not be predicted (column error of out.csv):"
+    assert [line.split(":")[0] for line in lines] == ["1b.png", "3b.jpg"]
+    assert "5 predictions: out.csv" in said.out
+    rows = {row[0]: row[1:] for row in rows_of(Path("out.csv"))[1:]}
+    assert list(rows) == sorted([*files, "1b.png", "3b.jpg"])
+    for name, answer in zip(files, engine.restore(run).predict(files), strict=True):
+        assert rows[name][0::2] == [answer.label, ""]
+        assert float(rows[name][1]) == pytest.approx(answer.probability, abs=2e-6)
+    assert rows["1b.png"][:2] == ["", ""]
+    assert rows["1b.png"][2].startswith("got a file that is not an image; expected")
+
+
+def test_bad_files_are_told_where_no_file_is_written(capsys, run, files):
+    Path("bad.png").write_text("no image")
+    with pytest.raises(SystemExit, match="1"):
+        command(capsys, "predict", run, *files, "bad.png")
+    said = capsys.readouterr()
+    assert said.out.count(".png") == 5
+    assert said.err.startswith("1 of 6 could not be predicted:\nbad.png: got a file that is not an image")
+
+
+def test_first_ten_of_only_bad_files_are_named(capsys, run, in_tmp):
+    for i in range(12):
+        Path(f"{i:02}.png").write_text("x")
+    with pytest.raises(SystemExit, match="2"):
+        command(capsys, "predict", run, ".", "--out", "out.csv")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(".png")[0][-2:] for line in lines[:10]] == [f"{i:02}" for i in range(10)]
+    assert lines[10:] == ["… and 2 more"]
+    assert not Path("out.csv").exists()
 
 
 # Mistakes
@@ -169,7 +240,7 @@ def test_file_that_is_there_is_replaced_only_if_asked(capsys, run, files):
     out = Path("out.csv")
     out.write_text("precious")
     said = mistake(capsys, "predict", run, *files, "--csv", out)
-    assert said == "error: csv: got out.csv, which exists; expected a new file. Add --overwrite, or another name."
+    assert said == "error: out: got out.csv, which exists; expected a new file. Add --overwrite, or another name."
     assert out.read_text() == "precious"
     command(capsys, "predict", run, *files, "--csv", out, "--overwrite")
     assert len(rows_of(out)) == 6
@@ -189,11 +260,11 @@ def test_file_is_left_alone_if_predicting_fails(capsys, run, in_tmp):
         ((), r"images: got none; expected at least one file or folder"),
         (
             ("0.png", "--csv", "no/out.csv"),
-            r"csv: got no/out.csv; expected a file in a directory that exists.*mkdir",
+            r"out: got no/out.csv; expected a file in a directory that exists.*mkdir",
         ),
-        (("0.png", "--csv", "."), r"csv: got \., a directory; expected the name of a file, like out.csv"),
-        (("0.png", "--csv", "out.txt"), r"csv: got out.txt; expected a name that ends in .csv. Name it out.csv"),
-        (("t.csv", "--csv", "t.csv", "--overwrite"), r"csv: got t.csv, which is read; expected another file"),
+        (("0.png", "--csv", "."), r"out: got \., a directory; expected the name of a file, like out.csv"),
+        (("0.png", "--csv", "out.txt"), r"out: got out.txt; expected a name that ends in .csv. Name it out.csv"),
+        (("t.csv", "--csv", "t.csv", "--overwrite"), r"out: got t.csv, which is read; expected another file"),
         (("t.csv", "0.png"), r"images: got t.csv beside 1 more; expected a table of pixels alone"),
         (("none.csv",), r"none.csv: got No such file"),
         (("small.csv",), r"small.csv: got .* columns .*; expected 784 columns of pixels, the model's input of 28×28×1"),

@@ -17,9 +17,9 @@ def check_picture_file(path: Path) -> None:
 
 def check_csv_file(path: Path, overwrite: bool) -> None:
     """Raises InputError unless predictions can be put at `path`, over a file that is there only if that is wanted."""
-    _check_place(path, "csv", ".csv")
+    _check_place(path, "out", ".csv")
     if path.exists() and not overwrite:
-        raise InputError(problem("csv", f"{path}, which exists", "a new file", "Add --overwrite, or another name."))
+        raise InputError(problem("out", f"{path}, which exists", "a new file", "Add --overwrite, or another name."))
 
 
 def check_json_file(path: Path, overwrite: bool) -> None:

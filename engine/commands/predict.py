@@ -1,5 +1,6 @@
 """`engine predict`: what a run's model sees in pictures, as a table and as a CSV file."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from engine.commands.outputs import check_csv_file
-from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of
+from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of, tell
 from engine.data.config import ResizeRule
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
 
 if TYPE_CHECKING:
     from engine.predict import Classifier, Prediction
+
+PARTLY_DONE = 1  # the exit code where some pictures were predicted and some could not be read
 
 
 def predict(
@@ -22,7 +25,7 @@ def predict(
     top: int = 1,
     resize: ResizeRule | None = None,
     tta: int = 0,
-    csv: Path | None = None,
+    out: Annotated[Path | None, arg(aliases=["--csv"])] = None,
     overwrite: Flag = False,
     step: str = "best",
     member: int | None = None,
@@ -30,72 +33,112 @@ def predict(
 ) -> None:
     """Name what is in image files or folders of them, or in each row of a CSV table of pixels.
 
+    Folders of any size are gone through in little memory. Files that cannot be read are told and the rest predicted;
+    the exit code is then 1.
+
     Args:
         run: Directory of the run.
         images: Files, or folders of files; or one CSV table of pixels, a picture a row.
         top: How many classes to name for each.
         resize: How images of another size are made to fit; None for the model's own rule, which may refuse them.
         tta: Average over so many random draws, too, of the augmentation that the model was trained with.
-        csv: File to write image, label, probability (label_2, …) to; of a table ImageId, Label, as Kaggle takes them.
+        out: CSV file to write image, label, probability (label_2, …) and error to, a line for each image; of a table
+            ImageId, Label, as Kaggle takes them.
         overwrite: Replace that file if there is one.
         step: Checkpoint to use: best, last or a step number.
         member: Of an ensemble the member with this number alone; None for all, combined.
         trust: Import the model class that the run names, which runs its code.
     """
-    _check(images, csv, overwrite)
+    _check(images, out, overwrite)
     set_up_process()
     find_own_classes(trust)
     from engine.ensemble import restore
 
     classifier = restore(run, step_of(step), trust, member)
     if _is_table(images[0]):
-        names, predictions = _of_table(classifier, images[0], top, tta)
+        _of_table(classifier, images[0], top, tta, out)
     else:
-        names, predictions = _of_files(classifier, images, top, resize, tta)
-    _report(names, predictions, csv, _is_table(images[0]))
+        _of_files(classifier, images, top, resize, tta, out)
 
 
-def _check(images: Sequence[Path], csv: Path | None, overwrite: bool) -> None:
+def _check(images: Sequence[Path], out: Path | None, overwrite: bool) -> None:
     if not images:
         raise InputError(problem("images", "none", "at least one file or folder", "Name them after the run."))
     tables = [path for path in images if _is_table(path)]
     if tables and len(images) > 1:
         got = f"{tables[0]} beside {len(images) - 1:,} more"
         raise InputError(problem("images", got, "a table of pixels alone", "Predict it by a command of its own."))
-    if csv is None:
+    if out is None:
         return
-    if any(path.exists() and csv.exists() and path.samefile(csv) for path in images):
-        raise InputError(problem("csv", f"{csv}, which is read", "another file", "Choose another name."))
-    check_csv_file(csv, overwrite)
+    if any(path.exists() and out.exists() and path.samefile(out) for path in images):
+        raise InputError(problem("out", f"{out}, which is read", "another file", "Choose another name."))
+    check_csv_file(out, overwrite)
 
 
 def _is_table(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def _of_table(classifier: "Classifier", path: Path, top: int, tta: int) -> tuple[list[str], list["Prediction"]]:
-    """(row numbers from 1, predictions) of a table of pixels."""
+def _of_table(classifier: "Classifier", path: Path, top: int, tta: int, out: Path | None) -> None:
+    """Predicts a table of pixels and writes a submission."""
     from engine.data.table import read_unlabelled_table
+    from engine.report.predictions import SHOWN_ROWS, csv_file, predictions_table, submission_rows
 
-    pixels = read_unlabelled_table(path, classifier.input_spec.shape)
-    return [str(number) for number in range(1, len(pixels) + 1)], classifier.predict(pixels, top, tta=tta)
+    predictions = classifier.predict(read_unlabelled_table(path, classifier.input_spec.shape), top, tta=tta)
+    shown = predictions[:SHOWN_ROWS]
+    show(predictions_table([(str(n), p) for n, p in enumerate(shown, 1)], "row", len(predictions)))
+    if out is not None:
+        with csv_file(out) as file:
+            file.writerows(submission_rows(predictions))
+        show(f"{len(predictions):,} predictions: {out}")
 
 
 def _of_files(
-    classifier: "Classifier", images: Sequence[Path], top: int, resize: ResizeRule | None, tta: int
-) -> tuple[list[str], list["Prediction"]]:
-    from engine.data.images import picture_files
+    classifier: "Classifier",
+    images: Sequence[Path],
+    top: int,
+    resize: ResizeRule | None,
+    tta: int,
+    out: Path | None,
+) -> None:
+    """Predicts files, a batch at a time. Those that cannot be read are told, and make the exit code PARTLY_DONE.
 
-    files = picture_files(images)
-    return [str(file) for file in files], classifier.predict(files, top, resize, tta)
+    Raises InputError, and leaves `out` alone, if none of them can be read.
+    """
+    from rich.console import Console
 
+    from engine.data.images import NAMED_PICTURES, first_of, picture_files
+    from engine.report.predictions import (
+        SHOWN_ROWS,
+        csv_file,
+        picture_header,
+        picture_row,
+        predictions_table,
+        shown_progress,
+    )
 
-def _report(names: list[str], predictions: list["Prediction"], csv: Path | None, are_rows: bool) -> None:
-    """Shows all predictions, or the first where they are many and are written or come from a table."""
-    from engine.report.predictions import predictions_csv, predictions_table, submission_csv
-    from engine.run_directory import write_atomically
-
-    show(predictions_table(names, predictions, "row" if are_rows else "image", is_short=are_rows or csv is not None))
-    if csv is not None:
-        write_atomically(csv, submission_csv(predictions) if are_rows else predictions_csv(names, predictions))
-        show(f"{len(predictions):,} predictions: {csv}")
+    files, places = picture_files(images), min(top, len(classifier.class_names))
+    shown: list[tuple[str, Prediction]] = []
+    bad, num_bad = list[InputError](), 0
+    console = Console(stderr=True, highlight=False, markup=False)
+    with contextlib.nullcontext() if out is None else csv_file(out) as file:
+        if file is not None:
+            file.writerow(picture_header(places))
+        for name, answer in shown_progress(classifier.stream(files, top, resize, tta), len(files), console):
+            if isinstance(answer, InputError):
+                num_bad += 1
+                bad += [answer] if len(bad) < NAMED_PICTURES else []
+            elif out is None or len(shown) < SHOWN_ROWS:
+                shown.append((str(name), answer))
+            if file is not None:
+                file.writerow(picture_row(str(name), answer, places))
+        if num_bad == len(files):
+            raise InputError(first_of(bad, num_bad))
+    num_good = len(files) - num_bad
+    show(predictions_table(shown, "image", num_good))
+    if out is not None:
+        show(f"{num_good:,} predictions: {out}")
+    if num_bad:
+        where = "" if out is None else f" (column error of {out})"
+        tell(f"{num_bad:,} of {len(files):,} could not be predicted{where}:\n{first_of(bad, num_bad)}")
+        raise SystemExit(PARTLY_DONE)

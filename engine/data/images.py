@@ -32,6 +32,7 @@ SUFFIXES = {
 }
 # Antialiased, as Pillow's filters all are. A third cheaper than bicubic, and what torchvision and Keras use.
 RESAMPLING = Image.Resampling.BILINEAR
+NAMED_PICTURES = 10
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
 
 
@@ -122,10 +123,15 @@ def read_pictures(pictures: Sequence[Picture], spec: InputSpec) -> np.ndarray:
 
 
 def check_none(problems: Sequence[InputError]) -> None:
-    """Raises one InputError for many, if there are any: the first ten, and how many more."""
+    """Raises one InputError for many, if there are any."""
     if problems:
-        more = [f"… and {len(problems) - 10:,} more"] if len(problems) > 10 else []
-        raise InputError("\n".join([*map(str, problems[:10]), *more]))
+        raise InputError(first_of(problems, len(problems)))
+
+
+def first_of(problems: Sequence[InputError], count: int) -> str:
+    """The first ten of `count` problems, a line each, and how many more there are."""
+    more = [f"… and {count - NAMED_PICTURES:,} more"] if count > NAMED_PICTURES else []
+    return "\n".join([*map(str, problems[:NAMED_PICTURES]), *more])
 
 
 def read_picture(picture: Picture, spec: InputSpec, value_range: Range | None = None) -> np.ndarray:

@@ -1,50 +1,100 @@
-"""Predictions as tables for the terminal and as CSV text."""
+"""Predictions as tables for the terminal and as CSV files, with a line that shows how far they are."""
 
+import contextlib
 import csv
-import io
-from collections.abc import Iterable, Sequence
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from engine.errors import InputError
 from engine.predict import Prediction
+from engine.report.progress import LINE_SECONDS, duration_text
 
 SHOWN_ROWS = 20
+SHOWN_SECONDS = 0.1  # between two moves of the line
+Answer = Prediction | InputError
+Item = TypeVar("Item")
 
 
-def predictions_table(names: Sequence[str], predictions: Sequence[Prediction], unit: str, is_short: bool) -> Table:
-    """A line for each picture, its likeliest classes side by side; if short, the first lines and the count."""
-    places = max((len(prediction.top) for prediction in predictions), default=1)
+def predictions_table(predictions: Sequence[tuple[str, Prediction]], unit: str, total: int) -> Table:
+    """A line for each (name, prediction), its likeliest classes side by side; below it `total`, if that is more."""
+    places = max((len(prediction.top) for _, prediction in predictions), default=1)
     table = Table(unit, *(f"{place}." for place in range(1, places + 1)), caption_justify="left")
-    count = SHOWN_ROWS if is_short else len(predictions)
-    for name, prediction in zip(names[:count], predictions[:count], strict=True):
+    for name, prediction in predictions:
         table.add_row(name, *(f"{label} {probability:.3f}" for label, probability in prediction.top))
-    if len(predictions) > count:
-        table.caption = f"the first {count} of {len(predictions):,}"
+    if total > len(predictions):
+        table.caption = f"the first {len(predictions)} of {total:,}"
     return table
 
 
-def predictions_csv(names: Sequence[str], predictions: Sequence[Prediction]) -> str:
-    """`image,label,probability,label_2,probability_2,…` and a line for each picture."""
-    places = max((len(prediction.top) for prediction in predictions), default=1)
-    header = ["image"]
-    for place in range(1, places + 1):
-        mark = "" if place == 1 else f"_{place}"
-        header += [f"label{mark}", f"probability{mark}"]
-    rows = (
-        [name, *(cell for label, probability in prediction.top for cell in (label, f"{probability:.6f}"))]
-        for name, prediction in zip(names, predictions, strict=True)
-    )
-    return _text([header, *rows])
+def picture_header(places: int) -> list[str]:
+    """The columns of `picture_row`: image, label, probability, label_2, probability_2, …, error."""
+    marks = ["", *(f"_{place}" for place in range(2, places + 1))]
+    return ["image", *(column + mark for mark in marks for column in ("label", "probability")), "error"]
 
 
-def submission_csv(predictions: Sequence[Prediction]) -> str:
+def picture_row(name: str, answer: Answer, places: int) -> list[str]:
+    """A line for a picture: its likeliest classes and no error, or no classes and why not."""
+    shown = printable(name)
+    if isinstance(answer, InputError):
+        return [shown, *[""] * (2 * places), printable(str(answer)).removeprefix(f"{shown}: ")]
+    return [shown, *(cell for label, share in answer.top for cell in (label, f"{share:.6f}")), ""]
+
+
+def submission_rows(predictions: Sequence[Prediction]) -> Iterator[list[str]]:
     """`ImageId,Label` and a line for each row of a table, numbered from 1: what Kaggle's digit recognizer takes."""
-    rows = ([number, prediction.label] for number, prediction in enumerate(predictions, 1))
-    return _text([["ImageId", "Label"], *rows])
+    yield ["ImageId", "Label"]
+    yield from ([str(number), prediction.label] for number, prediction in enumerate(predictions, 1))
 
 
-def _text(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    # File names may hold bytes that are no UTF-8, which a file of text cannot.
-    return text.getvalue().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def printable(name: str) -> str:
+    """A file name as text: it may hold bytes that are no UTF-8, which a file of text cannot."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def csv_file(path: Path) -> Iterator[Any]:
+    """A CSV writer whose rows go to disk as they come, but become `path` only when all are there.
+
+    Half a table looks like a whole one to whatever reads it next, so an error or a kill leaves what was there before.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("w", encoding="utf-8", newline="") as file:
+            yield csv.writer(file, lineterminator="\n")
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def shown_progress(answers: Iterable[Item], total: int, console: Console) -> Iterator[Item]:
+    """The answers, with a line that says how many there are: a live one on a terminal, else one every ten seconds."""
+    start, last, live = time.monotonic(), time.monotonic(), None
+    with contextlib.ExitStack() as stack:
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.completed:,}/{task.total:,} images"),
+                BarColumn(24),
+                TextColumn("{task.description}"),
+            )
+            live = stack.enter_context(Progress(*columns, console=console, transient=True))
+            live.add_task("compiling …", total=total)
+        for done, answer in enumerate(answers, 1):
+            yield answer
+            now = time.monotonic()
+            if now - last < (LINE_SECONDS if live is None else SHOWN_SECONDS):
+                continue
+            rate, last = done / (now - start), now
+            text = f"{rate:,.0f} images/s  ETA {duration_text((total - done) / rate)}"
+            if live is None:
+                console.print(f"{done:,}/{total:,} images  {text}", soft_wrap=True)
+            else:
+                live.update(live.task_ids[0], completed=done, description=text)
