@@ -25,6 +25,7 @@ _HOMES = {
     "cnn": "engine.models",
     "custom": "engine.models",
     "dataset": "engine.notebook",
+    "export": "engine.exporting",
     "EnsembleClassifier": "engine.ensemble",
     "EnsembleConfig": "engine.config",
     "FineTuneConfig": "engine.finetuning",
@@ -55,6 +56,7 @@ __all__ = [
     "cnn",
     "custom",
     "dataset",
+    "export",
     "finetune",
     "fit",
     "join",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from engine.ensemble import EnsembleClassifier, join, restore
     from engine.errors import InputError
     from engine.experiment import main
+    from engine.exporting import export
     from engine.finetuning import FineTuneConfig
     from engine.loop import run
     from engine.models import cnn, custom, mlp

@@ -1,4 +1,4 @@
-"""The `engine` command: data, augment, summary, eval, predict and plan."""
+"""The `engine` command: data, augment, summary, eval, predict, plan, export, pack and unpack."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +9,8 @@ import tyro
 from engine.commands.augment import augment
 from engine.commands.data import data
 from engine.commands.evaluate import evaluate
+from engine.commands.export import export
+from engine.commands.pack import pack, unpack
 from engine.commands.plan import plan
 from engine.commands.predict import predict
 from engine.commands.summary import summary
@@ -21,6 +23,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "eval": evaluate,
     "predict": predict,
     "plan": plan,
+    "export": export,
+    "pack": pack,
+    "unpack": unpack,
 }
 
 

@@ -117,7 +117,7 @@ class Whitened:
         """As Network.apply."""
         (mean, matrix), inner_state = model_state
         if not self._is_done:
-            flat = inputs.reshape(len(inputs), -1) - mean[None]  # [b h w c] → [b d]
+            flat = inputs.reshape(inputs.shape[0], -1) - mean[None]  # [b h w c] → [b d]
             inputs = jnp.matmul(flat, matrix, precision="highest").reshape(inputs.shape)  # [b d] → [b h w c]
         outputs, inner_state = self.network.apply(params, inner_state, inputs, mask, key)
         return outputs, ((mean, matrix), inner_state)

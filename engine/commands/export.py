@@ -1,0 +1,47 @@
+"""`engine export`: a run's model as a file or directory that answers without this package."""
+
+import os
+from pathlib import Path
+
+from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of
+from engine.entry import set_up_process
+from engine.export_formats import SUFFIXES, ExportFormat, check_target
+
+
+def export(
+    run: RunDirectory,
+    format: ExportFormat = "stablehlo",
+    out: Path | None = None,
+    overwrite: Flag = False,
+    step: str = "best",
+    member: int | None = None,
+    trust: Flag = False,
+) -> None:
+    """Write a run's model, its preprocessing inside, for use by jax alone, onnxruntime or TensorFlow.
+
+    Args:
+        run: Directory of the run.
+        format: stablehlo (a directory, runs with jax alone), onnx (a file) or savedmodel (a directory, for TensorFlow).
+        out: File or directory to write; None for the run's name with the format as its suffix, in this directory.
+        overwrite: Replace an earlier export there.
+        step: Checkpoint to use: best, last or a step number.
+        member: Of an ensemble the member with this number alone; None for all, combined.
+        trust: Import the model class that the run names, which runs its code.
+    """
+    name = run.resolve().name.removesuffix(".engine")
+    target = (out or Path(name + SUFFIXES[format])).expanduser()
+    check_target(target, format, overwrite)
+    set_up_process()
+    find_own_classes(trust)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or TensorFlow tells of its processor at every start
+    from engine.ensemble import restore
+    from engine.exporting import description, usage
+    from engine.exporting import export as write
+
+    classifier = restore(run, step_of(step), trust, member)
+    write(classifier, target, format, overwrite)
+    files = [target] if target.is_file() else [file for file in target.rglob("*") if file.is_file()]
+    size_bytes = sum(file.stat().st_size for file in files)
+    about = description(classifier, format, target.name)
+    show(f"{target}: {size_bytes / 1e6:,.2f} MB, step {classifier.record.step:,}, compared with the run's own answers")
+    show("to ask it:", *(f"  {line}" for line in usage(about, str(target))))

@@ -1,0 +1,58 @@
+"""The formats that models are exported in: where such a file or directory may be put, and how it is put there."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from engine.errors import InputError, problem, unknown
+
+ExportFormat = Literal["stablehlo", "onnx", "savedmodel"]
+SUFFIXES: dict[ExportFormat, str] = {"stablehlo": ".stablehlo", "onnx": ".onnx", "savedmodel": ".savedmodel"}
+DIRECTORY_FORMATS = ("stablehlo", "savedmodel")
+DESCRIPTION_FILES = {"stablehlo": "model.json", "savedmodel": "assets.extra/model.json"}
+"""Where, below its directory, an export says what it is; TensorFlow leaves `assets.extra` to others."""
+
+
+def check_target(target: Path, format: str, overwrite: bool) -> None:
+    """Raises InputError unless a model can be put at `target`; over what is there only if that is wanted, and only if
+    it is an export of a format alike."""
+    if format not in get_args(ExportFormat):
+        raise InputError(unknown("format", format, get_args(ExportFormat)))
+    is_directory = format in DIRECTORY_FORMATS
+    if not target.name or not target.parent.is_dir():
+        rule = f"a {'directory' if is_directory else 'file'} to make in a directory that exists"
+        raise InputError(problem("out", target, rule, f"Make it first: mkdir -p {target.parent}"))
+    if not target.exists():
+        return
+    if not overwrite:
+        raise InputError(problem("out", f"{target}, which exists", "a new name", "Add --overwrite, or another name."))
+    if is_directory != target.is_dir() or (is_directory and description_of(target) is None):
+        rule = f"an earlier {'directory' if is_directory else 'file'} of this command to replace"
+        raise InputError(problem("out", f"{target}, something else", rule, "Choose another name."))
+
+
+def description_of(directory: Path) -> dict[str, Any] | None:
+    """What an exported directory says about its model; None if it is no export."""
+    for file in DESCRIPTION_FILES.values():
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads((directory / file).read_text(encoding="utf-8"))
+            if isinstance(found, dict) and found.get("exported_by") == "engine":
+                return found
+    return None
+
+
+@contextlib.contextmanager
+def put_in_place(target: Path) -> Iterator[Path]:
+    """A path beside the target, to write to; what lies there at the end takes the target's place, if all went well."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield scratch / target.name
+        if target.is_dir():  # a directory cannot be renamed over another
+            target.rename(scratch / "replaced")
+        (scratch / target.name).replace(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,84 @@
+"""A Classifier as one traceable function, from a batch as it is stored to probabilities: what is exported.
+
+Axes: b batch, k classes, m members.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from engine.combination import LEAST_PROBABILITY, TIE_BREAK, Combination
+from engine.ensemble import EnsembleClassifier
+from engine.losses import probabilities
+from engine.predict import Classifier
+from engine.state import AnyNetwork
+from engine.step import normalize
+
+Graph = Callable[[jax.Array], jax.Array]
+
+
+def graph_of(classifier: Classifier, network_of: Callable[[Classifier], AnyNetwork] | None = None) -> Graph:
+    """(inputs [b …] of the input contract's dtype) → float32[b k], as `Classifier.outputs`; the weights are constants.
+
+    Of an ensemble the members that count, combined. network_of: what computes a member; None: what it has.
+    """
+    if not isinstance(classifier, EnsembleClassifier):
+        return _graph_of_one(classifier, network_of(classifier) if network_of else classifier._network)
+    counted = [member for member, weight in _weighed(classifier) if weight > 0]
+    networks = [network_of(member) if network_of else member._network for member in counted]
+    graphs = [_graph_of_one(*pair) for pair in zip(counted, networks, strict=True)]
+    weights = [weight for _, weight in _weighed(classifier) if weight > 0]
+
+    def forward(inputs: jax.Array) -> jax.Array:
+        outputs = [graph(inputs) for graph in graphs]
+        if not classifier.class_names:
+            return _weighted_sum(weights, outputs)
+        return combined(classifier.combination, weights, outputs)
+
+    return forward
+
+
+def combined(combination: Combination, weights: Sequence[float], outputs: Sequence[jax.Array]) -> jax.Array:
+    """float32[b k]: `Combination.combine`, traceable, of the probabilities [b k] of the members that have weights."""
+    if combination.method == "logits":
+        joint = jax.nn.softmax(_weighted_sum(weights, [_logarithms(each) for each in outputs]))
+    elif combination.method == "vote":
+        share = min(TIE_BREAK, 1 / (len(weights) + 1))
+        votes = [jax.nn.one_hot(jnp.argmax(_logarithms(each), -1), each.shape[-1]) for each in outputs]
+        joint = (1 - share) * _weighted_sum(weights, votes) + share * _mean(weights, outputs)
+    else:
+        joint = _mean(weights, outputs)
+    return joint if combination.temperature == 1 else jax.nn.softmax(_logarithms(joint) / combination.temperature)
+
+
+def _graph_of_one(classifier: Classifier, network: AnyNetwork) -> Graph:
+    spec, loss = classifier.input_spec, classifier.record.config.train.loss
+    params, model_state = jax.tree.map(np.asarray, (classifier._params, classifier._model_state))
+
+    def forward(inputs: jax.Array) -> jax.Array:
+        outputs, _ = network.apply(params, model_state, normalize(inputs, spec), None, None)
+        return probabilities(outputs, loss).astype(jnp.float32)
+
+    return forward
+
+
+def _weighed(classifier: EnsembleClassifier) -> list[tuple[Classifier, float]]:
+    return list(zip(classifier.members, classifier.combination.weights, strict=True))
+
+
+def _weighted_sum(weights: Sequence[float], arrays: Sequence[jax.Array]) -> jax.Array:
+    total = weights[0] * arrays[0]
+    for weight, array in zip(weights[1:], arrays[1:], strict=True):
+        total = total + weight * array
+    return total
+
+
+def _mean(weights: Sequence[float], outputs: Sequence[jax.Array]) -> jax.Array:
+    total = _weighted_sum(weights, outputs)
+    return total / jnp.sum(total, axis=-1, keepdims=True)
+
+
+def _logarithms(array: jax.Array) -> jax.Array:
+    return jnp.log(jnp.maximum(array, LEAST_PROBABILITY))

@@ -1,0 +1,142 @@
+"""`export`: a Classifier as a file or directory that answers without this package, compared with it as it is made."""
+
+from importlib import metadata
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.data.images import InputSpec
+from engine.ensemble import EnsembleClassifier
+from engine.errors import InputError, problem
+from engine.export_formats import ExportFormat, check_target, put_in_place
+from engine.export_writers import MODULE_FILE, PLATFORMS, READERS, WRITERS, Outputs
+from engine.predict import Classifier
+from engine.records import to_json
+from engine.versions import versions
+
+DESCRIPTION_VERSION = 1
+NUM_COMPARED = 3
+TOLERANCE = 1e-3  # of the largest output, or of 1: sums in another order differ by 1e-6, of whitened noise by more
+NARROW_TOLERANCE = 0.05  # where ONNX computes in float32 what the classifier does with the 3 digits of bfloat16
+
+
+def export(
+    classifier: Classifier, path: str | PathLike[str], format: ExportFormat = "stablehlo", overwrite: bool = False
+) -> Path:
+    """Writes a classifier to `path`, with weights and preprocessing inside, and returns that path.
+
+    What is written takes inputs [b …] as stored (uint8 pictures or float32), for any b of at least 1, and gives what
+    `classifier.outputs` gives, float32[b k]: probabilities, of an ensemble combined, or a regression's outputs.
+    format: stablehlo, a directory that runs by jax alone on CPUs, GPUs and TPUs; onnx, a file, in float32; savedmodel,
+      a directory for TensorFlow. The last two need packages of their own.
+    overwrite: replace an earlier export there.
+    It is read again and compared with the classifier before it takes its place. Raises InputError if something else is
+    there, if a package is missing, or if the model cannot be expressed in the format.
+    """
+    target = Path(path).expanduser()
+    check_target(target, format, overwrite)
+    about = description(classifier, format, target.name)
+    with put_in_place(target) as scratch:
+        try:
+            WRITERS[format](classifier, scratch, about)
+            difference = _difference(READERS[format](scratch, about), classifier)
+        except (InputError, OSError):
+            raise
+        except Exception as error:  # whatever three converters say of a class that they cannot express
+            raise InputError(_inexpressible(classifier, format, error)) from error
+        tolerance = TOLERANCE if about["precision"] == classifier.record.config.train.precision else NARROW_TOLERANCE
+        if not difference <= tolerance:
+            error = f"outputs that differ by {difference:.1g}"
+            raise InputError(_inexpressible(classifier, format, ValueError(error)))
+    return target
+
+
+def description(classifier: Classifier, format: ExportFormat, name: str) -> dict[str, Any]:
+    """What is stored beside an exported model, as JSON: its input and output, class names, versions, and its use.
+
+    name: of the file or directory.
+    """
+    record, spec = classifier.record, classifier.input_spec
+    is_picture = spec.dtype == "uint8"
+    output = {
+        "name": "probabilities" if classifier.class_names else "outputs",
+        "dtype": "float32",
+        "shape": ["b", len(classifier.class_names) or record.num_outputs],
+    }
+    about = {
+        "exported_by": "engine",
+        "description_version": DESCRIPTION_VERSION,
+        "format": format,
+        "model": record.config.name,
+        "step": record.step,
+        "class_names": list(classifier.class_names),
+        "input": {"name": "images" if is_picture else "inputs", "dtype": spec.dtype, "shape": ["b", *spec.shape]},
+        "output": output,
+        "preprocessing_inside": _preprocessing(spec),
+        "precision": "float32" if format == "onnx" else record.config.train.precision,
+        **_of_ensemble(classifier),
+        "versions": {"engine-jax": metadata.version("engine-jax"), **versions()},
+    }
+    if format != "onnx":
+        about["platforms"] = list(PLATFORMS)
+    return {**about, "usage": usage(about, name)}
+
+
+def usage(about: dict[str, Any], path: str) -> list[str]:
+    """Lines of Python that ask an exported model at `path`, of which `about` is the description."""
+    given, answer = about["input"], about["output"]
+    kinds = [f"{each['dtype']}[{' '.join(map(str, each['shape']))}]" for each in (given, answer)]
+    comment = f"  # {' → '.join(kinds)}"
+    if about["format"] == "stablehlo":
+        return [
+            "from pathlib import Path",
+            "import jax.export  # pip install jax flatbuffers",
+            f'model = jax.export.deserialize(bytearray(Path("{path}/{MODULE_FILE}").read_bytes()))',
+            f"{answer['name']} = jax.jit(model.call)({given['name']}){comment}",
+        ]
+    if about["format"] == "onnx":
+        return [
+            "import onnxruntime",
+            f'model = onnxruntime.InferenceSession("{path}")',
+            f'({answer["name"]},) = model.run(None, {{"{given["name"]}": {given["name"]}}}){comment}',
+        ]
+    return [
+        "import tensorflow as tf",
+        f'model = tf.saved_model.load("{path}")',
+        f'answer = model.signatures["serving_default"]({given["name"]}=tf.constant({given["name"]}))',
+        f'{answer["name"]} = answer["{answer["name"]}"].numpy(){comment}',
+    ]
+
+
+def _preprocessing(spec: InputSpec) -> dict[str, Any]:
+    """What is done to the inputs before the network sees them; they must have the model's size and colours."""
+    return {name: to_json(getattr(spec, name)) for name in ("scale", "mean", "std", "per_example", "whiten")}
+
+
+def _of_ensemble(classifier: Classifier) -> dict[str, Any]:
+    if not isinstance(classifier, EnsembleClassifier):
+        return {"members": 1}
+    return {"members": len(classifier.members), "combination": to_json(classifier.combination)}
+
+
+def _difference(outputs: Outputs, classifier: Classifier) -> float:
+    """The largest between what was exported and the classifier, as a share of the largest output or of 1."""
+    draw, spec = np.random.default_rng(0), classifier.input_spec
+    inputs = draw.random((NUM_COMPARED, *spec.shape), np.float32)
+    if spec.dtype == "uint8":
+        inputs = (inputs * 256).astype(np.uint8)
+    elif spec.value_range is not None:
+        low, high = spec.value_range
+        inputs = low + (high - low) * inputs
+    found, expected = outputs(inputs), classifier.outputs(inputs)
+    return float(np.abs(found - expected).max() / max(1, np.abs(expected).max()))
+
+
+def _inexpressible(classifier: Classifier, format: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [""])[0][:300]
+    got = f"{classifier.record.config.name} ({type(error).__name__}: {reason})"
+    rule = f"a model that can be expressed in {format} for any number of examples"
+    remedy = "Try another format; in a class of your own, write x.shape[0] for len(x) and decide nothing by it."
+    return problem("model", got, rule, remedy)
