@@ -1,8 +1,9 @@
 """What is done to a hurt run inside its process, and what it tells of itself: moments at which it can be killed.
 
 $FAULTS, a JSON object, says what: `trace`, a file that is told of each kind of work begun and ended and of each file
-operation below `run_dir`; `kill_at`, the number of the file operation before which the process kills itself; `clock`,
-seconds that its clock is off; `file_bytes`, the size that no file may exceed.
+operation below `run_dir`; `kill_at`, the number of the file operation before which the process kills itself;
+`kill_after`, [line, count, seconds]: it does so that long after it has told that line so often; `clock`, seconds that
+its clock is off; `file_bytes`, the size that no file may exceed.
 """
 
 import contextlib
@@ -11,7 +12,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,14 +33,23 @@ def prepare() -> None:
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (faults["file_bytes"], resource.RLIM_INFINITY))
     if "trace" in faults:
-        file = os.open(faults["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        file, counts = os.open(faults["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), Counter()
+        line_of_kill, count, seconds = faults.get("kill_after", (None, 0, 0.0))
 
         def tell(line: str) -> None:
             os.write(file, f"{line}\n".encode())  # one call, at once: nothing is lost in a buffer by a kill
+            counts[line] += 1
+            if line == line_of_kill and counts[line] == count:
+                threading.Thread(target=_end, args=(seconds,), daemon=True).start()
 
         _tell_of_files(tell, str(Path(faults["run_dir"]).resolve()), faults.get("kill_at"))
         _tell_of_work(tell)
         tell("ready")
+
+
+def _end(seconds: float = 0.0) -> None:
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _shift_clock(seconds: float) -> None:
@@ -78,7 +90,7 @@ def _tell_of_files(tell: Callable[[str], None], run_dir: str, kill_at: int | Non
         number = next(numbers)
         tell(f"file {event.removeprefix('os.')} {path[len(run_dir) + 1 :]}")
         if number == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            _end()
 
     sys.addaudithook(hook)
 

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from engine.checkpoint import find_steps
 from tests.conftest import make_dataset
@@ -22,6 +23,7 @@ from tests.faults.runs import EPOCHS, STEPS_PER_EPOCH
 
 Scenario = Callable[[Round], None]
 ATTEMPTS = 5
+IGNORABLE_LINES = 8  # what a process may still tell that had all but ended when a signal was sent
 YEAR_SECONDS = 365 * 86400.0
 
 
@@ -40,8 +42,7 @@ def kill_compiling(round: Round) -> None:
 
 def kill_in_chunk(round: Round) -> None:
     """While steps are computed."""
-    _kill(round, lambda: _at(round, "> train", 0.004))
-    round.resume_and_compare()
+    _kill_after(round, "> train", 0.002)
 
 
 def kill_saving(round: Round) -> None:
@@ -52,8 +53,7 @@ def kill_saving(round: Round) -> None:
 
 def kill_evaluating(round: Round) -> None:
     """While the validation data is evaluated, or at the end all of it."""
-    _kill(round, lambda: _at(round, "> eval", 0.02))
-    round.resume_and_compare()
+    _kill_after(round, "> eval", 0.004)
 
 
 def kill_rotating(round: Round) -> None:
@@ -251,10 +251,21 @@ def _kill(round: Round, start_and_wait: Callable[[], Started]) -> None:
 def _kill_at_operation(round: Round, pattern: str) -> None:
     operations = [line for line in round.reference.trace if line.startswith("file ")]
     numbers = [number for number, line in enumerate(operations) if re.match(pattern, line)]
+    _ends_itself(round, lambda: {"kill_at": round.random.choice(numbers)})
+
+
+def _kill_after(round: Round, line: str, most_seconds: float) -> None:
+    """Kills a run from inside, where a process beside it would come too late, soon after it told some line."""
+    most, random = round.reference.trace.count(line), round.random
+    _ends_itself(round, lambda: {"kill_after": (line, random.randint(1, most - 1), random.uniform(0, most_seconds))})
+
+
+def _ends_itself(round: Round, faults: Callable[[], dict[str, Any]]) -> None:
     for _ in range(ATTEMPTS):
-        process = round.start(kill_at=round.random.choice(numbers))
+        process = round.start(**faults())
         if round.was_killed(process, process.end()):
-            return round.resume_and_compare() and None
+            round.resume_and_compare()
+            return
         shutil.rmtree(round.run_dir)
     raise AssertionError(f"no run could be killed in {ATTEMPTS} attempts")
 
@@ -284,12 +295,15 @@ def _interrupt(round: Round, number: signal.Signals) -> None:
     for _ in range(ATTEMPTS):
         first = lines.index("> data") + 1
         process = _at_line(round, round.random.randint(first, len(lines) - 1), 0.05)
+        told = process.trace
         process.send(number)
         outcome = process.end()
+        round.note = f"after {told[-1]}"
         if outcome.code != 0:
             break
+        ignored = process.trace[len(told) + IGNORABLE_LINES :]
+        assert not ignored, f"{number.name} {round.note} was ignored: {len(ignored)} operations later all was done"
         shutil.rmtree(round.run_dir)
-    round.note = f"after {process.trace[-1]}"
     assert outcome.code == 128 + number, f"exit code {128 + number} was due: {outcome.told()}"
     assert len(outcome.error_lines) == 1, f"one line on stderr was due: {outcome.told()}"
     _, has_command, command = outcome.errors.partition("To go on: ")
