@@ -31,6 +31,7 @@ MADE_AT = "commit_success.txt"  # Orbax's: the path at which it was saved, which
 RUN_FILES = tuple(name for name in FILES if "." in name)  # what has none is a directory
 # Names that Windows takes for devices, whatever comes after a dot.
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+ZIP64 = b"\1\0"  # the kind of note that an entry of 4 GiB needs
 EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can say
 
 
@@ -157,6 +158,8 @@ def _broken_rule(entry: zipfile.ZipInfo) -> str | None:
     is_encrypted = entry.flag_bits & 0x1
     if is_encrypted or entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
         return "entries stored as they are, neither compressed nor encrypted"
+    if entry.comment or entry.extra[:2] not in (b"", ZIP64):  # a wrong length there swallows the entries after it
+        return "entries without notes of their own"
     return None
 
 

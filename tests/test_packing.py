@@ -204,14 +204,12 @@ def test_error_about_what_is_inside_names_the_file(packed):
 # What others may send ------------------------------------------------------------------------------------------------
 
 
-def rewritten(source: Path, target: Path, keep: list[str] | None = None, **more: bytes) -> Path:
-    """The packed run again, of the entries to keep, with others by name."""
+def rewritten(source: Path, target: Path, keep: list[str] | None = None) -> Path:
+    """The packed run again, of the entries to keep."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in old.infolist():
             if keep is None or entry.filename in keep:
                 new.writestr(entry, old.read(entry))
-        for name, value in more.items():
-            new.writestr(zipfile.ZipInfo(name), value)
     return target
 
 
@@ -300,7 +298,7 @@ def test_entry_that_is_there_twice_is_refused(packed, tmp_path, name):
 def test_file_that_is_also_a_directory_is_refused(packed, tmp_path):
     file = with_entry(packed, tmp_path / "evil.engine", zipfile.ZipInfo("checkpoints/4/model"))
     # a file below it was first, or this one: either way neither is written
-    file = rewritten(file, tmp_path / "both.engine", **{"checkpoints/4/model/a": b"x"})
+    file = with_entry(file, tmp_path / "both.engine", zipfile.ZipInfo("checkpoints/4/model/a"))
     assert_refused(file, "below the file 'checkpoints/4/model'")
 
 
@@ -346,6 +344,22 @@ def test_entries_that_share_their_bytes_are_refused(packed, tmp_path):
             archive.NameToInfo[name] = other
     (tmp_path / "evil.engine").write_bytes(file.getvalue())
     assert_refused(tmp_path / "evil.engine", "entries that are larger together than the file")
+
+
+@pytest.mark.parametrize("field", ["comment", "extra"])
+def test_entry_with_a_note_is_refused_because_entries_can_hide_in_it(packed, tmp_path, field):
+    entry = zipfile.ZipInfo("skipped.txt")
+    setattr(entry, field, struct.pack("<HH", 0x7075, 40) + bytes(40))
+    assert_refused(with_entry(packed, tmp_path / "evil.engine", entry), "'skipped.txt'; expected entries without notes")
+
+
+def test_entry_of_four_gibibytes_may_say_so(packed, tmp_path):
+    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(tmp_path / "large.engine", "w") as new:
+        for entry in old.infolist():
+            with new.open(zipfile.ZipInfo(entry.filename), "w", force_zip64=True) as sink:
+                sink.write(old.read(entry))
+    assert b"\1\0\x10\0" in (tmp_path / "large.engine").read_bytes()
+    assert engine.restore(tmp_path / "large.engine").record == engine.restore(packed).record
 
 
 def test_too_many_entries_are_refused(packed, monkeypatch):

@@ -18,7 +18,7 @@ from tests.conftest import make_dataset
 from tests.test_command_data import command, mistake
 
 MODULE = "tests.own_net"
-IMAGES = make_dataset(5, 3).images
+IMAGES = np.asarray(make_dataset(5, 3).images)
 
 
 @pytest.fixture(scope="module")

@@ -73,8 +73,15 @@ def main() -> None:
     Path(kept).rename(directory)
     for file in (*directory.glob("*.png"), directory / "log.txt"):
         file.unlink(missing_ok=True)
-    data = {"images": images, "labels": labels, "held_images": held_images, "held_labels": held_labels}
-    np.savez_compressed(f"{options.name}.npz", outputs=outputs, later=later, **data)
+    np.savez_compressed(
+        f"{options.name}.npz",
+        images=images,
+        labels=labels,
+        held_images=held_images,
+        held_labels=held_labels,
+        outputs=outputs,
+        later=later,
+    )
 
 
 if __name__ == "__main__":
