@@ -494,3 +494,17 @@ def test_mistake_is_told_in_one_line(arguments, expected, capsys, run, in_tmp):
     Path("there").mkdir()
     assert re.search(expected, mistake(capsys, "export", run, *arguments))
     assert [path.name for path in in_tmp.iterdir()] == ["there"]
+
+
+@pytest.mark.usefixtures("same_process")
+def test_class_of_one_s_own_is_exported_only_if_it_is_trusted(capsys, in_tmp, splits, cache_dir):
+    data = engine.DataConfig(split="train[:256]", test_split=None, validation_fraction=0, cache_dir=cache_dir)
+    config = engine.RunConfig("own", engine.custom(Attention), data, engine.TrainConfig(epochs=0))
+    engine.run(config, Path("own"), reporter=Silent())
+    assert "trust" in mistake(capsys, "export", "own")
+    shown = command(capsys, "export", "own", "--trust")
+    images = splits.test.images[:5]
+    found = answers([line.strip() for line in shown.splitlines()[2:]], images)
+    np.testing.assert_allclose(found, engine.restore("own", trust=True).outputs(images), rtol=1e-4, atol=1e-6)
+    command(capsys, "pack", "own")
+    assert "own.stablehlo: " in command(capsys, "export", "own.engine", "--trust", "--overwrite")

@@ -1,6 +1,6 @@
 """`python -m engine.data.prepare NAME DATA_DIR [MANUAL_DIR]`: downloads and prepares a tfds builder.
 
-The only place where TensorFlow is used, in a process of its own: tfds needs it to extract archives.
+In a process of its own, because tfds needs TensorFlow to extract archives; nothing else does but exporting for it.
 """
 
 import sys
