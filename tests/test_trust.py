@@ -11,10 +11,11 @@ from PIL import Image
 import engine
 from engine.checkpoint import choose_step, read_record
 from engine.commands import evaluate as evaluate_module
+from engine.commands import export as export_module
 from engine.commands import plan as plan_module
 from engine.commands import predict as predict_module
 from engine.packing import pack, unpack
-from tests.conftest import make_dataset
+from tests.conftest import TINY, make_dataset
 from tests.test_command_data import command, mistake
 
 MODULE = "tests.own_net"
@@ -50,7 +51,7 @@ def path(request: pytest.FixtureRequest, run: Path) -> Path:
 @pytest.fixture(autouse=True)
 def same_process(monkeypatch: pytest.MonkeyPatch):
     """Keeps the settings of a command's own process, and the path it imports from, out of the tests'."""
-    for module in (evaluate_module, plan_module, predict_module):
+    for module in (evaluate_module, export_module, plan_module, predict_module):
         monkeypatch.setattr(module, "set_up_process", lambda *_: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -59,14 +60,16 @@ WAYS_IN = {
     "restore": lambda path: engine.restore(path),
     "restore the last step": lambda path: engine.restore(path, step="last"),
     "join": lambda path: engine.join([path, path]),
+    "fine-tune": lambda path: engine.finetune(path, make_dataset(100), epochs=1, verbose=False),
+    "start from": lambda path: engine.run(engine.RunConfig("t", TINY, finetune=engine.FineTuneConfig(path)), "t"),
 }
 COMMANDS = {
-    "summary": [], "eval": [], "predict": ["a.png"], "plan": [], "plan measured": ["--measure"],
+    "summary": [], "eval": [], "predict": ["a.png"], "plan": [], "plan measured": ["--measure"], "export": [],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS_IN)
-def test_own_class_is_not_imported_without_trust(path, imported, way):
+def test_own_class_is_not_imported_without_trust(path, imported, in_tmp, way):
     with pytest.raises(engine.InputError, match=rf"got a model of the class {MODULE}:OwnNet; .* Pass trust=True"):
         WAYS_IN[way](path)
     assert not imported()
