@@ -2,13 +2,10 @@
 
 import json
 import os
-import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,30 +121,6 @@ def test_nothing_is_pickled(run):
             assert not path.read_bytes().startswith((b"\x80\x04", b"\x80\x05")), path
 
 
-def test_kill_at_any_moment_leaves_a_checkpoint_that_resumes(tmp_path):
-    """SIGKILL while epochs of a few milliseconds save one after the other; then resume to the end."""
-    script = Path(__file__).parent / "save_all_the_time.py"
-    draw = random.Random(0)
-    for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path / "run"), "10000"], stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 60
-        before = len(find_steps(tmp_path / "run")) and choose_step(tmp_path / "run", "last")
-        while not find_steps(tmp_path / "run") or choose_step(tmp_path / "run", "last") == before:
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(draw.uniform(0, 0.5))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stderr.close()
-        engine.restore(tmp_path / "run", step="last").outputs(IMAGES)
-    last = read_record(tmp_path / "run", choose_step(tmp_path / "run", "last")).epochs_done
-    subprocess.run([sys.executable, str(script), str(tmp_path / "run"), str(last + 2)], check=True)
-    assert read_record(tmp_path / "run", choose_step(tmp_path / "run", "last")).is_complete
-
-
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_flipped_bytes_are_noticed(run, share):
     largest = max((run / "checkpoints" / "4" / "model").rglob("d/*"), key=lambda path: path.stat().st_size)
@@ -161,7 +134,9 @@ def test_flipped_bytes_are_noticed(run, share):
 
 def test_step_under_the_number_of_another_is_refused(run):
     shutil.move(run / "checkpoints" / "4", run / "checkpoints" / "5")
-    with pytest.raises(engine.InputError, match=r"5/record/metadata: got the record of step 4; expected that of step 5"):
+    with pytest.raises(
+        engine.InputError, match=r"5/record/metadata: got the record of step 4; expected that of step 5"
+    ):
         engine.restore(run, step=5)
 
 
