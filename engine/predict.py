@@ -177,6 +177,19 @@ class Classifier:
             total += self._asked(images, first, augment, draw)
         return (total / (draws + 1)).astype(np.float32)
 
+    def as_sklearn(self, **options: Any) -> Any:
+        """The same as a fitted estimator for scikit-learn's metrics, calibration and the like.
+
+        options: of `predict_proba`, for all that it will be asked. Raises InputError if scikit-learn is not installed.
+        """
+        self._check_names(1)
+        try:
+            from engine.scikit_learn import SklearnClassifier
+        except ModuleNotFoundError:
+            remedy = "Install it: pip install scikit-learn."
+            raise InputError(problem("as_sklearn", "no scikit-learn", "it installed", remedy)) from None
+        return SklearnClassifier(self, options)
+
     def _of_each(
         self,
         pictures: Picture | Sequence[Picture],

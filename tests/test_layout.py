@@ -85,6 +85,7 @@ LAYOUT = [
     "packing",
     "features",
     "predict",
+    "scikit_learn",
     "ensemble",
     "export_formats",
     "export_graph",

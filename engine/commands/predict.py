@@ -1,6 +1,7 @@
 """`engine predict`: what a run's model sees in pictures, as a table and as a CSV file."""
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,6 +52,7 @@ def predict(
     """
     _check(images, out, overwrite)
     set_up_process()
+    warnings.filterwarnings("ignore", module="PIL")  # what it finds odd in a TIFF names no file; what is bad is told
     find_own_classes(trust)
     from engine.ensemble import restore
 

@@ -1,0 +1,44 @@
+"""A Classifier as scikit-learn's tools take one: `classifier.as_sklearn()`. Only that imports this module."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from engine.errors import InputError, problem
+from engine.predict import Classifier
+
+
+class SklearnClassifier(ClassifierMixin, BaseEstimator):
+    """A fitted estimator; `X` is what `Classifier.predict` takes, labels are of `classes_`.
+
+    classes_: the class names; numbers where the classes were never named.
+    """
+
+    def __init__(self, classifier: Classifier, options: dict[str, Any] | None = None):
+        self.classifier, self.options = classifier, options
+
+    @property
+    def classes_(self) -> np.ndarray:
+        names = np.array(self.classifier.class_names)
+        numbers = np.arange(len(names))
+        return numbers if names.tolist() == numbers.astype(str).tolist() else names
+
+    def fit(self, X: Any, y: Any = None) -> "SklearnClassifier":
+        """Raises InputError: the model is trained."""
+        rule, remedy = "none: the model is trained", "Wrap it in sklearn.frozen.FrozenEstimator."
+        raise InputError(problem("fit", "a call", rule, remedy))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """float32[n k], in the order of `classes_`."""
+        return self.classifier.predict_proba(X, **(self.options or {}))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """[n]: the likeliest of `classes_` for each."""
+        return self.classes_[self.predict_proba(X).argmax(-1)]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_clone__(self) -> "SklearnClassifier":
+        return self  # nothing about it changes
