@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 
 import jax
 import numpy as np
@@ -45,9 +45,9 @@ def cache_megabytes() -> int:
     return min(free_host_bytes(), free_device_bytes()) // 2 // MEGABYTE
 
 
-def features_megabytes(num_examples: int, feature_shape: tuple[int, ...]) -> float:
-    """The size of so many examples' features, float32."""
-    return num_examples * prod(feature_shape) * 4 / MEGABYTE
+def features_megabytes(num_examples: int, feature_shape: tuple[int, ...]) -> int:
+    """The size of so many examples' features, float32, rounded up."""
+    return ceil(num_examples * prod(feature_shape) * 4 / MEGABYTE)
 
 
 def features_of(

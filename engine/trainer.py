@@ -14,7 +14,7 @@ from engine.config import Lowering, RunConfig
 from engine.data.dataset import Dataset, Splits
 from engine.data.fitting import whitening
 from engine.data.images import InputSpec
-from engine.errors import InputError
+from engine.errors import InputError, problem
 from engine.evaluate import eval_batch_size, evaluate
 from engine.feature_cache import Features, cache_megabytes, features_megabytes, features_of, may_cache
 from engine.feed import Feed, choose_placement, make_feed
@@ -69,6 +69,9 @@ class Trainer:
         if problems := name_problems(config.finetune, layers.names, layers.are_ordered):
             raise InputError("\n".join(problems))
         self._set_phase(Phase(config.finetune, layers, epoch))
+        if self.num_params and not jax.tree.leaves(self.phase.apart_trees(*self._of_one)[0]):
+            rule, remedy = "at least one that trains from the start", "Leave out the last one."
+            raise InputError(problem("finetune.freeze", "all layers with weights", rule, remedy))
         task, placement = replace(self._task, network=network), choose_placement(config.plan, splits.train)
         self.plan = choose_plan(config.plan, self._lowering, platform, task, self._of_one, placement)
         if given:
