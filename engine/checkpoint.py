@@ -126,7 +126,7 @@ def read_record(path: Path, step: int) -> Record:
     rule, remedy = "a complete record", "Use another step or run."
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(problem(str(file), f"{error}", rule, remedy)) from None
     version = value.pop("format_version", None) if isinstance(value, dict) else None
     if not isinstance(version, int) or version < 1:
@@ -146,6 +146,7 @@ def read_record(path: Path, step: int) -> Record:
 
 def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
     """Records before there were ensembles: the plan was two fields."""
+    value.pop("num_examples", None)
     plan = {"lowering": value.pop("lowering", None), "placement": value.pop("placement", "resident")}
     return {**value, "plan": plan}
 
@@ -171,7 +172,6 @@ def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
     def on_host(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
 
-    wanted = {name: ocp.args.StandardRestore(on_host(tree)) for name, tree in items.items()}
     directory = checkpoints_of(path).resolve() / str(record.step)
     rule, remedy = "complete files that fit the record", "Restore another step or run."
     if (directory / SUMS).exists():
@@ -180,9 +180,10 @@ def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
         if not (directory / name / "_METADATA").exists():
             raise InputError(problem(str(directory / name), "missing files", rule, remedy))
     try:
+        wanted = {name: ocp.args.StandardRestore(on_host(tree)) for name, tree in items.items()}
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             restored = dict(checkpointer.restore(directory, args=ocp.args.Composite(**wanted)).items())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(problem(str(directory), reason, rule, remedy)) from error
     for name, tree in restored.items():

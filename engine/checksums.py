@@ -1,7 +1,7 @@
 """Checksums: of the files of a saved step, in the format of `b2sum`, and of its arrays."""
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.errors import InputError, problem
@@ -27,7 +27,7 @@ def check_sums(directory: Path, *below: str) -> None:
     """
     try:
         lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
-        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        sums = {_inside(name): digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
         raise InputError(problem(str(directory / SUMS), _reason(error), RULE, REMEDY)) from None
     for part in below:
@@ -55,6 +55,14 @@ def array_checksum(tree: Any) -> str:
         digest.update(f"{leaf.dtype} {leaf.shape}".encode())
         digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()
+
+
+def _inside(name: str) -> str:
+    """The name itself; raises ValueError if it leads out of the directory."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"a name that leads elsewhere, {name!r}")
+    return name
 
 
 def _digest(path: Path) -> str:

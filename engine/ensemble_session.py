@@ -1,7 +1,6 @@
 """EnsembleSession: a run of several members side by side, each with its own best step, early stop and mishaps."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,14 +8,12 @@ import numpy as np
 
 from engine.calibration import scores
 from engine.checkpoint import Record, restore_arrays
-from engine.clock import Clock
 from engine.combination import Combination, fit
 from engine.config import RunConfig
 from engine.data.dataset import Splits
 from engine.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
 from engine.errors import InputError, problem
 from engine.metrics import Metrics, zero_metrics
-from engine.plan import PlanFile
 from engine.predict import Classifier
 from engine.program import NEVER
 from engine.session import NotFinite, Session
@@ -31,16 +28,7 @@ class EnsembleSession(Session):
     combination: how the members, each as it was when it was best, are combined; None before there is one.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        splits: Splits,
-        clock: Clock,
-        directory: Path,
-        resumed: Record | None = None,
-        plan: PlanFile | None = None,
-        source: Classifier | None = None,
-    ):
+    def __init__(self, config: RunConfig, splits: Splits, *arguments: Any):
         self.num_members = config.train.members
         self.failed_steps: list[int | None] = [None] * self.num_members
         self.combination: Combination | None = None
@@ -49,7 +37,7 @@ class EnsembleSession(Session):
         self._asked: EnsembleClassifier | None = None
         self._columns: dict[str, Any] = {}
         _check_can_combine(config, splits)
-        super().__init__(config, splits, clock, directory, resumed, plan, source)
+        super().__init__(config, splits, *arguments)
 
     @property
     def is_alive(self) -> np.ndarray:

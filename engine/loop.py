@@ -106,6 +106,8 @@ def train(
             if session.is_done and session.epoch < config.train.epochs:
                 reporter.say(f"stopped early: no better epoch in the last {config.train.patience}")
             checkpoints.wait()  # still deferred: the last step is on disk before signals act again
+            if wish:
+                _stop(session, checkpoints, wish)
             session.close()  # nothing more is trained, so nothing more is read ahead
         return _finish(session, reporter)
 

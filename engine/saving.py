@@ -23,6 +23,7 @@ from engine.config import CheckpointConfig
 from engine.errors import InputError, problem
 from engine.records import to_json
 
+DEFAULTS = CheckpointConfig()
 DAMAGED = "damaged"
 ROTATED = ".rotated"  # steps are moved here at once and then removed file by file: a kill leaves no half of one
 NOBODY: Callable[[str], None] = lambda text: None  # noqa: E731
@@ -63,7 +64,7 @@ class Checkpoints:
     def __init__(
         self,
         path: Path,
-        config: CheckpointConfig | None = None,
+        config: CheckpointConfig = DEFAULTS,
         say: Callable[[str], None] = NOBODY,
         log: Callable[[str], None] = NOBODY,
     ):
@@ -76,7 +77,6 @@ class Checkpoints:
         self._ocp, self.path, self._log = ocp, path, log
         scores = self._scores = {step: read_record(path, step).score for step in find_steps(path)}
         self._under_way: int | None = None
-        config = config or CheckpointConfig()
 
         class BestAndLast(policies.PreservationPolicy):
             """Orbax's own policies forget the metrics of steps saved by an earlier process."""
@@ -132,15 +132,15 @@ class Checkpoints:
             self._manager.close()
 
     def _wait(self) -> None:
+        step = self._under_way
         try:
             self._manager.wait_until_finished()
         except BaseException:
-            self._scores.pop(self._under_way, None)
-            self._under_way = None
+            self._under_way = None  # it is not saved, and closing must not say that it is
             raise
-        if self._under_way is not None:
-            self._log(f"saved step {self._under_way}")
-            self._under_way = None
+        self._under_way = None
+        if step is not None:
+            self._log(f"saved step {step}")
         _remove_rotated(self.path)
 
     def _write_sums(self) -> None:

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 import engine
+from engine.clock import Clock
 from engine.data.dataset import Dataset, Splits, fingerprint_of
+from engine.ensemble_session import session_of
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
+from engine.session import Session
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -61,6 +64,18 @@ def make_dataset(num: int = 200, seed: int = 0, size: int = 8, num_classes: int 
 def splits() -> Splits:
     """200 training examples (a padded last batch at 64), 50 for validation and 70 for test."""
     return Splits(make_dataset(200), make_dataset(50, 1, name="held out"), make_dataset(70, 2, name="test"))
+
+
+def trained(config: engine.RunConfig, splits: Splits) -> Session:
+    """The session after all epochs, with nothing written."""
+    session = session_of(config, splits, Clock(), Path("unused"))
+    while not session.is_done:
+        end = (session.epoch + 1) * session.steps_per_epoch
+        while session.step < end:
+            session.train_chunk()
+        session.finish_epoch()
+    session.close()
+    return session
 
 
 TINY = Sequential((Conv(4, 3, activation="relu"), MaxPool(2), Dropout(0.2), Flatten(), Dense()))

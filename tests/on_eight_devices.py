@@ -20,12 +20,11 @@ from engine.checkpoint import Record, choose_step, read_record
 from engine.clock import Clock
 from engine.config import EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
 from engine.data.dataset import Splits
-from engine.ensemble_session import session_of
 from engine.models import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.parallel import Devices, by_example
 from engine.report.progress import Silent
 from engine.session import Session
-from tests.conftest import make_dataset
+from tests.conftest import make_dataset, trained
 
 # Everything that looks at the whole batch, or draws for each example. No convolution has its bias undone by a
 # BatchNorm right after it: that bias' gradient is rounding, and two orders of adding would differ by as much as it is.
@@ -48,17 +47,6 @@ def config_of(mesh: str | None, num_members: int = 1, epochs: int = 2, **plan) -
 def data() -> Splits:
     """200 training examples: the last batch of an epoch holds 8 of 64."""
     return Splits(make_dataset(200), make_dataset(50, 1, name="held out"))
-
-
-def trained(config: RunConfig, data: Splits) -> Session:
-    session = session_of(config, data, Clock(), Path("unused"))
-    while not session.is_done:
-        end = (session.epoch + 1) * session.steps_per_epoch
-        while session.step < end:
-            session.train_chunk()
-        session.finish_epoch()
-    session.close()
-    return session
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import engine
-from engine.checkpoint import FORMAT_VERSION, Record, choose_step, find_steps, read_record
+from engine.checkpoint import FORMAT_VERSION, Record, choose_step, find_steps, read_record, restore_arrays
 from engine.checksums import SUMS, write_sums
 from engine.clock import Clock
 from engine.data.dataset import Splits
@@ -130,6 +131,26 @@ def test_flipped_bytes_are_noticed(run, share):
     largest.write_bytes(bytes(data))
     with pytest.raises(engine.InputError, match=rf"{largest.name}: got content that is not what was saved"):
         engine.restore(run)
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "record/../../../../outside"])
+def test_sums_of_files_elsewhere_are_refused(run, name):
+    file = run / "checkpoints" / "4" / SUMS
+    file.write_text(file.read_text() + f"{'0' * 128}  {name}\n")
+    with pytest.raises(engine.InputError, match=rf"{SUMS}: got a name that leads elsewhere"):
+        engine.restore(run)
+
+
+def test_record_that_is_nested_without_end_is_refused(run):
+    (run / "checkpoints" / "4" / "record" / "metadata").write_text("[" * 100_000)
+    with pytest.raises(engine.InputError, match="expected a complete record"):
+        engine.restore(run)
+
+
+def test_model_that_no_memory_holds_is_refused(run):
+    record = read_record(run, 4)
+    with pytest.raises(engine.InputError, match="expected complete files that fit the record"):
+        restore_arrays(run, record, model=jax.ShapeDtypeStruct((2**50,), np.float32))
 
 
 def test_step_under_the_number_of_another_is_refused(run):

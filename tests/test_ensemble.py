@@ -28,7 +28,7 @@ from engine.report.progress import Reporter, Silent
 from engine.result import Result
 from engine.run_directory import open_run
 from engine.session import NotFinite, Session
-from tests.conftest import TINY, make_dataset
+from tests.conftest import TINY, make_dataset, trained
 from tests.test_loop import StopsAt, all_arrays, without_seconds
 
 MEMBERS = 3
@@ -70,19 +70,6 @@ def ensemble(model: Any = PLAIN, *, members: int = MEMBERS, train: dict | None =
     """Three members for two epochs of four steps."""
     given = {"epochs": 2, "batch_size": 32, "members": members, **(train or {})}
     return RunConfig("several", model, train=TrainConfig(**given), **parts)
-
-
-def trained(config: RunConfig, splits: Splits) -> Session:
-    """The session after all epochs."""
-    kind = EnsembleSession if config.train.members > 1 else Session
-    session = kind(config, splits, Clock(), Path("unused"))
-    while not session.is_done:
-        end = (session.epoch + 1) * session.steps_per_epoch
-        while session.step < end:
-            session.train_chunk()
-        session.finish_epoch()
-    session.close()
-    return session
 
 
 def leaves(session: Session, member: int | None = None) -> list[np.ndarray]:

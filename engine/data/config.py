@@ -68,7 +68,12 @@ class DataConfig:
         check_all(self, "data", self._range_problems)
 
     def _range_problems(self) -> list[str]:
+        # Builders of a namespace (huggingface:…) are code that tfds would fetch and run.
         problems = check(
+            "data.name", repr(self.name), re.fullmatch(r"[^:]*(:[\d.*]+)?", self.name) is not None,
+            "one of tfds's own builders, like mnist or mnist:3.0.1", "Prepare other data and give --data.path.",
+        )  # fmt: skip
+        problems += check(
             "data.validation_fraction", self.validation_fraction, 0 <= self.validation_fraction < 1,
             "0 ≤ fraction < 1", "Give the share of the training split, like 0.1.",
         )  # fmt: skip
