@@ -132,14 +132,9 @@ class Checkpoints:
             self._manager.close()
 
     def _wait(self) -> None:
-        step = self._under_way
-        try:
-            self._manager.wait_until_finished()
-        except BaseException:
-            self._under_way = None  # it is not saved, and closing must not say that it is
-            raise
-        self._under_way = None
-        if step is not None:
+        self._manager.wait_until_finished()
+        step, self._under_way = self._under_way, None
+        if step is not None and step in find_steps(self.path):  # it is not after a failure, which Orbax tells once
             self._log(f"saved step {step}")
         _remove_rotated(self.path)
 
