@@ -35,9 +35,11 @@ class PictureBatch(NamedTuple):
 
 def contract(spec: InputSpec, resize: ResizeRule | None) -> InputSpec:
     """The input contract with another resize rule, if one is given; raises InputError if there is none of that name."""
-    if resize is not None and resize not in get_args(ResizeRule):
+    if resize is None:
+        return spec
+    if resize not in get_args(ResizeRule):
         raise InputError(unknown("resize", resize, get_args(ResizeRule)))
-    return replace(spec, resize=resize or spec.resize)
+    return replace(spec, resize=resize)
 
 
 def as_array(pictures: Any, spec: InputSpec, value_range: Range | None) -> np.ndarray | StoredImages | None:

@@ -232,12 +232,13 @@ class Classifier:
         augment, draws = (tta, TTA_DRAWS) if isinstance(tta, AugmentConfig) else (trained_with, tta)
         if not isinstance(draws, int) or isinstance(draws, bool) or draws < 0:
             raise InputError(problem("tta", repr(tta), "a number of draws or an AugmentConfig", "Give 8 or so."))
+        if not draws:
+            return augment, 0
         augment = replace(augment, mixup=0.0, cutmix=0.0, erasing=0.0)  # these would take away what is asked about
-        if draws and not augment.is_active:
+        if not augment.is_active:
             rule = "a model that was trained with augmentation, or an AugmentConfig"
             raise InputError(problem("tta", repr(tta), rule, "Leave it out, or pass an AugmentConfig."))
-        if draws:
-            check_can_augment("tta", self.input_spec.shape, self.input_spec.dtype)
+        check_can_augment("tta", self.input_spec.shape, self.input_spec.dtype)
         return augment, draws
 
     def _asked(

@@ -6,16 +6,15 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from engine.errors import InputError, problem
-from engine.predict import Classifier
 
 
 class SklearnClassifier(ClassifierMixin, BaseEstimator):
-    """A fitted estimator; `X` is what `Classifier.predict` takes, labels are of `classes_`.
+    """A `Classifier` as a fitted estimator; `X` is what `Classifier.predict` takes, labels are of `classes_`.
 
     classes_: the class names; numbers where the classes were never named.
     """
 
-    def __init__(self, classifier: Classifier, options: dict[str, Any] | None = None):
+    def __init__(self, classifier: Any, options: dict[str, Any] | None = None):
         self.classifier, self.options = classifier, options
 
     @property
