@@ -114,6 +114,16 @@ class Classifier:
         """float32[n k]: the probability of each class; arguments as of `predict`."""
         return self._of_each(pictures, resize, value_range, lambda images, first: self.outputs(images, tta, first))
 
+    def top_k(self, pictures: Picture | Sequence[Picture], k: int = 5, **how: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(int[n k] class indices, float32[n k] probabilities), the likeliest first; arguments as of `predict_proba`.
+
+        As `jax.lax.top_k`: of equal ones the lower index comes first. k: at most the number of classes.
+        """
+        self._check_names(k)
+        probabilities = self.predict_proba(pictures, **how)
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        return best, np.take_along_axis(probabilities, best, axis=1)
+
     def features(
         self,
         pictures: Picture | Sequence[Picture],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import jax
@@ -65,13 +66,15 @@ class Executables:
     def __init__(self, clock: Clock, is_deterministic: bool = False):
         self.clock, self._options = clock, compiler_options(is_deterministic)
         self._compiled: dict[str, Callable[..., Any]] = {}
+        self._lock = Lock()
 
     def call(self, name: str, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
         """The function's result, by the executable of that name."""
-        if name not in self._compiled:
-            with self.clock.measure("compile"):
-                lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
-                self._compiled[name] = lowered.compile(compiler_options=self._options)
+        with self._lock:  # threads may ask one classifier at a time
+            if name not in self._compiled:
+                with self.clock.measure("compile"):
+                    lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
+                    self._compiled[name] = lowered.compile(compiler_options=self._options)
         return self._compiled[name](*arguments)
 
 

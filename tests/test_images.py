@@ -266,7 +266,9 @@ def test_array_of_other_shape_is_refused_with_both_shapes(array: np.ndarray):
 
 @pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
 def test_array_of_other_dtype_is_refused_with_both_dtypes(dtype: str):
-    with pytest.raises(InputError, match=rf"image array: got {dtype} from \d+ to \d+; expected uint8, or a value_range"):
+    with pytest.raises(
+        InputError, match=rf"image array: got {dtype} from \d+ to \d+; expected uint8, or a value_range"
+    ):
         read_picture(GREY.astype(dtype), GREY_SPEC)
 
 

@@ -50,6 +50,15 @@ def test_prediction_names_classes_by_falling_probability(classifier, images):
         assert [p for _, p in prediction.top] == sorted(row, reverse=True)
 
 
+def test_top_k_is_that_of_jax(classifier, images):
+    indices, probabilities = classifier.top_k(images, 2)
+    expected, order = jax.lax.top_k(classifier.predict_proba(images), 2)
+    np.testing.assert_array_equal(indices, order)
+    np.testing.assert_array_equal(probabilities, expected)
+    with pytest.raises(engine.InputError, match=r"top: got 0; expected a whole number of at least 1"):
+        classifier.top_k(images, 0)
+
+
 def test_folder_is_predicted_in_order_of_names(classifier, images, tmp_path):
     for i in (2, 0, 1):
         (tmp_path / f"{i}.png").write_bytes(png(images[i]))
