@@ -6,6 +6,17 @@
 With 20, 100 and 500 training examples a class: all layers from scratch; a new head on the frozen convolutions; and that
 model trained on as a whole, for half as long, the convolutions at a tenth of the rate. Each is measured on all test
 images of the five classes. A table, results.csv and results.png in the run's directory.
+
+fashion_mnist_12k, 1,000 test images of the other five classes, n = 3 seeds, on 2 shared cores of an Intel Xeon:
+
+    examples a class                 20                100               500
+    from scratch                     0.896 ± 0.020     0.934 ± 0.005     0.956 ± 0.001
+    frozen trunk, new head           0.900 ± 0.009     0.931 ± 0.010     0.949 ± 0.003
+    then all layers                  0.906 ± 0.008     0.935 ± 0.016     0.950 ± 0.001
+
+So what five kinds of clothes teach is worth little where five others are this easy: the new head is as good as training
+from scratch on few examples and falls behind on many. It takes a twelfth to a thirtieth of the time, because the trunk's
+outputs are computed once.
 """
 
 import csv
