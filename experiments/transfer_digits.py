@@ -15,8 +15,8 @@ fashion_mnist_12k, 1,000 test images of the other five classes, n = 3 seeds, on 
     then all layers                  0.906 ± 0.008     0.935 ± 0.016     0.950 ± 0.001
 
 So what five kinds of clothes teach is worth little where five others are this easy: the new head is as good as training
-from scratch on few examples and falls behind on many. It takes a twelfth to a thirtieth of the time, because the trunk's
-outputs are computed once.
+from scratch on few examples and falls behind on many. It takes a twelfth to a thirtieth of the time, because what the
+trunk gives is computed once.
 """
 
 import csv

@@ -76,7 +76,7 @@ def assert_same_history(ours: Sequence[dict], theirs: Sequence[dict]) -> None:
 
 def assert_only_sums_are_exchanged(session: Session) -> None:
     """The compiled steps hold all-reduce, and nothing that brings examples, or parts of them, to other devices."""
-    text = session._executables._compiled["train"].as_text()
+    text = session.trainer._executables._compiled["train"].as_text()
     found = set(re.findall(r"(all-gather|all-to-all|all-reduce|collective-permute|reduce-scatter)(?:-start)?\(", text))
     assert found == {"all-reduce"}
 
