@@ -14,6 +14,7 @@ from flax import nnx
 from engine.batches import epoch_order
 from engine.clock import Clock
 from engine.config import OptimConfig, PlanConfig, RunConfig, TrainConfig
+from engine.convolution import compiler_options
 from engine.data.dataset import Splits
 from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential
 from engine.models.build import build
@@ -169,3 +170,24 @@ def test_dropout_draws_differ_from_step_to_step_and_repeat_for_the_same_step(spl
 
     np.testing.assert_array_equal(outputs(1), outputs(1))
     assert not np.array_equal(outputs(1), outputs(2))
+
+
+def test_same_bits_from_run_to_run_are_asked_of_xla_on_a_gpu_alone(monkeypatch):
+    assert compiler_options(True) == compiler_options(False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compiler_options(True) == {"xla_gpu_deterministic_ops": True}
+    assert compiler_options(False) is None
+
+
+def test_average_of_the_weights_is_that_of_optax(splits):
+    """Against optax's exponential moving average, whose decay is constant: that of a run far from its start."""
+    config = RunConfig("a", TINY, train=TrainConfig(1, 64), optim=OptimConfig("sgd", 0.1, average_decay=0.01))
+    session = Session(config, splits, Clock(), Path("unused"))
+    average = jax.tree.map(np.array, session.state.params)  # the buffers are given away
+    for _ in range(session.steps_per_epoch):
+        session.train_chunk(1)
+        average = optax.incremental_update(session.state.params, average, 1 - 0.01)
+        for ours, theirs in zip(jax.tree.leaves(session.state.averaged), jax.tree.leaves(average), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    for ours, theirs in zip(jax.tree.leaves(session.state.model[0]), jax.tree.leaves(average), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
