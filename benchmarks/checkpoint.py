@@ -44,7 +44,7 @@ class Options:
     calls: int = 200
     """Single images to ask about."""
     smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """One round of two epochs, to see that everything runs."""
+    """One round of two short epochs, to see that everything runs."""
     json: Path | None = None
     """Where to write the figures."""
 
@@ -58,7 +58,7 @@ def main(options: Options) -> None:
         console.print(f"{name}: {value}", soft_wrap=True)
     with tempfile.TemporaryDirectory() as scratch:
         seconds, blocked = saving(Path(scratch), options)
-        opening = take_turns({"warm": lambda: _opened(Path(scratch))}, options.rounds + 1)[1:]
+        opening = take_turns({"warm": lambda: _opened(Path(scratch))}, options.rounds + 1)[1:]  # the first fills caches
         calls = latency(Path(scratch) / "saved", options.calls)
         size = sum(file.stat().st_size for file in (Path(scratch) / "saved" / "checkpoints").rglob("*"))
     more = [share - 1 for share in ratio(seconds["each epoch"], seconds["at the end"])]
@@ -77,6 +77,8 @@ def saving(scratch: Path, options: Options) -> tuple[dict[str, list[float]], lis
     """(seconds to train with a save each epoch or one at the end, shares of the former in which training waits)."""
     config = convnet.config()
     config = replace(config, train=replace(config.train, epochs=options.epochs))
+    if options.smoke:
+        config = replace(config, data=replace(config.data, split="train[:640]", test_split="test[:64]"))
     splits, blocked = load_splits(config.data, config.train.seed, lambda text: None), []
     small = Splits(splits.train, splits.validation)
 

@@ -76,7 +76,7 @@ MODELS = st.one_of(
 )
 DATA = st.builds(
     DataConfig,
-    name=st.text(min_size=1, max_size=8),
+    name=st.text(min_size=1, max_size=8).filter(lambda text: ":" not in text),
     split=SPLITS,
     validation_split=st.none() | SPLITS,
     validation_fraction=st.floats(0, 1, exclude_max=True),
@@ -159,6 +159,7 @@ BAD_VALUES = [
     (TrainConfig, "label_smoothing", float("nan"), "a finite number"),
     (DataConfig, "validation_fraction", 1.0, "0 ≤ fraction < 1"),
     (DataConfig, "validation_fraction", -0.1, "0 ≤ fraction < 1"),
+    (DataConfig, "name", "'huggingface:mnist'", "one of tfds's own builders, like mnist or mnist:3.0.1"),
     (DataConfig, "image_size", "'180'", "HEIGHTxWIDTH in pixels"),
     (DataConfig, "image_size", "'0x10'", "HEIGHTxWIDTH in pixels"),
     (DataConfig, "image_size", "'180 x 180'", "HEIGHTxWIDTH in pixels"),
