@@ -86,8 +86,9 @@ class Checkpoints:
                 kept = kept_steps(steps, scores, config.keep_last, config.keep_best)
                 return [step in kept for step in steps]
 
-        # The callback comes when all files of a step are written, before it gets its name.
-        options = ocp.AsyncOptions(post_finalization_callback=self._write_sums)
+        # The callback comes when all files of a step are written, before it gets its name. Directories are made at
+        # once: where that fails later, Orbax's threads wait twenty minutes for them, and the process for these.
+        options = ocp.AsyncOptions(post_finalization_callback=self._write_sums, create_directories_asynchronously=False)
         self._manager = ocp.CheckpointManager(
             checkpoints_of(path).resolve(),
             options=ocp.CheckpointManagerOptions(

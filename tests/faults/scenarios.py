@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.checkpoint import find_steps
 from tests.conftest import make_dataset
-from tests.faults.comparison import same_bits
+from tests.faults.comparison import best_by_rule, same_bits
 from tests.faults.corruptions import DAMAGES
 from tests.faults.disks import NotPermitted, enlarge, read_only, small_disk
 from tests.faults.processes import REMOVAL, Outcome, Started, reported_steps
@@ -317,10 +317,13 @@ def _interrupt(round: Round, number: signal.Signals) -> None:
 
 
 def _two_steps(round: Round) -> tuple[int, int]:
-    """A run stopped after two saves, the earlier and the newest step."""
-    steps = sorted(round.random.sample(range(1, min(EPOCHS * STEPS_PER_EPOCH, max(round.reference.content))), 2))
+    """A run stopped after some saves, of which the best step is one: the last but one and the newest."""
+    last = min(EPOCHS * STEPS_PER_EPOCH, max(round.reference.content))
+    earlier, newest = sorted(round.random.sample(range(1, last), 2))
+    scores = {step: content["record.score"] for step, content in round.reference.content.items()}
+    steps = sorted({earlier, newest} | best_by_rule(scores, set(range(1, newest)), 1))
     round.copy_reference(steps)
-    return steps[0], steps[1]
+    return steps[-2], newest
 
 
 def _check_loss_is_said(outcome: Outcome, earlier: int, newest: int) -> None:
