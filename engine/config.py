@@ -168,7 +168,7 @@ class CheckpointConfig:
     """When a run is saved, and which of its checkpoints are kept."""
 
     every_epochs: int = 1
-    """Epochs between two saves; the last one is always saved."""
+    """Epochs between two saves; the last one is always saved. The best step is the best of those saved."""
     every_steps: int | None = None
     """Save after so many steps too, in the middle of an epoch."""
     every_seconds: float | None = None

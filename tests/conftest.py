@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import engine
 from engine.clock import Clock
@@ -39,6 +40,18 @@ def own_cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps every test, and every process it starts, away from the user's caches."""
     monkeypatch.setenv("ENGINE_CACHE_DIR", str(cache_dir))
     monkeypatch.setenv("TFDS_DATA_DIR", str(cache_dir / "tfds"))
+
+
+@pytest.fixture(autouse=True)
+def plain_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pixel in place of the diagrams of a run, which take as long as a tiny run; not in tests marked `pictures`."""
+    if "pictures" not in request.keywords:
+        monkeypatch.setattr("engine.loop.draw_curves", lambda history, path, title: _save_pixel(path))
+        monkeypatch.setattr("engine.loop.draw_predictions", lambda *arguments, **named: _save_pixel(arguments[2]))
+
+
+def _save_pixel(path: Path) -> None:
+    Image.new("L", (1, 1)).save(path)
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ def without_seconds(history) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
 
 
+@pytest.mark.pictures
 def test_shipped_convnet_learns_and_leaves_what_it_promises(tmp_path):
     config = convnet.config()
     config = dataclasses.replace(
