@@ -60,7 +60,7 @@ def array_checksum(tree: Any) -> str:
 def _inside(name: str) -> str:
     """The name itself; raises ValueError if it leads out of the directory."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ValueError(f"a name that leads elsewhere, {name!r}")
     return name
 

@@ -133,7 +133,7 @@ def test_flipped_bytes_are_noticed(run, share):
         engine.restore(run)
 
 
-@pytest.mark.parametrize("name", ["/etc/hostname", "record/../../../../outside"])
+@pytest.mark.parametrize("name", ["/etc/hostname", "record/../../../../outside", "record/meta\0data"])
 def test_sums_of_files_elsewhere_are_refused(run, name):
     file = run / "checkpoints" / "4" / SUMS
     file.write_text(file.read_text() + f"{'0' * 128}  {name}\n")
