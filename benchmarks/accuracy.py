@@ -12,19 +12,18 @@ import statistics
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from benchmarks.measure import circumstances, write_json
+from benchmarks.measure import Measuring, show_circumstances, write_json
 from engine.data.config import DataConfig
 from engine.loop import run
 from engine.report.progress import Silent
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """Which runs to make."""
 
     recipe: str = "convnet"
@@ -35,10 +34,6 @@ class Options:
     """One run each."""
     data: DataConfig = field(default_factory=DataConfig)
     """What to train and test on."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """One epoch on a few images, to see that everything runs; the figures mean nothing."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def main(options: Options) -> None:
@@ -47,8 +42,7 @@ def main(options: Options) -> None:
         data = dataclasses.replace(options.data, split="train[:500]", test_split="test[:100]")
         options = dataclasses.replace(options, epochs=1, seeds=(0, 1), data=data)
     console = Console(highlight=False, soft_wrap=True)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}")
+    show_circumstances(console)
     figures = [_figures(options, seed) for seed in options.seeds]
     for seed, (accuracy, seconds, n) in zip(options.seeds, figures, strict=True):
         console.print(f"seed {seed}: test accuracy {accuracy:.4f} of {n:,} images, {seconds:.1f} s of training")

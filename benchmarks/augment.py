@@ -8,14 +8,12 @@ by round.
 
 import importlib
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import circumstances, interleaved, median_and_spread, ratio, write_json
+from benchmarks.measure import Measuring, interleaved, median_and_spread, ratio, show_circumstances, write_json
 from benchmarks.throughput import Training
 from benchmarks.workloads import random_images
 from engine.augment.config import AugmentConfig
@@ -39,17 +37,13 @@ SMOKE = ("none", "flip + crop")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """How long to measure."""
 
     rounds: int = 9
     """Rounds in which the variants take turns."""
     steps: int = 100
     """Steps of 64 images in each."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """One round of a few steps, to see that everything runs; the figures mean nothing."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def main(options: Options) -> None:
@@ -57,8 +51,7 @@ def main(options: Options) -> None:
     if options.smoke:
         options = replace(options, rounds=1, steps=2)
     console = Console(width=100, highlight=False)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}")
+    show_circumstances(console)
     variants = {name: VARIANTS[name] for name in SMOKE} if options.smoke else VARIANTS
     config = importlib.import_module("experiments.convnet").config()
     data = random_images(options.steps * config.train.batch_size)

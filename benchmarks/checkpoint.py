@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import circumstances, interleaved, ratio, take_turns, write_json
+from benchmarks.measure import Measuring, interleaved, ratio, show_circumstances, take_turns, write_json
 from benchmarks.startup import in_process
 from engine.clock import Clock
 from engine.config import CheckpointConfig, RunConfig
@@ -34,7 +33,7 @@ NEVER = 10**9
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """How often to measure."""
 
     rounds: int = 5
@@ -43,10 +42,6 @@ class Options:
     """Epochs a training, on the 10,800 images that come with the package."""
     calls: int = 200
     """Single images to ask about."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """One round of two short epochs, to see that everything runs."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def main(options: Options) -> None:
@@ -54,8 +49,7 @@ def main(options: Options) -> None:
     if options.smoke:
         options = replace(options, rounds=1, epochs=2, calls=5)
     console = Console(width=120, highlight=False)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}", soft_wrap=True)
+    show_circumstances(console)
     with tempfile.TemporaryDirectory() as scratch:
         seconds, blocked = saving(Path(scratch), options)
         opening = take_turns({"warm": lambda: _opened(Path(scratch))}, options.rounds + 1)[1:]  # the first fills caches

@@ -15,13 +15,13 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import circumstances, interleaved, median_and_spread, ratio, write_json
+from benchmarks.measure import Measuring, interleaved, median_and_spread, ratio, show_circumstances, write_json
 from benchmarks.peers_worker import Job, Unavailable, Worker
 from benchmarks.throughput import Training
 from benchmarks.workloads import Workload, workload_of
@@ -30,7 +30,7 @@ READY_SECONDS = 600
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """How many members and how long to measure."""
 
     members: tuple[int, ...] = (1, 2, 5, 10, 32)
@@ -43,10 +43,6 @@ class Options:
     """Sizes that PyTorch trains too."""
     separate: int = 10
     """Members of the run that is compared with separate runs; 0 for no comparison."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A few seconds, to see that everything runs; the figures mean nothing."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def measure_members(options: Options, workload: Workload) -> dict[str, list[float]]:
@@ -92,10 +88,9 @@ def measure_separate(members: int, more: tuple[str, ...] = ()) -> dict[str, floa
 def main(options: Options) -> None:
     """Measures and prints."""
     if options.smoke:
-        options = Options((1, 2), 1, 0.02, (), 0, json=options.json)
-    console, workload = Console(width=120), workload_of("convnet", 64)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}", highlight=False)
+        options = Options(members=(1, 2), rounds=1, seconds=0.02, torch_members=(), separate=0, json=options.json)
+    console, workload = Console(width=120, highlight=False), workload_of("convnet", 64)
+    show_circumstances(console)
     rates = measure_members(options, workload)
     console.print(_table(rates, options))
     figures: dict[str, Any] = {"images_per_second": rates}

@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import tyro
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.measure import circumstances, interleaved, median_and_spread, ratio, write_json
+from benchmarks.measure import Measuring, interleaved, median_and_spread, ratio, show_circumstances, write_json
 from benchmarks.throughput import Training
 from benchmarks.workloads import random_images
 from engine.config import PlanConfig
@@ -39,7 +39,7 @@ PEERS = {"tf.data": "tensorflow", "tf.data antialias": "tensorflow", "torch Data
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """How much to measure."""
 
     images: int = 10_000
@@ -48,10 +48,6 @@ class Options:
     """Rounds in which the variants take turns."""
     steps: int = 1500
     """Steps of 64 images that the convnet trains, resident and streamed, in each round: three chunks of the stream."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A few images and no peers, to see that everything runs; the figures mean nothing."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def main(options: Options) -> None:
@@ -59,8 +55,7 @@ def main(options: Options) -> None:
     if options.smoke:
         options = replace(options, images=8, rounds=1, steps=4)
     console = Console(highlight=False, soft_wrap=True)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}")
+    show_circumstances(console)
     with tempfile.TemporaryDirectory() as scratch:
         decoding = measure_decoding(options, Path(scratch), console)
         placements = measure_placements(options, Path(scratch), console)

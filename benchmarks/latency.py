@@ -12,12 +12,11 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from benchmarks.measure import circumstances, interleaved, median_and_spread, write_json
+from benchmarks.measure import Measuring, interleaved, median_and_spread, show_circumstances, write_json
 from engine.config import RunConfig
 from engine.loop import run
 from engine.report.progress import Silent
@@ -25,22 +24,17 @@ from experiments import convnet
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """How often to measure."""
 
     rounds: int = 7
     """Rounds in which the two take turns."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """One round, to see that everything runs."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def main(options: Options) -> None:
     """Saves an untrained convnet, whose weights take as long as any, and measures."""
     console = Console(highlight=False, soft_wrap=True)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}")
+    show_circumstances(console)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "run"
         run(untrained(), directory, reporter=Silent())

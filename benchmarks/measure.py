@@ -5,15 +5,28 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import tyro
+from rich.console import Console
 
 from engine.versions import device_text, versions
 
 Figure = TypeVar("Figure")
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What every benchmark can be told."""
+
+    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """As little as shows that everything runs; the figures mean nothing."""
+    json: Path | None = None
+    """Where to write the figures."""
 
 
 def interleaved(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -78,6 +91,12 @@ def _least_seconds(work: Callable[[], jax.Array], repeats: int) -> float:
 def circumstances() -> dict[str, Any]:
     """What a figure was measured on."""
     return {"device": device_text(), "system": platform.platform(terse=True), **versions()}
+
+
+def show_circumstances(console: Console) -> None:
+    """Prints what figures are measured on, a line each."""
+    for name, value in circumstances().items():
+        console.print(f"{name}: {value}", soft_wrap=True)
 
 
 def write_json(path: Path | None, figures: dict[str, Any]) -> None:

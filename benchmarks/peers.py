@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import jax
@@ -27,7 +26,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import circumstances, interleaved, median_and_spread, ratio, write_json
+from benchmarks.measure import Measuring, circumstances, interleaved, median_and_spread, ratio, write_json
 from benchmarks.peers_worker import SHARED_DEVICE, Job, Unavailable, Worker
 from benchmarks.workloads import WORKLOADS, Workload
 from engine.config import Precision
@@ -78,7 +77,7 @@ SMOKE = ("engine", "torch eager", "keras on jax", "flax, a jitted step")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """What to compare and how long."""
 
     workloads: tuple[str, ...] = tuple(name for name in WORKLOADS if name != "convnet, batch 512")
@@ -99,10 +98,6 @@ class Options:
     """About how long a variant runs in a round, at least one epoch."""
     limit_seconds: float = 300.0
     """What building, compiling and warming up may take; a variant that takes longer is left out."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A few steps, to see that everything runs; the figures mean nothing."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def main(options: Options) -> None:

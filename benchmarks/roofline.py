@@ -9,8 +9,7 @@ of what the arithmetic alone allows and of the roofline: the lower of what the a
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import tyro
@@ -18,11 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import (
-    circumstances,
+    Measuring,
     interleaved,
     median_and_spread,
     memory_bandwidth,
     product_peak,
+    show_circumstances,
     write_json,
 )
 from benchmarks.throughput import Training, with_precision
@@ -33,7 +33,7 @@ RECIPES = named(*map(workload_of, ("mlp", "convnet_wide", "convnet_no_pool", "co
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """What to measure and how long."""
 
     recipes: tuple[str, ...] = tuple(RECIPES)
@@ -44,10 +44,6 @@ class Options:
     """Rounds in which the recipes take turns."""
     seconds: float = 1.0
     """About how long a recipe trains in a round on a CPU; on a GPU it trains an epoch."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Small sizes, to see that everything runs; the figures mean nothing."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def main(options: Options) -> None:
@@ -55,8 +51,7 @@ def main(options: Options) -> None:
     if options.smoke:
         options = replace(options, recipes=("mlp, batch 64", "convnet, batch 64"), rounds=1, seconds=0.01)
     console = Console(width=120, highlight=False)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}", soft_wrap=True)
+    show_circumstances(console)
     is_cpu = jax.default_backend() == "cpu"
     peak, bandwidth = _device_limits(options, is_cpu)
     recipes = measure_recipes(options, is_cpu)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import circumstances, median_and_spread, take_turns, write_json
+from benchmarks.measure import Measuring, median_and_spread, show_circumstances, take_turns, write_json
 from benchmarks.throughput import Training
 from benchmarks.workloads import Workload, operations, workload_of
 
@@ -64,7 +64,7 @@ AXES = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """What to vary and how long to measure."""
 
     axes: tuple[str, ...] = tuple(AXES)
@@ -73,10 +73,6 @@ class Options:
     """Rounds in which the points of an axis take turns."""
     epochs: int = 3
     """Measured in each process; the fastest counts."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """The first two points of the first axis, once, to see that everything runs; the figures mean nothing."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def main(options: Options) -> None:
@@ -84,8 +80,7 @@ def main(options: Options) -> None:
     if options.smoke:
         options = replace(options, axes=options.axes[:1], rounds=1, epochs=1)
     console = Console(width=120, highlight=False)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}", soft_wrap=True)
+    show_circumstances(console)
     figures = {}
     for name in options.axes:
         figures[name] = measure_axis(name, options)

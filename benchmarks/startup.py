@@ -16,36 +16,30 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.latency import untrained
-from benchmarks.measure import circumstances, median_and_spread, take_turns, write_json
+from benchmarks.measure import Measuring, median_and_spread, show_circumstances, take_turns, write_json
 from benchmarks.startup_parts import TO_FIRST_STEP
 from engine.loop import run
 from engine.report.progress import Silent
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """How often to measure."""
 
     rounds: int = 7
     """Rounds in which the processes take turns."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """One round, to see that everything runs."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 def main(options: Options) -> None:
     """Measures and prints."""
     console = Console(width=120, highlight=False)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}", soft_wrap=True)
+    show_circumstances(console)
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(Path(scratch), 1 if options.smoke else options.rounds)
     for name, seconds in figures.items():

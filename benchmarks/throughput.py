@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +19,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import circumstances, interleaved, median_and_spread, product_peak, ratio, write_json
+from benchmarks.measure import (
+    Measuring,
+    interleaved,
+    median_and_spread,
+    product_peak,
+    ratio,
+    show_circumstances,
+    write_json,
+)
 from benchmarks.peers_flax import FlaxPeer
 from benchmarks.peers_worker import Job
 from benchmarks.workloads import WORKLOADS, operations, workload_of
@@ -33,7 +41,7 @@ RECIPES = ("mlp", "convnet_wide", "convnet", "convnet_no_pool", "convnet_dropout
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """How long to measure."""
 
     rounds: int = 7
@@ -42,10 +50,6 @@ class Options:
     """About how long a variant runs in a round."""
     recipes: tuple[str, ...] = RECIPES
     """Recipes to measure."""
-    smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A few seconds, to see that everything runs; the figures mean nothing."""
-    json: Path | None = None
-    """Where to write the figures."""
 
 
 class Training:
@@ -116,9 +120,8 @@ def main(options: Options) -> None:
     """Measures and prints."""
     if options.smoke:
         options = Options(rounds=1, seconds=0.02, recipes=("mlp", "convnet"), json=options.json)
-    console = Console(width=120)
-    for name, value in circumstances().items():
-        console.print(f"{name}: {value}", highlight=False)
+    console = Console(width=120, highlight=False)
+    show_circumstances(console)
     peak = product_peak(256 if options.smoke else 2048)
     recipes, plain = measure_recipes(options), measure_plain(options)
     peak = max(peak, product_peak(256 if options.smoke else 2048))

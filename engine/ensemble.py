@@ -17,10 +17,7 @@ from engine.calibration import scores
 from engine.checkpoint import Record, choose_step, read_record, restore_arrays
 from engine.combination import LEAST_PROBABILITY, Combination, fit
 from engine.config import CombinationKind, MemberMapping
-from engine.data.config import ResizeRule
 from engine.data.dataset import Dataset, names_text
-from engine.data.images import Picture
-from engine.data.levels import Range
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem
 from engine.keys import stream_key
@@ -68,16 +65,10 @@ class EnsembleClassifier(Classifier):
         """float32[n k], see `Classifier.outputs`: what the members say, combined."""
         return self.combined(self.member_outputs(images, tta, first=first)).astype(np.float32)
 
-    def features(
-        self,
-        pictures: Picture | Sequence[Picture],
-        layer: str,
-        resize: ResizeRule | None = None,
-        value_range: Range | None = None,
-    ) -> np.ndarray:
+    def features(self, *arguments: Any, **named: Any) -> np.ndarray:
         """Raises InputError: each member has features of its own, so ask one: `members[0].features(…)`."""
-        rule, remedy = f"one of its {len(self.members)} members", f"Ask members[0].features(…, {layer!r})."
-        raise InputError(problem("features", "an ensemble", rule, remedy))
+        rule = f"one of its {len(self.members)} members"
+        raise InputError(problem("features", "an ensemble", rule, "Ask members[0].features(…)."))
 
     def member_outputs(
         self,

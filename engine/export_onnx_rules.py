@@ -271,4 +271,5 @@ def one_open(shape: Sequence[Any]) -> list[int]:
 
 
 def element_type(dtype: Any) -> int:
+    """The number by which ONNX knows a NumPy dtype."""
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

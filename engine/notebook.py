@@ -66,17 +66,13 @@ def fit(
     there, and raises Interrupted, a KeyboardInterrupt, with the path.
     """
     check_model(model)
-    validation = 0.0 if validation is None else validation
-    optim = optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
-    fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
-    name = data if isinstance(data, str) else "arrays"
-    given = isinstance(data, DataConfig)
-    if given and (scale != 1 / 255 or validation != 0.1):
+    if isinstance(data, DataConfig) and (scale != 1 / 255 or validation != 0.1):
         rule = "the DataConfig to say it"
         raise InputError(problem("validation, scale", "an argument beside a DataConfig", rule, "Set it there."))
-    data_config = data if given else DataConfig(name=name, validation_fraction=fraction, scale=scale)
+    data_config = data if isinstance(data, DataConfig) else _data_config(data, validation, scale)
     train_config = TrainConfig(epochs, batch_size, loss, seed=seed, patience=patience, members=members)
-    config = RunConfig("fit", model, data_config, train_config, optim, augment=augment or AugmentConfig())
+    config = RunConfig("fit", model, data_config, train_config, _optim(optimizer, learning_rate))
+    config = replace(config, augment=augment or AugmentConfig())
     return _trained(config, data, validation, class_names, verbose)
 
 
@@ -114,18 +110,13 @@ def finetune(
     """
     source = source if isinstance(source, Classifier) else restore(source)
     spec, settings = source.input_spec, source.record.config.train
-    validation = 0.0 if validation is None else validation
-    optim = optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
-    fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
-    name = data if isinstance(data, str) else "arrays"
-    given = data if isinstance(data, DataConfig) else DataConfig(name, validation_fraction=fraction)
-    pairs = [(epoch, [names] if isinstance(names, str) else names) for epoch, names in (unfreeze or {}).items()]
+    given = data if isinstance(data, DataConfig) else _data_config(data, validation)
     tuning = FineTuneConfig(
         head=tuple(head),
         freeze=tuple(freeze),
         freeze_first=freeze_first,
-        unfreeze=tuple(f"{epoch}:{pattern}" for epoch, names in pairs for pattern in names),
-        learning_rates=tuple(f"{pattern}={factor:g}" for pattern, factor in (learning_rates or {}).items()),
+        unfreeze=_unfreezings(unfreeze or {}),
+        learning_rates=tuple(f"{pattern}={float(factor)!r}" for pattern, factor in (learning_rates or {}).items()),
         cache_features=cache_features,
     )
     train_config = TrainConfig(
@@ -142,11 +133,32 @@ def finetune(
         model or _with_open_end(source.record.config.model),
         under_contract(given, spec),
         train_config,
-        optim,
+        _optim(optimizer, learning_rate),
         augment=augment or AugmentConfig(),
         finetune=tuning,
     )
     return _trained(config, data, validation, class_names, verbose, source)
+
+
+def _optim(optimizer: OptimizerName | OptimConfig, learning_rate: float) -> OptimConfig:
+    return optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
+
+
+def _data_config(data: Data, validation: Any, scale: float = DataConfig.scale) -> DataConfig:
+    """What is kept of data at hand: its name, if it has one, and what is set aside."""
+    name = data if isinstance(data, str) else "arrays"
+    return DataConfig(name=name, validation_fraction=_fraction(validation), scale=scale)
+
+
+def _fraction(validation: Any) -> float:
+    """The share of the data to set aside, 0 where the validation data are others."""
+    return float(validation) if isinstance(validation, (int, float)) else 0.0
+
+
+def _unfreezings(layers: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
+    """{2: ["conv_3"]} as FineTuneConfig has it, `2:conv_3`; a single pattern needs no list."""
+    pairs = ((epoch, [names] if isinstance(names, str) else names) for epoch, names in layers.items())
+    return tuple(f"{epoch}:{pattern}" for epoch, names in pairs for pattern in names)
 
 
 def _with_open_end(model: Model) -> Model:
@@ -242,9 +254,8 @@ def _splits(
         splits = data
     else:
         whole = data if isinstance(data, Dataset) else dataset(*_pair("data", data), class_names)
-        fraction = float(validation) if isinstance(validation, (int, float)) else 0.0
-        splits = Splits(*split_by_fraction(whole, fraction, config.train.seed))
-    if isinstance(validation, (int, float)):
+        splits = Splits(*split_by_fraction(whole, _fraction(validation), config.train.seed))
+    if validation is None or isinstance(validation, (int, float)):
         return splits
     names = splits.train.class_names or None
     is_dataset = isinstance(validation, Dataset)
