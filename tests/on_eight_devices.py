@@ -91,6 +91,16 @@ def test_results_are_those_of_one_device(data: Splits, on_one: Session, mesh: st
     assert len(images.sharding.device_set) == int(mesh[-1])
 
 
+def test_layers_that_are_frozen_for_a_while_and_averaged_weights_are_those_of_one_device(data: Splits):
+    """Some from the start, one until the second epoch."""
+    finetune = engine.FineTuneConfig(freeze=("conv_1", "batch_norm_1", "conv_2"), unfreeze=("1:conv_2",))
+    config = replace(config_of(None), finetune=finetune, optim=replace(OPTIM, average_decay=0.9))
+    ours, theirs = (trained(replace(config, plan=PlanConfig(mesh=mesh)), data) for mesh in ("data=4", None))
+    assert_same_state(ours.state, theirs.state)
+    assert_same_history(ours.history, theirs.history)
+    assert_only_sums_are_exchanged(ours)
+
+
 @pytest.mark.parametrize(
     ("mesh", "plan"),
     [

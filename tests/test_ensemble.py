@@ -106,7 +106,7 @@ CASES: dict[str, Callable[[], RunConfig]] = {
         data=DataConfig(standardize="whiten"),
     ),
     "learning rates": lambda: ensemble(
-        optim=OptimConfig("momentum", clip_norm=1.0, schedule="cosine", warmup_epochs=0.5),
+        optim=OptimConfig("momentum", clip_norm=1.0, schedule="cosine", warmup_epochs=0.5, average_decay=0.9),
         ensemble=EnsembleConfig(learning_rates=(1e-3, 1e-2, 1e-1), weight_decays=(0.3, 0.01, 0.1)),
     ),
     "smoothings": lambda: ensemble(ensemble=EnsembleConfig(label_smoothings=(0.0, 0.1, 0.3))),
@@ -133,7 +133,7 @@ def test_member_has_the_bits_of_its_own_run_with_other_losses(loss):
 
 @pytest.mark.parametrize(("mapping", "tolerance"), [("map", 0), ("vmap", 1e-3)])
 def test_member_is_its_own_run_however_members_are_mapped(mapping, tolerance: float):
-    config = ensemble(plan=PlanConfig(members=mapping))
+    config = ensemble(plan=PlanConfig(members=mapping), optim=OptimConfig(average_decay=0.9))
     together = trained(config, small_splits())
     for member in range(MEMBERS):
         assert_is_alone(together, config, small_splits(), member, tolerance)
@@ -232,7 +232,8 @@ HOT = EnsembleConfig(learning_rates=(1e-2, 1e30, 3e-3))
 
 @pytest.mark.parametrize("mapping", ["outer", "vmap", "map"])
 def test_member_whose_loss_is_not_finite_is_frozen_and_the_others_go_on(mapping):
-    config = ensemble(ensemble=HOT, plan=PlanConfig(members=mapping, chunk_steps=1))
+    plan, averaged = PlanConfig(members=mapping, chunk_steps=1), OptimConfig(average_decay=0.9)
+    config = ensemble(ensemble=HOT, plan=plan, optim=averaged)
     session = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
     before = leaves(session, 1)
     while session.failed_steps[1] is None:

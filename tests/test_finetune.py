@@ -261,6 +261,21 @@ def test_features_that_are_kept_change_nothing(case, source, four, tmp_path):
         np.testing.assert_allclose(value, leaves((theirs._params, theirs._model_state))[path], rtol=1e-5, atol=1e-6)
 
 
+def test_whitening_is_taken_over_and_applied_before_frozen_layers_whose_features_are_kept(four, tmp_path):
+    data = engine.DataConfig(standardize="whiten")
+    first = engine.RunConfig("source", NET, data, engine.TrainConfig(epochs=1, batch_size=64))
+    start(first, Splits(make_dataset(200)), tmp_path / "source")
+    config = tuned(tmp_path / "source", epochs=2, freeze=TRUNK)
+    kept = start(config, four, tmp_path / "kept")
+    anew = start(replace(config, finetune=replace(config.finetune, cache_features="off")), four, tmp_path / "anew")
+    for ours, theirs in zip(kept.history, anew.history, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+        assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-6)
+    (fitted, _), (taken, _) = (engine.restore(tmp_path / n, step="last")._model_state for n in ("source", "kept"))
+    assert leaves(fitted)
+    assert all(same_bits(value, leaves(taken)[path]) for path, value in leaves(fitted).items())
+
+
 def test_features_are_not_kept_where_memory_is_short_or_images_are_augmented(source, four, tmp_path, monkeypatch):
     monkeypatch.setattr("engine.trainer.cache_megabytes", lambda: 0)
     reporter = Hears()
