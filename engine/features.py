@@ -1,6 +1,6 @@
-"""What a layer inside a model gives: the outputs of one submodule, taken from an ordinary forward pass."""
+"""What a layer inside a model gives: a Sequential run up to there, or a submodule of a class in a forward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -10,10 +10,9 @@ from flax import nnx
 from engine.checkpoint import Record
 from engine.config import Lowering
 from engine.errors import InputError, problem, unknown
-from engine.keys import stream_key
 from engine.models.build import build
 from engine.models.specs import Sequential
-from engine.state import Network, Tree, Whitened
+from engine.state import Network, Part, Tree, Whitened, network_of
 
 Path = tuple[str | int, ...]
 
@@ -49,31 +48,26 @@ class Tapped(nnx.Module):
         return given[0]
 
 
-def layer_paths(record: Record, module: nnx.Module) -> dict[str, Path]:
-    """Where each layer that can be named lies in the module: a Sequential's layers, a class's callable submodules."""
-    model = record.config.model
-    if isinstance(model, Sequential):
-        return {name: ("layers", place) for place, name in enumerate(model.layer_names)}
-    found = {path: node for path, node in nnx.iter_graph(module) if path and isinstance(node, nnx.Module)}
-    calls = sorted((tuple[Any, ...](path) for path, node in found.items() if callable(node)), key=str)
-    return {".".join(map(str, path)): path for path in calls}
-
-
 def features_of(record: Record, layer: str, lowering: Lowering) -> Callable[[Tree, Tree, jax.Array], jax.Array]:
     """(params, model state, inputs [b …] as the model is shown them) → float32[b …], what the layer gives.
 
     Raises InputError for a name that the model does not have, listing those it has.
     """
-    spec, train = record.input_spec, record.config.train
+    spec, model, precision = record.input_spec, record.config.model, record.config.train.precision
+    of_inputs = spec.shape, record.num_outputs, lowering
+    if isinstance(model, Sequential):
+        names = model.layer_names
+        _check_known(layer, names)
+        part = Part(end=names.index(layer) + 1)
+        network, _ = network_of(model, *of_inputs, spec.whiten, precision, part)
+        return lambda params, model_state, inputs: network.apply(params, model_state, inputs, None, None)[0]
 
     def make() -> nnx.Module:
-        rngs = nnx.Rngs(stream_key(0, "init"))
-        return build(record.config.model, spec.shape, record.num_outputs, rngs, lowering)
+        return build(model, spec.shape, record.num_outputs, nnx.Rngs(0), lowering)
 
-    paths = layer_paths(record, nnx.eval_shape(make))
-    if layer not in paths:
-        raise InputError(unknown("layer", layer, paths))
-    inner = Network(nnx.eval_shape(lambda: Tapped(make(), layer, paths[layer])), train.precision)
+    paths = layer_paths(nnx.eval_shape(make))
+    _check_known(layer, paths)
+    inner = Network(nnx.eval_shape(lambda: Tapped(make(), layer, paths[layer])), precision)
     network = Whitened(inner) if spec.whiten else inner
 
     def features(params: Tree, model_state: Tree, inputs: jax.Array) -> jax.Array:
@@ -86,6 +80,18 @@ def features_of(record: Record, layer: str, lowering: Lowering) -> Callable[[Tre
             raise InputError(problem("layer", repr(layer), rule, "Name the one around it.")) from None
 
     return features
+
+
+def layer_paths(module: nnx.Module) -> dict[str, Path]:
+    """Where each callable submodule of a module lies in it, by a dotted name."""
+    found = {path: node for path, node in nnx.iter_graph(module) if path and isinstance(node, nnx.Module)}
+    calls = sorted((tuple[Any, ...](path) for path, node in found.items() if callable(node)), key=str)
+    return {".".join(map(str, path)): path for path in calls}
+
+
+def _check_known(layer: str, names: Collection[str]) -> None:
+    if layer not in names:
+        raise InputError(unknown("layer", layer, names))
 
 
 def _inside(tree: Tree) -> Tree:

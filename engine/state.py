@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ from engine.keys import stream_key
 from engine.models.build import build, takes_mask
 from engine.models.ensemble import Ensemble
 from engine.models.names import Layers, joined, layers_of
-from engine.models.specs import Model, Sequential
+from engine.models.specs import Custom, Model, Sequential
 from engine.precision import products_in, rounded
 
 Tree = Any
@@ -165,7 +166,7 @@ def network_of(
         empty = jnp.zeros((*members, size)), jnp.zeros((*members, size, size))
         return params, (empty, model_state) if whiten else model_state
 
-    module = nnx.eval_shape(lambda: module_of(0))
+    module = abstract_module(spec, input_shape, num_outputs, lowering)
     layers, frozen = layers_of(spec, module), part.frozen or frozenset()
     if part.first or part.end is not None:
         module.first, module.end = part.first, part.end  # type: ignore[attr-defined]
@@ -178,7 +179,24 @@ def layers_in(spec: Model, input_shape: tuple[int, ...], num_outputs: int) -> La
     """The layers of a spec by name."""
     if isinstance(spec, Sequential):
         return Layers(spec, spec.layer_names)
-    return layers_of(spec, nnx.eval_shape(lambda: build(spec, input_shape, num_outputs, nnx.Rngs(0))))
+    return layers_of(spec, abstract_module(spec, input_shape, num_outputs))
+
+
+def abstract_module(
+    spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering = "native"
+) -> nnx.Module:
+    """The module of a spec, with shapes in place of arrays, that is the caller's to change."""
+    if isinstance(spec, Custom):  # in a notebook the class behind a path may be another one the next time
+        return _abstract_module(spec, input_shape, num_outputs, lowering)
+    return nnx.clone(_abstract_module_once(spec, tuple(input_shape), num_outputs, lowering))
+
+
+def _abstract_module(spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering) -> nnx.Module:
+    return nnx.eval_shape(lambda: build(spec, input_shape, num_outputs, nnx.Rngs(0), lowering))
+
+
+# Flax takes long to make layers, and a run asks for the same ones several times before its first step.
+_abstract_module_once = lru_cache(maxsize=32)(_abstract_module)
 
 
 def init_state(

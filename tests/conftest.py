@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,9 +49,14 @@ def plain_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if "pictures" not in request.keywords:
         monkeypatch.setattr("engine.loop.draw_curves", lambda history, path, title: _save_pixel(path))
         monkeypatch.setattr("engine.loop.draw_predictions", lambda *arguments, **named: _save_pixel(arguments[2]))
+        monkeypatch.setattr(
+            "engine.report.members.draw_reliability", lambda of_all, each, path, title: _save_pixel(path)
+        )
 
 
-def _save_pixel(path: Path) -> None:
+def _save_pixel(*arguments: Any, **named: Any) -> None:
+    """In place of whatever would be drawn, at the one path among the arguments."""
+    (path,) = (argument for argument in arguments if isinstance(argument, Path))
     Image.new("L", (1, 1)).save(path)
 
 

@@ -10,6 +10,7 @@ from flax import nnx
 from engine import ops
 from engine.errors import InputError, problem, shape_text
 from engine.models import layers, specs
+from engine.models.cropping import inputs_that_count
 from engine.models.layers import Shape, pair
 
 KERNEL_INIT = nnx.initializers.glorot_uniform()
@@ -60,13 +61,18 @@ class Function(nnx.Module):
 class SequentialModule(nnx.Module):
     """The layers of a Sequential spec, applied one after the other, from number `first` (of 0) to before `end`."""
 
-    def __init__(self, modules: list[nnx.Module]):
-        self.layers = nnx.List(modules)
-        self.first, self.end = 0, len(modules)
+    def __init__(self, spec: specs.Sequential, input_shape: Shape, rngs: nnx.Rngs):
+        self.spec = spec
+        self.shapes = (tuple(input_shape), *(row.output_shape for row in spec.rows(input_shape)))
+        self.layers = nnx.List(_build_layer(*of, rngs) for of in zip(spec.layers, self.shapes, strict=False))
+        self.first, self.end = 0, len(spec.layers)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """[b …] → [b k]. Batch statistics leave out the examples where `mask` [b] is false."""
-        for layer in list(self.layers)[self.first : self.end]:
+        counted = inputs_that_count(self.spec.layers[: self.end], self.shapes)
+        for layer, shape in list(zip(self.layers, counted, strict=False))[self.first :]:
+            if len(shape) == 3:
+                x = x[:, : shape[0], : shape[1]]
             if isinstance(layer, nnx.BatchNorm) and mask is not None:
                 wide = mask.reshape(-1, *(1,) * (x.ndim - 1))  # [b] → [b 1 1 1]
                 x = layer(x, mask=jnp.broadcast_to(wide, x.shape))
@@ -87,7 +93,7 @@ def build(
     else:
         spec = spec.with_outputs(num_outputs)
         _check_output(spec.output_shape(input_shape), num_outputs)
-        module = SequentialModule(_build_layers(spec, input_shape, rngs))
+        module = SequentialModule(spec, input_shape, rngs)
         _keep_outputs_float32(module.layers[-1])
     ops.plug(module, lowering)
     _keep_batch_norm_narrow(module)
@@ -97,11 +103,6 @@ def build(
 def takes_mask(module: nnx.Module) -> bool:
     """Whether the module wants to be told which examples of a batch count."""
     return "mask" in inspect.signature(type(module).__call__).parameters
-
-
-def _build_layers(spec: specs.Sequential, input_shape: Shape, rngs: nnx.Rngs) -> list[nnx.Module]:
-    shapes = [tuple(input_shape), *(row.output_shape for row in spec.rows(input_shape))]
-    return [_build_layer(layer, shape, rngs) for layer, shape in zip(spec.layers, shapes, strict=False)]
 
 
 def _build_layer(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
