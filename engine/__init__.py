@@ -25,7 +25,7 @@ _HOMES = {
     "cnn": "engine.models",
     "custom": "engine.models",
     "dataset": "engine.notebook",
-    "export": "engine.exporting",
+    "export": "engine.exporting.export",
     "EnsembleClassifier": "engine.ensemble",
     "EnsembleConfig": "engine.config",
     "FineTuneConfig": "engine.finetuning",
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from engine.ensemble import EnsembleClassifier, join, restore
     from engine.errors import InputError
     from engine.experiment import main
-    from engine.exporting import export
+    from engine.exporting.export import export
     from engine.finetuning import FineTuneConfig
     from engine.loop import run
     from engine.models import cnn, custom, mlp

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from jax import export as jax_export
 
 import engine
-from engine import export_writers, exporting
 from engine.clock import Clock
 from engine.combination import METHODS, Combination
 from engine.commands import export as export_command
 from engine.data.dataset import Splits
 from engine.data.load import load_splits
 from engine.ensemble import EnsembleClassifier
-from engine.export_graph import combined
+from engine.exporting import export, writers
+from engine.exporting.graph import combined
 from engine.loop import train as train_run
 from engine.models import AveragePool, BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.predict import Classifier
@@ -151,7 +151,7 @@ def answers(lines: list[str], inputs: np.ndarray) -> np.ndarray:
 def exported(classifier: Classifier, path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:
     """The function of an exported model, called as its lines of use say."""
     engine.export(classifier, path, format)  # type: ignore[arg-type]
-    lines = exporting.usage(exporting.description(classifier, format, path.name), str(path))  # type: ignore[arg-type]
+    lines = export.usage(export.description(classifier, format, path.name), str(path))  # type: ignore[arg-type]
     return lambda inputs: answers(lines, inputs)
 
 
@@ -202,7 +202,7 @@ def test_member_that_does_not_count_is_left_out(classifier_of, tmp_path):
     sizes = []
     for number, weights in enumerate([(1.0, 0.0, 0.0), (0.5, 0.5, 0.0)]):
         path = engine.export(EnsembleClassifier(members, Combination("mean", weights)), tmp_path / str(number))
-        sizes.append((path / export_writers.MODULE_FILE).stat().st_size)
+        sizes.append((path / writers.MODULE_FILE).stat().st_size)
     assert sizes[1] > 1.5 * sizes[0]
 
 
@@ -266,7 +266,7 @@ def test_stablehlo_runs_with_jax_alone_in_a_process_that_cannot_import_the_engin
 @pytest.mark.parametrize("name", ["everything", "bfloat16", "whitened", "ensemble"])
 def test_stablehlo_is_for_all_platforms_any_batch_and_calls_nothing_of_one_of_them(name, classifier_of, tmp_path):
     path = engine.export(classifier_of(name), tmp_path / "m")
-    module = jax_export.deserialize(bytearray((path / export_writers.MODULE_FILE).read_bytes()))
+    module = jax_export.deserialize(bytearray((path / writers.MODULE_FILE).read_bytes()))
     assert module.platforms == ("cpu", "cuda", "rocm", "tpu")
     assert module.disabled_safety_checks == ()
     assert [str(aval) for aval in module.in_avals] == ["uint8[b,28,28,1]"]
@@ -350,7 +350,7 @@ def test_operation_in_onnx_gives_what_it_gives_in_jax(name):
     skip_without("onnx")
     import onnxruntime
 
-    from engine.export_onnx import onnx_model
+    from engine.exporting.onnx import onnx_model
 
     def function(x: jax.Array) -> jax.Array:
         with jax.numpy_rank_promotion("allow"):
@@ -370,7 +370,7 @@ def test_operation_in_onnx_gives_what_it_gives_in_jax(name):
 )
 def test_operation_that_is_not_known_is_named(function):
     skip_without("onnx")
-    from engine.export_onnx import onnx_model
+    from engine.exporting.onnx import onnx_model
 
     with pytest.raises(NotImplementedError, match=r"the operation (sort|scan)"):
         onnx_model(function, (4,), "float32", ("x", "y"), "t")
@@ -389,12 +389,12 @@ def test_class_that_cannot_be_expressed_is_refused_in_words(classifier_of, tmp_p
 
 
 def test_export_that_answers_otherwise_is_refused(classifier_of, tmp_path, monkeypatch):
-    read = export_writers.READERS["stablehlo"]
+    read = writers.READERS["stablehlo"]
 
     def reads_wrong(*arguments):
         return lambda inputs: read(*arguments)(inputs)[:, ::-1]
 
-    monkeypatch.setitem(export_writers.READERS, "stablehlo", reads_wrong)
+    monkeypatch.setitem(writers.READERS, "stablehlo", reads_wrong)
     with pytest.raises(engine.InputError, match=r"outputs that differ by"):
         engine.export(classifier_of("everything"), tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
@@ -421,17 +421,17 @@ def test_what_is_there_is_replaced_only_if_asked_and_only_an_export(classifier_o
 
 def test_failure_leaves_what_was_there(classifier_of, tmp_path, monkeypatch):
     path = engine.export(classifier_of("everything"), tmp_path / "m")
-    before = (path / export_writers.MODULE_FILE).read_bytes()
+    before = (path / writers.MODULE_FILE).read_bytes()
 
     def fails(classifier, scratch, about):
         scratch.mkdir()
         (scratch / "half").write_text("x")
         raise OSError(28, "No space left on device", str(scratch))
 
-    monkeypatch.setitem(export_writers.WRITERS, "stablehlo", fails)
+    monkeypatch.setitem(writers.WRITERS, "stablehlo", fails)
     with pytest.raises(OSError, match="No space"):
         engine.export(classifier_of("everything"), path, overwrite=True)
-    assert (path / export_writers.MODULE_FILE).read_bytes() == before
+    assert (path / writers.MODULE_FILE).read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["m"]
 
 

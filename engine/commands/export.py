@@ -5,7 +5,7 @@ from pathlib import Path
 
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of
 from engine.entry import set_up_process
-from engine.export_formats import SUFFIXES, ExportFormat, check_target
+from engine.exporting.formats import SUFFIXES, ExportFormat, check_target
 
 
 def export(
@@ -35,8 +35,8 @@ def export(
     find_own_classes(trust)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or TensorFlow tells of its processor at every start
     from engine.ensemble import restore
-    from engine.exporting import description, usage
-    from engine.exporting import export as write
+    from engine.exporting.export import description, usage
+    from engine.exporting.export import export as write
 
     classifier = restore(run, step_of(step), trust, member)
     write(classifier, target, format, overwrite)

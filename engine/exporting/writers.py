@@ -15,8 +15,8 @@ import numpy as np
 from jax import export as jax_export
 
 from engine.errors import InputError, problem
-from engine.export_formats import DESCRIPTION_FILES, ExportFormat
-from engine.export_graph import graph_of
+from engine.exporting.formats import DESCRIPTION_FILES, ExportFormat
+from engine.exporting.graph import graph_of
 from engine.predict import EVALUATION_LOWERING, Classifier
 from engine.state import AnyNetwork, network_of
 
@@ -44,7 +44,7 @@ def read_stablehlo(path: Path, description: dict[str, Any]) -> Outputs:
 def write_onnx(classifier: Classifier, path: Path, description: dict[str, Any]) -> None:
     """One file, with the description as its metadata; in float32, because onnxruntime's CPU has little in bfloat16."""
     helper = _package("onnx.helper", "onnx")
-    from engine.export_onnx import onnx_model
+    from engine.exporting.onnx import onnx_model
 
     spec, names = classifier.input_spec, (description["input"]["name"], description["output"]["name"])
     graph = graph_of(classifier, _network_in_float32)

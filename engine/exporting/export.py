@@ -10,8 +10,8 @@ import numpy as np
 from engine.data.images import InputSpec
 from engine.ensemble import EnsembleClassifier
 from engine.errors import InputError, problem
-from engine.export_formats import ExportFormat, check_target, put_in_place
-from engine.export_writers import MODULE_FILE, PLATFORMS, READERS, WRITERS, Outputs
+from engine.exporting.formats import ExportFormat, check_target, put_in_place
+from engine.exporting.writers import MODULE_FILE, PLATFORMS, READERS, WRITERS, Outputs
 from engine.predict import Classifier
 from engine.records import to_json
 from engine.versions import versions

@@ -16,7 +16,7 @@ from jax import export as jax_export
 from jax.extend import core
 from onnx import helper, numpy_helper
 
-from engine.export_onnx_rules import BINARY, ELEMENTWISE, LOGICAL, RULES, UNARY, element_type, one_open
+from engine.exporting.onnx_rules import BINARY, ELEMENTWISE, LOGICAL, RULES, UNARY, element_type, one_open
 
 OPSET = 18  # of December 2022: onnxruntime from 1.14 on
 IR_VERSION = 8

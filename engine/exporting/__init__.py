@@ -1,0 +1,1 @@
+"""A classifier as files that other programs run: StableHLO, ONNX, TensorFlow SavedModel."""
