@@ -199,6 +199,9 @@ def _opening(session: Session, resumed: Record | None) -> str:
         f"{session.config.name}: {size_of_model} parameters; {counts} images of {splits.train.name}",
         f"{session.device}; {plan}; {size} {session.plan.placement}",
     ]
+    if session.config.finetune.freezes:
+        trained = f"{session.trainer.num_trained:,} of {session.num_params:,}"
+        lines.append(f"{trained} parameters train, the others are frozen")
     if not session.devices.is_one:
         lines.append(session.devices.text(session.config.train.batch_size))
     if resumed and resumed.plan.mesh != session.plan.mesh:

@@ -69,7 +69,7 @@ class Trainer:
         if problems := name_problems(config.finetune, layers.names, layers.are_ordered):
             raise InputError("\n".join(problems))
         self._set_phase(Phase(config.finetune, layers, epoch))
-        if self.num_params and not jax.tree.leaves(self.phase.apart_trees(*self._of_one)[0]):
+        if self.num_params and not self.num_trained:
             rule, remedy = "at least one that trains from the start", "Leave out the last one."
             raise InputError(problem("finetune.freeze", "all layers with weights", rule, remedy))
         task, placement = replace(self._task, network=network), choose_placement(config.plan, splits.train)
@@ -79,6 +79,11 @@ class Trainer:
         if may_cache(config) and not (given and is_resumed):
             self.plan = replace(self.plan, cache_megabytes=self._affordable_megabytes())
         self.devices = Devices(self.plan.mesh)
+
+    @property
+    def num_trained(self) -> int:
+        """How many parameters train in this phase."""
+        return num_params(self.phase.apart_trees(*self._of_one)[0])
 
     def abstract(self) -> TrainState:
         """The shapes of a state of whole models, as it is saved in this phase."""

@@ -13,9 +13,10 @@ from tests.faults.__main__ import main, plan
 from tests.faults.comparison import Left, content_differences, differences
 from tests.faults.corruptions import DAMAGES
 from tests.faults.disks import NotPermitted, read_only, small_disk
+from tests.faults.kills import KILLS
 from tests.faults.processes import moment, reported_steps
 from tests.faults.rounds import Place, Reference, Round
-from tests.faults.scenarios import KILLS, TROUBLES
+from tests.faults.troubles import TROUBLES
 
 
 def test_hurt_runs_end_as_if_nothing_had_happened(tmp_path, capsys):

@@ -250,6 +250,7 @@ def test_features_that_are_kept_change_nothing(case, source, four, tmp_path):
     kept = start(config, four, tmp_path / "kept", reporter)
     off = replace(config, finetune=replace(config.finetune, cache_features="off"))
     anew = start(off, four, tmp_path / "anew")
+    assert any("130 of 222 parameters train, the others are frozen" in text for text in reporter.said)
     told = [line for line in reporter.said if "s an epoch" in line]
     assert "first 7 layers give for 160 training examples is kept" in told[0]
     assert len(told) == (1 if case == "frozen" else 2)

@@ -20,10 +20,11 @@ from random import Random
 from rich.console import Console
 from rich.table import Column, Table
 
+from tests.faults.kills import KILLS
 from tests.faults.play import Job, Verdict, corrupt, play
 from tests.faults.rounds import Place
 from tests.faults.runs import CASES
-from tests.faults.scenarios import KILLS, TROUBLES
+from tests.faults.troubles import TROUBLES
 
 KILLS_PER_TROUBLE = 20
 CORRUPTED_CASES = ("convnet", "ensemble")

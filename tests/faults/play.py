@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
 
+from tests.faults.kills import KILLS
 from tests.faults.processes import start
 from tests.faults.rounds import Place, Reference, Round
-from tests.faults.scenarios import KILLS, TROUBLES
+from tests.faults.troubles import TROUBLES
 
 SECONDS_PER_DAMAGE = 4.0
 FILES_PER_STEP = 60

@@ -33,6 +33,10 @@ CASES: dict[str, Callable[[], RunConfig]] = {
     ),
     "averaged": lambda: _config(optim=OptimConfig(average_decay=0.9)),
     "streamed": lambda: _config(plan=PlanConfig(chunk_steps=2, data="streamed")),
+    "thawed": lambda: _config(
+        optim=OptimConfig(average_decay=0.9),
+        finetune=engine.FineTuneConfig(freeze=("conv_*", "batch_norm_*"), unfreeze=("2:conv_1", "4:batch_norm_1")),
+    ),
     "ensemble": lambda: _config(
         train=TrainConfig(epochs=EPOCHS, batch_size=64, members=2), ensemble=EnsembleConfig(temperature=True)
     ),

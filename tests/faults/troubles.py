@@ -1,5 +1,4 @@
-"""What is done to runs: KILLS end them at a random moment, TROUBLES are all else. Each raises AssertionError if one of
-them lost anything, or told it badly."""
+"""TROUBLES: all that is done to runs but kills. Each raises AssertionError if a run lost anything or told it badly."""
 
 import os
 import re
@@ -10,77 +9,19 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from engine.checkpoint import find_steps
 from tests.conftest import make_dataset
 from tests.faults.comparison import best_by_rule, same_bits
 from tests.faults.corruptions import DAMAGES
 from tests.faults.disks import NotPermitted, enlarge, read_only, small_disk
-from tests.faults.processes import REMOVAL, Outcome, Started, reported_steps
+from tests.faults.moments import ATTEMPTS, at, at_line, kill
+from tests.faults.processes import Outcome, reported_steps
 from tests.faults.rounds import Round, check_refusal, check_success, restored_outputs
 from tests.faults.runs import EPOCHS, STEPS_PER_EPOCH
 
-Scenario = Callable[[Round], None]
-ATTEMPTS = 5
 IGNORABLE_LINES = 8  # what a process may still tell that had all but ended when a signal was sent
 YEAR_SECONDS = 365 * 86400.0
-
-
-def kill_anywhere(round: Round) -> None:
-    """After a random time, imports included."""
-    _kill(round, lambda: _after(round, round.start(), round.random.uniform(0, round.reference.seconds)))
-    round.resume_and_compare()
-
-
-def kill_compiling(round: Round) -> None:
-    """While XLA compiles, with an empty cache, or stores what it compiled: the cache must not be harmed either."""
-    round.cache = round.directory / "cache"
-    _kill(round, lambda: _at(round, "> compile", 0.3))
-    round.resume_and_compare()
-
-
-def kill_in_chunk(round: Round) -> None:
-    """While steps are computed."""
-    _kill_after(round, "> train", 0.002)
-
-
-def kill_saving(round: Round) -> None:
-    """From the start of a save on, most of which is done beside the training."""
-    _kill(round, lambda: _at(round, "> save", 0.1))
-    round.resume_and_compare()
-
-
-def kill_evaluating(round: Round) -> None:
-    """While the validation data is evaluated, or at the end all of it."""
-    _kill_after(round, "> eval", 0.004)
-
-
-def kill_rotating(round: Round) -> None:
-    """Right before some file of an old checkpoint is removed."""
-    _kill_at_operation(round, REMOVAL)
-
-
-def kill_at_file(round: Round) -> None:
-    """Right before some file below the run's directory is opened to write, made, renamed or removed."""
-    _kill_at_operation(round, "file ")
-
-
-def kill_finishing(round: Round) -> None:
-    """After the last step is trained: while it is saved, evaluated and drawn."""
-    lines = round.reference.trace
-    last = max(index for index, line in enumerate(lines) if line == "< train")
-    _kill(round, lambda: _at_line(round, round.random.randint(last + 2, len(lines) - 1), 0.05))
-    round.resume_and_compare()
-
-
-def kill_twice(round: Round) -> None:
-    """Killed, gone on with, and killed again before it could finish."""
-    lines = len(round.reference.trace)
-    _kill(round, lambda: _at_line(round, round.random.randint(1, lines // 2), 0.05))
-    process = _at_line(round, round.random.randint(1, lines // 3), 0.05)
-    round.killed(process)
-    round.resume_and_compare()
 
 
 def interrupt_sigint(round: Round) -> None:
@@ -125,7 +66,7 @@ def file_too_large(round: Round) -> None:
 
 def directory_read_only(round: Round) -> None:
     """A run in a directory that cannot be written is refused and left alone, opens, and goes on once it can be."""
-    _kill(round, lambda: _at(round, "> train", 0.004, first=8))
+    kill(round, lambda: at(round, "> train", 0.004, first=8))
     images, before = make_dataset(70, 2).images, _bytes_below(round.run_dir)
     outputs = restored_outputs(round.run_dir, images)
     try:
@@ -140,7 +81,7 @@ def directory_read_only(round: Round) -> None:
 
 def clock_set_back(round: Round) -> None:
     """The clock of the process that goes on is a year behind, and files are of a year ahead."""
-    _kill(round, lambda: _at(round, "> save", 0.1, first=2))
+    kill(round, lambda: at(round, "> save", 0.1, first=2))
     ahead = time.time() + YEAR_SECONDS
     for path in [*round.run_dir.rglob("*")]:
         os.utime(path, (ahead, ahead))
@@ -149,7 +90,7 @@ def clock_set_back(round: Round) -> None:
 
 def two_processes(round: Round) -> None:
     """A second process in the directory is refused, naming the first, which is not disturbed."""
-    first = _at(round, "> train", 0.0)
+    first = at(round, "> train", 0.0)
     first.send(signal.SIGSTOP)  # so that it is still there, however busy the machine
     try:
         while "T (stopped)" not in Path(f"/proc/{first.process.pid}/status").read_text():
@@ -166,7 +107,7 @@ def two_processes(round: Round) -> None:
 
 def stale_lock(round: Round) -> None:
     """A lock left by a killed process whose number another process has now."""
-    _kill(round, lambda: _at(round, "> train", 0.004))
+    kill(round, lambda: at(round, "> train", 0.004))
     lock = round.run_dir / ".lock"
     assert lock.exists(), "a killed run left no lock: this scenario is about one"
     lock.write_text(re.sub(r"\d+", str(os.getpid()), lock.read_text(encoding="utf-8"), count=1), encoding="utf-8")
@@ -212,18 +153,7 @@ def cache_damaged(round: Round) -> None:
     round.resume_and_compare()
 
 
-KILLS: dict[str, Scenario] = {
-    "killed anywhere": kill_anywhere,
-    "killed compiling": kill_compiling,
-    "killed in a chunk": kill_in_chunk,
-    "killed saving": kill_saving,
-    "killed evaluating": kill_evaluating,
-    "killed rotating": kill_rotating,
-    "killed at a file": kill_at_file,
-    "killed finishing": kill_finishing,
-    "killed twice": kill_twice,
-}
-TROUBLES: dict[str, Scenario] = {
+TROUBLES: dict[str, Callable[[Round], None]] = {
     "SIGINT": interrupt_sigint,
     "SIGTERM": interrupt_sigterm,
     "disk full": disk_full,
@@ -239,62 +169,11 @@ TROUBLES: dict[str, Scenario] = {
 }
 
 
-def _kill(round: Round, start_and_wait: Callable[[], Started]) -> None:
-    """Kills a run at the moment that `start_and_wait` waits for; again from the start if it was over before."""
-    for _ in range(ATTEMPTS):
-        if round.killed(start_and_wait()):
-            return
-        shutil.rmtree(round.run_dir)
-    raise AssertionError(f"no run could be killed in {ATTEMPTS} attempts")
-
-
-def _kill_at_operation(round: Round, pattern: str) -> None:
-    operations = [line for line in round.reference.trace if line.startswith("file ")]
-    numbers = [number for number, line in enumerate(operations) if re.match(pattern, line)]
-    _ends_itself(round, lambda: {"kill_at": round.random.choice(numbers)})
-
-
-def _kill_after(round: Round, line: str, most_seconds: float) -> None:
-    """Kills a run from inside, where a process beside it would come too late, soon after it told some line."""
-    most, random = round.reference.trace.count(line), round.random
-    _ends_itself(round, lambda: {"kill_after": (line, random.randint(1, most - 1), random.uniform(0, most_seconds))})
-
-
-def _ends_itself(round: Round, faults: Callable[[], dict[str, Any]]) -> None:
-    for _ in range(ATTEMPTS):
-        process = round.start(**faults())
-        if round.was_killed(process, process.end()):
-            round.resume_and_compare()
-            return
-        shutil.rmtree(round.run_dir)
-    raise AssertionError(f"no run could be killed in {ATTEMPTS} attempts")
-
-
-def _after(round: Round, process: Started, seconds: float) -> Started:
-    time.sleep(seconds)
-    return process
-
-
-def _at(round: Round, pattern: str, most_seconds: float, first: int = 1) -> Started:
-    """A run that has come to one of the lines of the reference's trace that match, and a random moment further."""
-    count = sum(re.match(pattern, line) is not None for line in round.reference.trace)
-    process = round.start()
-    process.reaches(pattern, round.random.randint(first, max(first, count - 1)))
-    return _after(round, process, round.random.uniform(0, most_seconds))
-
-
-def _at_line(round: Round, number: int, most_seconds: float) -> Started:
-    """A run that has told so many lines of its work, and a random moment further."""
-    process = round.start()
-    process.reaches("", number)
-    return _after(round, process, round.random.uniform(0, most_seconds))
-
-
 def _interrupt(round: Round, number: signal.Signals) -> None:
     lines = round.reference.trace
     for _ in range(ATTEMPTS):
         first = lines.index("> data") + 1
-        process = _at_line(round, round.random.randint(first, len(lines) - 1), 0.05)
+        process = at_line(round, round.random.randint(first, len(lines) - 1), 0.05)
         told = process.trace
         process.send(number)
         outcome = process.end()
