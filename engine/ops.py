@@ -81,6 +81,10 @@ def _max_pool_forward(images: jax.Array, window: Window) -> tuple:
 
 def _max_pool_backward(window: Window, saved: tuple, gradient: jax.Array) -> tuple:
     images, largest = saved
+    if window.strides == (1, 1):
+        along_rows = _largest_along(images, 2, window.size[1])
+        of_rows = _gradient_along(along_rows, largest, gradient, 1, window.size[0])
+        return (_gradient_along(images, along_rows, of_rows, 2, window.size[1]),)
     b, h, w, c = images.shape
     y, x = largest.shape[1:3]
     offsets = window.offsets()
@@ -95,6 +99,32 @@ def _max_pool_backward(window: Window, saved: tuple, gradient: jax.Array) -> tup
     parts = jnp.where(winner[:, :, None, :, None] == place, gradient[:, :, None, :, None], 0)  # [b y i x j c]
     whole = parts.reshape(b, y * kh, x * kw, c)
     return (jnp.pad(whole, ((0, 0), (0, h - y * kh), (0, w - x * kw), (0, 0))),)
+
+
+def _largest_along(values: jax.Array, axis: int, size: int) -> jax.Array:
+    """The largest of every `size` neighbours along an axis."""
+    count = values.shape[axis] - size + 1
+    return reduce(jnp.maximum, (lax.slice_in_dim(values, n, n + count, axis=axis) for n in range(size)))
+
+
+def _gradient_along(values: jax.Array, largest: jax.Array, gradient: jax.Array, axis: int, size: int) -> jax.Array:
+    """What comes back to values of which the largest of every `size` along an axis were taken: to the first of equals.
+
+    Summed by putting slices one behind the other: of zeros around each share XLA would ask at every place whether it is
+    there.
+    """
+    count = largest.shape[axis]
+    remaining, shares = gradient, []
+    for n in range(size - 1):
+        is_taken = lax.slice_in_dim(values, n, n + count, axis=axis) == largest
+        shares.append(jnp.where(is_taken, remaining, 0))
+        remaining = jnp.where(is_taken, 0, remaining)
+    summed, *later = [*shares, remaining]
+    for n, share in enumerate(later, 1):
+        before, both = jnp.split(summed, [n], axis)
+        own, last = jnp.split(share, [count - 1], axis)
+        summed = jnp.concatenate([before, both + own, last], axis)
+    return summed
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
