@@ -43,7 +43,8 @@ def errors_as_lines(is_run: bool = False) -> Iterator[None]:
         sys.stderr.close()
         raise SystemExit(141) from None
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}. What was saved before stays.", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}. What was saved before stays.", file=sys.stderr)
         raise SystemExit(2) from None
 
 

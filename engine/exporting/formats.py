@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,12 +46,16 @@ def description_of(directory: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def put_in_place(target: Path) -> Iterator[Path]:
-    """A path beside the target, to write to; what lies there at the end takes the target's place, if all went well."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    """A path beside the target, to write to; what lies there at the end takes the target's place, if all went well.
+
+    Raises InputError where the system refuses to write.
+    """
     try:
-        yield scratch / target.name
-        if target.is_dir():  # a directory cannot be renamed over another
-            target.rename(scratch / "replaced")
-        (scratch / target.name).replace(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+            yield Path(scratch) / target.name
+            if target.is_dir():  # a directory cannot be renamed over another
+                target.rename(Path(scratch) / "replaced")
+            (Path(scratch) / target.name).replace(target)
+    except OSError as error:
+        got = f"{target} ({error.strerror})"
+        raise InputError(problem("out", got, "a place that can be written", "Choose another.")) from error
