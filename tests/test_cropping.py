@@ -70,7 +70,7 @@ def plainly(module: SequentialModule, x: jax.Array) -> jax.Array:
     return x
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(IMAGE_LAYERS, st.booleans())
 def test_outputs_and_gradients_are_those_of_the_whole_images(body: list[Layer], flat: bool):
     spec = Sequential((*body, Flatten() if flat else GlobalAveragePool(), Dense(3)))
