@@ -9,7 +9,7 @@ run: $(READY)
 	$(BIN)/python -m experiments.convnet --resume
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,12 +12,27 @@ from PIL import Image
 
 import engine
 from engine.clock import Clock
+from engine.convolution import COMPILER_OPTIONS
 from engine.data.dataset import Dataset, Splits, fingerprint_of
 from engine.ensemble_session import session_of
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.session import Session
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def _compile_quickly() -> None:
+    """Lets XLA optimize little in this process, but in none that it starts: tests compile much and compute little."""
+    before = os.environ.get("XLA_FLAGS")
+    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {before or ''}"
+    jax.devices()  # which reads the flags
+    if before is None:
+        del os.environ["XLA_FLAGS"]
+    else:
+        os.environ["XLA_FLAGS"] = before
+
+
+_compile_quickly()
 
 OFFICIAL_FILES = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist"
 
@@ -34,6 +49,12 @@ def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
     shared = tmp_path_factory.getbasetemp().parent / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(shared))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture
+def optimized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiles the engine's programs as users do: for tests of bits, which depend on it."""
+    monkeypatch.setitem(COMPILER_OPTIONS, "xla_backend_optimization_level", "3")
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,8 @@ from engine.session import NotFinite, Session
 from tests.conftest import TINY, make_dataset, trained
 from tests.test_loop import StopsAt, all_arrays, without_seconds
 
+pytestmark = pytest.mark.usefixtures("optimized")  # they are about bits
+
 MEMBERS = 3
 PLAIN = Sequential((Flatten(), Dense(8, activation="relu"), Dropout(0.2), Dense()))
 FLIPS = engine.AugmentConfig(horizontal_flip=True, crop_padding=1)

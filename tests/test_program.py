@@ -22,6 +22,8 @@ from engine.program import CHUNK_SECONDS, Pacer, Plan
 from engine.session import NotFinite, Session
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("optimized")  # they are about bits
+
 PLAIN = Sequential((Conv(4, 3, activation="relu"), MaxPool(2), Flatten(), Dense()))
 
 
