@@ -6,39 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from engine.errors import InputError, problem
-from engine.models.layers import (
-    Activation,
-    AveragePool,
-    BatchNorm,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAveragePool,
-    Layer,
-    MaxPool,
-    Padding,
-    Rescale,
-    Shape,
-    Size,
-)
+from engine.models.layers import Conv, Dense, Dropout, Flatten, Layer, MaxPool, Padding, Shape, Size
 from engine.records import to_json
-
-LAYERS = (
-    Dense,
-    Conv,
-    MaxPool,
-    AveragePool,
-    GlobalAveragePool,
-    Flatten,
-    Dropout,
-    BatchNorm,
-    Activation,
-    Rescale,
-)
 
 
 class LayerRow(NamedTuple):
@@ -59,8 +31,8 @@ class Sequential:
     def __post_init__(self):
         object.__setattr__(self, "layers", tuple(self.layers))
         for number, layer in enumerate(self.layers, 1):
-            if not isinstance(layer, LAYERS):
-                kinds = ", ".join(kind.__name__ for kind in LAYERS)
+            if not isinstance(layer, Layer):
+                kinds = ", ".join(kind.__name__ for kind in get_args(Layer))
                 raise InputError(problem(f"layer {number}", repr(layer), f"one of {kinds}", "Use a layer spec."))
 
     @property
