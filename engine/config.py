@@ -279,6 +279,14 @@ class RunConfig:
             problems.append(problem("plan.mesh", self.plan.mesh, rule, f"Give {gcd(members, shares)}, or data alone."))
         return problems
 
+    def as_computed(self) -> "RunConfig":
+        """The config without what its compiled programs do not depend on, which only see arrays of it."""
+        epochs = 0 if self.optim.schedule in OPEN_ENDED_SCHEDULES else self.train.epochs
+        train, finetune = replace(self.train, epochs=epochs, seed=0), replace(self.finetune, init=None)
+        return replace(
+            self, name="any", data=DataConfig(), train=train, checkpoint=CheckpointConfig(), finetune=finetune
+        )
+
     def of_member(self, index: int) -> "RunConfig":
         """The config that trains one member of this ensemble alone, counted from 0."""
 

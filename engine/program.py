@@ -1,6 +1,6 @@
 """Many steps in one compiled call with donated state, for one model or the members of an ensemble."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -26,6 +26,8 @@ from engine.step import Batch, Task, train_step
 
 CHUNK_SECONDS = 1.0
 NEVER = np.iinfo(np.int32).max
+MOST_SHARED = 64  # programs
+_COMPILED: dict[Hashable, Any] = {}  # shared by the runs of this process
 
 
 def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
@@ -61,10 +63,14 @@ def choose_plan(
 
 
 class Executables:
-    """Functions compiled ahead of time, each once, under a name; they refuse arguments of any other shape."""
+    """Functions compiled ahead of time, each once, under a name; they refuse arguments of any other shape.
 
-    def __init__(self, clock: Clock, is_deterministic: bool = False):
-        self.clock, self._options = clock, compiler_options(is_deterministic)
+    of: all that the functions depend on beyond their names and arguments. What was compiled of an equal one serves the
+    whole process: a run that is gone on with, another seed, the next fold. None: nothing is shared.
+    """
+
+    def __init__(self, clock: Clock, is_deterministic: bool = False, of: Hashable = None):
+        self.clock, self._options, self._of = clock, compiler_options(is_deterministic), of
         self._compiled: dict[str, Callable[..., Any]] = {}
         self._lock = Lock()
 
@@ -73,9 +79,25 @@ class Executables:
         with self._lock:  # threads may ask one classifier at a time
             if name not in self._compiled:
                 with self.clock.measure("compile"):
-                    lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
-                    self._compiled[name] = lowered.compile(compiler_options=self._options)
+                    self._compiled[name] = self._shared(name, function, arguments, donate)
         return self._compiled[name](*arguments)
+
+    def _shared(self, name: str, function: Callable[..., Any], arguments: tuple, donate: tuple[int, ...]) -> Any:
+        options = tuple((self._options or {}).items())
+        key = (self._of, name, donate, options, jax.tree.structure(arguments), *map(_kind, jax.tree.leaves(arguments)))
+        compiled = _COMPILED.pop(key, None) if self._of is not None else None
+        if compiled is None:
+            compiled = jax.jit(function, donate_argnums=donate).lower(*arguments).compile(self._options)
+        if self._of is not None:
+            _COMPILED[key] = compiled  # the last used comes last
+            while len(_COMPILED) > MOST_SHARED:
+                _COMPILED.pop(next(iter(_COMPILED)), None)
+        return compiled
+
+
+def _kind(leaf: Any) -> Hashable:
+    """What a compiled program expects of an argument."""
+    return np.shape(leaf), jnp.result_type(leaf), getattr(leaf, "sharding", None)
 
 
 class Program:

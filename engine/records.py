@@ -10,6 +10,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -73,8 +74,10 @@ def check_types(record: Any, where: str) -> list[str]:
 
     Values that only differ in form (a list for a tuple, a string for a path, 1 for 1.0) are put right in place.
     """
-    problems, types_of = [], typing.get_type_hints(type(record), include_extras=True)
+    problems, types_of = [], _types_of(type(record))
     for name, kind in types_of.items():
+        if dataclasses.is_dataclass(kind) and type(getattr(record, name)) is kind:
+            continue  # a record that has checked itself
         try:
             value = from_json(kind, to_json(getattr(record, name)), f"{where}.{name}".lstrip("."))
             object.__setattr__(record, name, value)
@@ -123,7 +126,7 @@ def _from_sequence(kinds: tuple, value: Any, where: str) -> tuple:
 
 
 def _from_object(kind: Any, value: Any, where: str) -> Any:
-    types_of = typing.get_type_hints(kind, include_extras=True)
+    types_of = _types_of(kind)
     if _expect(value, dict, where).get("kind", kind.__name__) != kind.__name__:
         raise InputError(problem(f"{where}.kind", repr(value["kind"]), repr(kind.__name__), "Correct it."))
     given = {name: item for name, item in value.items() if name != "kind"}
@@ -134,6 +137,11 @@ def _from_object(kind: Any, value: Any, where: str) -> Any:
     if missing:
         raise InputError(problem(f"{where}.{missing[0]}", "nothing", "a value", "Add the field."))
     return kind(**{name: from_json(types_of[name], item, f"{where}.{name}") for name, item in given.items()})
+
+
+@cache
+def _types_of(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 def _is_required(field: dataclasses.Field) -> bool:

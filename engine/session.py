@@ -23,7 +23,7 @@ from engine.parallel import check_mesh, fits
 from engine.plan import Plan, PlanFile
 from engine.precision import check_precision
 from engine.predict import EVALUATION_LOWERING, Classifier, check_can_augment
-from engine.program import NEVER, Executables, Pacer, Program
+from engine.program import NEVER, Pacer, Program
 from engine.saving import Checkpoints
 from engine.state import TrainState, Tree, network_of
 from engine.stopping import has_stopped_early, score
@@ -64,7 +64,6 @@ class Session:
         self.history: list[dict[str, Any]] = []
         self._epoch_seconds = 0.0
         self._order: tuple[int, Any] = (-1, None)
-        self._executables = Executables(clock, config.train.deterministic)
         spec, precision = self.input_spec, config.train.precision
         self._network, _ = network_of(
             config.model, spec.shape, self.num_outputs, EVALUATION_LOWERING, spec.whiten, precision
@@ -79,6 +78,7 @@ class Session:
         trainer = Trainer(self.config, *of_data, self.clock, plan, resumed is not None, epoch)
         self.trainer, self.plan, self.devices = trainer, trainer.plan, trainer.devices
         self.num_params, self.pacer = trainer.num_params, Pacer(trainer.plan)
+        self._executables = trainer.executables("whole models")
         if resumed:
             self._take_up(resumed, trainer.abstract())
         else:

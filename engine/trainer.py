@@ -1,6 +1,6 @@
 """Trainer: what trains a run's state, made anew for each phase in which other layers train."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from engine.feed import Feed, choose_placement, make_feed
 from engine.finetuning import name_problems
 from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics
-from engine.models.specs import Sequential
+from engine.models.specs import Custom, Sequential
 from engine.one_by_one import OneByOne, program_of
 from engine.optim import optimizer
 from engine.parallel import Devices
@@ -79,6 +79,15 @@ class Trainer:
         if may_cache(config) and not (given and is_resumed):
             self.plan = replace(self.plan, cache_megabytes=self._affordable_megabytes())
         self.devices = Devices(self.plan.mesh)
+        self._executables = self.executables(self.phase.part)
+
+    def executables(self, of_what: Hashable) -> Executables:
+        """What is compiled of a part of the run, which all runs of this process share that compute the same."""
+        config, splits, of = self.config, self.splits, None
+        if not isinstance(config.model, Custom):  # in a notebook the class behind a path may change
+            sizes = (len(splits.train), len(splits.validation or ()), self._steps_per_epoch, self._num_outputs)
+            of = (of_what, config.as_computed(), self.inputs, self.plan, *sizes)
+        return Executables(self.clock, config.train.deterministic, of)
 
     @property
     def num_trained(self) -> int:
@@ -126,6 +135,7 @@ class Trainer:
         whole = self.phase.whole(state)
         self.close()
         self._set_phase(phase)
+        self._executables = self.executables(self.phase.part)
         fresh = self._executables.call("init", self._begun, self._settings, whole.params, whole.model_state)
         self._tell(f"from epoch {epoch + 1} on these train too: {', '.join(sorted(now_trained))}")
         return self.placed(carried_over(fresh, state))
@@ -179,7 +189,7 @@ class Trainer:
         loss, smoothing = config.train.loss, config.train.label_smoothing
         self._task = Task(network, loss, smoothing, chain, self.inputs, config.augment, config.optim.average_decay)
         self._tune = partial(tuned, config, steps, phase.rates)
-        self.phase, self._executables = phase, Executables(self.clock, config.train.deterministic)
+        self.phase = phase
         self._features: Features | None = None
         self._made: tuple[Program | OneByOne, Feed] | None = None
 

@@ -1,8 +1,10 @@
 """The compiled program: its results do not depend on how it is cut, and it is compiled once."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +13,19 @@ import optax
 import pytest
 from flax import nnx
 
+from engine import program
+from engine.augment.config import AugmentConfig
 from engine.batches import epoch_order
 from engine.clock import Clock
-from engine.config import OptimConfig, PlanConfig, RunConfig, TrainConfig
+from engine.config import DataConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
 from engine.convolution import compiler_options
 from engine.data.dataset import Splits
-from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential
+from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential, custom
 from engine.models.build import build
 from engine.program import CHUNK_SECONDS, Pacer, Plan
 from engine.session import NotFinite, Session
-from tests.conftest import TINY
+from tests.conftest import TINY, make_dataset
+from tests.faults.comparison import same_bits
 
 pytestmark = pytest.mark.usefixtures("optimized")  # they are about bits
 
@@ -43,7 +48,8 @@ def leaves(session: Session) -> list[np.ndarray]:
 
 @pytest.fixture
 def compilations() -> Iterator[list[str]]:
-    """Grows by one entry for every program that XLA compiles."""
+    """Grows by one entry for every program that XLA compiles; there are none yet."""
+    program._COMPILED.clear()
     seen: list[str] = []
 
     def note(event: str, duration: float, **_: object) -> None:
@@ -76,6 +82,67 @@ def test_nothing_recompiles_after_the_first_epoch(tiny_config, splits, compilati
             session.train_chunk()
         session.finish_epoch()
     assert compilations == []
+
+
+def with_seed(config: RunConfig, seed: int) -> RunConfig:
+    return dataclasses.replace(config, name=f"seed-{seed}", train=dataclasses.replace(config.train, seed=seed))
+
+
+def test_another_seed_more_epochs_and_other_data_of_the_size_need_no_new_program(tiny_config, splits, compilations):
+    other = Splits(make_dataset(200, 5), make_dataset(50, 6), make_dataset(70, 7))
+    longer = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, epochs=3))
+    train_epochs(tiny_config, splits, 1)
+    compilations.clear()
+    shared = leaves(train_epochs(with_seed(longer, 5), other, 3))
+    assert compilations == []
+    program._COMPILED.clear()
+    fresh = leaves(train_epochs(with_seed(longer, 5), other, 3))
+    assert compilations
+    assert all(same_bits(*pair) for pair in zip(shared, fresh, strict=True))
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "rate": {"optim": OptimConfig("adam", 0.002)},
+    "schedule": {"optim": OptimConfig(schedule="cosine")},
+    "smoothing": {"train": TrainConfig(epochs=2, batch_size=64, label_smoothing=0.1)},
+    "scale": {"data": DataConfig(scale=1 / 128)},
+    "flips": {"augment": AugmentConfig(horizontal_flip=True)},
+    "model": {"model": Sequential((Flatten(), Dense(3, activation="relu")))},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_run_that_computes_something_else_is_no_one_elses_program(change, tiny_config, splits):
+    plain = dataclasses.replace(tiny_config, model=Sequential((Flatten(), Dense(3))))
+    train_epochs(plain, splits, 1)
+    changed = dataclasses.replace(plain, **CHANGES[change])
+    shared = leaves(train_epochs(changed, splits, 1))
+    program._COMPILED.clear()
+    fresh = leaves(train_epochs(changed, splits, 1))
+    assert all(same_bits(*pair) for pair in zip(shared, fresh, strict=True))
+
+
+def test_programs_of_ones_own_class_are_not_shared_and_of_others_only_the_last_ones(splits, monkeypatch):
+    def config(*layers) -> RunConfig:
+        return RunConfig("a", Sequential((Flatten(), *layers, Dense())), train=TrainConfig(epochs=1, batch_size=64))
+
+    monkeypatch.setattr(program, "_COMPILED", {})
+    monkeypatch.setattr(program, "MOST_SHARED", 3)
+    own = dataclasses.replace(config(), model=custom(OwnLinear))
+    train_epochs(own, splits, 1)
+    assert program._COMPILED == {}
+    train_epochs(config(), splits, 1)
+    train_epochs(config(Dense(2)), splits, 1)
+    assert {key[0][1].model for key in program._COMPILED} == {config(Dense(2)).model}  # type: ignore[index]
+    assert len(program._COMPILED) == 3
+
+
+class OwnLinear(nnx.Module):
+    def __init__(self, *, input_shape, num_outputs, rngs):
+        self.linear = nnx.Linear(math.prod(input_shape), num_outputs, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(x.reshape(len(x), -1))
 
 
 def test_training_equals_a_plain_flax_and_optax_loop_with_a_ragged_last_batch(splits):
