@@ -282,7 +282,7 @@ class RunConfig:
     def as_computed(self) -> "RunConfig":
         """The config without what its compiled programs do not depend on, which only see arrays of it."""
         epochs = 0 if self.optim.schedule in OPEN_ENDED_SCHEDULES else self.train.epochs
-        train, finetune = replace(self.train, epochs=epochs, seed=0), replace(self.finetune, init=None)
+        train, finetune = replace(self.train, epochs=epochs, seed=0, first_member=0), replace(self.finetune, init=None)
         return replace(
             self, name="any", data=DataConfig(), train=train, checkpoint=CheckpointConfig(), finetune=finetune
         )

@@ -244,7 +244,7 @@ def task_of(loss: Loss, smoothing: float, num_outputs: int) -> tuple[Task, Any]:
     network, init = network_of(Sequential((Flatten(), Dense())), (4, 3, 1), num_outputs, "native")
     optimizer = optax.sgd(0.1)
     task = Task(network, loss, smoothing, optimizer, InputSpec((4, 3, 1)), AugmentConfig(mixup=1.0))
-    return task, init_state(*init(jnp.uint32(0)), optimizer)
+    return task, jax.jit(lambda seed: init_state(*init(seed), optimizer))(jnp.uint32(0))
 
 
 @pytest.mark.parametrize(("loss", "smoothing"), LOSSES_OF_MIXED)
@@ -277,8 +277,8 @@ def test_step_on_mixed_examples_is_one_on_blended_targets_and_leaves_out_the_mas
     images = draw.integers(0, 256, (size, 4, 3, 1)).astype(np.float32)
     labels, shares = draw.integers(0, classes, size), draw.random(size).astype(np.float32)
     mask = np.array([True] * 5 + [False])
-    batch = Batch(*map(jnp.asarray, (images, labels, mask, shares)))
-    after, metrics = train_step(task, state, batch, jax.random.key(0))
+    step = jax.jit(lambda state, *batch: train_step(task, state, Batch(*batch), jax.random.key(0)))
+    after, metrics = step(state, images, labels, mask, shares)
 
     kernel, bias = (
         next(leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim == rank) for rank in (2, 1)
@@ -288,7 +288,7 @@ def test_step_on_mixed_examples_is_one_on_blended_targets_and_leaves_out_the_mas
         outputs = (images.reshape(size, -1) / 255) @ parts[0] + parts[1][None]
         return blended_loss(outputs, labels, shares, loss, smoothing)[:5].mean()
 
-    mean, gradients = jax.value_and_grad(objective)((kernel, bias))
+    mean, gradients = jax.jit(jax.value_and_grad(objective))((kernel, bias))
     assert float(metrics.loss_sum) == pytest.approx(5 * float(mean), rel=1e-4)
     assert int(metrics.count) == 5
     expected = {2: kernel - 0.1 * gradients[0], 1: bias - 0.1 * gradients[1]}

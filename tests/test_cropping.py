@@ -78,7 +78,7 @@ def test_outputs_and_gradients_are_those_of_the_whole_images(body: list[Layer], 
         shapes = shapes_of(spec, SHAPE)
     except InputError:
         assume(False)
-    module = build(spec, SHAPE, 3, nnx.Rngs(0))
+    module = nnx.jit(lambda: build(spec, SHAPE, 3, nnx.Rngs(0)))()
     assert isinstance(module, SequentialModule)
     images = jnp.asarray(np.random.default_rng(1).normal(size=(2, *SHAPE)), jnp.float32)
 
@@ -88,7 +88,8 @@ def test_outputs_and_gradients_are_those_of_the_whole_images(body: list[Layer], 
     both = []
     for call in (SequentialModule.__call__, plainly):
         copied = nnx.clone(module)
-        both.append(nnx.value_and_grad(lambda m, x, c=call: loss(c, m, x), argnums=(0, 1))(copied, images))
+        of_both = nnx.value_and_grad(lambda m, x, c=call: loss(c, m, x), argnums=(0, 1))
+        both.append(nnx.jit(of_both)(copied, images))
         both[-1] = (both[-1], nnx.state(copied, nnx.BatchStat))
     for ours, theirs in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)

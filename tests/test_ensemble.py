@@ -115,22 +115,18 @@ CASES: dict[str, Callable[[], RunConfig]] = {
 }
 
 
-# XLA rounds these otherwise in the program of several members than in that of one.
-ROUNDED: tuple[str, ...] = ()
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_member_has_the_bits_of_the_run_of_that_member_alone(name: str):
     config, splits = CASES[name](), small_splits()
     together = trained(config, splits)
-    assert_is_alone(together, config, splits, MEMBERS - 1, 1e-3 if name in ROUNDED else 0)
+    assert_is_alone(together, config, splits, MEMBERS - 1)
 
 
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
 def test_member_has_the_bits_of_its_own_run_with_other_losses(loss):
     splits = small_splits(2) if loss == "binary_cross_entropy" else targets_splits()
     config = ensemble(train={"loss": loss})
-    assert_is_alone(trained(config, splits), config, splits, 1, 1e-3 if loss in ROUNDED else 0)
+    assert_is_alone(trained(config, splits), config, splits, 1)
 
 
 @pytest.mark.parametrize(("mapping", "tolerance"), [("map", 0), ("vmap", 1e-3)])

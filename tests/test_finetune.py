@@ -92,12 +92,10 @@ def test_training_with_frozen_layers_equals_a_plain_flax_loop(source, four):
 
     chain = nnx.Optimizer(module, optax.sgd(0.05, momentum=0.9, nesterov=True), wrt=trains)
     order = np.asarray(session._program.order(0, 160))
-    for step in range(3):
-        examples = order[step * 64 : (step + 1) * 64][: 160 - step * 64]
-        x = jnp.asarray(four.train.images[examples], jnp.float32) / 255
-        y = jnp.asarray(four.train.labels[examples])
 
-        def loss(module, x=x, y=y):
+    @nnx.jit
+    def update(module, chain, x, y):
+        def loss(module):
             module.train()
             module.layers[1].eval()
             module.layers[3].eval()
@@ -105,6 +103,11 @@ def test_training_with_frozen_layers_equals_a_plain_flax_loop(source, four):
             return optax.softmax_cross_entropy_with_integer_labels(module(x), y).mean()
 
         chain.update(module, nnx.grad(loss, argnums=nnx.DiffState(0, trains))(module))
+
+    for step in range(3):
+        examples = order[step * 64 : (step + 1) * 64][: 160 - step * 64]
+        x = jnp.asarray(four.train.images[examples], jnp.float32) / 255
+        update(module, chain, x, jnp.asarray(four.train.labels[examples]))
     while session.step < 3:
         session.train_chunk()
     params, state = session.whole_model

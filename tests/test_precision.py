@@ -50,7 +50,8 @@ def task_and_state(precision: Precision, lowering: Lowering = "native", model=NE
     spec = InputSpec((8, 8, 1), "uint8")
     network, init = network_of(model, spec.shape, 3, lowering, precision=precision)
     chain = optax.adam(1e-2)
-    return Task(network, "softmax_cross_entropy", 0.0, chain, spec), init_state(*init(jnp.uint32(0)), chain)
+    task = Task(network, "softmax_cross_entropy", 0.0, chain, spec)
+    return task, jax.jit(lambda seed: init_state(*init(seed), chain))(jnp.uint32(0))
 
 
 def a_batch(num: int = 16) -> Batch:
@@ -101,11 +102,13 @@ def test_every_product_of_a_step_takes_bfloat16_operands_when_that_is_the_precis
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_weights_statistics_and_metrics_stay_float32(precision: Precision, model):
     task, state = task_and_state(precision, model=model)
-    after, metrics = train_step(task, state, a_batch(), jax.random.key(0))
+    after, metrics = jax.eval_shape(
+        lambda state, key: train_step(task, state, a_batch(), key), state, jax.random.key(0)
+    )
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((after.params, after.model_state))} == {"float32"}
-    evaluated = eval_step(task, after.params, after.model_state, a_batch())
-    assert metrics.loss_sum.dtype == jnp.asarray(evaluated.loss_sum).dtype == jnp.float32
+    evaluated = jax.eval_shape(lambda *model: eval_step(task, *model, a_batch()), after.params, after.model_state)
+    assert metrics.loss_sum.dtype == evaluated.loss_sum.dtype == jnp.float32
 
 
 @settings(deadline=None, max_examples=20)
@@ -117,7 +120,7 @@ def test_a_dense_layer_in_bfloat16_is_the_float64_product_of_rounded_operands(
 ):
     draw = np.random.default_rng(seed)
     network, init = network_of(Sequential((Dense(),)), (inputs,), outputs, "native", precision="bfloat16")
-    params, model_state = init(jnp.uint32(seed))
+    params, model_state = jax.eval_shape(init, jnp.uint32(seed))
     params = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape), jnp.float32), params)
     x = draw.normal(size=(num, inputs)).astype(np.float32)
     found, _ = network.apply(params, model_state, jnp.asarray(x), None, None)
