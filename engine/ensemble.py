@@ -172,6 +172,16 @@ def combination_of(record: Record) -> Combination:
     return fit("mean", None, None, False, alive)
 
 
+def classifier_of(given: Restorable, field: str, trust: bool = False) -> Classifier:
+    """A classifier at hand as it is, or that of a run, opened. Raises InputError for anything else."""
+    if isinstance(given, Classifier):
+        return given
+    if isinstance(given, str | PathLike):
+        return restore(given, trust=trust)
+    rule = "a classifier, or the directory or packed file of a run"
+    raise InputError(problem(field, type(given).__name__, rule, "Pass one of these."))
+
+
 def join(parts: Sequence[Restorable], combine: CombinationKind = "mean", trust: bool = False) -> EnsembleClassifier:
     """The members of several classifiers, or runs in directories or packed, as one that weighs them all the same.
 
@@ -182,7 +192,7 @@ def join(parts: Sequence[Restorable], combine: CombinationKind = "mean", trust: 
     """
     if isinstance(parts, str | PathLike | Classifier):
         raise InputError(problem("parts", "one alone", "a list of them", "Put it in brackets."))
-    classifiers = [part if isinstance(part, Classifier) else restore(part, trust=trust) for part in parts]
+    classifiers = [classifier_of(part, "parts", trust) for part in parts]
     if not classifiers:
         raise InputError(problem("parts", "none", "at least one classifier or directory of a run", "Name them."))
     if combine not in ("mean", "logits", "vote"):

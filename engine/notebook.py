@@ -3,8 +3,9 @@
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from engine.config import Loss, OptimConfig, OptimizerName, RunConfig, TrainConf
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
 from engine.data.load import load_splits
-from engine.ensemble import EnsembleClassifier, Restorable, restore
+from engine.ensemble import EnsembleClassifier, Restorable, classifier_of
 from engine.errors import InputError, problem
 from engine.finetuning import FeatureCaching, FineTuneConfig
 from engine.interrupts import Interrupted
@@ -108,15 +109,15 @@ def finetune(
     model: another one, whose layers have those of the source among them by name. loss: by default that of the source.
     An ensemble is fine-tuned member by member; other arguments and the result are as of `fit`.
     """
-    source = source if isinstance(source, Classifier) else restore(source)
+    source = classifier_of(source, "source")
     spec, settings = source.input_spec, source.record.config.train
     given = data if isinstance(data, DataConfig) else _data_config(data, validation)
     tuning = FineTuneConfig(
-        head=tuple(head),
-        freeze=tuple(freeze),
+        head=_names("head", head),
+        freeze=_names("freeze", freeze),
         freeze_first=freeze_first,
-        unfreeze=_unfreezings(unfreeze or {}),
-        learning_rates=tuple(f"{pattern}={float(factor)!r}" for pattern, factor in (learning_rates or {}).items()),
+        unfreeze=_unfreezings(unfreeze),
+        learning_rates=_factors(learning_rates),
         cache_features=cache_features,
     )
     train_config = TrainConfig(
@@ -155,10 +156,33 @@ def _fraction(validation: Any) -> float:
     return float(validation) if isinstance(validation, (int, float)) else 0.0
 
 
-def _unfreezings(layers: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
-    """{2: ["conv_3"]} as FineTuneConfig has it, `2:conv_3`; a single pattern needs no list."""
-    pairs = ((epoch, [names] if isinstance(names, str) else names) for epoch, names in layers.items())
-    return tuple(f"{epoch}:{pattern}" for epoch, names in pairs for pattern in names)
+def _names(field: str, layers: Any) -> tuple[str, ...]:
+    """Names or patterns of layers; a single one needs no list."""
+    names = (layers,) if isinstance(layers, str) else layers
+    if not _are_texts(names):
+        raise InputError(problem(f"finetune.{field}", repr(layers), "a list of layers by name", 'Give ["conv_*"].'))
+    return tuple(names)
+
+
+def _are_texts(given: Any) -> bool:
+    return not isinstance(given, str) and isinstance(given, Iterable) and all(isinstance(text, str) for text in given)
+
+
+def _unfreezings(layers: Any) -> tuple[str, ...]:
+    """{2: ["conv_3"]} as FineTuneConfig has it, `2:conv_3`."""
+    if not isinstance(layers, Mapping | None):
+        rule = "epochs done, each with the layers that then train"
+        raise InputError(problem("finetune.unfreeze", repr(layers), rule, 'Give it like {2: ["conv_3"]}.'))
+    return tuple(f"{epoch}:{name}" for epoch, names in (layers or {}).items() for name in _names("unfreeze", names))
+
+
+def _factors(rates: Any) -> tuple[str, ...]:
+    """{"conv_*": 0.1} as FineTuneConfig has it, `conv_*=0.1`."""
+    is_mapping = isinstance(rates, Mapping | None)
+    if not is_mapping or not all(isinstance(factor, Real) for factor in (rates or {}).values()):
+        rule = "layers, each with the factor of its learning rate"
+        raise InputError(problem("finetune.learning_rates", repr(rates), rule, 'Give it like {"conv_*": 0.1}.'))
+    return tuple(f"{pattern}={float(factor)!r}" for pattern, factor in (rates or {}).items())
 
 
 def _with_open_end(model: Model) -> Model:
@@ -205,6 +229,9 @@ def dataset(
         images, labels = np.asarray(images), np.asarray(labels)
     except ValueError as error:
         raise InputError(problem("arrays", str(error), "examples of one shape", "Make them equal in size.")) from None
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable | None):
+        got, remedy = repr(class_names)[:80], 'Give them like ["cat", "dog"].'
+        raise InputError(problem("class_names", got, "a list of names, one a class", remedy))
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         rule = "uint8 pixels from 0 to 255, or float inputs"
         raise InputError(problem("images", images.dtype.name, rule, "Convert them with .astype(np.uint8)."))

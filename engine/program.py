@@ -28,6 +28,7 @@ CHUNK_SECONDS = 1.0
 NEVER = np.iinfo(np.int32).max
 MOST_SHARED = 64  # programs
 _COMPILED: dict[Hashable, Any] = {}  # shared by the runs of this process
+_COMPILED_LOCK = Lock()
 
 
 def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
@@ -83,15 +84,18 @@ class Executables:
         return self._compiled[name](*arguments)
 
     def _shared(self, name: str, function: Callable[..., Any], arguments: tuple, donate: tuple[int, ...]) -> Any:
-        options = tuple((self._options or {}).items())
-        key = (self._of, name, donate, options, jax.tree.structure(arguments), *map(_kind, jax.tree.leaves(arguments)))
-        compiled = _COMPILED.pop(key, None) if self._of is not None else None
+        settings = (*(self._options or {}).items(), *jax.config.values.items())  # JAX's own change programs too
+        kinds = (jax.tree.structure(arguments), *map(_kind, jax.tree.leaves(arguments)))
+        key = (self._of, name, donate, settings, kinds)
+        with _COMPILED_LOCK:
+            compiled = None if self._of is None else _COMPILED.pop(key, None)
         if compiled is None:
             compiled = jax.jit(function, donate_argnums=donate).lower(*arguments).compile(self._options)
         if self._of is not None:
-            _COMPILED[key] = compiled  # the last used comes last
-            while len(_COMPILED) > MOST_SHARED:
-                _COMPILED.pop(next(iter(_COMPILED)), None)
+            with _COMPILED_LOCK:
+                _COMPILED[key] = compiled  # the last used comes last
+                while len(_COMPILED) > MOST_SHARED:
+                    del _COMPILED[next(iter(_COMPILED))]
         return compiled
 
 

@@ -419,6 +419,17 @@ def test_what_is_there_is_replaced_only_if_asked_and_only_an_export(classifier_o
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "m", "precious"]
 
 
+def test_packed_run_is_exported_by_its_path_and_what_is_no_model_refused(classifier_of, tmp_path):
+    packed = Path(__file__).with_name("checkpoints") / "version_3.engine"
+    outputs = writers.READERS["stablehlo"](engine.export(packed, tmp_path / "model"), {})
+    images = np.random.default_rng(0).integers(0, 256, (3, *engine.restore(packed).input_spec.shape), np.uint8)
+    np.testing.assert_allclose(outputs(images), engine.restore(packed).outputs(images), atol=1e-5)
+    with pytest.raises(engine.InputError, match="classifier: got int; expected a classifier, or the directory"):
+        engine.export(3, tmp_path / "other")  # type: ignore[arg-type]
+    with pytest.raises(engine.InputError, match="path: got NoneType; expected where to write it"):
+        engine.export(classifier_of("everything"), None)  # type: ignore[arg-type]
+
+
 def test_failure_leaves_what_was_there(classifier_of, tmp_path, monkeypatch):
     path = engine.export(classifier_of("everything"), tmp_path / "m")
     before = (path / writers.MODULE_FILE).read_bytes()

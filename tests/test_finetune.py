@@ -407,3 +407,34 @@ def test_what_is_frozen_only_shrinks_and_is_what_the_last_epochs_say(unfreezings
     now, later = (frozen_layers(config, "abcd", at) for at in (epoch, epoch + 1))
     assert later <= now
     assert now == {name for name in "abcd" if not any(n == name and when <= epoch for when, n in unfreezings)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"freeze": None}, r"finetune.freeze: got None; expected a list of layers"),
+        ({"head": [1]}, r"finetune.head: got \[1\]; expected a list of layers"),
+        ({"unfreeze": ["1:conv_1"]}, r"finetune.unfreeze: got \['1:conv_1'\]; expected epochs"),
+        ({"unfreeze": {1: 3}}, r"finetune.unfreeze: got 3; expected a list of layers"),
+        ({"learning_rates": ["conv_1=0.1"]}, r"finetune.learning_rates: got .*; expected layers, each with"),
+        (
+            {"learning_rates": {"conv_1": "a"}},
+            r"finetune.learning_rates: got .*; expected layers, each with the factor",
+        ),
+    ],
+    ids=str,
+)
+def test_arguments_of_another_kind_are_refused_in_python(settings, message, source, four):
+    with pytest.raises(InputError, match=message):
+        engine.finetune(source, four, verbose=False, **settings)
+
+
+def test_what_is_no_model_is_not_fine_tuned(four):
+    with pytest.raises(InputError, match="source: got NoneType; expected a classifier, or the directory"):
+        engine.finetune(None, four)  # type: ignore[arg-type]
+
+
+def test_one_layer_needs_no_list(source, four):
+    result = engine.finetune(source, four, freeze="conv_1", learning_rates={"dense_1": np.float32(0.5)}, epochs=0)
+    assert result.config.finetune.freeze == ("conv_1",)
+    assert result.config.finetune.learning_rates == ("dense_1=0.5",)

@@ -147,6 +147,13 @@ def test_table_of_another_number_of_classes_than_the_model_is_refused():
         engine.fit(model, make_dataset(100), verbose=False)
 
 
+@pytest.mark.parametrize("names", ["abc", 3])
+def test_class_names_that_are_no_list_are_refused(names):
+    data = make_dataset()
+    with pytest.raises(engine.InputError, match=rf"class_names: got {names!r}; expected a list of names"):
+        engine.dataset(data.images, data.labels, names)
+
+
 def test_class_names_may_be_numbers_or_an_array():
     data = make_dataset(64)
     assert engine.dataset(data.images, data.labels, [7, 8, 9]).class_names == ("7", "8", "9")

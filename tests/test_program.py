@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,28 @@ def test_run_that_computes_something_else_is_no_one_elses_program(change, tiny_c
     program._COMPILED.clear()
     fresh = leaves(train_epochs(changed, splits, 1))
     assert all(same_bits(*pair) for pair in zip(shared, fresh, strict=True))
+
+
+def test_program_compiled_under_other_settings_of_jax_is_not_taken(tiny_config, splits):
+    plain = dataclasses.replace(tiny_config, model=Sequential((Flatten(), Dense(3))))
+    train_epochs(plain, splits, 1)
+    with jax.threefry_partitionable(not jax.config.jax_threefry_partitionable):  # other random numbers
+        shared = leaves(train_epochs(plain, splits, 1))
+        program._COMPILED.clear()
+        fresh = leaves(train_epochs(plain, splits, 1))
+    assert all(same_bits(*pair) for pair in zip(shared, fresh, strict=True))
+
+
+def test_threads_that_push_out_each_others_programs_all_get_their_own(monkeypatch):
+    monkeypatch.setattr(program, "MOST_SHARED", 2)
+
+    def results(thread: int) -> list[float]:
+        executables = [program.Executables(Clock(), of=(thread, i)) for i in range(8)]
+        return [float(each.call("f", lambda x, i=i: x + i, 10 * thread)) for i, each in enumerate(executables)]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(results, range(8))) == [[10 * t + i for i in range(8)] for t in range(8)]
+    assert len(program._COMPILED) == 2
 
 
 def test_programs_of_ones_own_class_are_not_shared_and_of_others_only_the_last_ones(splits, monkeypatch):

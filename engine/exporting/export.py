@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.data.images import InputSpec
-from engine.ensemble import EnsembleClassifier
+from engine.ensemble import EnsembleClassifier, Restorable, classifier_of
 from engine.errors import InputError, problem
 from engine.exporting.formats import ExportFormat, check_target, put_in_place
 from engine.exporting.writers import MODULE_FILE, PLATFORMS, READERS, WRITERS, Outputs
@@ -23,10 +23,11 @@ NARROW_TOLERANCE = 0.05  # where ONNX computes in float32 what the classifier do
 
 
 def export(
-    classifier: Classifier, path: str | PathLike[str], format: ExportFormat = "stablehlo", overwrite: bool = False
+    classifier: Restorable, path: str | PathLike[str], format: ExportFormat = "stablehlo", overwrite: bool = False
 ) -> Path:
     """Writes a classifier to `path`, with weights and preprocessing inside, and returns that path.
 
+    classifier: at hand, or that of a run in its directory or packed.
     What is written takes inputs [b …] as stored (uint8 pictures or float32), for any b of at least 1, and gives what
     `classifier.outputs` gives, float32[b k]: probabilities, of an ensemble combined, or a regression's outputs.
     format: stablehlo, a directory that runs by jax alone on CPUs, GPUs and TPUs; onnx, a file, in float32; savedmodel,
@@ -35,8 +36,12 @@ def export(
     It is read again and compared with the classifier before it takes its place. Raises InputError if something else is
     there, if a package is missing, or if the model cannot be expressed in the format.
     """
+    if not isinstance(path, str | PathLike):
+        rule = "where to write it, like 'model.onnx'"
+        raise InputError(problem("path", type(path).__name__, rule, "Pass a path."))
     target = Path(path).expanduser()
     check_target(target, format, overwrite)
+    classifier = classifier_of(classifier, "classifier")
     about = description(classifier, format, target.name)
     with put_in_place(target) as scratch:
         try:
