@@ -5,6 +5,7 @@ import logging
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def set_up_process(cache_dir: Path | None = None) -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(cache_directory(cache_dir) / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # Of an entry that another process is just writing, or has left half written: it is compiled anew.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
 
 
 @contextlib.contextmanager
