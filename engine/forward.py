@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -13,6 +14,7 @@ from engine.data.stored import StoredImages
 from engine.evaluate import eval_batch_size, pad_to
 
 PADDED_SIZES = (1, 8, 64, 256, 1024)
+SMALL_BATCH, CACHED_VALUES = 64, 2**20  # of inputs; more at once leave the caches, and cost a CPU a fifth to a third
 BATCHES_AHEAD = 2  # given to the device before the outputs of earlier ones are waited for
 
 
@@ -36,7 +38,7 @@ class Forward:
 
         A function is made when its name is asked for the first time.
         """
-        most = eval_batch_size(images.shape[1:], PADDED_SIZES[-1])
+        most = _most_at_once(images.shape[1:])
         parts, waiting = [], deque[tuple[jax.Array, int]]()
         for start in range(0, len(images), most) if len(images) else [0]:
             part = images[start : start + most]
@@ -61,6 +63,12 @@ class Forward:
             outputs = self._jitted[name](*batch)
             self._compiled.add((name, size))
         return outputs
+
+
+def _most_at_once(input_shape: tuple[int, ...]) -> int:
+    """The largest padded size whose inputs are few enough, or SMALL_BATCH if the memory allows it."""
+    fitting = [size for size in PADDED_SIZES if size * prod(input_shape) <= CACHED_VALUES]
+    return eval_batch_size(input_shape, max([SMALL_BATCH, *fitting]))
 
 
 def _finished(outputs: jax.Array, count: int) -> np.ndarray:

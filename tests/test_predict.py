@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import engine
+from engine import forward
 from engine.forward import PADDED_SIZES, Forward
 from engine.predict import Classifier
 from tests.conftest import TINY, make_dataset
@@ -275,3 +276,18 @@ def test_input_contract_is_applied_exactly(images):
     shown = (images.astype(np.float32) * 0.5 - 3) / 7
     outputs, _ = session._network.apply(session.state.params, session.state.model_state, shown, None, None)
     np.testing.assert_allclose(classifier.predict_proba(images), jax.nn.softmax(outputs), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"),
+    [
+        ((28, 28, 1), 1024),
+        ((32, 32, 3), 256),
+        ((180, 180, 3), 64),
+        ((1000, 1000, 3), 5),
+        ((9000, 9000, 3), 1),
+        ((4,), 1024),
+    ],
+)
+def test_larger_images_are_asked_about_in_smaller_batches(shape, most):
+    assert forward._most_at_once(shape) == most
