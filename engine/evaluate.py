@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from engine.data.dataset import Dataset
+from engine.executables import Executables
 from engine.metrics import Metrics, zero_metrics
-from engine.program import Executables
 from engine.state import Tree
 from engine.step import Batch, Task, eval_step
 

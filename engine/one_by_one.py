@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from engine.executables import Executables
 from engine.feed import Window
 from engine.metrics import Metrics
-from engine.program import NEVER, Executables, Program
+from engine.program import NEVER, Program
 from engine.state import TrainState
 
 

@@ -23,11 +23,11 @@ from engine.data.levels import Range
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem, shape_text
 from engine.evaluate import eval_batch_size, evaluate
+from engine.executables import Executables
 from engine.features import features_of
 from engine.forward import Forward
 from engine.inputs import BATCH_PICTURES, as_array, batches, contract, listed, other_shape
 from engine.losses import probabilities
-from engine.program import Executables
 from engine.state import AnyNetwork, Tree
 from engine.step import Task, normalize
 

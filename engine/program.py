@@ -1,8 +1,7 @@
 """Many steps in one compiled call with donated state, for one model or the members of an ensemble."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
-from threading import Lock
 from typing import Any
 
 import jax
@@ -12,9 +11,9 @@ from jax import lax
 
 from engine.augment.apply import augment_batch, example_keys
 from engine.batches import Draw, batch_mask, epoch_orders, num_batches
-from engine.clock import Clock
 from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
-from engine.convolution import compiler_options, stalls_in_loops
+from engine.convolution import stalls_in_loops
+from engine.executables import Executables
 from engine.feed import Window
 from engine.keys import step_key
 from engine.members import Settings
@@ -26,9 +25,6 @@ from engine.step import Batch, Task, train_step
 
 CHUNK_SECONDS = 1.0
 NEVER = np.iinfo(np.int32).max
-MOST_SHARED = 64  # programs
-_COMPILED: dict[Hashable, Any] = {}  # shared by the runs of this process
-_COMPILED_LOCK = Lock()
 
 
 def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
@@ -61,47 +57,6 @@ def choose_plan(
     by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
     members = by_rule if config.members == "auto" else config.members
     return Plan(lowering, is_stepwise, config.chunk_steps, placement, members, config.mesh)
-
-
-class Executables:
-    """Functions compiled ahead of time, each once, under a name; they refuse arguments of any other shape.
-
-    of: all that the functions depend on beyond their names and arguments. What was compiled of an equal one serves the
-    whole process: a run that is gone on with, another seed, the next fold. None: nothing is shared.
-    """
-
-    def __init__(self, clock: Clock, is_deterministic: bool = False, of: Hashable = None):
-        self.clock, self._options, self._of = clock, compiler_options(is_deterministic), of
-        self._compiled: dict[str, Callable[..., Any]] = {}
-        self._lock = Lock()
-
-    def call(self, name: str, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
-        """The function's result, by the executable of that name."""
-        with self._lock:  # threads may ask one classifier at a time
-            if name not in self._compiled:
-                with self.clock.measure("compile"):
-                    self._compiled[name] = self._shared(name, function, arguments, donate)
-        return self._compiled[name](*arguments)
-
-    def _shared(self, name: str, function: Callable[..., Any], arguments: tuple, donate: tuple[int, ...]) -> Any:
-        settings = (*(self._options or {}).items(), *jax.config.values.items())  # JAX's own change programs too
-        kinds = (jax.tree.structure(arguments), *map(_kind, jax.tree.leaves(arguments)))
-        key = (self._of, name, donate, settings, kinds)
-        with _COMPILED_LOCK:
-            compiled = None if self._of is None else _COMPILED.pop(key, None)
-        if compiled is None:
-            compiled = jax.jit(function, donate_argnums=donate).lower(*arguments).compile(self._options)
-        if self._of is not None:
-            with _COMPILED_LOCK:
-                _COMPILED[key] = compiled  # the last used comes last
-                while len(_COMPILED) > MOST_SHARED:
-                    del _COMPILED[next(iter(_COMPILED))]
-        return compiled
-
-
-def _kind(leaf: Any) -> Hashable:
-    """What a compiled program expects of an argument."""
-    return np.shape(leaf), jnp.result_type(leaf), getattr(leaf, "sharding", None)
 
 
 class Program:

@@ -16,6 +16,7 @@ from engine.data.fitting import whitening
 from engine.data.images import InputSpec
 from engine.errors import InputError, problem
 from engine.evaluate import eval_batch_size, evaluate
+from engine.executables import Executables
 from engine.feature_cache import Features, cache_megabytes, features_megabytes, features_of, may_cache
 from engine.feed import Feed, choose_placement, make_feed
 from engine.finetuning import name_problems
@@ -28,7 +29,7 @@ from engine.parallel import Devices
 from engine.phases import Phase, carried_over
 from engine.plan import Plan, given_plan, keeps_lowering
 from engine.predict import EVALUATION_LOWERING, Classifier
-from engine.program import Executables, Program, choose_lowering, choose_plan
+from engine.program import Program, choose_lowering, choose_plan
 from engine.state import WHOLE, AnyNetwork, Part, TrainState, Tree, init_state, layers_in, network_of, num_params
 from engine.step import Task
 from engine.transfer import Start, start_from, start_text

@@ -74,6 +74,7 @@ LAYOUT = [
     "phases",
     "step",
     "members",
+    "executables",
     "program",
     "one_by_one",
     "evaluate",

@@ -14,7 +14,7 @@ import optax
 import pytest
 from flax import nnx
 
-from engine import program
+from engine import executables
 from engine.augment.config import AugmentConfig
 from engine.batches import epoch_order
 from engine.clock import Clock
@@ -50,7 +50,7 @@ def leaves(session: Session) -> list[np.ndarray]:
 @pytest.fixture
 def compilations() -> Iterator[list[str]]:
     """Grows by one entry for every program that XLA compiles; there are none yet."""
-    program._COMPILED.clear()
+    executables._COMPILED.clear()
     seen: list[str] = []
 
     def note(event: str, duration: float, **_: object) -> None:
@@ -96,7 +96,7 @@ def test_another_seed_more_epochs_and_other_data_of_the_size_need_no_new_program
     compilations.clear()
     shared = leaves(train_epochs(with_seed(longer, 5), other, 3))
     assert compilations == []
-    program._COMPILED.clear()
+    executables._COMPILED.clear()
     fresh = leaves(train_epochs(with_seed(longer, 5), other, 3))
     assert compilations
     assert all(same_bits(*pair) for pair in zip(shared, fresh, strict=True))
@@ -118,7 +118,7 @@ def test_run_that_computes_something_else_is_no_one_elses_program(change, tiny_c
     train_epochs(plain, splits, 1)
     changed = dataclasses.replace(plain, **CHANGES[change])
     shared = leaves(train_epochs(changed, splits, 1))
-    program._COMPILED.clear()
+    executables._COMPILED.clear()
     fresh = leaves(train_epochs(changed, splits, 1))
     assert all(same_bits(*pair) for pair in zip(shared, fresh, strict=True))
 
@@ -128,36 +128,36 @@ def test_program_compiled_under_other_settings_of_jax_is_not_taken(tiny_config, 
     train_epochs(plain, splits, 1)
     with jax.threefry_partitionable(not jax.config.jax_threefry_partitionable):  # other random numbers
         shared = leaves(train_epochs(plain, splits, 1))
-        program._COMPILED.clear()
+        executables._COMPILED.clear()
         fresh = leaves(train_epochs(plain, splits, 1))
     assert all(same_bits(*pair) for pair in zip(shared, fresh, strict=True))
 
 
 def test_threads_that_push_out_each_others_programs_all_get_their_own(monkeypatch):
-    monkeypatch.setattr(program, "MOST_SHARED", 2)
+    monkeypatch.setattr(executables, "MOST_SHARED", 2)
 
     def results(thread: int) -> list[float]:
-        executables = [program.Executables(Clock(), of=(thread, i)) for i in range(8)]
-        return [float(each.call("f", lambda x, i=i: x + i, 10 * thread)) for i, each in enumerate(executables)]
+        own = [executables.Executables(Clock(), of=(thread, i)) for i in range(8)]
+        return [float(each.call("f", lambda x, i=i: x + i, 10 * thread)) for i, each in enumerate(own)]
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(results, range(8))) == [[10 * t + i for i in range(8)] for t in range(8)]
-    assert len(program._COMPILED) == 2
+    assert len(executables._COMPILED) == 2
 
 
 def test_programs_of_ones_own_class_are_not_shared_and_of_others_only_the_last_ones(splits, monkeypatch):
     def config(*layers) -> RunConfig:
         return RunConfig("a", Sequential((Flatten(), *layers, Dense())), train=TrainConfig(epochs=1, batch_size=64))
 
-    monkeypatch.setattr(program, "_COMPILED", {})
-    monkeypatch.setattr(program, "MOST_SHARED", 3)
+    monkeypatch.setattr(executables, "_COMPILED", {})
+    monkeypatch.setattr(executables, "MOST_SHARED", 3)
     own = dataclasses.replace(config(), model=custom(OwnLinear))
     train_epochs(own, splits, 1)
-    assert program._COMPILED == {}
+    assert executables._COMPILED == {}
     train_epochs(config(), splits, 1)
     train_epochs(config(Dense(2)), splits, 1)
-    assert {key[0][1].model for key in program._COMPILED} == {config(Dense(2)).model}  # type: ignore[index]
-    assert len(program._COMPILED) == 3
+    assert {key[0][1].model for key in executables._COMPILED} == {config(Dense(2)).model}  # type: ignore[index]
+    assert len(executables._COMPILED) == 3
 
 
 class OwnLinear(nnx.Module):
