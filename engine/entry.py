@@ -47,7 +47,8 @@ def errors_as_lines(is_run: bool = False) -> Iterator[None]:
         raise SystemExit(141) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}. What was saved before stays.", file=sys.stderr)
+        go_on = f" Mend that, then: {command_again('--resume')}" if is_run else ""
+        print(f"error: {where}{error.strerror or error}. What was saved before stays.{go_on}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

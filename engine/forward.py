@@ -14,7 +14,7 @@ from engine.data.stored import StoredImages
 from engine.evaluate import eval_batch_size, pad_to
 
 PADDED_SIZES = (1, 8, 64, 256, 1024)
-SMALL_BATCH, CACHED_VALUES = 64, 2**20  # of inputs; more at once leave the caches, and cost a CPU a fifth to a third
+SMALL_BATCH, CACHED_VALUES = 64, 2**20  # of inputs; more at once leave a CPU's caches and cost a fifth to a third
 BATCHES_AHEAD = 2  # given to the device before the outputs of earlier ones are waited for
 
 
@@ -66,9 +66,11 @@ class Forward:
 
 
 def _most_at_once(input_shape: tuple[int, ...]) -> int:
-    """The largest padded size whose inputs are few enough, or SMALL_BATCH if the memory allows it."""
-    fitting = [size for size in PADDED_SIZES if size * prod(input_shape) <= CACHED_VALUES]
-    return eval_batch_size(input_shape, max([SMALL_BATCH, *fitting]))
+    """As many as the memory allows; on a CPU the largest padded size whose inputs stay cached, at least SMALL_BATCH."""
+    most = PADDED_SIZES[-1]
+    if jax.default_backend() == "cpu":
+        most = max([SMALL_BATCH, *(size for size in PADDED_SIZES if size * prod(input_shape) <= CACHED_VALUES)])
+    return eval_batch_size(input_shape, most)
 
 
 def _finished(outputs: jax.Array, count: int) -> np.ndarray:

@@ -1,12 +1,25 @@
 """Benchmarks run, and their arithmetic is right; what they measure is never asserted."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, augment, checkpoint, latency, peers, roofline, scaling, startup, throughput, workloads
+from benchmarks import (
+    accuracy,
+    augment,
+    checkpoint,
+    ensemble,
+    latency,
+    peers,
+    roofline,
+    scaling,
+    startup,
+    throughput,
+    workloads,
+)
 from benchmarks import input as input_
 from benchmarks.measure import interleaved, median_and_spread, ratio
 from benchmarks.peers_worker import Job, Unavailable, Worker
@@ -71,6 +84,23 @@ def test_variants_take_turns_and_the_first_round_is_thrown_away():
 def test_ratio_is_taken_round_by_round():
     assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == (2.0, 1.0, 3.0)
     assert median_and_spread([1.0, 2.0, 3.0]) == (2.0, pytest.approx(0.5))
+
+
+def test_ensemble_measures_each_size_against_one(tmp_path, capsys):
+    ensemble.main(ensemble.Options(smoke=True, json=tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())["images_per_second"]
+    assert set(figures) == {"engine 1", "engine 2"}
+    assert "cost of one" in capsys.readouterr().out
+
+
+def test_every_script_has_a_smoke_mode_that_is_run_here():
+    texts = {path.stem: path.read_text() for path in Path(workloads.__file__).parent.glob("*.py")}
+    scripts = {name for name, text in texts.items() if 'if __name__ == "__main__"' in text}
+    here = Path(__file__).read_text()
+    assert scripts
+    for name in scripts:
+        assert f"{'input_' if name == 'input' else name}.Options(" in here, name
+        assert "smoke" in texts[name], name
 
 
 def test_augment_measures_every_variant_against_none(tmp_path, capsys):

@@ -291,3 +291,9 @@ def test_input_contract_is_applied_exactly(images):
 )
 def test_larger_images_are_asked_about_in_smaller_batches(shape, most):
     assert forward._most_at_once(shape) == most
+
+
+def test_batches_are_as_large_as_memory_allows_on_other_devices(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert forward._most_at_once((32, 32, 3)) == 1024
+    assert forward._most_at_once((180, 180, 3)) == 172

@@ -1,5 +1,6 @@
 """The directory of a run: what it may be, when it is gone on with, and that nothing else is touched."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from engine import DataConfig, InputError, OptimConfig, PlanConfig, RunConfig, T
 from engine.checkpoint import FORMAT_VERSION, Record
 from engine.checksums import write_sums
 from engine.data.images import InputSpec
+from engine.entry import errors_as_lines
 from engine.plan import Plan
 from engine.records import to_json
 from engine.run_directory import FILES, clear_run, open_run, write_atomically, write_config
@@ -275,3 +277,13 @@ def test_write_atomically_keeps_the_old_text_when_it_fails(tmp_path: Path, monke
         write_atomically(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+def test_disk_that_fills_up_elsewhere_in_a_run_is_told_with_the_way_to_go_on(is_run, capsys):
+    with pytest.raises(SystemExit) as stop, errors_as_lines(is_run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said.startswith("error: No space left on device. What was saved before stays.")
+    assert ("Mend that, then: " in said and "--resume" in said) is is_run
