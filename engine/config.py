@@ -28,7 +28,7 @@ MemberMapping = Literal["outer", "vmap", "map"]
 CombinationKind = Literal["mean", "logits", "vote", "weighted", "greedy"]
 # Their course does not depend on the number of epochs, so a run may go on beyond those it was planned for.
 OPEN_ENDED_SCHEDULES: tuple[ScheduleName, ...] = ("constant", "step")
-Lowering = Literal["eigen", "matrix", "native"]
+Lowering = Literal["direct", "eigen", "matrix", "native"]
 LoweringName = Literal["auto", Lowering]
 
 
@@ -197,8 +197,8 @@ class PlanConfig:
     """How the run is executed on the device. The defaults choose by themselves; pin them to compare."""
 
     lowering: LoweringName = "auto"
-    """Convolutions and pools in the form of Eigen, as matrix products or as the backend's own; auto: eigen on the CPU,
-    native elsewhere."""
+    """Convolutions by our own code for this processor (direct), in the form of Eigen, as matrix products or as the
+    backend's own; auto: on the CPU direct, or eigen where there is no C++ compiler; native elsewhere."""
     chunk_steps: int | None = None
     """Most steps a compiled call runs; None: as many as take about one second."""
     data: Literal["auto", DataPlacement] = "auto"

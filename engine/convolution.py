@@ -5,7 +5,8 @@ dilated images, no reversed window. Gradients by automatic differentiation are n
 brings them to it, inside loops it computes them without threads and vector units, up to a hundred times slower. So here
 value and gradients are written in this form, and a depthwise convolution as shifted sums.
 
-`engine/patches.py` has the same as matrix products alone. `benchmarks/NOTES.md` has the measurements behind it.
+`engine/direct.py` is faster still for what it serves; `engine/patches.py` has the same as matrix products alone.
+`benchmarks/NOTES.md` has the measurements behind it.
 
 Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
 """
@@ -13,18 +14,20 @@ Axes: b batch, h w input, y x output, i j kernel, c input channels, o output cha
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from engine import direct
 from engine.depthwise import depthwise
 from engine.parallel import by_example
 from engine.patches import convolve_patches
 from engine.windows import Window, collect, pad, padded_size, spread
 
 Convolve = Callable[[jax.Array, jax.Array, Window, Any], jax.Array]
+Form = Literal["direct", "eigen"]
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 COMPILER_OPTIONS: dict[str, str | bool] = {
@@ -48,10 +51,14 @@ def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | 
     return COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
 
 
+def direct_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
+    """`lax.conv_general_dilated` by `engine/direct.py`, value and gradients; the rest in Eigen's form."""
+    return _served(partial(_convolve, "direct"), *arguments, **named)
+
+
 def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
     """`lax.conv_general_dilated` in Eigen's form, value and gradients. What it does not serve goes to lax as it is."""
-    convolve: Any = _convolve
-    return _served(convolve, *arguments, **named)
+    return _served(partial(_convolve, "eigen"), *arguments, **named)
 
 
 def matrix_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
@@ -116,45 +123,49 @@ def _served(
     return convolve(lhs, rhs, window, precision)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+def _convolve(form: Form, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
     """[b h w c] * [i j c o] → [b y x o]."""
-    if images.shape[3] <= THIN_CHANNELS:
-        return _thin_convolve(images, kernel, window, precision)
-    return _eigen(images, kernel, window.strides, window.pads, window.dilation, precision)
+    return _forward(form, images, kernel, window, precision)
 
 
-def _convolve_forward(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> tuple:
-    return _convolve(images, kernel, window, precision), (images, kernel)
+def _convolve_forward(form: Form, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> tuple:
+    return _forward(form, images, kernel, window, precision), (images, kernel)
 
 
-def _convolve_backward(window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
+def _convolve_backward(form: Form, window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
     images, kernel = saved
-    input_gradient = _input_gradient(images.shape, kernel, gradient, window, precision)
-    return input_gradient, _kernel_gradient(images, gradient, window, precision)
+    input_gradient = _input_gradient(form, images.shape, kernel, gradient, window, precision)
+    return input_gradient, _kernel_gradient(form, images, gradient, window, precision)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _eigen(
-    images: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    pads: Sequence,
-    dilation: Sequence[int],
-    precision: Any,
-) -> jax.Array:
-    """A convolution as Eigen takes it; padding below zero, which it does not take, cuts. Under vmap one by one:
-    lax's own rule makes groups of it."""
-    cut = pad(images, [(min(low, 0), min(high, 0)) for low, high in pads])
-    pads = [(max(low, 0), max(high, 0)) for low, high in pads]
+def _forward(form: Form, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    if images.shape[3] <= THIN_CHANNELS and not (form == "direct" and direct.serves(images, kernel.shape[3])):
+        return _thin_convolve(images, kernel, window, precision)
+    return _plain(form, images, kernel, window, precision)
+
+
+def _plain(form: Form, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    """A convolution directly, or as Eigen takes it; under vmap one by one, where lax's own rule makes groups of it."""
+    images, window = _cut(images, window)
+    if form == "direct" and direct.serves(images, kernel.shape[3]):
+        return direct.convolve(images, kernel, window)
 
     @jax.custom_batching.sequential_vmap
     def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(images, kernel, strides, pads, None, dilation, NHWC, precision=precision)
+        sizes = window.strides, window.pads, None, window.dilation
+        return lax.conv_general_dilated(images, kernel, *sizes, NHWC, precision=precision)
 
-    return convolve(cut, kernel)
+    return convolve(images, kernel)
+
+
+def _cut(images: jax.Array, window: Window) -> tuple[jax.Array, Window]:
+    """The images padded and cut along an axis with padding below zero, and the window with the rest of its pads."""
+    now, later = zip(*((pads, (0, 0)) if min(pads) < 0 else ((0, 0), pads) for pads in window.pads), strict=True)
+    return pad(images, now), window._replace(pads=later)
 
 
 def _thin_convolve(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
@@ -174,12 +185,15 @@ def _thin_convolve(images: jax.Array, kernel: jax.Array, window: Window, precisi
     wide = jnp.stack(kernels, axis=3).reshape(
         kh, taps, step * c, -1
     )  # [i taps·step c block o] → [i taps step·c block·o]
-    maps = _eigen(blocks, wide, (window.strides[0], 1), (window.pads[0], (0, 0)), (window.dilation[0], 1), precision)
+    by_block = Window((kh, taps), (window.strides[0], 1), (window.dilation[0], 1), (window.pads[0], (0, 0)))
+    maps = _plain("eigen", blocks, wide, by_block, precision)
     return maps.reshape(len(images), y, num_blocks * THIN_PIXELS, o)[:, :, :x]
 
 
-def _kernel_gradient(images: jax.Array, gradient: jax.Array, window: Window, precision: Any) -> jax.Array:
-    """[i j c o]: the images convolved with the gradient, batch and channels in each other's place."""
+def _kernel_gradient(form: Form, images: jax.Array, gradient: jax.Array, window: Window, precision: Any) -> jax.Array:
+    """[i j c o]: directly, or the images convolved with the gradient, batch and channels in each other's place."""
+    if form == "direct" and direct.serves(images, gradient.shape[3]):
+        return direct.kernel_gradient(*_cut(images, window), gradient)
     pads = [
         (low, (n - 1) * stride + 1 + (k - 1) * dilation - size - low)
         for (low, _), n, stride, k, dilation, size in zip(
@@ -193,11 +207,12 @@ def _kernel_gradient(images: jax.Array, gradient: jax.Array, window: Window, pre
         )
     ]
     by_channel, by_place = images.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)  # [c h w b], [y x b o]
-    return _eigen(by_channel, by_place, window.dilation, pads, window.strides, precision).transpose(1, 2, 0, 3)
+    turned = Window(by_place.shape[:2], window.dilation, window.strides, tuple(pads))  # type: ignore[arg-type]
+    return _plain("eigen", by_channel, by_place, turned, precision).transpose(1, 2, 0, 3)
 
 
 def _input_gradient(
-    shape: tuple[int, ...], kernel: jax.Array, gradient: jax.Array, window: Window, precision: Any
+    form: Form, shape: tuple[int, ...], kernel: jax.Array, gradient: jax.Array, window: Window, precision: Any
 ) -> jax.Array:
     """[b h w c]: the gradient convolved with the turned kernel, or, where that means many more products, collected."""
     b, h, w, c = shape
@@ -211,7 +226,8 @@ def _input_gradient(
     pads = [
         (n, n_in + r - 1 - n_out - n) for n, n_in, r, n_out in zip(before, (h, w), window.reach(), (y, x), strict=True)
     ]
-    return _eigen(gradient, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), (1, 1), pads, window.dilation, precision)
+    turned = window._replace(pads=tuple(pads))  # type: ignore[arg-type]
+    return _plain(form, gradient, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), turned, precision)
 
 
 def _is_nhwc(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:

@@ -18,6 +18,7 @@ from jax import lax
 
 from engine.config import Lowering
 from engine.convolution import (
+    direct_conv_general_dilated,
     eigen_conv_general_dilated,
     matrix_conv_general_dilated,
     native_conv_general_dilated,
@@ -25,6 +26,7 @@ from engine.convolution import (
 from engine.windows import Pads, Window, pad, slice_at, spread, total, window_pads
 
 CONVOLUTIONS: dict[Lowering, Callable[..., jax.Array]] = {
+    "direct": direct_conv_general_dilated,
     "eigen": eigen_conv_general_dilated,
     "matrix": matrix_conv_general_dilated,
     "native": native_conv_general_dilated,

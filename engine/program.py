@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from engine import direct
 from engine.augment.apply import augment_batch, example_keys
 from engine.batches import Draw, batch_mask, epoch_orders, num_batches
 from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
 from engine.convolution import stalls_in_loops
+from engine.errors import InputError, problem
 from engine.executables import Executables
 from engine.feed import Window
 from engine.keys import step_key
@@ -28,17 +30,27 @@ NEVER = np.iinfo(np.int32).max
 
 
 def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
-    """Eigen's form on the CPU, the backend's own convolution elsewhere, unless the config pins one.
+    """Direct convolutions on the CPU, Eigen's form where they cannot be had; the backend's own elsewhere.
 
-    Split over several CPU devices, which only tests do, matrix products: Eigen's kernel gradient mixes the examples.
+    Split over several CPU devices, which only tests do, matrix products: the others mix the examples.
+    Raises InputError where the config pins what does not run here.
     """
+    if config.lowering == "direct" and (config.mesh or not direct.is_available()):
+        got = f"'direct' with the mesh {config.mesh}" if config.mesh else "'direct'"
+        rule = "another on several devices, and where there is no CPU with a C++ compiler (c++, g++ or clang++)"
+        raise InputError(problem("plan.lowering", got, rule, "Leave it out to choose."))
     if config.lowering != "auto":
         return config.lowering
-    if config.mode == "safe":
+    if config.mode == "safe" or platform != "cpu":
         return "native"
-    if platform != "cpu":
-        return "native"
-    return "eigen" if config.mesh is None else "matrix"
+    if config.mesh is not None:
+        return "matrix"
+    return "direct" if direct.is_available() else "eigen"
+
+
+def runs_here(lowering: Lowering) -> bool:
+    """Whether a run that was begun elsewhere can go on with its lowering."""
+    return lowering != "direct" or direct.is_available()
 
 
 def choose_plan(

@@ -29,7 +29,7 @@ from engine.parallel import Devices
 from engine.phases import Phase, carried_over
 from engine.plan import Plan, given_plan, keeps_lowering
 from engine.predict import EVALUATION_LOWERING, Classifier
-from engine.program import Program, choose_lowering, choose_plan
+from engine.program import Program, choose_lowering, choose_plan, runs_here
 from engine.state import WHOLE, AnyNetwork, Part, TrainState, Tree, init_state, layers_in, network_of, num_params
 from engine.step import Task
 from engine.transfer import Start, start_from, start_text
@@ -61,8 +61,9 @@ class Trainer:
         self._say: Callable[[str], None] | None = None
         self._unsaid: list[str] = []
         self._settings, self._draw = settings_of(config), draw_of(config)
-        platform, is_given = jax.default_backend(), given is not None and keeps_lowering(config.plan, given)
-        self._lowering: Lowering = given.lowering if given and is_given else choose_lowering(config.plan, platform)
+        platform = jax.default_backend()
+        with clock.measure("compile"):  # as direct convolutions are, the first time on a machine
+            self._lowering: Lowering = self._choose_lowering(given, platform)
         network, self._init = self._network_of(self._lowering)
         self._of_one = jax.eval_shape(self._init, np.uint32(0))
         self.num_params = num_params(self._of_one[0])
@@ -76,7 +77,7 @@ class Trainer:
         task, placement = replace(self._task, network=network), choose_placement(config.plan, splits.train)
         self.plan = choose_plan(config.plan, self._lowering, platform, task, self._of_one, placement)
         if given:
-            self.plan = given_plan(config.plan, self.plan, given)
+            self.plan = replace(given_plan(config.plan, self.plan, given), lowering=self._lowering)
         if may_cache(config) and not (given and is_resumed):
             self.plan = replace(self.plan, cache_megabytes=self._affordable_megabytes())
         self.devices = Devices(self.plan.mesh)
@@ -178,6 +179,15 @@ class Trainer:
 
     def _tell(self, text: str) -> None:
         (self._say or self._unsaid.append)(text)
+
+    def _choose_lowering(self, given: Plan | None, platform: str) -> Lowering:
+        if given is None or not keeps_lowering(self.config.plan, given):
+            return choose_lowering(self.config.plan, platform)
+        if runs_here(given.lowering):
+            return given.lowering
+        chosen = choose_lowering(self.config.plan, platform)
+        self._tell(f"the run's {given.lowering} convolutions do not run here: going on with {chosen}")
+        return chosen
 
     def _network_of(self, lowering: Lowering, part: Part = WHOLE) -> tuple[AnyNetwork, Callable[[Any], Model]]:
         of_inputs = (self.inputs.shape, self._num_outputs, lowering, self.inputs.whiten)

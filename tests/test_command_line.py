@@ -65,7 +65,7 @@ def test_help_of_an_experiment_shows_type_default_and_help_of_each_option():
         "--train.batch-size INT Examples a step. (default: 64)",
         "--optim.name {sgd,momentum,rmsprop,adam,adamw} .* (default: rmsprop)",
         "--optim.learning-rate FLOAT The rate after warm-up. (default: 0.001)",
-        "--plan.lowering {auto,eigen,matrix,native} .* (default: auto)",
+        "--plan.lowering {auto,direct,eigen,matrix,native} .* (default: auto)",
     ):
         assert re.search(re.escape(option).replace(re.escape(".*"), ".*?"), shown), option
     assert "--model" not in shown

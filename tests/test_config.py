@@ -221,7 +221,7 @@ UNKNOWN_NAMES = [
     (TrainConfig, "loss", "mse", "softmax_cross_entropy, binary_cross_entropy, mean_squared_error", None),
     (DataConfig, "resize", "strech", "stretch, crop, pad", "stretch"),
     (DataConfig, "color", "rbg", "grayscale, rgb", "rgb"),
-    (PlanConfig, "lowering", "matrx", "auto, eigen, matrix, native", "matrix"),
+    (PlanConfig, "lowering", "matrx", "auto, direct, eigen, matrix, native", "matrix"),
 ]
 
 

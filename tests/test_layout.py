@@ -61,6 +61,7 @@ LAYOUT = [
     "windows",
     "depthwise",
     "patches",
+    "direct",
     "convolution",
     "ops",
     "models.build",

@@ -1,4 +1,4 @@
-"""The matrix lowering against lax.
+"""The lowerings of convolutions and pools against lax.
 
 The values are small whole numbers as floats: their sums are exact, so results must be equal, not only close.
 """
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from engine import convolution, ops, windows
+from engine import convolution, direct, ops, windows
 
 SETTINGS = settings(max_examples=15, derandomize=True, deadline=None, database=None)
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -23,6 +23,8 @@ PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 eigen, matrix = convolution.eigen_conv_general_dilated, convolution.matrix_conv_general_dilated
+directly = convolution.direct_conv_general_dilated
+needs_compiler = pytest.mark.skipif(not direct.is_available(), reason="needs a C++ compiler")
 
 
 def whole_numbers(shape: Sequence[int], seed: int, largest: int = 4) -> jax.Array:
@@ -47,7 +49,11 @@ def assert_all_equal(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
 
 
 @st.composite
-def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
+def convolutions(
+    draw: st.DrawFn,
+    channel_choices: tuple[int, ...] = (1, 3, 5),  # thin and not
+    filter_choices: tuple[int, ...] = (1, 2, 3),
+) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
     """(image shape, kernel shape, arguments) in which the window fits the padded image."""
     kernel_size, dilation = draw(PAIRS), draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
     pads = st.tuples(st.integers(0, 2), st.integers(0, 2))
@@ -56,9 +62,10 @@ def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dic
     added = (0, 0) if isinstance(padding, str) else tuple(map(sum, padding))
     least = [1 if padding == "SAME" else max(1, r - a) for r, a in zip(reach, added, strict=True)]
     height, width = (low + draw(st.integers(0, 5)) for low in least)
-    channels, filters = draw(st.sampled_from((1, 3, 5))), draw(st.integers(1, 3))  # thin and not
+    channels = draw(st.sampled_from(channel_choices))
     arguments = {"window_strides": draw(STEPS), "padding": padding, "rhs_dilation": dilation}
-    return (draw(st.integers(1, 3)), height, width, channels), (*kernel_size, channels, filters), arguments
+    kernel_shape = (*kernel_size, channels, draw(st.sampled_from(filter_choices)))
+    return (draw(st.integers(1, 3)), height, width, channels), kernel_shape, arguments
 
 
 @pytest.mark.parametrize("ours", [eigen, matrix], ids=["eigen", "matrix"])
@@ -72,6 +79,72 @@ def test_conv_equals_lax_in_value_and_gradients(ours: Callable, case: tuple, see
         return value_and_gradients(lambda x, k: conv(x, k, dimension_numbers=NHWC, **arguments), images, kernel)
 
     assert_all_equal(through(ours), through(lax.conv_general_dilated))
+
+
+@needs_compiler
+@settings(SETTINGS, max_examples=60)
+@given(case=convolutions((1, 3, 16, 27, 32), (16, 32, 48, 64, 80, 144)), seed=st.integers(0, 1000))
+def test_direct_conv_equals_lax_in_value_and_gradients(case: tuple, seed: int):
+    image_shape, kernel_shape, arguments = case
+    images, kernel = whole_numbers(image_shape, seed), whole_numbers(kernel_shape, seed + 1)
+
+    def through(conv: Callable) -> list[np.ndarray]:
+        return value_and_gradients(lambda x, k: conv(x, k, dimension_numbers=NHWC, **arguments), images, kernel)
+
+    assert_all_equal(through(directly), through(lax.conv_general_dilated))
+
+
+@needs_compiler
+def test_direct_conv_cuts_what_padding_below_zero_leaves_out():
+    images, kernel = whole_numbers((3, 9, 8, 16), 0), whole_numbers((3, 2, 16, 32), 1)
+
+    def through(conv: Callable) -> list[np.ndarray]:
+        pads = ((-1, 2), (1, -2))
+        return value_and_gradients(lambda x, k: conv(x, k, (1, 2), pads, dimension_numbers=NHWC), images, kernel)
+
+    assert_all_equal(through(directly), through(lax.conv_general_dilated))
+
+
+@needs_compiler
+@pytest.mark.parametrize("filters", [8, 16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_direct_conv_serves_float32_and_whole_vectors_of_filters_and_leaves_the_rest_to_eigen(filters: int, dtype: Any):
+    images, kernel = jnp.ones((2, 5, 5, 16), dtype), jnp.ones((3, 3, 16, filters), dtype)
+
+    def maps(conv: Callable) -> jax.Array:
+        return conv(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+
+    program = str(jax.make_jaxpr(lambda: maps(directly))())
+    assert ("ffi_call" in program) == (dtype == jnp.float32 and filters == 16)
+    np.testing.assert_array_equal(maps(directly), maps(eigen))
+
+
+@needs_compiler
+def test_direct_conv_of_no_images_gives_none_and_a_kernel_gradient_of_zeros():
+    images, kernel = jnp.ones((0, 5, 5, 16)), jnp.ones((3, 3, 16, 16))
+    maps, pull_back = jax.vjp(lambda x, k: directly(x, k, (1, 1), "SAME", dimension_numbers=NHWC), images, kernel)
+    assert maps.shape == (0, 5, 5, 16)
+    np.testing.assert_array_equal(pull_back(maps)[1], jnp.zeros_like(kernel))
+
+
+@needs_compiler
+def test_direct_conv_computes_where_there_is_infinity_and_nowhere_else():
+    images = jnp.zeros((1, 5, 5, 16)).at[0, 2, 2, 3].set(jnp.inf)
+    maps = directly(images, jnp.ones((3, 3, 16, 16)), (1, 1), "VALID", dimension_numbers=NHWC)
+    np.testing.assert_array_equal(maps, jnp.full((1, 3, 3, 16), jnp.inf))
+    maps = directly(images, jnp.ones((1, 1, 16, 16)), (1, 1), "VALID", dimension_numbers=NHWC)
+    assert np.isfinite(np.delete(np.asarray(maps).reshape(25, 16), 12, axis=0)).all()
+
+
+@needs_compiler
+def test_direct_conv_maps_over_members():
+    images, kernels = whole_numbers((2, 3, 6, 6, 3), 0), whole_numbers((2, 3, 3, 3, 16), 1)
+
+    def through(conv: Callable) -> list[np.ndarray]:
+        of_one = lambda x, k: conv(x, k, (1, 1), "SAME", dimension_numbers=NHWC)  # noqa: E731
+        return value_and_gradients(jax.vmap(of_one), images, kernels)
+
+    assert_all_equal(through(directly), through(lax.conv_general_dilated))
 
 
 def test_conv_is_within_rounding_of_lax_when_values_are_fractions():
@@ -199,7 +272,7 @@ def test_max_pool_equals_flax_in_value_and_gradient_when_values_tie(case: tuple,
     images = whole_numbers(shape, seed, largest=1)  # three values: most windows have ties
     pads = windows.window_pads(shape[1:3], size, strides, padding)
     expected = value_and_gradients(lambda x: native_max_pool(x, size, strides, pads), images)
-    for lowering in ("eigen", "native"):
+    for lowering in ("direct", "eigen", "native"):
         got = value_and_gradients(lambda x, lo=lowering: ops.max_pool(x, size, strides, pads, lo), images)
         assert_all_equal(got, expected)
 
@@ -219,7 +292,7 @@ def test_average_pool_equals_flax_in_value_and_gradient(case: tuple, seed: int):
     images = whole_numbers(shape, seed)
     pads = windows.window_pads(shape[1:3], size, strides, padding)
     expected = value_and_gradients(lambda x: nnx.avg_pool(x, size, strides, pads, count_include_pad=False), images)
-    for lowering in ("eigen", "native"):
+    for lowering in ("direct", "eigen", "native"):
         got = value_and_gradients(lambda x, lo=lowering: ops.average_pool(x, size, strides, pads, lo), images)
         for ours, theirs in zip(got, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
