@@ -8,12 +8,14 @@ value and gradients are written in this form, and a depthwise convolution as shi
 `engine/direct.py` is faster still for what it serves; `engine/patches.py` has the same as matrix products alone.
 `benchmarks/NOTES.md` has the measurements behind it.
 
-Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
+Axes: b batch, h w input, y x output, v u places of a pool, i j kernel, c input channels, o output channels. Images are
+NHWC, kernels HWIO.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from typing import Any, Literal
 
 import jax
@@ -54,6 +56,14 @@ def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | 
 def direct_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
     """`lax.conv_general_dilated` by `engine/direct.py`, value and gradients; the rest in Eigen's form."""
     return _served(partial(_convolve, "direct"), *arguments, **named)
+
+
+def direct_pooled_conv_general_dilated(pool: Window, *arguments: Any, **named: Any) -> jax.Array:
+    """`lax.conv_general_dilated`, and of what it gives the largest in each place of a pool without padding.
+
+    The maps between the two are never in memory. For one group, and images that `engine/direct.py` serves.
+    """
+    return _served(partial(_convolve_pooled, pool), *arguments, **named)
 
 
 def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
@@ -222,12 +232,52 @@ def _input_gradient(
         flat = jnp.dot(gradient.reshape(-1, gradient.shape[3]), columns, precision=precision)
         sent = flat.reshape(b, y, x, -1, c)  # what each output sends to each place of its window
         return collect((sent[:, :, :, n] for n in range(sent.shape[3])), shape, window)
+    return _plain(form, gradient, _turned(kernel), _turned_window(window, (h, w), (y, x)), precision)
+
+
+def _turned(kernel: jax.Array) -> jax.Array:
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+
+
+def _turned_window(window: Window, image: tuple[int, int], maps: tuple[int, int]) -> Window:
+    """Of the convolution, with the turned kernel, that takes what came back to maps [y x] to an image [h w]."""
     before = [reach - 1 - low for reach, (low, _) in zip(window.reach(), window.pads, strict=True)]
-    pads = [
-        (n, n_in + r - 1 - n_out - n) for n, n_in, r, n_out in zip(before, (h, w), window.reach(), (y, x), strict=True)
-    ]
-    turned = window._replace(pads=tuple(pads))  # type: ignore[arg-type]
-    return _plain(form, gradient, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), turned, precision)
+    sizes = zip(before, image, window.reach(), maps, strict=True)
+    return window._replace(pads=tuple((n, n_in + reach - 1 - n_out - n) for n, n_in, reach, n_out in sizes))
+
+
+def _convolve_pooled(pool: Window, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    images, window = _cut(images, window)
+    return _pooled(pool, window, precision, images, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _pooled(pool: Window, window: Window, precision: Any, images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[b h w c] * [i j c o] → [b v u o]."""
+    return direct.convolve_pooled(images, kernel, window, pool)[0]
+
+
+def _pooled_forward(pool: Window, window: Window, precision: Any, images: jax.Array, kernel: jax.Array) -> tuple:
+    largest, winners = direct.convolve_pooled(images, kernel, window, pool)
+    return largest, (images, kernel, winners)
+
+
+def _pooled_backward(pool: Window, window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
+    images, kernel, winners = saved
+    (b, v, u, o), (h, w, c) = gradient.shape, images.shape[1:]
+    y, x = ((n - 1) * step + reach for n, step, reach in zip((v, u), pool.strides, pool.size, strict=True))
+    turned = _turned_window(window, (h, w), (y, x))
+    is_wasteful = window.strides != (1, 1) or h * w > 2 * y * x or min(map(min, turned.pads)) < 0
+    if direct.serves(gradient, c) and not is_wasteful:
+        to_images = direct.input_gradient_pooled(images.shape, winners, gradient, _turned(kernel), turned, pool)
+    else:
+        shares = (jnp.where(winners == n, gradient, 0) for n in range(prod(pool.size)))
+        to_maps = collect(shares, (b, y, x, o), pool)
+        to_images = _input_gradient("direct", images.shape, kernel, to_maps, window, precision)
+    return to_images, direct.kernel_gradient_pooled(images, window, winners, gradient, pool)
+
+
+_pooled.defvjp(_pooled_forward, _pooled_backward)
 
 
 def _is_nhwc(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:

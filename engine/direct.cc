@@ -1,7 +1,7 @@
-// Direct convolution of float32 images on a CPU, for engine/direct.py: forward and kernel gradient.
+// Direct convolution of float32 images on a CPU, for engine/direct.py; alone, or with a max-pool of its maps.
 //
-// Images are NHWC, kernels HWIO. A block of output values is kept in registers while everything that adds to it
-// passes by. The number of filters is a multiple of LANES.
+// Images are NHWC, kernels HWIO. A block of sums is kept in registers while everything that adds to it passes by. With
+// a pool, the maps of an image are only ever in a cache. The number of filters is a multiple of LANES.
 
 #include <algorithm>
 #include <atomic>
@@ -24,6 +24,8 @@ constexpr int LANES = 16, REGISTERS = 24;  // values of a vector; vectors that a
 constexpr int LANES = 8, REGISTERS = 12;
 #endif
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t Numbering __attribute__((vector_size(LANES * 4)));
+typedef uint8_t Places __attribute__((vector_size(LANES)));
 
 inline Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 inline void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
@@ -40,12 +42,14 @@ struct Shape {
   int64_t run() const { return dilation_w == 1 ? kw * c : c; }
   int64_t runs() const { return dilation_w == 1 ? 1 : kw; }
   int64_t taps() const { return kh * kw * c; }
+  int64_t image() const { return h * w * c; }
+  int64_t map() const { return y * x * o; }
 };
 
 // Calls work(n) for every n below count, on this thread and those of the pool. What a thread of the pool has not begun
 // when all is done, it never begins: the caller needs none of them.
 template <typename Work>
-void parallel(ffi::ThreadPool pool, int64_t count, const Work& work) {
+void parallel(ffi::ThreadPool threads, int64_t count, const Work& work) {
   struct Progress {
     std::atomic<int64_t> next{0}, done{0};
   };
@@ -56,8 +60,8 @@ void parallel(ffi::ThreadPool pool, int64_t count, const Work& work) {
       progress->done.fetch_add(1, std::memory_order_release);
     }
   };
-  int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
-  for (int64_t n = 0; n < helpers; ++n) pool.Schedule(std::function<void()>(drain));
+  int64_t helpers = std::min<int64_t>(threads.num_threads(), count) - 1;
+  for (int64_t n = 0; n < helpers; ++n) threads.Schedule(std::function<void()>(drain));
   drain();
   while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
 }
@@ -124,28 +128,38 @@ void forward_image(const float* image, const float* kernel, const Shape& s, floa
   }
 }
 
-void forward(ffi::ThreadPool pool, const float* images, const float* kernel, const Shape& s, float* out) {
-  int64_t vectors = s.o / LANES;
-  std::vector<float> packed(s.taps() * s.o);  // [block of filters][tap][filter]
-  std::vector<std::pair<int64_t, int>> blocks;
-  for (int64_t first = 0; first < vectors;) {
-    int f = std::min<int64_t>(4, vectors - first);
-    for (int64_t t = 0; t < s.taps(); ++t)
-      std::memcpy(&packed[first * LANES * s.taps() + t * f * LANES], kernel + t * s.o + first * LANES, f * LANES * 4);
-    blocks.emplace_back(first, f);
-    first += f;
-  }
-  parallel(pool, s.b, [&](int64_t n) {
-    static thread_local std::vector<float> buffer;
-    const float* image = padded(images + n * s.h * s.w * s.c, s, buffer);
-    for (auto [first, f] : blocks) {
-      const float* k = &packed[first * LANES * s.taps()];
-      float* to = out + n * s.y * s.x * s.o + first * LANES;
-      if (f == 1) forward_image<1, 4>(image, k, s, to);
-      if (f == 2) forward_image<2, 2>(image, k, s, to);
-      if (f == 3) forward_image<3, 1>(image, k, s, to);
-      if (f == 4) forward_image<4, 1>(image, k, s, to);
+// The kernel as forward_image reads it: [block of filters][tap][filter of the block].
+struct Packed {
+  std::vector<float> values;
+  std::vector<std::pair<int64_t, int>> blocks;  // first filter, vectors
+
+  Packed(const float* kernel, const Shape& s) : values(s.taps() * s.o) {
+    for (int64_t first = 0; first < s.o;) {
+      int f = std::min<int64_t>(4, (s.o - first) / LANES);
+      for (int64_t t = 0; t < s.taps(); ++t)
+        std::memcpy(&values[first * s.taps() + t * f * LANES], kernel + t * s.o + first, f * LANES * sizeof(float));
+      blocks.emplace_back(first, f);
+      first += f * LANES;
     }
+  }
+
+  // What an image, padded, gives: [y x o].
+  void convolve(const float* image, const Shape& s, float* out) const {
+    for (auto [first, f] : blocks) {
+      const float* kernel = &values[first * s.taps()];
+      if (f == 1) forward_image<1, 4>(image, kernel, s, out + first);
+      if (f == 2) forward_image<2, 2>(image, kernel, s, out + first);
+      if (f == 3) forward_image<3, 1>(image, kernel, s, out + first);
+      if (f == 4) forward_image<4, 1>(image, kernel, s, out + first);
+    }
+  }
+};
+
+void forward(ffi::ThreadPool threads, const float* images, const float* kernel, const Shape& s, float* out) {
+  Packed packed(kernel, s);
+  parallel(threads, s.b, [&](int64_t n) {
+    static thread_local std::vector<float> around;
+    packed.convolve(padded(images + n * s.image(), s, around), s, out + n * s.map());
   });
 }
 
@@ -179,71 +193,209 @@ void gradient_run(const float* image, const float* gradient, const Shape& s, int
   }
 }
 
-void kernel_gradient(ffi::ThreadPool pool, const float* images, const float* gradient, const Shape& s, float* out) {
-  constexpr int64_t CACHED = 6144;  // floats of rows of image and gradient that stay in the first cache
-  int64_t size = s.taps() * s.o, slices = std::max<int64_t>(1, std::min<int64_t>(s.b, pool.num_threads()));
+// Adds to sums [taps][o] what rows of a padded image and of the gradient give.
+void gradient_rows(const float* image, const float* gradient, const Shape& s, int64_t rows, float* sums) {
+  constexpr int64_t CACHED = 6144;  // floats of image and gradient that stay in the first cache
   int64_t band = std::max<int64_t>(1, CACHED / (s.x * s.o + s.stride_h * s.row()));
-  std::vector<float> sums(slices * size, 0.f);
-  parallel(pool, slices, [&](int64_t slice) {
-    static thread_local std::vector<float> buffer;
-    float* own = &sums[slice * size];
-    for (int64_t n = s.b * slice / slices; n < s.b * (slice + 1) / slices; ++n) {
-      const float* image = padded(images + n * s.h * s.w * s.c, s, buffer);
-      for (int64_t first = 0; first < s.y; first += band) {
-        int64_t rows = std::min(band, s.y - first);
-        const float* g = gradient + (n * s.y + first) * s.x * s.o;
-        const float* top = image + first * s.stride_h * s.row();
-        for (int64_t i = 0; i < s.kh; ++i)
-          for (int64_t j = 0; j < s.runs(); ++j) {
-            const float* from = top + i * s.dilation_h * s.row() + j * s.dilation_w * s.c;
-            float* to = own + (i * s.runs() + j) * s.run() * s.o;
-            for (int64_t o = 0; o < s.o;) {
-              if (s.o - o >= 2 * LANES) {
-                gradient_run<REGISTERS / 2, 2>(from, g + o, s, rows, s.run(), to + o);
-                o += 2 * LANES;
-              } else {
-                gradient_run<REGISTERS, 1>(from, g + o, s, rows, s.run(), to + o);
-                o += LANES;
-              }
-            }
-          }
+  for (int64_t first = 0; first < rows; first += band) {
+    int64_t some = std::min(band, rows - first);
+    const float* top = image + first * s.stride_h * s.row();
+    const float* g = gradient + first * s.x * s.o;
+    for (int64_t i = 0; i < s.kh; ++i)
+      for (int64_t j = 0; j < s.runs(); ++j) {
+        const float* from = top + i * s.dilation_h * s.row() + j * s.dilation_w * s.c;
+        float* to = sums + (i * s.runs() + j) * s.run() * s.o;
+        int64_t o = 0;
+        for (; o + 2 * LANES <= s.o; o += 2 * LANES)
+          gradient_run<REGISTERS / 2, 2>(from, g + o, s, some, s.run(), to + o);
+        if (o < s.o) gradient_run<REGISTERS, 1>(from, g + o, s, some, s.run(), to + o);
       }
-    }
+  }
+}
+
+// out [taps][o]: the sum of what add(n, sums) adds for each image n, in as many parts as there are threads.
+template <typename Add>
+void sum_of_images(ffi::ThreadPool threads, const Shape& s, float* out, const Add& add) {
+  int64_t size = s.taps() * s.o, parts = std::max<int64_t>(1, std::min<int64_t>(s.b, threads.num_threads()));
+  std::vector<float> sums(parts * size, 0.f);
+  parallel(threads, parts, [&](int64_t part) {
+    for (int64_t n = s.b * part / parts; n < s.b * (part + 1) / parts; ++n) add(n, &sums[part * size]);
   });
   std::memcpy(out, sums.data(), size * sizeof(float));
-  for (int64_t slice = 1; slice < slices; ++slice)
-    for (int64_t n = 0; n < size; ++n) out[n] += sums[slice * size + n];
+  for (int64_t part = 1; part < parts; ++part)
+    for (int64_t n = 0; n < size; ++n) out[n] += sums[part * size + n];
+}
+
+void kernel_gradient(ffi::ThreadPool threads, const float* images, const float* gradient, const Shape& s, float* out) {
+  sum_of_images(threads, s, out, [&](int64_t n, float* sums) {
+    static thread_local std::vector<float> around;
+    gradient_rows(padded(images + n * s.image(), s, around), gradient + n * s.map(), s, s.y, sums);
+  });
+}
+
+// A pool over the maps of a convolution: its windows, of h × w, lie side by side, and there are y × x of them.
+struct Pool {
+  int64_t h, w, y, x;
+  int64_t size(const Shape& s) const { return y * x * s.o; }
+  // Rows of windows at once, so many that their maps stay in the second cache.
+  int64_t band(const Shape& s) const {
+    constexpr int64_t CACHED = 65536;  // floats
+    return std::clamp<int64_t>(CACHED / (h * s.x * s.o), 1, y);
+  }
+};
+
+// The largest of each window of rows of maps, and which place of the window it is: the first of equals. NaN is largest.
+void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t rows, float* out, uint8_t* winners) {
+  for (int64_t y = 0; y < rows; ++y)
+    for (int64_t x = 0; x < p.x; ++x)
+      for (int64_t o = 0; o < s.o; o += LANES, out += LANES, winners += LANES) {
+        const float* from = maps + (y * p.h * s.x + x * p.w) * s.o + o;
+        Vector largest = load(from);
+        Numbering winner = {};
+        for (int64_t n = 1; n < p.h * p.w; ++n) {
+          Vector value = load(from + (n / p.w * s.x + n % p.w) * s.o);
+          auto is_larger = (value > largest) | (value != value);
+          largest = is_larger ? value : largest;
+          winner = is_larger ? Numbering{} + static_cast<int32_t>(n) : winner;
+        }
+        store(out, largest);
+        Places places = __builtin_convertvector(winner, Places);
+        std::memcpy(winners, &places, LANES);
+      }
+}
+
+// What comes back to rows of maps, `pitch` floats from one row to the next.
+void unpool_rows(const float* gradient, const uint8_t* winners, const Shape& s, const Pool& p, int64_t rows,
+                 int64_t pitch, float* maps) {
+  for (int64_t y = 0; y < rows; ++y)
+    for (int64_t x = 0; x < p.x; ++x)
+      for (int64_t o = 0; o < s.o; o += LANES, gradient += LANES, winners += LANES) {
+        float* to = maps + y * p.h * pitch + x * p.w * s.o + o;
+        Vector value = load(gradient);
+        Places places;
+        std::memcpy(&places, winners, LANES);
+        Numbering winner = __builtin_convertvector(places, Numbering);
+        for (int64_t n = 0; n < p.h * p.w; ++n)
+          store(to + n / p.w * pitch + n % p.w * s.o, (winner == static_cast<int32_t>(n)) ? value : Vector{});
+      }
+}
+
+void forward_pooled(ffi::ThreadPool threads, const float* images, const float* kernel, const Shape& s, const Pool& p,
+                    float* out, uint8_t* winners) {
+  Packed packed(kernel, s);
+  parallel(threads, s.b, [&](int64_t n) {
+    static thread_local std::vector<float> around, maps;
+    const float* image = padded(images + n * s.image(), s, around);
+    for (int64_t first = 0; first < p.y; first += p.band(s)) {
+      int64_t rows = std::min(p.band(s), p.y - first), done = n * p.size(s) + first * p.x * s.o;
+      Shape part = s;
+      part.y = rows * p.h;
+      maps.resize(part.map());
+      packed.convolve(image + first * p.h * s.stride_h * s.row(), part, maps.data());
+      pool_rows(maps.data(), s, p, rows, out + done, winners + done);
+    }
+  });
+}
+
+void kernel_gradient_pooled(ffi::ThreadPool threads, const float* images, const uint8_t* winners,
+                            const float* gradient, const Shape& s, const Pool& p, float* out) {
+  sum_of_images(threads, s, out, [&](int64_t n, float* sums) {
+    static thread_local std::vector<float> around, maps;
+    const float* image = padded(images + n * s.image(), s, around);
+    for (int64_t first = 0; first < p.y; first += p.band(s)) {
+      int64_t rows = std::min(p.band(s), p.y - first), done = n * p.size(s) + first * p.x * s.o;
+      maps.resize(rows * p.h * s.x * s.o);
+      unpool_rows(gradient + done, winners + done, s, p, rows, s.x * s.o, maps.data());
+      const float* top = image + first * p.h * s.stride_h * s.row();
+      gradient_rows(top, maps.data(), s, rows * p.h, sums);
+    }
+  });
+}
+
+// s: of the convolution of the gradient of the maps, whose channels are the filters, with the turned kernel.
+void input_gradient_pooled(ffi::ThreadPool threads, const uint8_t* winners, const float* gradient, const float* turned,
+                           const Shape& s, const Pool& p, float* out) {
+  Packed packed(turned, s);
+  Shape maps = s;  // as the pool saw them
+  maps.o = s.c;
+  parallel(threads, s.b, [&](int64_t n) {
+    static thread_local std::vector<float> around;
+    int64_t done = n * p.size(maps);
+    around.assign(s.padded_h() * s.row(), 0.f);
+    unpool_rows(gradient + done, winners + done, maps, p, p.y, s.row(), &around[s.top * s.row() + s.left * s.c]);
+    packed.convolve(around.data(), s, out + n * s.map());
+  });
 }
 
 using Array = ffi::Buffer<ffi::F32, 4>;
+using Winners = ffi::Buffer<ffi::U8, 4>;
 using Numbers = ffi::Span<const int64_t>;
 
-Shape shape_of(ffi::Span<const int64_t> images, ffi::Span<const int64_t> kernel, ffi::Span<const int64_t> maps,
-               Numbers strides, Numbers pads, Numbers dilation) {
-  return {images[0], images[1], images[2], images[3], kernel[0], kernel[1], kernel[3], maps[1],     maps[2],
-          strides[0], strides[1], dilation[0], dilation[1], pads[0], pads[2], pads[1], pads[3]};
+// sizes: strides, pads (top, bottom, left, right) and dilation, each of h before that of w.
+Shape shape_of(Numbers images, Numbers kernel, int64_t y, int64_t x, Numbers sizes) {
+  return {images[0], images[1], images[2], images[3], kernel[0], kernel[1], kernel[3], y,        x,
+          sizes[0],  sizes[1],  sizes[6],  sizes[7],  sizes[2],  sizes[4],  sizes[3],  sizes[5]};
 }
 
-ffi::Error Forward(ffi::ThreadPool pool, Array images, Array kernel, ffi::Result<Array> out, Numbers strides,
-                   Numbers pads, Numbers dilation) {
-  Shape s = shape_of(images.dimensions(), kernel.dimensions(), out->dimensions(), strides, pads, dilation);
-  forward(pool, images.typed_data(), kernel.typed_data(), s, out->typed_data());
+// window: its height and width. places: the shape of what the pool gives.
+Pool pool_of(Numbers window, Numbers places) { return {window[0], window[1], places[1], places[2]}; }
+
+ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, ffi::Result<Array> out, Numbers sizes) {
+  Numbers maps = out->dimensions();
+  Shape s = shape_of(images.dimensions(), kernel.dimensions(), maps[1], maps[2], sizes);
+  forward(threads, images.typed_data(), kernel.typed_data(), s, out->typed_data());
   return ffi::Error::Success();
 }
 
-ffi::Error KernelGradient(ffi::ThreadPool pool, Array images, Array gradient, ffi::Result<Array> out, Numbers strides,
-                          Numbers pads, Numbers dilation) {
-  Shape s = shape_of(images.dimensions(), out->dimensions(), gradient.dimensions(), strides, pads, dilation);
-  kernel_gradient(pool, images.typed_data(), gradient.typed_data(), s, out->typed_data());
+ffi::Error KernelGradient(ffi::ThreadPool threads, Array images, Array gradient, ffi::Result<Array> out,
+                          Numbers sizes) {
+  Numbers maps = gradient.dimensions();
+  Shape s = shape_of(images.dimensions(), out->dimensions(), maps[1], maps[2], sizes);
+  kernel_gradient(threads, images.typed_data(), gradient.typed_data(), s, out->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error ForwardPooled(ffi::ThreadPool threads, Array images, Array kernel, ffi::Result<Array> out,
+                         ffi::Result<Winners> winners, Numbers sizes, Numbers pool) {
+  Pool p = pool_of(pool, out->dimensions());
+  Shape s = shape_of(images.dimensions(), kernel.dimensions(), p.y * p.h, p.x * p.w, sizes);
+  forward_pooled(threads, images.typed_data(), kernel.typed_data(), s, p, out->typed_data(), winners->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error KernelGradientPooled(ffi::ThreadPool threads, Array images, Winners winners, Array gradient,
+                                ffi::Result<Array> out, Numbers sizes, Numbers pool) {
+  Pool p = pool_of(pool, gradient.dimensions());
+  Shape s = shape_of(images.dimensions(), out->dimensions(), p.y * p.h, p.x * p.w, sizes);
+  kernel_gradient_pooled(threads, images.typed_data(), winners.typed_data(), gradient.typed_data(), s, p,
+                         out->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error InputGradientPooled(ffi::ThreadPool threads, Winners winners, Array gradient, Array turned,
+                               ffi::Result<Array> out, Numbers sizes, Numbers pool) {
+  Numbers of_pool = gradient.dimensions(), images = out->dimensions();
+  Pool p = pool_of(pool, of_pool);
+  int64_t maps[] = {of_pool[0], p.y * p.h, p.x * p.w, of_pool[3]};
+  Shape s = shape_of({maps, 4}, turned.dimensions(), images[1], images[2], sizes);
+  input_gradient_pooled(threads, winners.typed_data(), gradient.typed_data(), turned.typed_data(), s, p,
+                        out->typed_data());
   return ffi::Error::Success();
 }
 
 }  // namespace
 
-#define HANDLER(name, function)                                                                              \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, function,                                                              \
-                                ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Ret<Array>() \
-                                    .Attr<Numbers>("strides").Attr<Numbers>("pads").Attr<Numbers>("dilation"))
-
-HANDLER(engine_direct_forward, Forward);
-HANDLER(engine_direct_kernel_gradient, KernelGradient);
+#define BINDING ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_forward, Forward,
+                              BINDING.Arg<Array>().Arg<Array>().Ret<Array>().Attr<Numbers>("sizes"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_kernel_gradient, KernelGradient,
+                              BINDING.Arg<Array>().Arg<Array>().Ret<Array>().Attr<Numbers>("sizes"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_forward_pooled, ForwardPooled,
+                              BINDING.Arg<Array>().Arg<Array>().Ret<Array>().Ret<Winners>()
+                                  .Attr<Numbers>("sizes").Attr<Numbers>("pool"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_kernel_gradient_pooled, KernelGradientPooled,
+                              BINDING.Arg<Array>().Arg<Winners>().Arg<Array>().Ret<Array>()
+                                  .Attr<Numbers>("sizes").Attr<Numbers>("pool"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_input_gradient_pooled, InputGradientPooled,
+                              BINDING.Arg<Winners>().Arg<Array>().Arg<Array>().Ret<Array>()
+                                  .Attr<Numbers>("sizes").Attr<Numbers>("pool"));

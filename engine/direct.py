@@ -1,9 +1,11 @@
-"""Direct convolution on the CPU, `direct.cc`: compiled for this processor when first asked for, called by XLA's FFI.
+"""Direct convolutions on the CPU, `direct.cc`: compiled for this processor when first asked for, called by XLA's FFI.
 
 It keeps a block of sums in registers while everything that adds to it passes by, and reads images as they lie. What XLA
 offers on a CPU copies windows first, and turns images and gradients around before it takes a kernel gradient.
 
 Where there is no C++ compiler, or another processor is at work, convolutions run without it.
+
+Axes: b batch, h w input, y x output, v u places of a pool, i j kernel, c input channels, o output channels.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ import subprocess
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +34,12 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared")
 FILTERS = 16  # a number of filters that this does not divide is not served: vectors are that long
 MOST_SECONDS = 120  # that compiling may take
-FORWARD, KERNEL_GRADIENT = TARGETS = ("engine_direct_forward", "engine_direct_kernel_gradient")
+TARGETS = tuple(
+    f"engine_direct_{name}"
+    for name in ("forward", "kernel_gradient", "forward_pooled", "kernel_gradient_pooled", "input_gradient_pooled")
+)
+FORWARD, KERNEL_GRADIENT, FORWARD_POOLED, KERNEL_GRADIENT_POOLED, INPUT_GRADIENT_POOLED = TARGETS
+MOST_PLACES = 256  # of a pool's window: which one was largest is kept in a byte
 
 
 def is_available() -> bool:
@@ -47,20 +55,56 @@ def serves(images: jax.Array, filters: int) -> bool:
 def convolve(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """[b h w c] * [i j c o] → [b y x o]; no pad is below zero."""
     shape = len(images), *window.places(*padded_size(images.shape, window)), kernel.shape[3]
-    return _call(FORWARD, shape, images, kernel, window)
+    return _call(FORWARD, _floats(shape), images, kernel, sizes=_sizes(window))
 
 
 def kernel_gradient(images: jax.Array, window: Window, gradient: jax.Array) -> jax.Array:
     """[i j c o] of images [b h w c] and what came back to the outputs [b y x o]; no pad is below zero."""
     shape = *window.size, images.shape[3], gradient.shape[3]
-    return _call(KERNEL_GRADIENT, shape, images, gradient, window)
+    return _call(KERNEL_GRADIENT, _floats(shape), images, gradient, sizes=_sizes(window))
 
 
-def _call(target: str, shape: tuple[int, ...], left: jax.Array, right: jax.Array, window: Window) -> jax.Array:
-    sizes = {"strides": window.strides, "pads": np.ravel(window.pads), "dilation": window.dilation}
-    result = jax.ShapeDtypeStruct(shape, jnp.float32)
-    call = jax.ffi.ffi_call(target, result, vmap_method="sequential")
-    return call(left, right, **{name: np.asarray(value, np.int64) for name, value in sizes.items()})
+def convolve_pooled(images: jax.Array, kernel: jax.Array, window: Window, pool: Window) -> tuple[jax.Array, jax.Array]:
+    """(the largest of the maps in each place of the pool [b v u o], which of the window it is, uint8[b v u o])."""
+    maps = window.places(*padded_size(images.shape, window))
+    shape = len(images), *pool.places(*maps), kernel.shape[3]
+    kinds = _floats(shape), jax.ShapeDtypeStruct(shape, jnp.uint8)
+    return _call(FORWARD_POOLED, kinds, images, kernel, sizes=_sizes(window), pool=_pool_sizes(pool))
+
+
+def kernel_gradient_pooled(
+    images: jax.Array, window: Window, winners: jax.Array, gradient: jax.Array, pool: Window
+) -> jax.Array:
+    """[i j c o] of images, and of the winners [b v u o] and what came back to them."""
+    result, sizes = _floats((*window.size, images.shape[3], gradient.shape[3])), _sizes(window)
+    return _call(KERNEL_GRADIENT_POOLED, result, images, winners, gradient, sizes=sizes, pool=_pool_sizes(pool))
+
+
+def input_gradient_pooled(
+    shape: tuple[int, ...], winners: jax.Array, gradient: jax.Array, turned: jax.Array, window: Window, pool: Window
+) -> jax.Array:
+    """Images of a shape [b h w c]: what came back to the maps, convolved with the turned kernel [i j o c].
+
+    window: of that convolution.
+    """
+    result, sizes = _floats(shape), _sizes(window)
+    return _call(INPUT_GRADIENT_POOLED, result, winners, gradient, turned, sizes=sizes, pool=_pool_sizes(pool))
+
+
+def _call(target: str, result: Any, *arrays: jax.Array, **sizes: np.ndarray) -> Any:
+    return jax.ffi.ffi_call(target, result, vmap_method="sequential")(*arrays, **sizes)
+
+
+def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _sizes(window: Window) -> np.ndarray:
+    return np.asarray([*window.strides, *window.pads[0], *window.pads[1], *window.dilation], np.int64)
+
+
+def _pool_sizes(pool: Window) -> np.ndarray:
+    return np.asarray(pool.size, np.int64)
 
 
 @functools.cache

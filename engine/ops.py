@@ -6,8 +6,10 @@ slow everywhere on the CPU. `benchmarks/NOTES.md` has the measurements behind ea
 Axes: b batch, h w input, y x output, i j window, c channels. Images are NHWC.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial, reduce
+from math import prod
 from typing import Any, Literal
 
 import jax
@@ -16,9 +18,11 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from engine import direct
 from engine.config import Lowering
 from engine.convolution import (
     direct_conv_general_dilated,
+    direct_pooled_conv_general_dilated,
     eigen_conv_general_dilated,
     matrix_conv_general_dilated,
     native_conv_general_dilated,
@@ -57,6 +61,32 @@ class Pool(nnx.Module):
         pads = window_pads(images.shape[1:3], self.size, self.strides, self.padding)
         pool = {"max": max_pool, "average": average_pool}[self.kind]
         return pool(images, self.size, self.strides, pads, self.lowering)
+
+
+def pools_directly(conv: nnx.Module, pool: nnx.Module | None, images: jax.Array) -> bool:
+    """Whether a convolution of images and the pool after it can be one operation, so that the maps stay in a cache."""
+    return (
+        isinstance(conv, nnx.Conv)
+        and conv.conv_general_dilated is direct_conv_general_dilated
+        and conv.feature_group_count == 1
+        and direct.serves(images, conv.out_features)
+        and isinstance(pool, Pool)
+        and pool.kind == "max"
+        and pool.padding in ("valid", 0)
+        and pool.size == pool.strides
+        and prod(pool.size) <= direct.MOST_PLACES
+    )
+
+
+@contextmanager
+def pooling(conv: nnx.Conv, pool: Pool) -> Iterator[None]:
+    """Lets a convolution give the largest values of the pool's windows, to which it then adds its bias."""
+    window = Window(pool.size, pool.strides)
+    conv.conv_general_dilated = partial(direct_pooled_conv_general_dilated, window)
+    try:
+        yield
+    finally:
+        conv.conv_general_dilated = direct_conv_general_dilated
 
 
 def max_pool(

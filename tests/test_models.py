@@ -12,6 +12,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine import direct
 from engine.errors import InputError
 from engine.models import (
     Activation,
@@ -445,6 +446,39 @@ def test_matrix_and_native_lowering_give_the_same_outputs():
     images = jax.random.normal(jax.random.key(0), (2, 9, 8, 2))
     matrix, native = (build(spec, (9, 8, 2), 3, nnx.Rngs(0), lowering)(images) for lowering in ("matrix", "native"))
     np.testing.assert_allclose(matrix, native, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not direct.is_available(), reason="needs a C++ compiler")
+@pytest.mark.parametrize("cut", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("activation", "padding", "is_one_operation"),
+    [(None, "valid", True), ("relu", "valid", True), ("tanh", "valid", True), ("gelu", "valid", False),
+     ("relu", "same", False)],
+)  # fmt: skip
+def test_direct_lowering_pools_with_the_convolution_before_it_and_gives_the_same_outputs_and_gradients(
+    activation: str | None, padding: str, is_one_operation: bool, cut: int | None
+):
+    layers = (Conv(16, activation=activation), MaxPool(padding=padding), Conv(32, 2), MaxPool(2), Flatten(), Dense())
+    spec, images = Sequential(layers), jax.random.normal(jax.random.key(0), (2, 12, 13, 3))
+
+    def loss(lowering: str) -> Any:
+        module = build(spec, (12, 13, 3), 3, nnx.Rngs(0), lowering)  # type: ignore[arg-type]
+        graph, params = nnx.split(module)
+
+        def of(params: Any, images: jax.Array) -> jax.Array:
+            for first, end in [(0, len(layers))] if cut is None else [(0, cut), (cut, len(layers))]:
+                part = nnx.merge(graph, params)
+                part.first, part.end = first, end
+                images = part(images)
+            return jnp.sum(images**2)
+
+        return of, params
+
+    (directly, params), (natively, _) = loss("direct"), loss("native")
+    program = str(jax.make_jaxpr(directly)(params, images))
+    assert program.count("forward_pooled") == (is_one_operation and cut != 1) + (cut != 3)
+    got, expected = (jax.grad(of, (0, 1))(params, images) for of in (directly, natively))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
 
 
 def test_parameterless_layers_compute_what_they_say():

@@ -4,6 +4,7 @@ The values are small whole numbers as floats: their sums are exact, so results m
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -92,6 +93,38 @@ def test_direct_conv_equals_lax_in_value_and_gradients(case: tuple, seed: int):
         return value_and_gradients(lambda x, k: conv(x, k, dimension_numbers=NHWC, **arguments), images, kernel)
 
     assert_all_equal(through(directly), through(lax.conv_general_dilated))
+
+
+@needs_compiler
+@settings(SETTINGS, max_examples=40)
+@given(case=convolutions((1, 3, 16, 32), (16, 32, 80)), data=st.data(), seed=st.integers(0, 1000))
+def test_direct_conv_with_a_pool_equals_lax_in_value_and_gradients(case: tuple, data: st.DataObject, seed: int):
+    image_shape, kernel_shape, arguments = case
+    images, kernel = whole_numbers(image_shape, seed), whole_numbers(kernel_shape, seed + 1)
+
+    def maps_of(conv: Callable) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        return lambda x, k: conv(x, k, dimension_numbers=NHWC, **arguments)
+
+    maps = jax.eval_shape(maps_of(lax.conv_general_dilated), images, kernel).shape
+    height, width = (data.draw(st.integers(1, min(size, 4))) for size in maps[1:3])
+    pool = windows.Window((height, width), (height, width))
+
+    def largest(x: jax.Array, k: jax.Array) -> jax.Array:
+        dims = (1, height, width, 1), (1, height, width, 1), "VALID"
+        return lax.reduce_window(maps_of(lax.conv_general_dilated)(x, k), -jnp.inf, lax.max, *dims)
+
+    at_once = maps_of(partial(convolution.direct_pooled_conv_general_dilated, pool))
+    got, expected = (value_and_gradients(f, images, kernel) for f in (at_once, largest))
+    assert_all_equal(got, expected)
+
+
+@needs_compiler
+def test_direct_conv_with_a_pool_passes_nan_on():
+    images = jnp.zeros((1, 4, 4, 16)).at[0, 1, 1, 0].set(jnp.nan)
+    pool = windows.Window((2, 2), (2, 2))
+    kernel = jnp.ones((1, 1, 16, 16))
+    maps = convolution.direct_pooled_conv_general_dilated(pool, images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+    np.testing.assert_array_equal(np.isnan(maps[0, :, :, 0]), [[True, False], [False, False]])
 
 
 @needs_compiler

@@ -1,6 +1,7 @@
 """Model specs → Flax NNX modules."""
 
 import inspect
+from collections import deque
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ ACTIVATIONS = {
     "softplus": jax.nn.softplus,
     "softmax": jax.nn.softmax,
 }
+MONOTONE = ("relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus")
 
 
 class Activated(nnx.Module):
@@ -70,10 +72,17 @@ class SequentialModule(nnx.Module):
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """[b …] → [b k]. Batch statistics leave out the examples where `mask` [b] is false."""
         counted = inputs_that_count(self.spec.layers[: self.end], self.shapes)
-        for layer, shape in list(zip(self.layers, counted, strict=False))[self.first :]:
+        rest = deque(list(zip(self.layers, counted, strict=False))[self.first :])
+        while rest:
+            layer, shape = rest.popleft()
             if len(shape) == 3:
                 x = x[:, : shape[0], : shape[1]]
-            if isinstance(layer, nnx.BatchNorm) and mask is not None:
+            conv, following = _without_monotone(layer), rest[0][0] if rest else None
+            if ops.pools_directly(conv, following, x):
+                with ops.pooling(conv, following):  # type: ignore[arg-type]
+                    x = layer(x)  # type: ignore[operator]
+                rest.popleft()
+            elif isinstance(layer, nnx.BatchNorm) and mask is not None:
                 wide = mask.reshape(-1, *(1,) * (x.ndim - 1))  # [b] → [b 1 1 1]
                 x = layer(x, mask=jnp.broadcast_to(wide, x.shape))
             else:
@@ -103,6 +112,11 @@ def build(
 def takes_mask(module: nnx.Module) -> bool:
     """Whether the module wants to be told which examples of a batch count."""
     return "mask" in inspect.signature(type(module).__call__).parameters
+
+
+def _without_monotone(layer: nnx.Module) -> nnx.Module:
+    """The layer before its activation, if the largest of activated values is the activation of the largest."""
+    return layer.layer if isinstance(layer, Activated) and layer.activation in MONOTONE else layer
 
 
 def _build_layer(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
