@@ -8,28 +8,24 @@ value and gradients are written in this form, and a depthwise convolution as shi
 `engine/direct.py` is faster still for what it serves; `engine/patches.py` has the same as matrix products alone.
 `benchmarks/NOTES.md` has the measurements behind it.
 
-Axes: b batch, h w input, y x output, v u places of a pool, i j kernel, c input channels, o output channels. Images are
-NHWC, kernels HWIO.
+Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from engine import direct
 from engine.depthwise import depthwise
 from engine.parallel import by_example
 from engine.patches import convolve_patches
 from engine.windows import Window, collect, pad, padded_size, spread
 
 Convolve = Callable[[jax.Array, jax.Array, Window, Any], jax.Array]
-Form = Literal["direct", "eigen"]
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 COMPILER_OPTIONS: dict[str, str | bool] = {
@@ -53,27 +49,15 @@ def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | 
     return COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
 
 
-def direct_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
-    """`lax.conv_general_dilated` by `engine/direct.py`, value and gradients; the rest in Eigen's form."""
-    return _served(partial(_convolve, "direct"), *arguments, **named)
-
-
-def direct_pooled_conv_general_dilated(pool: Window, *arguments: Any, **named: Any) -> jax.Array:
-    """`lax.conv_general_dilated`, and of what it gives the largest in each place of a pool without padding.
-
-    The maps between the two are never in memory. For one group, and images that `engine/direct.py` serves.
-    """
-    return _served(partial(_convolve_pooled, pool), *arguments, **named)
-
-
 def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
     """`lax.conv_general_dilated` in Eigen's form, value and gradients. What it does not serve goes to lax as it is."""
-    return _served(partial(_convolve, "eigen"), *arguments, **named)
+    convolve: Any = eigen_convolve
+    return served(convolve, *arguments, **named)
 
 
 def matrix_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
     """`lax.conv_general_dilated` as matrix products of patches. What these do not serve goes to lax as it is."""
-    return _served(convolve_patches, *arguments, **named)
+    return served(convolve_patches, *arguments, **named)
 
 
 def native_conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **named: Any) -> jax.Array:
@@ -92,7 +76,7 @@ def stalls_in_loops(program: str) -> bool:
     return any(found != eigens for found in numbers) or any(count != "1" for count in groups)
 
 
-def _served(
+def served(
     convolve: Convolve,
     lhs: jax.Array,
     rhs: jax.Array,
@@ -133,36 +117,30 @@ def _served(
     return convolve(lhs, rhs, window, precision)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
-def _convolve(form: Form, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def eigen_convolve(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
     """[b h w c] * [i j c o] → [b y x o]."""
-    return _forward(form, images, kernel, window, precision)
-
-
-def _convolve_forward(form: Form, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> tuple:
-    return _forward(form, images, kernel, window, precision), (images, kernel)
-
-
-def _convolve_backward(form: Form, window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
-    images, kernel = saved
-    input_gradient = _input_gradient(form, images.shape, kernel, gradient, window, precision)
-    return input_gradient, _kernel_gradient(form, images, gradient, window, precision)
-
-
-_convolve.defvjp(_convolve_forward, _convolve_backward)
-
-
-def _forward(form: Form, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
-    if images.shape[3] <= THIN_CHANNELS and not (form == "direct" and direct.serves(images, kernel.shape[3])):
+    if images.shape[3] <= THIN_CHANNELS:
         return _thin_convolve(images, kernel, window, precision)
-    return _plain(form, images, kernel, window, precision)
+    return _eigen(images, kernel, window, precision)
 
 
-def _plain(form: Form, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
-    """A convolution directly, or as Eigen takes it; under vmap one by one, where lax's own rule makes groups of it."""
-    images, window = _cut(images, window)
-    if form == "direct" and direct.serves(images, kernel.shape[3]):
-        return direct.convolve(images, kernel, window)
+def _convolve_forward(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> tuple:
+    return eigen_convolve(images, kernel, window, precision), (images, kernel)
+
+
+def _convolve_backward(window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
+    images, kernel = saved
+    to_images = input_gradient(images.shape, kernel, gradient, window, precision)
+    return to_images, _kernel_gradient(images, gradient, window, precision)
+
+
+eigen_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _eigen(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    """A convolution as Eigen takes it; under vmap one by one, where lax's own rule makes groups of it."""
+    images, window = cut(images, window)
 
     @jax.custom_batching.sequential_vmap
     def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -172,7 +150,7 @@ def _plain(form: Form, images: jax.Array, kernel: jax.Array, window: Window, pre
     return convolve(images, kernel)
 
 
-def _cut(images: jax.Array, window: Window) -> tuple[jax.Array, Window]:
+def cut(images: jax.Array, window: Window) -> tuple[jax.Array, Window]:
     """The images padded and cut along an axis with padding below zero, and the window with the rest of its pads."""
     now, later = zip(*((pads, (0, 0)) if min(pads) < 0 else ((0, 0), pads) for pads in window.pads), strict=True)
     return pad(images, now), window._replace(pads=later)
@@ -196,14 +174,12 @@ def _thin_convolve(images: jax.Array, kernel: jax.Array, window: Window, precisi
         kh, taps, step * c, -1
     )  # [i taps·step c block o] → [i taps step·c block·o]
     by_block = Window((kh, taps), (window.strides[0], 1), (window.dilation[0], 1), (window.pads[0], (0, 0)))
-    maps = _plain("eigen", blocks, wide, by_block, precision)
+    maps = _eigen(blocks, wide, by_block, precision)
     return maps.reshape(len(images), y, num_blocks * THIN_PIXELS, o)[:, :, :x]
 
 
-def _kernel_gradient(form: Form, images: jax.Array, gradient: jax.Array, window: Window, precision: Any) -> jax.Array:
-    """[i j c o]: directly, or the images convolved with the gradient, batch and channels in each other's place."""
-    if form == "direct" and direct.serves(images, gradient.shape[3]):
-        return direct.kernel_gradient(*_cut(images, window), gradient)
+def _kernel_gradient(images: jax.Array, gradient: jax.Array, window: Window, precision: Any) -> jax.Array:
+    """[i j c o]: the images convolved with the gradient, batch and channels in each other's place."""
     pads = [
         (low, (n - 1) * stride + 1 + (k - 1) * dilation - size - low)
         for (low, _), n, stride, k, dilation, size in zip(
@@ -218,11 +194,16 @@ def _kernel_gradient(form: Form, images: jax.Array, gradient: jax.Array, window:
     ]
     by_channel, by_place = images.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)  # [c h w b], [y x b o]
     turned = Window(by_place.shape[:2], window.dilation, window.strides, tuple(pads))  # type: ignore[arg-type]
-    return _plain("eigen", by_channel, by_place, turned, precision).transpose(1, 2, 0, 3)
+    return _eigen(by_channel, by_place, turned, precision).transpose(1, 2, 0, 3)
 
 
-def _input_gradient(
-    form: Form, shape: tuple[int, ...], kernel: jax.Array, gradient: jax.Array, window: Window, precision: Any
+def input_gradient(
+    shape: tuple[int, ...],
+    kernel: jax.Array,
+    gradient: jax.Array,
+    window: Window,
+    precision: Any,
+    convolve: Convolve = _eigen,
 ) -> jax.Array:
     """[b h w c]: the gradient convolved with the turned kernel, or, where that means many more products, collected."""
     b, h, w, c = shape
@@ -232,52 +213,19 @@ def _input_gradient(
         flat = jnp.dot(gradient.reshape(-1, gradient.shape[3]), columns, precision=precision)
         sent = flat.reshape(b, y, x, -1, c)  # what each output sends to each place of its window
         return collect((sent[:, :, :, n] for n in range(sent.shape[3])), shape, window)
-    return _plain(form, gradient, _turned(kernel), _turned_window(window, (h, w), (y, x)), precision)
+    return convolve(gradient, turned(kernel), turned_window(window, (h, w), (y, x)), precision)
 
 
-def _turned(kernel: jax.Array) -> jax.Array:
+def turned(kernel: jax.Array) -> jax.Array:
+    """[i j o c]: the kernel that takes what came back to the maps to the images."""
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
-def _turned_window(window: Window, image: tuple[int, int], maps: tuple[int, int]) -> Window:
-    """Of the convolution, with the turned kernel, that takes what came back to maps [y x] to an image [h w]."""
+def turned_window(window: Window, image: tuple[int, int], maps: tuple[int, int]) -> Window:
+    """Of the convolution with the turned kernel, from maps [y x] to an image [h w]; for strides of 1."""
     before = [reach - 1 - low for reach, (low, _) in zip(window.reach(), window.pads, strict=True)]
     sizes = zip(before, image, window.reach(), maps, strict=True)
     return window._replace(pads=tuple((n, n_in + reach - 1 - n_out - n) for n, n_in, reach, n_out in sizes))
-
-
-def _convolve_pooled(pool: Window, images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
-    images, window = _cut(images, window)
-    return _pooled(pool, window, precision, images, kernel)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _pooled(pool: Window, window: Window, precision: Any, images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[b h w c] * [i j c o] → [b v u o]."""
-    return direct.convolve_pooled(images, kernel, window, pool)[0]
-
-
-def _pooled_forward(pool: Window, window: Window, precision: Any, images: jax.Array, kernel: jax.Array) -> tuple:
-    largest, winners = direct.convolve_pooled(images, kernel, window, pool)
-    return largest, (images, kernel, winners)
-
-
-def _pooled_backward(pool: Window, window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
-    images, kernel, winners = saved
-    (b, v, u, o), (h, w, c) = gradient.shape, images.shape[1:]
-    y, x = ((n - 1) * step + reach for n, step, reach in zip((v, u), pool.strides, pool.size, strict=True))
-    turned = _turned_window(window, (h, w), (y, x))
-    is_wasteful = window.strides != (1, 1) or h * w > 2 * y * x or min(map(min, turned.pads)) < 0
-    if direct.serves(gradient, c) and not is_wasteful:
-        to_images = direct.input_gradient_pooled(images.shape, winners, gradient, _turned(kernel), turned, pool)
-    else:
-        shares = (jnp.where(winners == n, gradient, 0) for n in range(prod(pool.size)))
-        to_maps = collect(shares, (b, y, x, o), pool)
-        to_images = _input_gradient("direct", images.shape, kernel, to_maps, window, precision)
-    return to_images, direct.kernel_gradient_pooled(images, window, winners, gradient, pool)
-
-
-_pooled.defvjp(_pooled_forward, _pooled_backward)
 
 
 def _is_nhwc(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:

@@ -1,4 +1,4 @@
-// Direct convolution of float32 images on a CPU, for engine/direct.py; alone, or with a max-pool of its maps.
+// Direct convolution of float32 images on a CPU, for engine/native.py; alone, or with a max-pool of its maps.
 //
 // Images are NHWC, kernels HWIO. A block of sums is kept in registers while everything that adds to it passes by. With
 // a pool, the maps of an image are only ever in a cache. The number of filters is a multiple of LANES.
@@ -23,12 +23,14 @@ constexpr int LANES = 16, REGISTERS = 24;  // values of a vector; vectors that a
 #else
 constexpr int LANES = 8, REGISTERS = 12;
 #endif
-typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef float Vector __attribute__((vector_size(LANES * 4)));
+typedef float InMemory __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t Numbering __attribute__((vector_size(LANES * 4)));
 typedef uint8_t Places __attribute__((vector_size(LANES)));
 
-inline Vector load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
-inline void store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
+inline Vector load(const float* p) { return *reinterpret_cast<const InMemory*>(p); }
+inline void store(float* p, Vector v) { *reinterpret_cast<InMemory*>(p) = v; }
+inline Vector positive(Vector v) { return (v <= 0) ? Vector{} : v; }  // NaN stays
 
 // A convolution's sizes; pads are in front (top, left) and behind.
 struct Shape {
@@ -75,11 +77,9 @@ const float* padded(const float* image, const Shape& s, std::vector<float>& buff
   return buffer.data();
 }
 
-// `F` vectors of filters at `P` pixels of an image; from[p] is where pixel p's window begins.
+// Adds to sums of `F` vectors of filters at `P` pixels of an image; from[p] is where pixel p's window begins.
 template <int P, int F, int U>
 void forward_block(const float* const* from, const float* kernel, const Shape& s, Vector (&sum)[P][F]) {
-  for (auto& of_pixel : sum)
-    for (auto& v : of_pixel) v = Vector{};
   int64_t run = s.run(), runs = s.runs();
   for (int64_t i = 0; i < s.kh; ++i) {
     for (int64_t j = 0; j < runs; ++j) {
@@ -107,9 +107,10 @@ void forward_block(const float* const* from, const float* kernel, const Shape& s
   }
 }
 
-// All pixels of an image for `F` vectors of filters.
+// All pixels of an image for `F` vectors of filters, whose bias is added, and of that, if asked for, the positive part.
 template <int F, int U>
-void forward_image(const float* image, const float* kernel, const Shape& s, float* out) {
+void forward_image(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
+                   float* out) {
   constexpr int P = REGISTERS / F;
   int64_t count = s.y * s.x;
   for (int64_t first = 0; first < count; first += P) {
@@ -120,20 +121,24 @@ void forward_image(const float* image, const float* kernel, const Shape& s, floa
       if (first + p + 1 < count && ++column == s.x) column = 0, ++row;
     }
     Vector sum[P][F];
+    for (auto& of_pixel : sum)
+      for (int f = 0; f < F; ++f) of_pixel[f] = load(bias + f * LANES);
     forward_block<P, F, U>(from, kernel, s, sum);
     int valid = std::min<int64_t>(P, count - first);
     for (int p = 0; p < P; ++p)
       if (p < valid)
-        for (int f = 0; f < F; ++f) store(out + (first + p) * s.o + f * LANES, sum[p][f]);
+        for (int f = 0; f < F; ++f)
+          store(out + (first + p) * s.o + f * LANES, is_relu ? positive(sum[p][f]) : sum[p][f]);
   }
 }
 
-// The kernel as forward_image reads it: [block of filters][tap][filter of the block].
+// A kernel as forward_image reads it, [block of filters][tap][filter of the block], and its bias.
 struct Packed {
-  std::vector<float> values;
+  std::vector<float> values, bias;
   std::vector<std::pair<int64_t, int>> blocks;  // first filter, vectors
 
-  Packed(const float* kernel, const Shape& s) : values(s.taps() * s.o) {
+  Packed(const float* kernel, const float* added, const Shape& s) : values(s.taps() * s.o), bias(s.o, 0.f) {
+    if (added) std::copy(added, added + s.o, bias.begin());
     for (int64_t first = 0; first < s.o;) {
       int f = std::min<int64_t>(4, (s.o - first) / LANES);
       for (int64_t t = 0; t < s.taps(); ++t)
@@ -144,22 +149,22 @@ struct Packed {
   }
 
   // What an image, padded, gives: [y x o].
-  void convolve(const float* image, const Shape& s, float* out) const {
+  void convolve(const float* image, const Shape& s, bool is_relu, float* out) const {
     for (auto [first, f] : blocks) {
-      const float* kernel = &values[first * s.taps()];
-      if (f == 1) forward_image<1, 4>(image, kernel, s, out + first);
-      if (f == 2) forward_image<2, 2>(image, kernel, s, out + first);
-      if (f == 3) forward_image<3, 1>(image, kernel, s, out + first);
-      if (f == 4) forward_image<4, 1>(image, kernel, s, out + first);
+      const float *kernel = &values[first * s.taps()], *added = &bias[first];
+      if (f == 1) forward_image<1, 4>(image, kernel, added, s, is_relu, out + first);
+      if (f == 2) forward_image<2, 2>(image, kernel, added, s, is_relu, out + first);
+      if (f == 3) forward_image<3, 1>(image, kernel, added, s, is_relu, out + first);
+      if (f == 4) forward_image<4, 1>(image, kernel, added, s, is_relu, out + first);
     }
   }
 };
 
-void forward(ffi::ThreadPool threads, const float* images, const float* kernel, const Shape& s, float* out) {
-  Packed packed(kernel, s);
+void forward(ffi::ThreadPool threads, const float* images, const Packed& kernel, const Shape& s, bool is_relu,
+             float* out) {
   parallel(threads, s.b, [&](int64_t n) {
     static thread_local std::vector<float> around;
-    packed.convolve(padded(images + n * s.image(), s, around), s, out + n * s.map());
+    kernel.convolve(padded(images + n * s.image(), s, around), s, is_relu, out + n * s.map());
   });
 }
 
@@ -233,66 +238,77 @@ void kernel_gradient(ffi::ThreadPool threads, const float* images, const float* 
   });
 }
 
-// A pool over the maps of a convolution: its windows, of h × w, lie side by side, and there are y × x of them.
+// A pool over the maps of a convolution, without padding: its window, and how many windows there are.
 struct Pool {
-  int64_t h, w, y, x;
+  int64_t h, w, stride_h, stride_w, y, x;
   int64_t size(const Shape& s) const { return y * x * s.o; }
-  // Rows of windows at once, so many that their maps stay in the second cache.
+  bool covers() const { return h == stride_h && w == stride_w; }
+  // Rows of windows at once, so many that their maps stay in the second cache; maps that windows share are made once.
   int64_t band(const Shape& s) const {
     constexpr int64_t CACHED = 65536;  // floats
-    return std::clamp<int64_t>(CACHED / (h * s.x * s.o), 1, y);
+    return h > stride_h ? y : std::clamp<int64_t>(CACHED / (stride_h * s.x * s.o), 1, y);
   }
+  // Rows of maps below so many rows of windows; columns below all.
+  int64_t rows(int64_t count) const { return (count - 1) * stride_h + h; }
+  int64_t columns() const { return (x - 1) * stride_w + w; }
 };
 
-// The largest of each window of rows of maps, and which place of the window it is: the first of equals. NaN is largest.
-void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t rows, float* out, uint8_t* winners) {
+// The largest of each window of rows of maps, and at which place it is: the first of equals. NaN counts as largest.
+void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
+               uint8_t* winners) {
   for (int64_t y = 0; y < rows; ++y)
     for (int64_t x = 0; x < p.x; ++x)
       for (int64_t o = 0; o < s.o; o += LANES, out += LANES, winners += LANES) {
-        const float* from = maps + (y * p.h * s.x + x * p.w) * s.o + o;
+        const float* from = maps + (y * p.stride_h * s.x + x * p.stride_w) * s.o + o;
         Vector largest = load(from);
         Numbering winner = {};
-        for (int64_t n = 1; n < p.h * p.w; ++n) {
-          Vector value = load(from + (n / p.w * s.x + n % p.w) * s.o);
-          auto is_larger = (value > largest) | (value != value);
-          largest = is_larger ? value : largest;
-          winner = is_larger ? Numbering{} + static_cast<int32_t>(n) : winner;
-        }
-        store(out, largest);
+        for (int64_t i = 0, n = 0; i < p.h; ++i)
+          for (int64_t j = 0; j < p.w; ++j, ++n) {
+            Vector value = load(from + (i * s.x + j) * s.o);
+            auto is_larger = (value > largest) | (value != value);
+            largest = is_larger ? value : largest;
+            winner = is_larger ? Numbering{} + static_cast<int32_t>(n) : winner;
+          }
+        store(out, is_relu ? positive(largest) : largest);
         Places places = __builtin_convertvector(winner, Places);
         std::memcpy(winners, &places, LANES);
       }
 }
 
-// What comes back to rows of maps, `pitch` floats from one row to the next.
+// Adds to rows of maps, `pitch` floats from one to the next, what came back to windows; where these cover the maps, the
+// rest of each window is made zero, else it must have been.
 void unpool_rows(const float* gradient, const uint8_t* winners, const Shape& s, const Pool& p, int64_t rows,
                  int64_t pitch, float* maps) {
+  bool covers = p.covers();
   for (int64_t y = 0; y < rows; ++y)
     for (int64_t x = 0; x < p.x; ++x)
       for (int64_t o = 0; o < s.o; o += LANES, gradient += LANES, winners += LANES) {
-        float* to = maps + y * p.h * pitch + x * p.w * s.o + o;
+        float* to = maps + y * p.stride_h * pitch + x * p.stride_w * s.o + o;
         Vector value = load(gradient);
         Places places;
         std::memcpy(&places, winners, LANES);
         Numbering winner = __builtin_convertvector(places, Numbering);
-        for (int64_t n = 0; n < p.h * p.w; ++n)
-          store(to + n / p.w * pitch + n % p.w * s.o, (winner == static_cast<int32_t>(n)) ? value : Vector{});
+        for (int64_t i = 0, n = 0; i < p.h; ++i)
+          for (int64_t j = 0; j < p.w; ++j, ++n) {
+            float* place = to + i * pitch + j * s.o;
+            Vector share = (winner == static_cast<int32_t>(n)) ? value : Vector{};
+            store(place, covers ? share : load(place) + share);
+          }
       }
 }
 
-void forward_pooled(ffi::ThreadPool threads, const float* images, const float* kernel, const Shape& s, const Pool& p,
-                    float* out, uint8_t* winners) {
-  Packed packed(kernel, s);
+void forward_pooled(ffi::ThreadPool threads, const float* images, const Packed& kernel, const Shape& s, const Pool& p,
+                    bool is_relu, float* out, uint8_t* winners) {
   parallel(threads, s.b, [&](int64_t n) {
     static thread_local std::vector<float> around, maps;
     const float* image = padded(images + n * s.image(), s, around);
     for (int64_t first = 0; first < p.y; first += p.band(s)) {
       int64_t rows = std::min(p.band(s), p.y - first), done = n * p.size(s) + first * p.x * s.o;
       Shape part = s;
-      part.y = rows * p.h;
+      part.y = p.rows(rows);
       maps.resize(part.map());
-      packed.convolve(image + first * p.h * s.stride_h * s.row(), part, maps.data());
-      pool_rows(maps.data(), s, p, rows, out + done, winners + done);
+      kernel.convolve(image + first * p.stride_h * s.stride_h * s.row(), part, false, maps.data());
+      pool_rows(maps.data(), s, p, rows, is_relu, out + done, winners + done);
     }
   });
 }
@@ -304,18 +320,18 @@ void kernel_gradient_pooled(ffi::ThreadPool threads, const float* images, const 
     const float* image = padded(images + n * s.image(), s, around);
     for (int64_t first = 0; first < p.y; first += p.band(s)) {
       int64_t rows = std::min(p.band(s), p.y - first), done = n * p.size(s) + first * p.x * s.o;
-      maps.resize(rows * p.h * s.x * s.o);
+      maps.resize(p.rows(rows) * s.x * s.o);
+      if (!p.covers()) std::fill(maps.begin(), maps.end(), 0.f);
       unpool_rows(gradient + done, winners + done, s, p, rows, s.x * s.o, maps.data());
-      const float* top = image + first * p.h * s.stride_h * s.row();
-      gradient_rows(top, maps.data(), s, rows * p.h, sums);
+      const float* top = image + first * p.stride_h * s.stride_h * s.row();
+      gradient_rows(top, maps.data(), s, p.rows(rows), sums);
     }
   });
 }
 
-// s: of the convolution of the gradient of the maps, whose channels are the filters, with the turned kernel.
-void input_gradient_pooled(ffi::ThreadPool threads, const uint8_t* winners, const float* gradient, const float* turned,
-                           const Shape& s, const Pool& p, float* out) {
-  Packed packed(turned, s);
+// s: of the convolution, with the turned kernel, of what came back to the maps, whose channels are the filters.
+void input_gradient_pooled(ffi::ThreadPool threads, const uint8_t* winners, const float* gradient,
+                           const Packed& turned, const Shape& s, const Pool& p, float* out) {
   Shape maps = s;  // as the pool saw them
   maps.o = s.c;
   parallel(threads, s.b, [&](int64_t n) {
@@ -323,11 +339,12 @@ void input_gradient_pooled(ffi::ThreadPool threads, const uint8_t* winners, cons
     int64_t done = n * p.size(maps);
     around.assign(s.padded_h() * s.row(), 0.f);
     unpool_rows(gradient + done, winners + done, maps, p, p.y, s.row(), &around[s.top * s.row() + s.left * s.c]);
-    packed.convolve(around.data(), s, out + n * s.map());
+    turned.convolve(around.data(), s, false, out + n * s.map());
   });
 }
 
 using Array = ffi::Buffer<ffi::F32, 4>;
+using Bias = ffi::Buffer<ffi::F32, 1>;
 using Winners = ffi::Buffer<ffi::U8, 4>;
 using Numbers = ffi::Span<const int64_t>;
 
@@ -337,13 +354,16 @@ Shape shape_of(Numbers images, Numbers kernel, int64_t y, int64_t x, Numbers siz
           sizes[0],  sizes[1],  sizes[6],  sizes[7],  sizes[2],  sizes[4],  sizes[3],  sizes[5]};
 }
 
-// window: its height and width. places: the shape of what the pool gives.
-Pool pool_of(Numbers window, Numbers places) { return {window[0], window[1], places[1], places[2]}; }
+// sizes: window and strides. windows: the shape of what the pool gives.
+Pool pool_of(Numbers sizes, Numbers windows) {
+  return {sizes[0], sizes[1], sizes[2], sizes[3], windows[1], windows[2]};
+}
 
-ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, ffi::Result<Array> out, Numbers sizes) {
-  Numbers maps = out->dimensions();
-  Shape s = shape_of(images.dimensions(), kernel.dimensions(), maps[1], maps[2], sizes);
-  forward(threads, images.typed_data(), kernel.typed_data(), s, out->typed_data());
+ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bias, ffi::Result<Array> out,
+                   Numbers sizes, bool is_relu) {
+  Shape s = shape_of(images.dimensions(), kernel.dimensions(), out->dimensions()[1], out->dimensions()[2], sizes);
+  Packed packed(kernel.typed_data(), bias.typed_data(), s);
+  forward(threads, images.typed_data(), packed, s, is_relu, out->typed_data());
   return ffi::Error::Success();
 }
 
@@ -355,18 +375,19 @@ ffi::Error KernelGradient(ffi::ThreadPool threads, Array images, Array gradient,
   return ffi::Error::Success();
 }
 
-ffi::Error ForwardPooled(ffi::ThreadPool threads, Array images, Array kernel, ffi::Result<Array> out,
-                         ffi::Result<Winners> winners, Numbers sizes, Numbers pool) {
+ffi::Error ForwardPooled(ffi::ThreadPool threads, Array images, Array kernel, Bias bias, ffi::Result<Array> out,
+                         ffi::Result<Winners> winners, Numbers sizes, Numbers pool, bool is_relu) {
   Pool p = pool_of(pool, out->dimensions());
-  Shape s = shape_of(images.dimensions(), kernel.dimensions(), p.y * p.h, p.x * p.w, sizes);
-  forward_pooled(threads, images.typed_data(), kernel.typed_data(), s, p, out->typed_data(), winners->typed_data());
+  Shape s = shape_of(images.dimensions(), kernel.dimensions(), p.rows(p.y), p.columns(), sizes);
+  Packed packed(kernel.typed_data(), bias.typed_data(), s);
+  forward_pooled(threads, images.typed_data(), packed, s, p, is_relu, out->typed_data(), winners->typed_data());
   return ffi::Error::Success();
 }
 
 ffi::Error KernelGradientPooled(ffi::ThreadPool threads, Array images, Winners winners, Array gradient,
                                 ffi::Result<Array> out, Numbers sizes, Numbers pool) {
   Pool p = pool_of(pool, gradient.dimensions());
-  Shape s = shape_of(images.dimensions(), out->dimensions(), p.y * p.h, p.x * p.w, sizes);
+  Shape s = shape_of(images.dimensions(), out->dimensions(), p.rows(p.y), p.columns(), sizes);
   kernel_gradient_pooled(threads, images.typed_data(), winners.typed_data(), gradient.typed_data(), s, p,
                          out->typed_data());
   return ffi::Error::Success();
@@ -374,28 +395,29 @@ ffi::Error KernelGradientPooled(ffi::ThreadPool threads, Array images, Winners w
 
 ffi::Error InputGradientPooled(ffi::ThreadPool threads, Winners winners, Array gradient, Array turned,
                                ffi::Result<Array> out, Numbers sizes, Numbers pool) {
-  Numbers of_pool = gradient.dimensions(), images = out->dimensions();
-  Pool p = pool_of(pool, of_pool);
-  int64_t maps[] = {of_pool[0], p.y * p.h, p.x * p.w, of_pool[3]};
+  Numbers windows = gradient.dimensions(), images = out->dimensions();
+  Pool p = pool_of(pool, windows);
+  int64_t maps[] = {windows[0], p.rows(p.y), p.columns(), windows[3]};
   Shape s = shape_of({maps, 4}, turned.dimensions(), images[1], images[2], sizes);
-  input_gradient_pooled(threads, winners.typed_data(), gradient.typed_data(), turned.typed_data(), s, p,
-                        out->typed_data());
+  Packed packed(turned.typed_data(), nullptr, s);
+  input_gradient_pooled(threads, winners.typed_data(), gradient.typed_data(), packed, s, p, out->typed_data());
   return ffi::Error::Success();
 }
 
 }  // namespace
 
 #define BINDING ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
+#define SIZES Attr<Numbers>("sizes")
+#define POOL Attr<Numbers>("pool")
+#define IS_RELU Attr<bool>("is_relu")
 XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_forward, Forward,
-                              BINDING.Arg<Array>().Arg<Array>().Ret<Array>().Attr<Numbers>("sizes"));
+                              BINDING.Arg<Array>().Arg<Array>().Arg<Bias>().Ret<Array>().SIZES.IS_RELU);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_kernel_gradient, KernelGradient,
-                              BINDING.Arg<Array>().Arg<Array>().Ret<Array>().Attr<Numbers>("sizes"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_forward_pooled, ForwardPooled,
-                              BINDING.Arg<Array>().Arg<Array>().Ret<Array>().Ret<Winners>()
-                                  .Attr<Numbers>("sizes").Attr<Numbers>("pool"));
+                              BINDING.Arg<Array>().Arg<Array>().Ret<Array>().SIZES);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    engine_direct_forward_pooled, ForwardPooled,
+    BINDING.Arg<Array>().Arg<Array>().Arg<Bias>().Ret<Array>().Ret<Winners>().SIZES.POOL.IS_RELU);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_kernel_gradient_pooled, KernelGradientPooled,
-                              BINDING.Arg<Array>().Arg<Winners>().Arg<Array>().Ret<Array>()
-                                  .Attr<Numbers>("sizes").Attr<Numbers>("pool"));
+                              BINDING.Arg<Array>().Arg<Winners>().Arg<Array>().Ret<Array>().SIZES.POOL);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_direct_input_gradient_pooled, InputGradientPooled,
-                              BINDING.Arg<Winners>().Arg<Array>().Arg<Array>().Ret<Array>()
-                                  .Attr<Numbers>("sizes").Attr<Numbers>("pool"));
+                              BINDING.Arg<Winners>().Arg<Array>().Arg<Array>().Ret<Array>().SIZES.POOL);

@@ -1,159 +1,109 @@
-"""Direct convolutions on the CPU, `direct.cc`: compiled for this processor when first asked for, called by XLA's FFI.
+"""Convolutions by the library of `engine/native.py`, with what follows them: bias, relu and a pool in the same pass.
 
-It keeps a block of sums in registers while everything that adds to it passes by, and reads images as they lie. What XLA
-offers on a CPU copies windows first, and turns images and gradients around before it takes a kernel gradient.
+The maps before a pool are never in memory: of a window's largest value it is kept which one it was, and what comes back
+is spread out again where it is needed.
 
-Where there is no C++ compiler, or another processor is at work, convolutions run without it.
-
-Axes: b batch, h w input, y x output, v u places of a pool, i j kernel, c input channels, o output channels.
+Axes: b batch, h w input, y x output, v u windows of a pool, i j kernel, c input channels, o output channels. Images are
+NHWC, kernels HWIO.
 """
 
-import contextlib
-import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from engine.data.cache import cache_directory
-from engine.windows import Window, padded_size
+from engine import native
+from engine.convolution import cut, eigen_convolve, input_gradient, served, turned, turned_window
+from engine.windows import Window, collect
 
-SOURCE = Path(__file__).with_name("direct.cc")
-COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared")
-FILTERS = 16  # a number of filters that this does not divide is not served: vectors are that long
-MOST_SECONDS = 120  # that compiling may take
-TARGETS = tuple(
-    f"engine_direct_{name}"
-    for name in ("forward", "kernel_gradient", "forward_pooled", "kernel_gradient_pooled", "input_gradient_pooled")
-)
-FORWARD, KERNEL_GRADIENT, FORWARD_POOLED, KERNEL_GRADIENT_POOLED, INPUT_GRADIENT_POOLED = TARGETS
-MOST_PLACES = 256  # of a pool's window: which one was largest is kept in a byte
+MOST_WASTE = 2.0  # times as many products as needed, up to which the gradient of images is a convolution
 
 
-def is_available() -> bool:
-    """Whether convolutions can run directly: on a CPU, with a C++ compiler. The first call on a machine compiles."""
-    return jax.default_backend() == "cpu" and _is_registered()
+class Following(NamedTuple):
+    """What is done to the maps: the largest of each window of a pool is taken, the bias added, the positive part kept.
 
-
-def serves(images: jax.Array, filters: int) -> bool:
-    """Whether images of this type are convolved with so many filters."""
-    return images.dtype == jnp.float32 and filters % FILTERS == 0
-
-
-def convolve(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
-    """[b h w c] * [i j c o] → [b y x o]; no pad is below zero."""
-    shape = len(images), *window.places(*padded_size(images.shape, window)), kernel.shape[3]
-    return _call(FORWARD, _floats(shape), images, kernel, sizes=_sizes(window))
-
-
-def kernel_gradient(images: jax.Array, window: Window, gradient: jax.Array) -> jax.Array:
-    """[i j c o] of images [b h w c] and what came back to the outputs [b y x o]; no pad is below zero."""
-    shape = *window.size, images.shape[3], gradient.shape[3]
-    return _call(KERNEL_GRADIENT, _floats(shape), images, gradient, sizes=_sizes(window))
-
-
-def convolve_pooled(images: jax.Array, kernel: jax.Array, window: Window, pool: Window) -> tuple[jax.Array, jax.Array]:
-    """(the largest of the maps in each place of the pool [b v u o], which of the window it is, uint8[b v u o])."""
-    maps = window.places(*padded_size(images.shape, window))
-    shape = len(images), *pool.places(*maps), kernel.shape[3]
-    kinds = _floats(shape), jax.ShapeDtypeStruct(shape, jnp.uint8)
-    return _call(FORWARD_POOLED, kinds, images, kernel, sizes=_sizes(window), pool=_pool_sizes(pool))
-
-
-def kernel_gradient_pooled(
-    images: jax.Array, window: Window, winners: jax.Array, gradient: jax.Array, pool: Window
-) -> jax.Array:
-    """[i j c o] of images, and of the winners [b v u o] and what came back to them."""
-    result, sizes = _floats((*window.size, images.shape[3], gradient.shape[3])), _sizes(window)
-    return _call(KERNEL_GRADIENT_POOLED, result, images, winners, gradient, sizes=sizes, pool=_pool_sizes(pool))
-
-
-def input_gradient_pooled(
-    shape: tuple[int, ...], winners: jax.Array, gradient: jax.Array, turned: jax.Array, window: Window, pool: Window
-) -> jax.Array:
-    """Images of a shape [b h w c]: what came back to the maps, convolved with the turned kernel [i j o c].
-
-    window: of that convolution.
+    pool: has no padding; None for none.
     """
-    result, sizes = _floats(shape), _sizes(window)
-    return _call(INPUT_GRADIENT_POOLED, result, winners, gradient, turned, sizes=sizes, pool=_pool_sizes(pool))
+
+    pool: Window | None = None
+    is_relu: bool = False
 
 
-def _call(target: str, result: Any, *arrays: jax.Array, **sizes: np.ndarray) -> Any:
-    return jax.ffi.ffi_call(target, result, vmap_method="sequential")(*arrays, **sizes)
+NOTHING = Following()
 
 
-def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
+def direct_conv_general_dilated(
+    *arguments: Any, bias: jax.Array | None = None, following: Following = NOTHING, **named: Any
+) -> jax.Array:
+    """`lax.conv_general_dilated` and what follows it, value and gradients.
+
+    What `native.serves` not goes to Eigen or lax, with nothing following.
+    """
+    return served(partial(_convolve, bias, following), *arguments, **named)
 
 
-def _sizes(window: Window) -> np.ndarray:
-    return np.asarray([*window.strides, *window.pads[0], *window.pads[1], *window.dilation], np.int64)
+def _convolve(
+    bias: jax.Array | None, following: Following, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
+) -> jax.Array:
+    if not native.serves(images, kernel.shape[3]):
+        assert (bias, following) == (None, NOTHING), "asked for without native.serves"
+        return eigen_convolve(images, kernel, window, precision)
+    images, window = cut(images, window)
+    bias = jnp.zeros(kernel.shape[3]) if bias is None else bias
+    return _direct(following, window, precision, images, kernel, bias)
 
 
-def _pool_sizes(pool: Window) -> np.ndarray:
-    return np.asarray(pool.size, np.int64)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _direct(
+    following: Following, window: Window, precision: Any, images: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """[b h w c] * [i j c o] + [o] → [b y x o], or [b v u o] after a pool."""
+    return _forward(following, window, precision, images, kernel, bias)[0]
 
 
-@functools.cache
-def _is_registered() -> bool:
-    """Whether XLA knows the functions of the library by now; the process holds it to its end."""
-    library = _library()
-    for target in TARGETS if library else ():
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
-    return library is not None
+def _forward(
+    following: Following, window: Window, precision: Any, images: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple]:
+    pool, is_relu = following
+    if pool is None:
+        maps, winners = native.convolve(images, kernel, bias, window, is_relu), None
+    else:
+        maps, winners = native.convolve_pooled(images, kernel, bias, window, pool, is_relu)
+    return maps, (images, kernel, winners, maps if is_relu else None)
 
 
-def _library() -> ctypes.CDLL | None:
-    """The compiled library, from the cache if it is there; None where it cannot be had."""
-    compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        file = cache_directory() / "native" / f"direct-{_key(compiler)}.so"
-        if not file.exists():
-            _compile(compiler, file)
-        return ctypes.CDLL(str(file))
-    return None
+def _backward(following: Following, window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
+    images, kernel, winners, positive = saved
+    if positive is not None:
+        gradient = jnp.where(positive > 0, gradient, 0)
+    to_bias = gradient.sum((0, 1, 2))
+    if following.pool is None:
+        to_images = input_gradient(images.shape, kernel, gradient, window, precision, partial(_convolve, None, NOTHING))
+        return to_images, native.kernel_gradient(images, gradient, window), to_bias
+    to_kernel = native.kernel_gradient_pooled(images, winners, gradient, window, following.pool)
+    return _to_images(images.shape, kernel, winners, gradient, window, following.pool, precision), to_kernel, to_bias
 
 
-def _key(compiler: list[str]) -> str:
-    """Of all that decides what is compiled: a cache may be shared by machines of several kinds."""
-    version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, timeout=MOST_SECONDS).stdout
-    parts = (
-        SOURCE.read_bytes(),
-        version,
-        " ".join(FLAGS).encode(),
-        _instructions(),
-        metadata.version("jaxlib").encode(),
-    )
-    return hashlib.blake2b(b"\0".join(parts), digest_size=10).hexdigest()
+_direct.defvjp(_forward, _backward)
 
 
-def _instructions() -> bytes:
-    """What this processor can do, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-        return next(line for line in lines if line.startswith((b"flags", b"Features")))
-    except (OSError, StopIteration):
-        return f"{platform.machine()} {platform.processor()}".encode()
-
-
-def _compile(compiler: list[str], file: Path) -> None:
-    """Compiles beside the place and renames: another process sees all of it or nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-        made = Path(scratch) / file.name
-        command = [*compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, timeout=MOST_SECONDS)
-        made.replace(file)
+def _to_images(
+    shape: tuple[int, ...],
+    kernel: jax.Array,
+    winners: jax.Array,
+    gradient: jax.Array,
+    window: Window,
+    pool: Window,
+    precision: Any,
+) -> jax.Array:
+    """[b h w c] of what came back to the winners [b v u o]."""
+    (b, v, u, o), (h, w, c) = gradient.shape, shape[1:]
+    y, x = ((n - 1) * step + size for n, step, size in zip((v, u), pool.strides, pool.size, strict=True))
+    onto_images = turned_window(window, (h, w), (y, x))
+    is_wasteful = window.strides != (1, 1) or h * w > MOST_WASTE * y * x or min(map(min, onto_images.pads)) < 0
+    if native.serves(gradient, c) and not is_wasteful:
+        return native.input_gradient_pooled(shape, winners, gradient, turned(kernel), onto_images, pool)
+    to_maps = collect((jnp.where(winners == n, gradient, 0) for n in range(prod(pool.size))), (b, y, x, o), pool)
+    return input_gradient(shape, kernel, to_maps, window, precision, partial(_convolve, None, NOTHING))

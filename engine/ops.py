@@ -6,8 +6,7 @@ slow everywhere on the CPU. `benchmarks/NOTES.md` has the measurements behind ea
 Axes: b batch, h w input, y x output, i j window, c channels. Images are NHWC.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial, reduce
 from math import prod
 from typing import Any, Literal
@@ -18,15 +17,14 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from engine import direct
+from engine import native
 from engine.config import Lowering
 from engine.convolution import (
-    direct_conv_general_dilated,
-    direct_pooled_conv_general_dilated,
     eigen_conv_general_dilated,
     matrix_conv_general_dilated,
     native_conv_general_dilated,
 )
+from engine.direct import Following, direct_conv_general_dilated
 from engine.windows import Pads, Window, pad, slice_at, spread, total, window_pads
 
 CONVOLUTIONS: dict[Lowering, Callable[..., jax.Array]] = {
@@ -63,30 +61,34 @@ class Pool(nnx.Module):
         return pool(images, self.size, self.strides, pads, self.lowering)
 
 
-def pools_directly(conv: nnx.Module, pool: nnx.Module | None, images: jax.Array) -> bool:
-    """Whether a convolution of images and the pool after it can be one operation, so that the maps stay in a cache."""
+def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
+    """Whether a convolution of images can be one operation with its bias, relu and a pool."""
     return (
         isinstance(conv, nnx.Conv)
         and conv.conv_general_dilated is direct_conv_general_dilated
         and conv.feature_group_count == 1
-        and direct.serves(images, conv.out_features)
-        and isinstance(pool, Pool)
-        and pool.kind == "max"
-        and pool.padding in ("valid", 0)
-        and pool.size == pool.strides
-        and prod(pool.size) <= direct.MOST_PLACES
+        and native.serves(images, conv.out_features)
     )
 
 
-@contextmanager
-def pooling(conv: nnx.Conv, pool: Pool) -> Iterator[None]:
-    """Lets a convolution give the largest values of the pool's windows, to which it then adds its bias."""
-    window = Window(pool.size, pool.strides)
-    conv.conv_general_dilated = partial(direct_pooled_conv_general_dilated, window)
-    try:
-        yield
-    finally:
-        conv.conv_general_dilated = direct_conv_general_dilated
+def pools_directly(pool: nnx.Module | None) -> bool:
+    """Whether a layer is a pool that can be part of a direct convolution."""
+    return (
+        isinstance(pool, Pool)
+        and pool.kind == "max"
+        and pool.padding in ("valid", 0)
+        and prod(pool.size) <= native.MOST_PLACES
+    )
+
+
+def convolve_directly(conv: nnx.Conv, images: jax.Array, pool: Pool | None, is_relu: bool) -> jax.Array:
+    """What a convolution of images gives, with its bias, of that the positive part, of that a pool."""
+    following = Following(Window(pool.size, pool.strides) if pool else None, is_relu)
+    bias = None if conv.bias is None else conv.bias[...]
+    return direct_conv_general_dilated(
+        images, conv.kernel[...], conv.strides, conv.padding, None, conv.kernel_dilation,
+        ("NHWC", "HWIO", "NHWC"), precision=conv.precision, bias=bias, following=following,
+    )  # fmt: skip
 
 
 def max_pool(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from engine import direct
+from engine import native
 from engine.augment.apply import augment_batch, example_keys
 from engine.batches import Draw, batch_mask, epoch_orders, num_batches
 from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
@@ -35,7 +35,7 @@ def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
     Split over several CPU devices, which only tests do, matrix products: the others mix the examples.
     Raises InputError where the config pins what does not run here.
     """
-    if config.lowering == "direct" and (config.mesh or not direct.is_available()):
+    if config.lowering == "direct" and (config.mesh or not native.is_available()):
         got = f"'direct' with the mesh {config.mesh}" if config.mesh else "'direct'"
         rule = "another on several devices, and where there is no CPU with a C++ compiler (c++, g++ or clang++)"
         raise InputError(problem("plan.lowering", got, rule, "Leave it out to choose."))
@@ -45,12 +45,12 @@ def choose_lowering(config: PlanConfig, platform: str) -> Lowering:
         return "native"
     if config.mesh is not None:
         return "matrix"
-    return "direct" if direct.is_available() else "eigen"
+    return "direct" if native.is_available() else "eigen"
 
 
 def runs_here(lowering: Lowering) -> bool:
     """Whether a run that was begun elsewhere can go on with its lowering."""
-    return lowering != "direct" or direct.is_available()
+    return lowering != "direct" or native.is_available()
 
 
 def choose_plan(

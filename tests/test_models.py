@@ -12,7 +12,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import direct
+from engine import native
 from engine.errors import InputError
 from engine.models import (
     Activation,
@@ -448,7 +448,7 @@ def test_matrix_and_native_lowering_give_the_same_outputs():
     np.testing.assert_allclose(matrix, native, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.skipif(not direct.is_available(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not native.is_available(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("cut", [None, 0, 1, 2, 3])
 @pytest.mark.parametrize(
     ("activation", "padding", "is_one_operation"),
@@ -476,7 +476,7 @@ def test_direct_lowering_pools_with_the_convolution_before_it_and_gives_the_same
 
     (directly, params), (natively, _) = loss("direct"), loss("native")
     program = str(jax.make_jaxpr(directly)(params, images))
-    assert program.count("forward_pooled") == (is_one_operation and cut != 1) + (cut != 3)
+    assert program.count("direct_forward_pooled") == (is_one_operation and cut != 1) + (cut != 3)
     got, expected = (jax.grad(of, (0, 1))(params, images) for of in (directly, natively))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
 

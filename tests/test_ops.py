@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from engine import convolution, direct, ops, windows
+from engine import convolution, direct, native, ops, windows
 
 SETTINGS = settings(max_examples=15, derandomize=True, deadline=None, database=None)
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -24,8 +24,8 @@ PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 eigen, matrix = convolution.eigen_conv_general_dilated, convolution.matrix_conv_general_dilated
-directly = convolution.direct_conv_general_dilated
-needs_compiler = pytest.mark.skipif(not direct.is_available(), reason="needs a C++ compiler")
+directly = direct.direct_conv_general_dilated
+needs_compiler = pytest.mark.skipif(not native.is_available(), reason="needs a C++ compiler")
 
 
 def whole_numbers(shape: Sequence[int], seed: int, largest: int = 4) -> jax.Array:
@@ -107,24 +107,43 @@ def test_direct_conv_with_a_pool_equals_lax_in_value_and_gradients(case: tuple, 
 
     maps = jax.eval_shape(maps_of(lax.conv_general_dilated), images, kernel).shape
     height, width = (data.draw(st.integers(1, min(size, 4))) for size in maps[1:3])
-    pool = windows.Window((height, width), (height, width))
+    steps = data.draw(st.one_of(st.just((height, width)), STEPS))
+    is_relu, bias = data.draw(st.booleans()), whole_numbers(kernel_shape[3:], seed + 2)
 
-    def largest(x: jax.Array, k: jax.Array) -> jax.Array:
-        dims = (1, height, width, 1), (1, height, width, 1), "VALID"
-        return lax.reduce_window(maps_of(lax.conv_general_dilated)(x, k), -jnp.inf, lax.max, *dims)
+    def largest(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
+        found = maps_of(lax.conv_general_dilated)(x, k) + b.reshape(1, 1, 1, -1)
+        found = jax.nn.relu(found) if is_relu else found
+        return lax.reduce_window(found, -jnp.inf, lax.max, (1, height, width, 1), (1, *steps, 1), "VALID")
 
-    at_once = maps_of(partial(convolution.direct_pooled_conv_general_dilated, pool))
-    got, expected = (value_and_gradients(f, images, kernel) for f in (at_once, largest))
-    assert_all_equal(got, expected)
+    def at_once(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
+        following = direct.Following(windows.Window((height, width), steps), is_relu)
+        return maps_of(partial(directly, bias=b, following=following))(x, k)
+
+    assert_all_equal(*(value_and_gradients(f, images, kernel, bias) for f in (at_once, largest)))
 
 
 @needs_compiler
-def test_direct_conv_with_a_pool_passes_nan_on():
-    images = jnp.zeros((1, 4, 4, 16)).at[0, 1, 1, 0].set(jnp.nan)
-    pool = windows.Window((2, 2), (2, 2))
-    kernel = jnp.ones((1, 1, 16, 16))
-    maps = convolution.direct_pooled_conv_general_dilated(pool, images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
-    np.testing.assert_array_equal(np.isnan(maps[0, :, :, 0]), [[True, False], [False, False]])
+@pytest.mark.parametrize("is_relu", [False, True])
+def test_direct_conv_adds_the_bias_and_keeps_the_positive_part(is_relu: bool):
+    images, kernel, bias = whole_numbers((2, 5, 6, 3), 0), whole_numbers((3, 3, 3, 32), 1), whole_numbers((32,), 2)
+
+    def by_lax(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
+        maps = lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=NHWC) + b.reshape(1, 1, 1, -1)
+        return jax.nn.relu(maps) if is_relu else maps
+
+    def at_once(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
+        following = direct.Following(None, is_relu)
+        return directly(x, k, (1, 1), "SAME", dimension_numbers=NHWC, bias=b, following=following)
+
+    assert_all_equal(*(value_and_gradients(f, images, kernel, bias) for f in (at_once, by_lax)))
+
+
+@needs_compiler
+@pytest.mark.parametrize("following", [direct.Following(windows.Window((2, 2), (2, 2))), direct.Following(None, True)])
+def test_direct_conv_passes_nan_on_to_what_follows(following: direct.Following):
+    images, kernel = jnp.zeros((1, 4, 4, 16)).at[0, 1, 1, 0].set(jnp.nan), jnp.ones((1, 1, 16, 16))
+    maps = directly(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC, following=following)
+    assert np.argwhere(np.isnan(maps[0, :, :, 0])).tolist() == [[0, 0] if following.pool else [1, 1]]
 
 
 @needs_compiler

@@ -27,7 +27,7 @@ ACTIVATIONS = {
     "softplus": jax.nn.softplus,
     "softmax": jax.nn.softmax,
 }
-MONOTONE = ("relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus")
+MONOTONE = (None, "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus")
 
 
 class Activated(nnx.Module):
@@ -77,11 +77,8 @@ class SequentialModule(nnx.Module):
             layer, shape = rest.popleft()
             if len(shape) == 3:
                 x = x[:, : shape[0], : shape[1]]
-            conv, following = _without_monotone(layer), rest[0][0] if rest else None
-            if ops.pools_directly(conv, following, x):
-                with ops.pooling(conv, following):  # type: ignore[arg-type]
-                    x = layer(x)  # type: ignore[operator]
-                rest.popleft()
+            if ops.runs_directly(_inner(layer), x):
+                x = _run_directly(layer, rest, x)
             elif isinstance(layer, nnx.BatchNorm) and mask is not None:
                 wide = mask.reshape(-1, *(1,) * (x.ndim - 1))  # [b] → [b 1 1 1]
                 x = layer(x, mask=jnp.broadcast_to(wide, x.shape))
@@ -114,9 +111,21 @@ def takes_mask(module: nnx.Module) -> bool:
     return "mask" in inspect.signature(type(module).__call__).parameters
 
 
-def _without_monotone(layer: nnx.Module) -> nnx.Module:
-    """The layer before its activation, if the largest of activated values is the activation of the largest."""
-    return layer.layer if isinstance(layer, Activated) and layer.activation in MONOTONE else layer
+def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape]], x: jax.Array) -> jax.Array:
+    """A convolution with its activation, and with a pool that follows, which is taken from the rest.
+
+    The pool goes before bias and activation, where the largest of the activated is the activation of the largest.
+    """
+    activation = layer.activation if isinstance(layer, Activated) else None
+    pool = rest[0][0] if rest and activation in MONOTONE and ops.pools_directly(rest[0][0]) else None
+    if pool is not None:
+        rest.popleft()
+    x = ops.convolve_directly(_inner(layer), x, pool, activation == "relu")  # type: ignore[arg-type]
+    return x if activation in (None, "relu") else ACTIVATIONS[activation](x)
+
+
+def _inner(layer: nnx.Module) -> nnx.Module:
+    return layer.layer if isinstance(layer, Activated) else layer
 
 
 def _build_layer(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
@@ -194,7 +203,7 @@ def _unchanged(arrays: tuple, dtype: Any = None) -> tuple:
 
 def _keep_outputs_float32(last: nnx.Module) -> None:
     """Sums of bfloat16 products are float32; the last layer does not round them, or half a percent of logits tie."""
-    layer = last.layer if isinstance(last, Activated) else last
+    layer = _inner(last)
     if isinstance(layer, nnx.Linear):
         layer.preferred_element_type = jnp.float32
 
