@@ -23,7 +23,7 @@ from jax import lax
 from engine.depthwise import depthwise
 from engine.parallel import by_example
 from engine.patches import convolve_patches
-from engine.windows import Window, collect, pad, padded_size, spread
+from engine.windows import Window, collect, pad, padded_size, sliding, spread
 
 Convolve = Callable[[jax.Array, jax.Array, Window, Any], jax.Array]
 
@@ -103,10 +103,7 @@ def served(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
             precision=precision, **other,
         )  # fmt: skip
-    window = Window(rhs.shape[:2], tuple(window_strides), tuple(rhs_dilation or (1, 1)))  # type: ignore[arg-type]
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], window.reach(), window_strides, padding)
-    window = window._replace(pads=tuple((int(low), int(high)) for low, high in padding))
+    window = sliding(lhs.shape, rhs.shape[:2], window_strides, rhs_dilation or (1, 1), padding)
     padded = padded_size(lhs.shape, window)
     if min(window.places(*padded)) < 1:
         raise ValueError(f"kernel {rhs.shape[:2]} is larger than the padded image {padded}")

@@ -68,13 +68,20 @@ void parallel(ffi::ThreadPool threads, int64_t count, const Work& work) {
   while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
 }
 
-// The image with zeros around it.
-const float* padded(const float* image, const Shape& s, std::vector<float>& buffer) {
-  if (!s.is_padded()) return image;
-  buffer.assign(s.padded_h() * s.row(), 0.f);
-  for (int64_t n = 0; n < s.h; ++n)
-    std::memcpy(&buffer[(n + s.top) * s.row() + s.left * s.c], image + n * s.w * s.c, s.w * s.c * sizeof(float));
+// What `rows` rows of maps, from `first` on, depend on: those rows of the image, with zeros around them.
+const float* padded(const float* image, const Shape& s, int64_t first, int64_t rows, std::vector<float>& buffer) {
+  int64_t top = first * s.stride_h - s.top, count = (rows - 1) * s.stride_h + (s.kh - 1) * s.dilation_h + 1;
+  if (!s.is_padded()) return image + top * s.row();
+  buffer.assign(count * s.row(), 0.f);
+  for (int64_t n = std::max<int64_t>(0, -top); n < count && top + n < s.h; ++n)
+    std::memcpy(&buffer[n * s.row() + s.left * s.c], image + (top + n) * s.w * s.c, s.w * s.c * sizeof(float));
   return buffer.data();
+}
+
+// As many rows of each image at once that all threads have work, however few images there are.
+int64_t rows_at_once(ffi::ThreadPool threads, int64_t images, int64_t rows) {
+  int64_t pieces = 4 * std::max<int64_t>(1, threads.num_threads());
+  return images >= pieces ? rows : std::max<int64_t>(1, rows * images / pieces);
 }
 
 // Adds to sums of `F` vectors of filters at `P` pixels of an image; from[p] is where pixel p's window begins.
@@ -162,9 +169,14 @@ struct Packed {
 
 void forward(ffi::ThreadPool threads, const float* images, const Packed& kernel, const Shape& s, bool is_relu,
              float* out) {
-  parallel(threads, s.b, [&](int64_t n) {
+  int64_t most = rows_at_once(threads, s.b, s.y), pieces = (s.y + most - 1) / most;
+  parallel(threads, s.b * pieces, [&](int64_t piece) {
     static thread_local std::vector<float> around;
-    kernel.convolve(padded(images + n * s.image(), s, around), s, is_relu, out + n * s.map());
+    int64_t n = piece / pieces, first = piece % pieces * most;
+    Shape part = s;
+    part.y = std::min(most, s.y - first);
+    const float* image = padded(images + n * s.image(), s, first, part.y, around);
+    kernel.convolve(image, part, is_relu, out + n * s.map() + first * s.x * s.o);
   });
 }
 
@@ -234,7 +246,7 @@ void sum_of_images(ffi::ThreadPool threads, const Shape& s, float* out, const Ad
 void kernel_gradient(ffi::ThreadPool threads, const float* images, const float* gradient, const Shape& s, float* out) {
   sum_of_images(threads, s, out, [&](int64_t n, float* sums) {
     static thread_local std::vector<float> around;
-    gradient_rows(padded(images + n * s.image(), s, around), gradient + n * s.map(), s, s.y, sums);
+    gradient_rows(padded(images + n * s.image(), s, 0, s.y, around), gradient + n * s.map(), s, s.y, sums);
   });
 }
 
@@ -299,17 +311,16 @@ void unpool_rows(const float* gradient, const uint8_t* winners, const Shape& s, 
 
 void forward_pooled(ffi::ThreadPool threads, const float* images, const Packed& kernel, const Shape& s, const Pool& p,
                     bool is_relu, float* out, uint8_t* winners) {
-  parallel(threads, s.b, [&](int64_t n) {
+  int64_t most = std::min(p.band(s), rows_at_once(threads, s.b, p.y)), pieces = (p.y + most - 1) / most;
+  parallel(threads, s.b * pieces, [&](int64_t piece) {
     static thread_local std::vector<float> around, maps;
-    const float* image = padded(images + n * s.image(), s, around);
-    for (int64_t first = 0; first < p.y; first += p.band(s)) {
-      int64_t rows = std::min(p.band(s), p.y - first), done = n * p.size(s) + first * p.x * s.o;
-      Shape part = s;
-      part.y = p.rows(rows);
-      maps.resize(part.map());
-      kernel.convolve(image + first * p.stride_h * s.stride_h * s.row(), part, false, maps.data());
-      pool_rows(maps.data(), s, p, rows, is_relu, out + done, winners + done);
-    }
+    int64_t n = piece / pieces, first = piece % pieces * most, rows = std::min(most, p.y - first);
+    int64_t done = n * p.size(s) + first * p.x * s.o;
+    Shape part = s;
+    part.y = p.rows(rows);
+    maps.resize(part.map());
+    kernel.convolve(padded(images + n * s.image(), s, first * p.stride_h, part.y, around), part, false, maps.data());
+    pool_rows(maps.data(), s, p, rows, is_relu, out + done, winners + done);
   });
 }
 
@@ -317,7 +328,7 @@ void kernel_gradient_pooled(ffi::ThreadPool threads, const float* images, const 
                             const float* gradient, const Shape& s, const Pool& p, float* out) {
   sum_of_images(threads, s, out, [&](int64_t n, float* sums) {
     static thread_local std::vector<float> around, maps;
-    const float* image = padded(images + n * s.image(), s, around);
+    const float* image = padded(images + n * s.image(), s, 0, s.y, around);
     for (int64_t first = 0; first < p.y; first += p.band(s)) {
       int64_t rows = std::min(p.band(s), p.y - first), done = n * p.size(s) + first * p.x * s.o;
       maps.resize(p.rows(rows) * s.x * s.o);

@@ -47,7 +47,7 @@ def direct_conv_general_dilated(
 def _convolve(
     bias: jax.Array | None, following: Following, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
 ) -> jax.Array:
-    if not native.serves(images, kernel.shape[3]):
+    if not native.serves(images, kernel.shape, window):
         assert (bias, following) == (None, NOTHING), "asked for without native.serves"
         return eigen_convolve(images, kernel, window, precision)
     images, window = cut(images, window)
@@ -103,7 +103,7 @@ def _to_images(
     y, x = ((n - 1) * step + size for n, step, size in zip((v, u), pool.strides, pool.size, strict=True))
     onto_images = turned_window(window, (h, w), (y, x))
     is_wasteful = window.strides != (1, 1) or h * w > MOST_WASTE * y * x or min(map(min, onto_images.pads)) < 0
-    if native.serves(gradient, c) and not is_wasteful:
+    if c % native.LANES == 0 and not is_wasteful:
         return native.input_gradient_pooled(shape, winners, gradient, turned(kernel), onto_images, pool)
     to_maps = collect((jnp.where(winners == n, gradient, 0) for n in range(prod(pool.size))), (b, y, x, o), pool)
     return input_gradient(shape, kernel, to_maps, window, precision, partial(_convolve, None, NOTHING))

@@ -24,8 +24,9 @@ from engine.keys import stream_key
 from engine.models.build import build
 from engine.models.ensemble import Ensemble
 from engine.models.specs import Custom
+from engine.ops import evaluation_lowering
 from engine.packing import opened
-from engine.predict import EVALUATION_LOWERING, Classifier
+from engine.predict import Classifier
 from engine.records import differences, to_json
 from engine.state import Network, Tree, Whitened, network_of
 
@@ -136,7 +137,8 @@ def _restored(directory: Path, step: int | str, trust: bool, member: int | None)
         raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
     train, spec = record.config.train, record.input_spec
     index = None if member is None else _index_of(member, record)
-    of_record = (spec.shape, record.num_outputs, EVALUATION_LOWERING, spec.whiten, train.precision)
+    lowering = evaluation_lowering(record.config.plan)
+    of_record = (spec.shape, record.num_outputs, lowering, spec.whiten, train.precision)
     network, init = network_of(record.config.model, *of_record)
     abstract = jax.eval_shape(init, np.uint32(0))
     if train.members == 1:
@@ -245,7 +247,8 @@ def _asked_together(members: Sequence[Classifier], mapping: MemberMapping) -> Cl
 
     def make_member(seed: jax.Array) -> nnx.Module:
         rngs = nnx.Rngs(stream_key(seed, "init"))
-        return build(record.config.model, spec.shape, record.num_outputs, rngs, EVALUATION_LOWERING)
+        lowering = evaluation_lowering(record.config.plan)
+        return build(record.config.model, spec.shape, record.num_outputs, rngs, lowering)
 
     seeds = np.zeros(len(members), np.uint32)
     module = nnx.eval_shape(lambda: Ensemble(make_member, seeds, mapping, out_axis=1))

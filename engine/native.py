@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import tempfile
 from importlib import metadata
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from engine.windows import Window, padded_size
 SOURCE = Path(__file__).with_name("direct.cc")
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared")
-FILTERS = 16  # a number of filters that this does not divide is not served: vectors are that long
+LANES = 16  # of a vector; divides the numbers of filters that are served
+FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; more leave the second cache and are better off as products
+FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with so many, more weights pay
 MOST_SECONDS = 120  # that compiling may take
 TARGETS = tuple(
     f"engine_direct_{name}"
@@ -47,9 +50,12 @@ def is_available() -> bool:
     return jax.default_backend() == "cpu" and _is_registered()
 
 
-def serves(images: jax.Array, filters: int) -> bool:
-    """Whether images of this type are convolved with so many filters."""
-    return images.dtype == jnp.float32 and filters % FILTERS == 0
+def serves(images: jax.Array, kernel_shape: tuple[int, ...], window: Window) -> bool:
+    """Whether images are convolved here: what it can do, and does faster than Eigen."""
+    weights, pixels = prod(kernel_shape), prod(window.places(*padded_size(images.shape, window)))
+    limit = MOST_WEIGHTS if pixels >= MANY_PIXELS else FEW_WEIGHTS
+    is_possible = images.dtype == jnp.float32 and kernel_shape[3] % LANES == 0
+    return is_possible and pixels >= FEW_PIXELS and weights <= limit
 
 
 def convolve(images: jax.Array, kernel: jax.Array, bias: jax.Array, window: Window, is_relu: bool) -> jax.Array:

@@ -18,14 +18,14 @@ from flax import nnx
 from jax import lax
 
 from engine import native
-from engine.config import Lowering
+from engine.config import Lowering, PlanConfig
 from engine.convolution import (
     eigen_conv_general_dilated,
     matrix_conv_general_dilated,
     native_conv_general_dilated,
 )
 from engine.direct import Following, direct_conv_general_dilated
-from engine.windows import Pads, Window, pad, slice_at, spread, total, window_pads
+from engine.windows import Pads, Window, pad, slice_at, sliding, spread, total, window_pads
 
 CONVOLUTIONS: dict[Lowering, Callable[..., jax.Array]] = {
     "direct": direct_conv_general_dilated,
@@ -33,6 +33,12 @@ CONVOLUTIONS: dict[Lowering, Callable[..., jax.Array]] = {
     "matrix": matrix_conv_general_dilated,
     "native": native_conv_general_dilated,
 }
+
+
+def evaluation_lowering(config: PlanConfig) -> Lowering:
+    """Of forward passes alone, outside of loops: direct where it can be had and nothing else is asked for."""
+    is_open = config.lowering in ("auto", "direct") and config.mode != "safe"
+    return "direct" if is_open and native.is_available() else "native"
 
 
 def plug(module: nnx.Module, lowering: Lowering) -> None:
@@ -63,12 +69,11 @@ class Pool(nnx.Module):
 
 def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
     """Whether a convolution of images can be one operation with its bias, relu and a pool."""
-    return (
-        isinstance(conv, nnx.Conv)
-        and conv.conv_general_dilated is direct_conv_general_dilated
-        and conv.feature_group_count == 1
-        and native.serves(images, conv.out_features)
-    )
+    if not isinstance(conv, nnx.Conv) or conv.conv_general_dilated is not direct_conv_general_dilated:
+        return False
+    size, sizes = conv.kernel_size, (conv.strides, conv.kernel_dilation, conv.padding)
+    window = sliding(images.shape, size, *sizes)  # type: ignore[arg-type]
+    return conv.feature_group_count == 1 and native.serves(images, conv.kernel_shape, window)
 
 
 def pools_directly(pool: nnx.Module | None) -> bool:

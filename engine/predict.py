@@ -15,7 +15,6 @@ from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
 from engine.checkpoint import Record
 from engine.clock import Clock
-from engine.config import Lowering
 from engine.data.config import ResizeRule
 from engine.data.dataset import Dataset, names_text
 from engine.data.images import InputSpec, Picture, check_none
@@ -28,10 +27,10 @@ from engine.features import features_of
 from engine.forward import Forward
 from engine.inputs import BATCH_PICTURES, as_array, batches, contract, listed, other_shape
 from engine.losses import probabilities
+from engine.ops import evaluation_lowering
 from engine.state import AnyNetwork, Tree
 from engine.step import Task, normalize
 
-EVALUATION_LOWERING: Lowering = "native"
 TTA_DRAWS = 8
 
 
@@ -139,7 +138,10 @@ class Classifier:
         """
 
         def make() -> Callable[..., jax.Array]:
-            of_layer, spec = features_of(self.record, layer, EVALUATION_LOWERING), self.input_spec
+            of_layer, spec = (
+                features_of(self.record, layer, evaluation_lowering(self.record.config.plan)),
+                self.input_spec,
+            )
 
             def features(params: Tree, model_state: Tree, images: jax.Array, first: Any) -> jax.Array:
                 return of_layer(params, model_state, normalize(images, spec))

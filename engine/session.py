@@ -18,11 +18,12 @@ from engine.errors import InputError, problem
 from engine.feed import Feed, choose_placement
 from engine.metrics import Metrics, zero_metrics
 from engine.one_by_one import OneByOne
+from engine.ops import evaluation_lowering
 from engine.optim import schedule
 from engine.parallel import check_mesh, fits
 from engine.plan import Plan, PlanFile
 from engine.precision import check_precision
-from engine.predict import EVALUATION_LOWERING, Classifier, check_can_augment
+from engine.predict import Classifier, check_can_augment
 from engine.program import NEVER, Pacer, Program
 from engine.saving import Checkpoints
 from engine.state import TrainState, Tree, network_of
@@ -66,7 +67,7 @@ class Session:
         self._order: tuple[int, Any] = (-1, None)
         spec, precision = self.input_spec, config.train.precision
         self._network, _ = network_of(
-            config.model, spec.shape, self.num_outputs, EVALUATION_LOWERING, spec.whiten, precision
+            config.model, spec.shape, self.num_outputs, evaluation_lowering(config.plan), spec.whiten, precision
         )
         self.alternatives = resumed.alternatives if resumed else plan.alternatives if plan else ()
         self._build(resumed, self._given_plan(resumed, plan), source)

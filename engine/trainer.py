@@ -24,11 +24,12 @@ from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics
 from engine.models.specs import Custom, Sequential
 from engine.one_by_one import OneByOne, program_of
+from engine.ops import evaluation_lowering
 from engine.optim import optimizer
 from engine.parallel import Devices
 from engine.phases import Phase, carried_over
 from engine.plan import Plan, given_plan, keeps_lowering
-from engine.predict import EVALUATION_LOWERING, Classifier
+from engine.predict import Classifier
 from engine.program import Program, choose_lowering, choose_plan, runs_here
 from engine.state import WHOLE, AnyNetwork, Part, TrainState, Tree, init_state, layers_in, network_of, num_params
 from engine.step import Task
@@ -162,7 +163,7 @@ class Trainer:
         """Metric sums over the validation data, from their features; None where these are not kept."""
         if self._features is None or self._features.validation is None:
             return None
-        network, _ = self._network_of(EVALUATION_LOWERING, Part(first=self._features.num_layers))
+        network, _ = self._network_of(evaluation_lowering(self.config.plan), Part(first=self._features.num_layers))
         task = replace(self._task, network=network, inputs=self._features.inputs)
         return evaluate(self._executables, task, *model, self._features.validation)
 
@@ -246,8 +247,8 @@ class Trainer:
 
         with self.clock.measure("features"):
             train, seconds = of(splits.train, self._lowering, self.config.train.batch_size)
-            size = eval_batch_size(splits.train.input_shape)
-            validation = of(splits.validation, EVALUATION_LOWERING, size)[0] if splits.validation else None
+            size, lowering = eval_batch_size(splits.train.input_shape), evaluation_lowering(self.config.plan)
+            validation = of(splits.validation, lowering, size)[0] if splits.validation else None
         self._tell(
             f"what the first {cut} layers give for {len(train):,} training examples is kept, {needed:,} MB; "
             f"saves {seconds:.2g} s an epoch"

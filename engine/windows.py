@@ -45,6 +45,21 @@ def window_pads(shape: Sequence[int], size: Sequence[int], strides: Sequence[int
     return (tuple(pads[0]), tuple(pads[1]))  # type: ignore[return-value]
 
 
+def sliding(
+    shape: Sequence[int],
+    size: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> Window:
+    """The window of a convolution of images [b h w c], whose padding is given as to lax."""
+    window = Window(tuple(size), tuple(strides), tuple(dilation))  # type: ignore[arg-type]
+    pads = padding
+    if isinstance(pads, str):
+        pads = lax.padtype_to_pads(tuple(shape[1:3]), window.reach(), window.strides, pads)
+    return window._replace(pads=tuple((int(low), int(high)) for low, high in pads))
+
+
 def slice_at(
     images: jax.Array, offset: tuple[int, int], strides: tuple[int, int], places: tuple[int, int]
 ) -> jax.Array:

@@ -3,7 +3,7 @@
 The values are small whole numbers as floats: their sums are exact, so results must be equal, not only close.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,14 @@ STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 eigen, matrix = convolution.eigen_conv_general_dilated, convolution.matrix_conv_general_dilated
 directly = direct.direct_conv_general_dilated
 needs_compiler = pytest.mark.skipif(not native.is_available(), reason="needs a C++ compiler")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def serve_few_pixels() -> Iterator[None]:
+    """Lets maps be served directly that are so small that Eigen is faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "FEW_PIXELS", 1)
+        yield
 
 
 def whole_numbers(shape: Sequence[int], seed: int, largest: int = 4) -> jax.Array:
@@ -169,6 +177,35 @@ def test_direct_conv_serves_float32_and_whole_vectors_of_filters_and_leaves_the_
     program = str(jax.make_jaxpr(lambda: maps(directly))())
     assert ("ffi_call" in program) == (dtype == jnp.float32 and filters == 16)
     np.testing.assert_array_equal(maps(directly), maps(eigen))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("size", "kernel_shape", "is_served"),
+    [(3, (3, 3, 16, 16), False), (4, (3, 3, 16, 16), True), (19, (3, 3, 128, 128), False), (20, (3, 3, 128, 128), True),
+     (20, (3, 3, 256, 256), False)],
+)  # fmt: skip
+def test_direct_conv_serves_what_it_does_faster_than_eigen(
+    size: int, kernel_shape: tuple[int, ...], is_served: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(native, "FEW_PIXELS", 16)
+    window = windows.Window((3, 3), (1, 1), pads=((1, 1), (1, 1)))
+    assert native.serves(jnp.ones((2, size, size, kernel_shape[2])), kernel_shape, window) == is_served
+
+
+@needs_compiler
+@pytest.mark.parametrize("num_images", [1, 2, 7, 8, 9])
+def test_direct_conv_gives_the_same_bits_however_few_images_share_the_threads(num_images: int):
+    images = jax.random.normal(jax.random.key(0), (num_images, 13, 11, 3))
+    kernel, bias = jax.random.normal(jax.random.key(1), (3, 3, 3, 32)), jnp.ones(32)
+    for pool in (None, windows.Window((3, 2), (2, 2))):
+        following = direct.Following(pool, True)
+
+        def maps(x: jax.Array, following: direct.Following = following) -> jax.Array:
+            return directly(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC, bias=bias, following=following)
+
+        one_by_one = jnp.concatenate([maps(images[n : n + 1]) for n in range(num_images)])
+        np.testing.assert_array_equal(maps(images), one_by_one)
 
 
 @needs_compiler

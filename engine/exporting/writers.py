@@ -17,7 +17,7 @@ from jax import export as jax_export
 from engine.errors import InputError, problem
 from engine.exporting.formats import DESCRIPTION_FILES, ExportFormat
 from engine.exporting.graph import graph_of
-from engine.predict import EVALUATION_LOWERING, Classifier
+from engine.predict import Classifier
 from engine.state import AnyNetwork, network_of
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -106,7 +106,7 @@ READERS: dict[ExportFormat, Callable[[Path, dict[str, Any]], Outputs]] = {
 
 def _network_in_float32(classifier: Classifier) -> AnyNetwork:
     record, spec = classifier.record, classifier.input_spec
-    network, _ = network_of(record.config.model, spec.shape, record.num_outputs, EVALUATION_LOWERING, spec.whiten)
+    network, _ = network_of(record.config.model, spec.shape, record.num_outputs, "native", spec.whiten)
     return network
 
 
