@@ -130,13 +130,25 @@ def _is_registered() -> bool:
 
 def _library() -> ctypes.CDLL | None:
     """The compiled library, from the cache if it is there; None where it cannot be had."""
+    if not hasattr(os, "getuid"):  # on Windows
+        return None
     compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        file = cache_directory() / "native" / f"direct-{_key(compiler)}.so"
+        file = _own_directory() / f"direct-{_key(compiler)}.so"
         if not file.exists():
             _compile(compiler, file)
         return ctypes.CDLL(str(file))
     return None
+
+
+def _own_directory() -> Path:
+    """Where libraries are kept that this user may load: nobody else may have written there, for they are code."""
+    directory = cache_directory() / f"native-{os.getuid()}"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{directory} can be written by others")
+    return directory
 
 
 def _key(compiler: list[str]) -> str:
@@ -162,10 +174,14 @@ def _instructions() -> bytes:
 
 
 def _compile(compiler: list[str], file: Path) -> None:
-    """Compiles beside the place and renames: another process sees all of it or nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Compiles beside the place and renames: another process sees all or nothing. What failed is not tried again."""
+    failed = file.with_suffix(".failed")
+    if failed.exists():
+        raise OSError(f"{failed} says why")
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         made = Path(scratch) / file.name
         command = [*compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, timeout=MOST_SECONDS)
+        done = subprocess.run(command, capture_output=True, timeout=MOST_SECONDS)
+        if done.returncode:
+            failed.write_bytes(done.stderr)
         made.replace(file)

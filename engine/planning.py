@@ -107,7 +107,8 @@ def circumstances(config: RunConfig, train: Dataset) -> dict[str, Any]:
 
 
 def _rule_is_clear(config: RunConfig) -> bool:
-    return len(_candidates(config.plan, config.train.members)) == 1
+    has_one_lowering = config.plan.lowering != "auto" or jax.default_backend() == "cpu"
+    return has_one_lowering and (config.train.members == 1 or config.plan.members != "auto")
 
 
 def _candidates(config: PlanConfig, num_members: int) -> list[PlanConfig]:

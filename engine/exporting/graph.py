@@ -10,25 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.combination import LEAST_PROBABILITY, TIE_BREAK, Combination
+from engine.config import Precision
 from engine.ensemble import EnsembleClassifier
 from engine.losses import probabilities
 from engine.predict import Classifier
-from engine.state import AnyNetwork
+from engine.state import network_of
 from engine.step import normalize
 
 Graph = Callable[[jax.Array], jax.Array]
 
 
-def graph_of(classifier: Classifier, network_of: Callable[[Classifier], AnyNetwork] | None = None) -> Graph:
+def graph_of(classifier: Classifier, precision: Precision | None = None) -> Graph:
     """(inputs [b …] of the input contract's dtype) → float32[b k], as `Classifier.outputs`; the weights are constants.
 
-    Of an ensemble the members that count, combined. network_of: what computes a member; None: what it has.
+    Of an ensemble the members that count, combined. precision: of the products; None: that of the training.
     """
     if not isinstance(classifier, EnsembleClassifier):
-        return _graph_of_one(classifier, network_of(classifier) if network_of else classifier._network)
-    counted = [member for member, weight in _weighed(classifier) if weight > 0]
-    networks = [network_of(member) if network_of else member._network for member in counted]
-    graphs = [_graph_of_one(*pair) for pair in zip(counted, networks, strict=True)]
+        return _graph_of_one(classifier, precision)
+    graphs = [_graph_of_one(member, precision) for member, weight in _weighed(classifier) if weight > 0]
     weights = [weight for _, weight in _weighed(classifier) if weight > 0]
 
     def forward(inputs: jax.Array) -> jax.Array:
@@ -53,13 +52,16 @@ def combined(combination: Combination, weights: Sequence[float], outputs: Sequen
     return joint if combination.temperature == 1 else jax.nn.softmax(_logarithms(joint) / combination.temperature)
 
 
-def _graph_of_one(classifier: Classifier, network: AnyNetwork) -> Graph:
-    spec, loss = classifier.input_spec, classifier.record.config.train.loss
+def _graph_of_one(classifier: Classifier, precision: Precision | None) -> Graph:
+    spec, record = classifier.input_spec, classifier.record
+    train, of_inputs = record.config.train, (spec.shape, record.num_outputs)
+    # The backend's own operations, whatever this machine runs: others may not have ours.
+    network, _ = network_of(record.config.model, *of_inputs, "native", spec.whiten, precision or train.precision)
     params, model_state = jax.tree.map(np.asarray, (classifier._params, classifier._model_state))
 
     def forward(inputs: jax.Array) -> jax.Array:
         outputs, _ = network.apply(params, model_state, normalize(inputs, spec), None, None)
-        return probabilities(outputs, loss).astype(jnp.float32)
+        return probabilities(outputs, train.loss).astype(jnp.float32)
 
     return forward
 

@@ -18,7 +18,6 @@ from engine.errors import InputError, problem
 from engine.exporting.formats import DESCRIPTION_FILES, ExportFormat
 from engine.exporting.graph import graph_of
 from engine.predict import Classifier
-from engine.state import AnyNetwork, network_of
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 MODULE_FILE = "model.jaxexport"
@@ -47,7 +46,7 @@ def write_onnx(classifier: Classifier, path: Path, description: dict[str, Any]) 
     from engine.exporting.onnx import onnx_model
 
     spec, names = classifier.input_spec, (description["input"]["name"], description["output"]["name"])
-    graph = graph_of(classifier, _network_in_float32)
+    graph = graph_of(classifier, "float32")
     model = onnx_model(graph, spec.shape, spec.dtype, names, description["model"])
     helper.set_model_props(model, {key: json.dumps(value) for key, value in description.items()})
     path.write_bytes(model.SerializeToString())
@@ -102,12 +101,6 @@ READERS: dict[ExportFormat, Callable[[Path, dict[str, Any]], Outputs]] = {
     "onnx": read_onnx,
     "savedmodel": read_savedmodel,
 }
-
-
-def _network_in_float32(classifier: Classifier) -> AnyNetwork:
-    record, spec = classifier.record, classifier.input_spec
-    network, _ = network_of(record.config.model, spec.shape, record.num_outputs, "native", spec.whiten)
-    return network
 
 
 def _package(name: str, extra: str) -> ModuleType:
