@@ -19,9 +19,9 @@ namespace ffi = xla::ffi;
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, REGISTERS = 24;  // values of a vector; vectors that a block may have
+constexpr int LANES = 16, REGISTERS = 24, RUN = 8;  // values of a vector; vectors of a block; steps at once for one
 #else
-constexpr int LANES = 8, REGISTERS = 12;
+constexpr int LANES = 8, REGISTERS = 12, RUN = 2;
 #endif
 typedef float Vector __attribute__((vector_size(LANES * 4)));
 typedef float InMemory __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
@@ -98,7 +98,7 @@ void forward_block(const float* const* from, const float* kernel, const Shape& s
 #pragma GCC unroll 32
         for (int p = 0; p < P; ++p) {
           const float* values = from[p] + offset + r;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
           for (int u = 0; u < U; ++u)
 #pragma GCC unroll 4
             for (int f = 0; f < F; ++f) sum[p][f] += values[u] * k[u][f];
@@ -115,10 +115,9 @@ void forward_block(const float* const* from, const float* kernel, const Shape& s
 }
 
 // All pixels of an image for `F` vectors of filters, whose bias is added, and of that, if asked for, the positive part.
-template <int F, int U>
+template <int F, int U, int P = REGISTERS / F>
 void forward_image(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
                    float* out) {
-  constexpr int P = REGISTERS / F;
   int64_t count = s.y * s.x;
   for (int64_t first = 0; first < count; first += P) {
     const float* from[P];
@@ -159,7 +158,7 @@ struct Packed {
   void convolve(const float* image, const Shape& s, bool is_relu, float* out) const {
     for (auto [first, f] : blocks) {
       const float *kernel = &values[first * s.taps()], *added = &bias[first];
-      if (f == 1) forward_image<1, 4>(image, kernel, added, s, is_relu, out + first);
+      if (f == 1) forward_image<1, RUN, REGISTERS - 4>(image, kernel, added, s, is_relu, out + first);
       if (f == 2) forward_image<2, 2>(image, kernel, added, s, is_relu, out + first);
       if (f == 3) forward_image<3, 1>(image, kernel, added, s, is_relu, out + first);
       if (f == 4) forward_image<4, 1>(image, kernel, added, s, is_relu, out + first);
