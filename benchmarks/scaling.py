@@ -1,14 +1,17 @@
-"""Do time and memory grow no faster than the work, as images, pixels, classes and members grow?
+"""Do time and memory grow no faster than the work, as images, pixels, classes, members and devices grow?
 
     python -m benchmarks.scaling
 
 Each point is a fresh process that trains the convnet for one epoch unmeasured and some measured, and says how long
 the fastest took and how much memory the process took beyond its imports (on an accelerator: the device's peak). The
 exponent is the slope of a straight line through the logarithms: 1 for what grows like its work, 0 for what does not
-grow. What a process takes for any run, a compiler for instance, makes small points flatter.
+grow. What a process takes for any run, a compiler for instance, makes small points flatter. Each device brings as many
+images and as large a batch as the first: on accelerators the time should stay, on a CPU, whose cores all the devices
+that it is made to show share, it should grow like the work.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,11 +35,12 @@ CONVNET = workload_of("convnet")
 
 @dataclass(frozen=True)
 class Point:
-    """What one process trains: a workload on so many images, with so many members."""
+    """What one process trains: a workload on so many images, with so many members; over how many devices, if at all."""
 
     workload: Workload
     num_images: int
     members: int = 1
+    devices: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,9 @@ AXES = {
     ),
     "classes": Axis((10, 100, 1_000), lambda k: Point(replace(CONVNET, num_classes=k), 4_000), float),
     "members": Axis((1, 2, 4, 8), lambda m: Point(CONVNET, 2_000, m), float),
+    "devices": Axis(
+        (1, 2, 4, 8), lambda n: Point(replace(CONVNET, batch_size=CONVNET.batch_size * n), 2_000 * n, 1, n), float
+    ),
 }  # fmt: skip
 
 
@@ -92,6 +99,8 @@ def measure_axis(name: str, options: Options) -> dict[str, Any]:
     """Seconds and bytes at each value of an axis in each round, the work, and the two exponents."""
     axis = AXES[name]
     values = axis.values[:2] if options.smoke else axis.values
+    if name == "devices" and jax.default_backend() != "cpu":
+        values = tuple(value for value in values if value <= jax.device_count())
     variants = {str(value): lambda value=value: _in_process(name, value, options.epochs) for value in values}
     rows = take_turns(variants, options.rounds)
     seconds = [[row[str(value)]["seconds"] for row in rows] for value in values]
@@ -115,6 +124,8 @@ def train_point(name: str, value: int, epochs: int) -> dict[str, float]:
     point = AXES[name].point(value)
     config = point.workload.config()
     config = replace(config, train=replace(config.train, members=point.members))
+    if point.devices is not None:
+        config = replace(config, plan=replace(config.plan, mesh=f"data={point.devices}"))
     jax.block_until_ready(jax.numpy.zeros(1))  # the backend's own memory is there before the first point's
     before = _peak_bytes()
     training = Training(config, point.workload.images(point.num_images))
@@ -141,7 +152,10 @@ def _in_process(name: str, value: int, epochs: int) -> dict[str, float]:
     program = "import json, sys; from benchmarks.scaling import train_point\n"
     program += "print(json.dumps(train_point(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))"
     command = [sys.executable, "-c", program, name, str(value), str(epochs)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    shown = f"--xla_force_host_platform_device_count={AXES[name].point(value).devices or 1}"  # of a CPU
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {shown}"}
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
