@@ -205,7 +205,7 @@ template <int T, int F>
 void gradient_run(const float* image, const float* gradient, const Shape& s, int64_t rows, int64_t left, float* sums) {
   if constexpr (T > 0) {
     for (; left >= T; left -= T, image += T, sums += T * s.o) gradient_block<T, F>(image, gradient, s, rows, sums);
-    if (left) gradient_run<(T > 8 ? T - 4 : T - 1), F>(image, gradient, s, rows, left, sums);
+    if (left) gradient_run<(T > 12 ? T - 4 : T - 1), F>(image, gradient, s, rows, left, sums);
   }
 }
 
@@ -232,14 +232,20 @@ void gradient_rows(const float* image, const float* gradient, const Shape& s, in
 // out [taps][o]: the sum of what add(n, sums) adds for each image n, in as many parts as there are threads.
 template <typename Add>
 void sum_of_images(ffi::ThreadPool threads, const Shape& s, float* out, const Add& add) {
+  constexpr int64_t AT_ONCE = 4096;
   int64_t size = s.taps() * s.o, parts = std::max<int64_t>(1, std::min<int64_t>(s.b, threads.num_threads()));
-  std::vector<float> sums(parts * size, 0.f);
+  std::unique_ptr<float[]> sums(new float[parts * size]);
   parallel(threads, parts, [&](int64_t part) {
-    for (int64_t n = s.b * part / parts; n < s.b * (part + 1) / parts; ++n) add(n, &sums[part * size]);
+    float* own = &sums[part * size];
+    std::fill(own, own + size, 0.f);
+    for (int64_t n = s.b * part / parts; n < s.b * (part + 1) / parts; ++n) add(n, own);
   });
-  std::memcpy(out, sums.data(), size * sizeof(float));
-  for (int64_t part = 1; part < parts; ++part)
-    for (int64_t n = 0; n < size; ++n) out[n] += sums[part * size + n];
+  parallel(threads, (size + AT_ONCE - 1) / AT_ONCE, [&](int64_t piece) {
+    int64_t first = piece * AT_ONCE, count = std::min(AT_ONCE, size - first);
+    std::copy_n(&sums[first], count, out + first);
+    for (int64_t part = 1; part < parts; ++part)
+      for (int64_t n = first; n < first + count; ++n) out[n] += sums[part * size + n];
+  });
 }
 
 void kernel_gradient(ffi::ThreadPool threads, const float* images, const float* gradient, const Shape& s, float* out) {
