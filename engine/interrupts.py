@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_last_raised: int | None = None  # Python swallows what is raised in a callback, of its garbage collector for instance
 UNSAVED = "stopped; what was saved before stays"
 
 
@@ -30,8 +31,12 @@ class Wish:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Wish]:
-    """Turns the first signal into a wish; a second one acts at once. Outside the main thread nothing changes."""
+    """Turns the first signal into a wish; a second one acts at once. Outside the main thread nothing changes.
+
+    A signal that `raised` has raised before, and that got lost, is a wish from the start.
+    """
     wish = Wish()
+    wish.signal_number = _last_raised
     if threading.current_thread() is not threading.main_thread():
         yield wish
         return
@@ -54,8 +59,11 @@ def deferred() -> Iterator[Wish]:
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
     """Lets each signal raise Interrupted, as Ctrl-C raises KeyboardInterrupt, where it would end the process unsaid."""
+    global _last_raised
 
     def stop(number: int, frame: Any) -> None:
+        global _last_raised
+        _last_raised = number
         raise Interrupted(UNSAVED, number)
 
     is_main = threading.current_thread() is threading.main_thread()
@@ -63,5 +71,6 @@ def raised() -> Iterator[None]:
     try:
         yield
     finally:
+        _last_raised = None
         for number, handler in before.items():
             signal.signal(number, handler)
