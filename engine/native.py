@@ -129,14 +129,16 @@ def _is_registered() -> bool:
 
 
 def _library() -> ctypes.CDLL | None:
-    """The compiled library, from the cache if it is there; None where it cannot be had."""
+    """The compiled library, from the cache if there; None where it cannot be had: the next process tries again."""
     if not hasattr(os, "getuid"):  # on Windows
         return None
     compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         file = _own_directory() / f"direct-{_key(compiler)}.so"
-        if not file.exists():
-            _compile(compiler, file)
+        if file.exists():
+            with contextlib.suppress(OSError):  # damaged
+                return ctypes.CDLL(str(file))
+        _compile(compiler, file)
         return ctypes.CDLL(str(file))
     return None
 
@@ -148,6 +150,8 @@ def _own_directory() -> Path:
     status = directory.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError(f"{directory} can be written by others")
+    if os.statvfs(directory).f_flag & getattr(os, "ST_NOEXEC", 0):  # else each process would compile in vain
+        raise PermissionError(f"nothing in {directory} can be executed")
     return directory
 
 
@@ -174,14 +178,11 @@ def _instructions() -> bytes:
 
 
 def _compile(compiler: list[str], file: Path) -> None:
-    """Compiles beside the place and renames: another process sees all or nothing. What failed is not tried again."""
-    failed = file.with_suffix(".failed")
-    if failed.exists():
-        raise OSError(f"{failed} says why")
+    """Compiles beside the place and renames: another process, or one after a crash, sees all of it or nothing."""
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         made = Path(scratch) / file.name
         command = [*compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, timeout=MOST_SECONDS)
-        if done.returncode:
-            failed.write_bytes(done.stderr)
+        subprocess.run(command, check=True, capture_output=True, timeout=MOST_SECONDS)
+        with made.open("rb") as written:
+            os.fsync(written.fileno())
         made.replace(file)

@@ -63,8 +63,7 @@ class Trainer:
         self._unsaid: list[str] = []
         self._settings, self._draw = settings_of(config), draw_of(config)
         platform = jax.default_backend()
-        with clock.measure("compile"):  # as direct convolutions are, the first time on a machine
-            self._lowering: Lowering = self._choose_lowering(given, platform)
+        self._lowering: Lowering = self._choose_lowering(given, platform)
         network, self._init = self._network_of(self._lowering)
         self._of_one = jax.eval_shape(self._init, np.uint32(0))
         self.num_params = num_params(self._of_one[0])

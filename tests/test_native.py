@@ -1,6 +1,7 @@
 """Our own compiled code: when it is there, when it is not, and what a run does then. What it computes: test_ops.py."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,15 +61,26 @@ def test_without_a_compiler_on_the_path_there_is_no_library(cache: Path, monkeyp
     assert native._library() is None
 
 
-def test_compilation_that_failed_is_not_tried_again_and_says_why(
+def test_compilation_that_failed_leaves_nothing_and_is_tried_again(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    command, calls = compiler_that_fails(tmp_path)
+    command, calls = compiler_that_fails(tmp_path)  # as a full disk or Ctrl-C may have it
     monkeypatch.setenv("CXX", command)
     assert [native._library() for _ in range(3)] == [None] * 3
-    assert calls.read_text() == "called\n"
-    (failed,) = cache.glob("native-*/*")
-    assert (failed.suffix, failed.read_text()) == (".failed", "broken\n")
+    assert calls.read_text() == "called\n" * 3
+    assert not list(cache.glob("native-*/*"))
+
+
+@pytest.mark.skipif(not native.is_available(), reason="needs a C++ compiler")
+@pytest.mark.parametrize("content", [b"", b"no library"])
+def test_damaged_library_is_compiled_again(content: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    compiler = next(filter(None, map(shutil.which, native.COMPILERS)))
+    monkeypatch.setenv("CXX", compiler)
+    file = native._own_directory() / f"direct-{native._key([compiler])}.so"
+    file.write_bytes(content)
+    assert native._library() is not None
+    assert file.stat().st_size > 10_000
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_library_is_not_loaded_from_where_others_can_write(cache: Path):

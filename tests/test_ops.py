@@ -77,10 +77,8 @@ def convolutions(
     return (draw(st.integers(1, 3)), height, width, channels), kernel_shape, arguments
 
 
-@pytest.mark.parametrize("ours", [eigen, matrix], ids=["eigen", "matrix"])
-@SETTINGS
-@given(case=convolutions(), seed=st.integers(0, 1000))
-def test_conv_equals_lax_in_value_and_gradients(ours: Callable, case: tuple, seed: int):
+def assert_equals_lax(ours: Callable, case: tuple, seed: int) -> None:
+    """A convolution of whole numbers and its gradients are those of lax, to the bit."""
     image_shape, kernel_shape, arguments = case
     images, kernel = whole_numbers(image_shape, seed), whole_numbers(kernel_shape, seed + 1)
 
@@ -90,17 +88,18 @@ def test_conv_equals_lax_in_value_and_gradients(ours: Callable, case: tuple, see
     assert_all_equal(through(ours), through(lax.conv_general_dilated))
 
 
+@pytest.mark.parametrize("ours", [eigen, matrix], ids=["eigen", "matrix"])
+@SETTINGS
+@given(case=convolutions(), seed=st.integers(0, 1000))
+def test_conv_equals_lax_in_value_and_gradients(ours: Callable, case: tuple, seed: int):
+    assert_equals_lax(ours, case, seed)
+
+
 @needs_compiler
 @settings(SETTINGS, max_examples=60)
 @given(case=convolutions((1, 3, 16, 27, 32), (16, 32, 48, 64, 80, 144)), seed=st.integers(0, 1000))
 def test_direct_conv_equals_lax_in_value_and_gradients(case: tuple, seed: int):
-    image_shape, kernel_shape, arguments = case
-    images, kernel = whole_numbers(image_shape, seed), whole_numbers(kernel_shape, seed + 1)
-
-    def through(conv: Callable) -> list[np.ndarray]:
-        return value_and_gradients(lambda x, k: conv(x, k, dimension_numbers=NHWC, **arguments), images, kernel)
-
-    assert_all_equal(through(directly), through(lax.conv_general_dilated))
+    assert_equals_lax(directly, case, seed)
 
 
 @needs_compiler
