@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from engine import native
 from engine.convolution import cut, eigen_convolve, input_gradient, served, turned, turned_window
@@ -50,6 +51,8 @@ def _convolve(
     if not native.serves(images, kernel.shape, window):
         assert (bias, following) == (None, NOTHING), "asked for without native.serves"
         return eigen_convolve(images, kernel, window, precision)
+    if following.pool == native.NO_POOL:
+        following = following._replace(pool=None)
     images, window = cut(images, window)
     bias = jnp.zeros(kernel.shape[3]) if bias is None else bias
     return _direct(following, window, precision, images, kernel, bias)
@@ -60,50 +63,55 @@ def _direct(
     following: Following, window: Window, precision: Any, images: jax.Array, kernel: jax.Array, bias: jax.Array
 ) -> jax.Array:
     """[b h w c] * [i j c o] + [o] → [b y x o], or [b v u o] after a pool."""
-    return _forward(following, window, precision, images, kernel, bias)[0]
+    return native.convolve(images, kernel, bias, window, *following)[0]
 
 
-def _forward(
-    following: Following, window: Window, precision: Any, images: jax.Array, kernel: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, tuple]:
-    pool, is_relu = following
-    if pool is None:
-        maps, winners = native.convolve(images, kernel, bias, window, is_relu), None
-    else:
-        maps, winners = native.convolve_pooled(images, kernel, bias, window, pool, is_relu)
-    return maps, (images, kernel, winners, maps if is_relu else None)
+def _forward(following: Following, window: Window, precision: Any, images: Any, kernel: Any, bias: Any) -> tuple:
+    outputs, winners = native.convolve(images.value, kernel.value, bias.value, window, *following)
+    kept = outputs if following.is_relu and following.pool is None else None
+    return outputs, (images.value, kernel.value if images.perturbed else None, winners, kept)
 
 
-def _backward(following: Following, window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
-    images, kernel, winners, positive = saved
-    if positive is not None:
-        gradient = jnp.where(positive > 0, gradient, 0)
-    to_bias = gradient.sum((0, 1, 2))
-    if following.pool is None:
-        to_images = input_gradient(images.shape, kernel, gradient, window, precision, partial(_convolve, None, NOTHING))
-        return to_images, native.kernel_gradient(images, gradient, window), to_bias
-    to_kernel = native.kernel_gradient_pooled(images, winners, gradient, window, following.pool)
-    return _to_images(images.shape, kernel, winners, gradient, window, following.pool, precision), to_kernel, to_bias
+def _backward(following: Following, window: Window, precision: Any, saved: tuple, gradient: Any) -> tuple:
+    images, kernel, winners, outputs = saved
+    if isinstance(gradient, SymbolicZero):
+        return None, None, None
+    turned_to_images = None if kernel is None else _turned(images.shape, kernel, gradient.shape, window, following.pool)
+    to_images, to_kernel, to_bias = native.gradients(
+        images, turned_to_images, winners, outputs, gradient, window, following.pool
+    )
+    if kernel is None:
+        return None, to_kernel, to_bias
+    if turned_to_images is None:
+        to_maps = _to_maps(following, winners, outputs, gradient)
+        to_images = input_gradient(images.shape, kernel, to_maps, window, precision, partial(_convolve, None, NOTHING))
+    return to_images, to_kernel, to_bias
 
 
-_direct.defvjp(_forward, _backward)
+_direct.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _to_images(
-    shape: tuple[int, ...],
-    kernel: jax.Array,
-    winners: jax.Array,
-    gradient: jax.Array,
-    window: Window,
-    pool: Window,
-    precision: Any,
-) -> jax.Array:
-    """[b h w c] of what came back to the winners [b v u o]."""
-    (b, v, u, o), (h, w, c) = gradient.shape, shape[1:]
-    y, x = ((n - 1) * step + size for n, step, size in zip((v, u), pool.strides, pool.size, strict=True))
+def _turned(
+    image_shape: tuple[int, ...], kernel: jax.Array, output_shape: tuple[int, ...], window: Window, pool: Window | None
+) -> tuple[jax.Array, Window] | None:
+    """The turned kernel and its window, if what comes back to images can be convolved with it and wastes little."""
+    (h, w, c), (y, x) = image_shape[1:], _below(pool, output_shape)
     onto_images = turned_window(window, (h, w), (y, x))
     is_wasteful = window.strides != (1, 1) or h * w > MOST_WASTE * y * x or min(map(min, onto_images.pads)) < 0
-    if c % native.LANES == 0 and not is_wasteful:
-        return native.input_gradient_pooled(shape, winners, gradient, turned(kernel), onto_images, pool)
-    to_maps = collect((jnp.where(winners == n, gradient, 0) for n in range(prod(pool.size))), (b, y, x, o), pool)
-    return input_gradient(shape, kernel, to_maps, window, precision, partial(_convolve, None, NOTHING))
+    return None if is_wasteful or c % native.LANES else (turned(kernel), onto_images)
+
+
+def _to_maps(following: Following, winners: jax.Array, outputs: jax.Array | None, gradient: jax.Array) -> jax.Array:
+    """[b y x o] of what came back to the outputs."""
+    if following.pool is None:
+        return gradient if outputs is None else jnp.where(outputs > 0, gradient, 0)
+    pool, (b, _, _, o) = following.pool, gradient.shape
+    shares = (jnp.where(winners == n, gradient, 0) for n in range(prod(pool.size)))
+    return collect(shares, (b, *_below(pool, gradient.shape), o), pool)
+
+
+def _below(pool: Window | None, output_shape: tuple[int, ...]) -> tuple[int, int]:
+    """(y, x) of the maps that outputs depend on."""
+    pool = pool or native.NO_POOL
+    y, x = ((n - 1) * step + size for n, step, size in zip(output_shape[1:3], pool.strides, pool.size, strict=True))
+    return y, x

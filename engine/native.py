@@ -1,7 +1,8 @@
-"""Our own code for the CPU, `direct.cc`: compiled for this processor when first asked for, called by XLA's FFI.
+"""Our own code for the CPU, in `cpu/`: compiled for this processor when first asked for, called by XLA's FFI.
 
-It keeps a block of sums in registers while everything that adds to it passes by, and reads images as they lie. What XLA
-offers on a CPU copies windows first, and turns images and gradients around before it takes a kernel gradient.
+It keeps a block of sums in registers while everything that adds to it passes by, reads images as they lie, and needs
+fewer products where the kernel is 3×3. What XLA offers on a CPU copies windows first, and turns images and gradients
+around before it takes a kernel gradient.
 
 Where there is no C++ compiler, or another processor is at work, convolutions run without it.
 
@@ -30,19 +31,16 @@ import numpy as np
 from engine.data.cache import cache_directory
 from engine.windows import Window, padded_size
 
-SOURCE = Path(__file__).with_name("direct.cc")
+SOURCE = Path(__file__).parent / "cpu" / "convolution.cc"  # with the headers beside it
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared")
 LANES = 16  # of a vector; divides the numbers of filters that are served
 FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; more leave the second cache and are better off as products
-FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with so many, more weights pay
+FEW_PIXELS, MANY_PIXELS = 9, 400  # of maps; fewer leave registers idle; with so many, more weights pay
 MOST_SECONDS = 120  # that compiling may take
-TARGETS = tuple(
-    f"engine_direct_{name}"
-    for name in ("forward", "kernel_gradient", "forward_pooled", "kernel_gradient_pooled", "input_gradient_pooled")
-)
-FORWARD, KERNEL_GRADIENT, FORWARD_POOLED, KERNEL_GRADIENT_POOLED, INPUT_GRADIENT_POOLED = TARGETS
-MOST_PLACES = 256  # of a pool's window: which one was largest is kept in a byte
+FORWARD, BACKWARD = TARGETS = ("engine_convolution_forward", "engine_convolution_backward")
+MOST_PLACES = 255  # of a pool's window: which one was largest is kept in a byte, and 255 is for none
+NO_POOL = Window((1, 1), (1, 1))
 
 
 def is_available() -> bool:
@@ -58,53 +56,50 @@ def serves(images: jax.Array, kernel_shape: tuple[int, ...], window: Window) -> 
     return is_possible and pixels >= FEW_PIXELS and weights <= limit
 
 
-def convolve(images: jax.Array, kernel: jax.Array, bias: jax.Array, window: Window, is_relu: bool) -> jax.Array:
-    """[b h w c] * [i j c o] + [o] → [b y x o], or the positive part of it; no pad is below zero."""
-    shape = len(images), *window.places(*padded_size(images.shape, window)), kernel.shape[3]
-    return _call(FORWARD, _floats(shape), images, kernel, bias, sizes=_sizes(window), is_relu=is_relu)
-
-
-def kernel_gradient(images: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
-    """[i j c o] of images [b h w c] and what came back to the maps [b y x o]; no pad is below zero."""
-    shape = *window.size, images.shape[3], gradient.shape[3]
-    return _call(KERNEL_GRADIENT, _floats(shape), images, gradient, sizes=_sizes(window))
-
-
-def convolve_pooled(
-    images: jax.Array, kernel: jax.Array, bias: jax.Array, window: Window, pool: Window, is_relu: bool
+def convolve(
+    images: jax.Array, kernel: jax.Array, bias: jax.Array, window: Window, pool: Window | None, is_relu: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """(the largest of the maps in each window of a pool [b v u o], its place in the window uint8[b v u o]).
+    """([b h w c] * [i j c o] + [o] → [b y x o], uint8[0]), or the positive part of it; no pad is below zero.
 
-    The bias is added to what was largest; is_relu: of that the positive part.
+    With a pool (the largest in each of its windows [b v u o], its place in the window uint8[b v u o]); the place is 255
+    where the largest has no positive part.
     """
-    maps = window.places(*padded_size(images.shape, window))
-    shape = len(images), *pool.places(*maps), kernel.shape[3]
-    kinds = _floats(shape), jax.ShapeDtypeStruct(shape, jnp.uint8)
+    shape = *window.places(*padded_size(images.shape, window)), kernel.shape[3]
+    if pool:
+        shape = *pool.places(*shape[:2]), kernel.shape[3]
+    outputs = _floats((len(images), *shape))
+    winners = jax.ShapeDtypeStruct(outputs.shape if pool else (0, 0, 0, 0), jnp.uint8)
     sizes = {"sizes": _sizes(window), "pool": _pool_sizes(pool), "is_relu": is_relu}
-    return _call(FORWARD_POOLED, kinds, images, kernel, bias, **sizes)
+    return _call(FORWARD, (outputs, winners), images, kernel, bias, **sizes)
 
 
-def kernel_gradient_pooled(
-    images: jax.Array, winners: jax.Array, gradient: jax.Array, window: Window, pool: Window
-) -> jax.Array:
-    """[i j c o] of images, the winners [b v u o] and what came back to them."""
-    result, sizes = _floats((*window.size, images.shape[3], gradient.shape[3])), _sizes(window)
-    return _call(KERNEL_GRADIENT_POOLED, result, images, winners, gradient, sizes=sizes, pool=_pool_sizes(pool))
+def gradients(
+    images: jax.Array,
+    turned: tuple[jax.Array, Window] | None,
+    winners: jax.Array,
+    outputs: jax.Array | None,
+    gradient: jax.Array,
+    window: Window,
+    pool: Window | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What comes back to images [b h w c], kernel [i j c o] and bias [o] of what came back to the outputs.
 
-
-def input_gradient_pooled(
-    shape: tuple[int, ...], winners: jax.Array, gradient: jax.Array, turned: jax.Array, window: Window, pool: Window
-) -> jax.Array:
-    """Images of a shape [b h w c]: what came back to the maps, convolved with the turned kernel [i j o c].
-
-    window: of that convolution.
+    turned: the turned kernel [i j o c] and the window of the convolution with it; None: nothing for the images, [0].
+    winners: what `convolve` gave. outputs: those of a relu without a pool.
     """
-    result, sizes = _floats(shape), _sizes(window)
-    return _call(INPUT_GRADIENT_POOLED, result, winners, gradient, turned, sizes=sizes, pool=_pool_sizes(pool))
+    kernel, onto_images = turned or (jnp.zeros((0, 0, 0, 0)), NO_POOL)
+    results = (
+        _floats(images.shape if turned else (0, 0, 0, 0)),
+        _floats((*window.size, images.shape[3], gradient.shape[3])),
+        _floats(gradient.shape[3:]),
+    )
+    outputs = jnp.zeros((0, 0, 0, 0)) if outputs is None else outputs
+    sizes = {"sizes": _sizes(window), "back": _sizes(onto_images), "pool": _pool_sizes(pool)}
+    return _call(BACKWARD, results, images, kernel, winners, outputs, gradient, **sizes)
 
 
-def _call(target: str, result: Any, *arrays: jax.Array, **sizes: Any) -> Any:
-    return jax.ffi.ffi_call(target, result, vmap_method="sequential")(*arrays, **sizes)
+def _call(target: str, results: Any, *arrays: jax.Array, **sizes: Any) -> Any:
+    return jax.ffi.ffi_call(target, results, vmap_method="sequential")(*arrays, **sizes)
 
 
 def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
@@ -115,7 +110,8 @@ def _sizes(window: Window) -> np.ndarray:
     return np.asarray([*window.strides, *window.pads[0], *window.pads[1], *window.dilation], np.int64)
 
 
-def _pool_sizes(pool: Window) -> np.ndarray:
+def _pool_sizes(pool: Window | None) -> np.ndarray:
+    pool = pool or NO_POOL
     return np.asarray([*pool.size, *pool.strides], np.int64)
 
 
@@ -134,7 +130,7 @@ def _library() -> ctypes.CDLL | None:
         return None
     compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        file = _own_directory() / f"direct-{_key(compiler)}.so"
+        file = _own_directory() / f"convolution-{_key(compiler)}.so"
         if file.exists():
             with contextlib.suppress(OSError):  # damaged
                 return ctypes.CDLL(str(file))
@@ -159,7 +155,7 @@ def _key(compiler: list[str]) -> str:
     """Of all that decides what is compiled: a cache may be shared by machines of several kinds."""
     version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, timeout=MOST_SECONDS).stdout
     parts = (
-        SOURCE.read_bytes(),
+        *(file.read_bytes() for file in sorted(SOURCE.parent.iterdir()) if file.suffix in (".cc", ".h")),
         version,
         " ".join(FLAGS).encode(),
         _instructions(),

@@ -76,7 +76,7 @@ def test_compilation_that_failed_leaves_nothing_and_is_tried_again(
 def test_damaged_library_is_compiled_again(content: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch):
     compiler = next(filter(None, map(shutil.which, native.COMPILERS)))
     monkeypatch.setenv("CXX", compiler)
-    file = native._own_directory() / f"direct-{native._key([compiler])}.so"
+    file = native._own_directory() / f"convolution-{native._key([compiler])}.so"
     file.write_bytes(content)
     assert native._library() is not None
     assert file.stat().st_size > 10_000

@@ -47,7 +47,7 @@ def value_and_gradients(function: Callable[..., jax.Array], *arguments: jax.Arra
     @jax.jit
     def both(*arguments: jax.Array) -> tuple:
         value, pull_back = jax.vjp(function, *arguments)
-        return value, *pull_back(whole_numbers(value.shape, 99))
+        return value, *pull_back(whole_numbers(value.shape, 99).astype(value.dtype))
 
     return [np.asarray(array) for array in both(*arguments)]
 
@@ -193,11 +193,70 @@ def test_direct_conv_serves_what_it_does_faster_than_eigen(
 
 
 @needs_compiler
-@pytest.mark.parametrize("num_images", [1, 2, 7, 8, 9])
-def test_direct_conv_gives_the_same_bits_however_few_images_share_the_threads(num_images: int):
-    images = jax.random.normal(jax.random.key(0), (num_images, 13, 11, 3))
-    kernel, bias = jax.random.normal(jax.random.key(1), (3, 3, 3, 32)), jnp.ones(32)
-    for pool in (None, windows.Window((3, 2), (2, 2))):
+@settings(SETTINGS, max_examples=30)
+@given(
+    case=st.tuples(*(st.integers(low, high) for low, high in ((1, 40), (3, 17), (3, 17)))),
+    channels=st.sampled_from((16, 32, 64)),
+    filters=st.sampled_from((16, 32, 48, 64, 80)),
+    padding=st.sampled_from(("SAME", "VALID", ((2, 1), (0, 2)))),
+    pool=st.sampled_from((None, windows.Window((1, 1), (2, 2)), windows.Window((1, 1), (1, 1)))),
+)
+def test_minimal_conv_equals_lax_in_value_and_gradients_over_groups_of_images(
+    case: tuple, channels: int, filters: int, padding: Any, pool: windows.Window | None
+):
+    images, kernel = whole_numbers((*case, channels), 0), whole_numbers((3, 3, channels, filters), 1)
+    step = pool.strides if pool else (1, 1)
+
+    def by_lax(x: jax.Array, k: jax.Array) -> jax.Array:
+        return jax.nn.relu(lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=NHWC))[
+            :, :: step[0], :: step[1]
+        ]
+
+    def ours(x: jax.Array, k: jax.Array) -> jax.Array:
+        following = direct.Following(pool, True)
+        return directly(x, k, (1, 1), padding, dimension_numbers=NHWC, following=following)
+
+    assert_all_equal(*(value_and_gradients(f, images, kernel) for f in (ours, by_lax)))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("channels", "filters"), [(16, 16), (64, 128)])
+def test_minimal_conv_rounds_as_much_as_lax_does(channels: int, filters: int):
+    draw = np.random.default_rng(0)
+    images, kernel = draw.normal(size=(4, 12, 11, channels)), draw.normal(size=(3, 3, channels, filters))
+
+    def through(conv: Callable, dtype: Any) -> list[np.ndarray]:
+        maps = lambda x, k: conv(x, k, (1, 1), "SAME", dimension_numbers=NHWC)  # noqa: E731
+        return value_and_gradients(maps, jnp.asarray(images, dtype), jnp.asarray(kernel, dtype))
+
+    with jax.enable_x64(True):
+        exact = through(lax.conv_general_dilated, jnp.float64)
+    ours, theirs = through(directly, jnp.float32), through(lax.conv_general_dilated, jnp.float32)
+    for own, other, true in zip(ours, theirs, exact, strict=True):
+        assert np.sqrt(np.mean((own - true) ** 2)) < 2 * np.sqrt(np.mean((other - true) ** 2))
+
+
+@needs_compiler
+def test_gradient_of_images_that_nobody_asks_for_is_not_computed():
+    images, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
+
+    def loss(x: jax.Array, k: jax.Array) -> jax.Array:
+        return directly(x, k, (1, 1), "SAME", dimension_numbers=NHWC).sum()
+
+    programs = [str(jax.make_jaxpr(jax.grad(loss, asked))(images, kernel)) for asked in (0, 1)]
+    assert [program.count("rev[") for program in programs] == [1, 0]  # of the kernel, which is turned for it
+    both = jax.grad(loss, (0, 1))(images, kernel)
+    for asked in (0, 1):
+        np.testing.assert_array_equal(jax.grad(loss, asked)(images, kernel), both[asked])
+
+
+@needs_compiler
+@pytest.mark.parametrize("channels", [3, 16])
+@pytest.mark.parametrize("num_images", [1, 2, 7, 8, 9, 30])
+def test_direct_conv_gives_the_same_bits_however_few_images_share_the_threads(num_images: int, channels: int):
+    images = jax.random.normal(jax.random.key(0), (num_images, 13, 11, channels))
+    kernel, bias = jax.random.normal(jax.random.key(1), (3, 3, channels, 32)), jnp.ones(32)
+    for pool in (None, windows.Window((3, 2), (2, 2)), windows.Window((2, 2), (1, 1)), windows.Window((2, 2), (2, 2))):
         following = direct.Following(pool, True)
 
         def maps(x: jax.Array, following: direct.Following = following) -> jax.Array:
@@ -216,12 +275,15 @@ def test_direct_conv_of_no_images_gives_none_and_a_kernel_gradient_of_zeros():
 
 
 @needs_compiler
-def test_direct_conv_computes_where_there_is_infinity_and_nowhere_else():
-    images = jnp.zeros((1, 5, 5, 16)).at[0, 2, 2, 3].set(jnp.inf)
-    maps = directly(images, jnp.ones((3, 3, 16, 16)), (1, 1), "VALID", dimension_numbers=NHWC)
-    np.testing.assert_array_equal(maps, jnp.full((1, 3, 3, 16), jnp.inf))
-    maps = directly(images, jnp.ones((1, 1, 16, 16)), (1, 1), "VALID", dimension_numbers=NHWC)
-    assert np.isfinite(np.delete(np.asarray(maps).reshape(25, 16), 12, axis=0)).all()
+@pytest.mark.parametrize("size", [1, 3])
+def test_direct_conv_passes_infinity_on_to_what_sees_it_and_to_nothing_far_from_it(size: int):
+    images = jnp.zeros((1, 12, 12, 16)).at[0, 5, 6, 3].set(jnp.inf)
+    maps = directly(images, jnp.ones((size, size, 16, 16)), (1, 1), "SAME", dimension_numbers=NHWC)
+    is_finite, reach = np.isfinite(maps).all((0, 3)), size // 2
+    assert not is_finite[5 - reach : 6 + reach, 6 - reach : 7 + reach].any()
+    near = slice(5 - 2 * reach, 6 + 2 * reach), slice(6 - 2 * reach, 7 + 2 * reach)  # in tiles of two by two
+    is_finite[near] = True
+    assert is_finite.all()
 
 
 @needs_compiler

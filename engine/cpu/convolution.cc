@@ -1,0 +1,227 @@
+// Convolutions of float32 images on a CPU with bias, relu and a max-pool in the same pass, and their gradients, for
+// engine/native.py. With a pool, the maps of an image are only ever in a cache.
+
+#include <optional>
+#include <vector>
+
+#include "direct.h"
+#include "minimal.h"
+#include "pools.h"
+#include "shapes.h"
+#include "threads.h"
+#include "vectors.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+// What `rows` rows of maps, from `first` on, depend on: those rows of some images, with zeros around them.
+Images padded(const float* images, const Shape& s, int64_t count, int64_t first, int64_t rows, Floats& memory) {
+  int64_t top = first * s.stride_h - s.top, high = s.rows_below(rows), size = s.w * s.c;
+  if (!s.is_padded()) return {images + top * s.row(), s.image()};
+  float* to = memory.of(count * high * s.row());
+  for (int64_t image = 0; image < count; ++image, images += s.image())
+    for (int64_t n = top; n < top + high; ++n, to += s.row()) {
+      bool is_inside = n >= 0 && n < s.h;
+      std::fill(to, to + (is_inside ? s.left * s.c : s.row()), 0.f);
+      if (!is_inside) continue;
+      std::memcpy(to + s.left * s.c, images + n * size, size * sizeof(float));
+      std::fill(to + s.left * s.c + size, to + s.row(), 0.f);
+    }
+  return {memory.get(), high * s.row()};
+}
+
+// A kernel, made ready for many images, and its bias.
+class Kernel {
+ public:
+  Kernel(ffi::ThreadPool threads, const float* kernel, const float* bias, const Shape& s, Floats& memory)
+      : is_minimal_(minimal::serves(s)), bias_(bias) {
+    constexpr int64_t AT_ONCE = 16;  // channels
+    float* to = memory.of(is_minimal_ ? minimal::PLANES * s.c * s.o : direct::taps(s) * s.o);
+    if (!is_minimal_) direct::pack(kernel, s, to);
+    else
+      parallel(threads, (s.c + AT_ONCE - 1) / AT_ONCE, [&](int64_t n) {
+        minimal::spread_kernel(kernel, s, n * AT_ONCE, std::min(AT_ONCE, s.c - n * AT_ONCE), to);
+      });
+    values_ = to;
+  }
+
+  // What padded images give: [b y x o].
+  void convolve(Images images, const Shape& s, bool is_relu, float* out) const {
+    (is_minimal_ ? minimal::convolve : direct::convolve)(images, values_, bias_, s, is_relu, out);
+  }
+
+ private:
+  bool is_minimal_;
+  const float *values_, *bias_;
+};
+
+// So many images of a share at once.
+int64_t images_at_once(const Shape& s, int64_t share) {
+  return minimal::serves(s) ? std::clamp<int64_t>(share, 1, minimal::images_at_once(s)) : 1;
+}
+
+void forward(ffi::ThreadPool threads, const float* images, const Kernel& kernel, const Shape& s, const Pool& p,
+             bool is_relu, float* out, uint8_t* winners) {
+  int64_t most = std::min(p.is_none() ? p.y : p.band(s), rows_at_once(threads, s.b, p.y));
+  int64_t pieces = (p.y + most - 1) / most;
+  int64_t together = pieces > 1 ? 1 : images_at_once(s, s.b / threads.num_threads());
+  parallel(threads, (s.b + together - 1) / together * pieces, [&](int64_t piece) {
+    static thread_local Floats around, maps;
+    int64_t n = piece / pieces * together, first = piece % pieces * most, rows = std::min(most, p.y - first);
+    int64_t done = n * p.size(s) + first * p.x * s.o;
+    Shape part = s.part(std::min(together, s.b - n), p.rows(rows));
+    Images some = padded(images + n * s.image(), s, part.b, first * p.stride_h, part.y, around);
+    if (p.is_none()) return kernel.convolve(some, part, is_relu, out + done);
+    kernel.convolve(some, part, false, maps.of(part.b * part.map()));
+    for (int64_t image = 0; image < part.b; ++image, done += p.size(s))
+      pool_rows(maps.get() + image * part.map(), part, p, rows, is_relu, out + done, winners + done);
+  });
+}
+
+// What came back to the outputs of a forward pass, and what it kept: the places of the largest, or, without a pool but
+// with a relu, the outputs themselves.
+struct Returned {
+  const float* gradient;
+  const uint8_t* winners;
+  const float* outputs;
+  Returned from(int64_t offset) const {
+    return {gradient + offset, winners ? winners + offset : nullptr, outputs ? outputs + offset : nullptr};
+  }
+  // To rows of maps, `pitch` floats apart, and to the bias.
+  void spread(const Shape& s, const Pool& p, int64_t rows, int64_t pitch, float* maps, float* to_bias) const {
+    if (winners) unpool_rows(gradient, winners, s, p, rows, pitch, maps, to_bias);
+    else pass_rows(gradient, outputs, s, rows, pitch, maps, to_bias);
+  }
+};
+
+// back: the convolution with the turned kernel, from maps to images; null if nobody asks for what comes back to these.
+// to_kernel [taps][o] and to_bias are sums over images, in as many parts as there are threads.
+void backward(ffi::ThreadPool threads, const float* images, Returned returned, const Shape& s, const Pool& p,
+              const Kernel* turned, const Shape& back, float* to_images, float* to_kernel, float* to_bias) {
+  bool is_minimal = minimal::serves(s);
+  int64_t weights = (is_minimal ? minimal::PLANES * s.c : direct::taps(s)) * s.o, size = weights + s.o;
+  int64_t parts = std::max<int64_t>(1, std::min<int64_t>(s.b, threads.num_threads()));
+  int64_t most = turned ? p.y : std::min(p.y, p.band(s));
+  int64_t together = most < p.y ? 1 : images_at_once(s, s.b / parts);
+  int64_t pitch = turned ? back.row() : s.x * s.o, corner = turned ? back.top * pitch + back.left * s.o : 0;
+  int64_t apart = turned ? back.rows_below(back.y) * pitch : p.rows(most) * pitch;
+  static thread_local Floats memory;
+  float* sums = memory.of(parts * size);
+  parallel(threads, parts, [&](int64_t part) {
+    static thread_local Floats around, maps;
+    float *own = sums + part * size, *own_bias = own + weights, *gradient = maps.of(together * apart);
+    std::fill(own, own + size, 0.f);
+    std::fill(gradient, gradient + together * apart, 0.f);
+    int64_t end = s.b * (part + 1) / parts;
+    for (int64_t n = s.b * part / parts; n < end; n += together) {
+      for (int64_t first = 0; first < p.y; first += most) {
+        int64_t rows = std::min(most, p.y - first);
+        Shape some = s.part(std::min(together, end - n), p.rows(rows));
+        if (!p.covers()) std::fill(gradient, gradient + some.b * apart, 0.f);
+        for (int64_t image = 0; image < some.b; ++image) {
+          int64_t done = (n + image) * p.size(s) + first * p.x * s.o;
+          returned.from(done).spread(s, p, rows, pitch, gradient + image * apart + corner, own_bias);
+        }
+        Images below = padded(images + n * s.image(), s, some.b, first * p.stride_h, some.y, around);
+        Gradient above = {gradient + corner, pitch, apart};
+        (is_minimal ? minimal::add_gradient : direct::add_gradient)(below, above, some, own);
+      }
+      int64_t count = std::min(together, end - n);
+      if (turned) turned->convolve({gradient, apart}, back.part(count, back.y), false, to_images + n * back.map());
+    }
+  });
+  constexpr int64_t AT_ONCE = 4096;
+  int64_t count = is_minimal ? s.c * s.o : weights;
+  parallel(threads, (count + AT_ONCE - 1) / AT_ONCE, [&](int64_t piece) {
+    int64_t first = piece * AT_ONCE, some = std::min(AT_ONCE, count - first);
+    if (is_minimal) return minimal::gather_kernel(sums, parts, size, s, first, some, to_kernel);
+    std::copy_n(sums + first, some, to_kernel + first);
+    for (int64_t part = 1; part < parts; ++part)
+      for (int64_t n = first; n < first + some; ++n) to_kernel[n] += sums[part * size + n];
+  });
+  std::copy_n(sums + weights, s.o, to_bias);
+  for (int64_t part = 1; part < parts; ++part)
+    for (int64_t n = 0; n < s.o; ++n) to_bias[n] += sums[part * size + weights + n];
+}
+
+using Array = ffi::Buffer<ffi::F32, 4>;
+using Bias = ffi::Buffer<ffi::F32, 1>;
+using Winners = ffi::Buffer<ffi::U8, 4>;
+using Numbers = ffi::Span<const int64_t>;
+
+// sizes: strides, pads (top, bottom, left, right) and dilation, each of h before that of w.
+Shape shape_of(Numbers images, Numbers kernel, int64_t y, int64_t x, Numbers sizes) {
+  return {images[0], images[1], images[2], images[3], kernel[0], kernel[1], kernel[3], y,        x,
+          sizes[0],  sizes[1],  sizes[6],  sizes[7],  sizes[2],  sizes[4],  sizes[3],  sizes[5]};
+}
+
+// sizes: window and strides. windows: the shape of what the pool gives.
+Pool pool_of(Numbers sizes, Numbers windows) {
+  return {sizes[0], sizes[1], sizes[2], sizes[3], windows[1], windows[2]};
+}
+
+template <typename Values>
+auto* if_any(Values& values) {
+  return values.element_count() ? values.typed_data() : nullptr;
+}
+
+// winners: empty without a pool.
+ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bias, ffi::Result<Array> out,
+                   ffi::Result<Winners> winners, Numbers sizes, Numbers pool, bool is_relu) {
+  Pool p = pool_of(pool, out->dimensions());
+  Shape s = shape_of(images.dimensions(), kernel.dimensions(), p.rows(p.y), p.columns(), sizes);
+  static thread_local Floats memory;
+  Kernel ready(threads, kernel.typed_data(), bias.typed_data(), s, memory);
+  forward(threads, images.typed_data(), ready, s, p, is_relu, out->typed_data(), winners->typed_data());
+  return ffi::Error::Success();
+}
+
+// outputs: empty with a pool or without a relu; winners: empty without a pool. back_sizes: of the convolution with the
+// turned kernel; to_images: empty if nobody asks for it.
+ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners winners, Array outputs, Array gradient,
+                    ffi::Result<Array> to_images, ffi::Result<Array> to_kernel, ffi::Result<Bias> to_bias,
+                    Numbers sizes, Numbers back_sizes, Numbers pool) {
+  Numbers windows = gradient.dimensions();
+  Pool p = pool_of(pool, windows);
+  Shape s = shape_of(images.dimensions(), to_kernel->dimensions(), p.rows(p.y), p.columns(), sizes);
+  int64_t maps[] = {s.b, s.y, s.x, s.o};
+  Shape back = shape_of({maps, 4}, turned.dimensions(), s.h, s.w, back_sizes);
+  static thread_local Floats memory;
+  std::vector<float> no_bias(back.o, 0.f);
+  std::optional<Kernel> ready;
+  if (to_images->element_count()) ready.emplace(threads, turned.typed_data(), no_bias.data(), back, memory);
+  Returned returned = {gradient.typed_data(), if_any(winners), if_any(outputs)};
+  backward(threads, images.typed_data(), returned, s, p, ready ? &*ready : nullptr, back, to_images->typed_data(),
+           to_kernel->typed_data(), to_bias->typed_data());
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_forward, Forward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Bias>()
+                                  .Ret<Array>()
+                                  .Ret<Winners>()
+                                  .Attr<Numbers>("sizes")
+                                  .Attr<Numbers>("pool")
+                                  .Attr<bool>("is_relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_backward, Backward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Winners>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Ret<Array>()
+                                  .Ret<Array>()
+                                  .Ret<Bias>()
+                                  .Attr<Numbers>("sizes")
+                                  .Attr<Numbers>("back")
+                                  .Attr<Numbers>("pool"));

@@ -1,0 +1,146 @@
+// Convolution as it is defined: a block of sums stays in registers while everything that adds to it passes by.
+
+#pragma once
+
+#include "shapes.h"
+#include "vectors.h"
+
+namespace direct {
+
+#if defined(__AVX512F__)
+constexpr int RUN = 8;  // steps at once for one vector of filters
+#else
+constexpr int RUN = 2;
+#endif
+
+inline int64_t taps(const Shape& s) { return s.kh * s.kw * s.c; }
+// Values of a row of the window that lie behind one another, and how many such runs a row has.
+inline int64_t run(const Shape& s) { return s.dilation_w == 1 ? s.kw * s.c : s.c; }
+inline int64_t runs(const Shape& s) { return s.dilation_w == 1 ? 1 : s.kw; }
+
+// A kernel as convolve reads it: [block of filters][tap][filter of the block].
+inline void pack(const float* kernel, const Shape& s, float* to) {
+  in_blocks(s.o, [&](int64_t first, int f) {
+    for (int64_t t = 0; t < taps(s); ++t)
+      std::memcpy(to + first * taps(s) + t * f * LANES, kernel + t * s.o + first, f * LANES * sizeof(float));
+  });
+}
+
+// Adds to sums of `F` vectors of filters at `P` pixels of an image; from[p] is where pixel p's window begins.
+template <int P, int F, int U>
+void add_block(const float* const* from, const float* kernel, const Shape& s, Vector (&sum)[P][F]) {
+  int64_t length = run(s), count = runs(s);
+  for (int64_t i = 0; i < s.kh; ++i) {
+    for (int64_t j = 0; j < count; ++j) {
+      int64_t offset = i * s.dilation_h * s.row() + j * s.dilation_w * s.c, r = 0;
+      for (; r + U <= length; r += U, kernel += U * F * LANES) {
+        Vector k[U][F];
+        for (int u = 0; u < U; ++u)
+          for (int f = 0; f < F; ++f) k[u][f] = load(kernel + (u * F + f) * LANES);
+#pragma GCC unroll 32
+        for (int p = 0; p < P; ++p) {
+          const float* values = from[p] + offset + r;
+#pragma GCC unroll 8
+          for (int u = 0; u < U; ++u)
+#pragma GCC unroll 4
+            for (int f = 0; f < F; ++f) sum[p][f] += values[u] * k[u][f];
+        }
+      }
+      for (; r < length; ++r, kernel += F * LANES) {
+#pragma GCC unroll 32
+        for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+          for (int f = 0; f < F; ++f) sum[p][f] += from[p][offset + r] * load(kernel + f * LANES);
+      }
+    }
+  }
+}
+
+// All pixels of an image for `F` vectors of filters, whose bias is added, and of that, if asked for, the positive part.
+template <int F, int U, int P = REGISTERS / F>
+void convolve_block(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
+                    float* out) {
+  int64_t count = s.y * s.x;
+  for (int64_t first = 0; first < count; first += P) {
+    const float* from[P];
+    int64_t row = first / s.x, column = first % s.x;
+    for (int p = 0; p < P; ++p) {
+      from[p] = image + row * s.stride_h * s.row() + column * s.stride_w * s.c;
+      if (first + p + 1 < count && ++column == s.x) column = 0, ++row;
+    }
+    Vector sum[P][F];
+    for (auto& of_pixel : sum)
+      for (int f = 0; f < F; ++f) of_pixel[f] = load(bias + f * LANES);
+    add_block<P, F, U>(from, kernel, s, sum);
+    int valid = std::min<int64_t>(P, count - first);
+    for (int p = 0; p < P; ++p)
+      if (p < valid)
+        for (int f = 0; f < F; ++f)
+          store(out + (first + p) * s.o + f * LANES, is_relu ? positive(sum[p][f]) : sum[p][f]);
+  }
+}
+
+// What padded images give with a packed kernel: [b y x o].
+inline void convolve(Images images, const float* packed, const float* bias, const Shape& s, bool is_relu, float* out) {
+  for (int64_t n = 0; n < s.b; ++n, out += s.map())
+    in_blocks(s.o, [&](int64_t first, int f) {
+      const float *image = images.from(n), *kernel = packed + first * taps(s), *added = bias + first;
+      if (f == 1) convolve_block<1, RUN, REGISTERS - 4>(image, kernel, added, s, is_relu, out + first);
+      if (f == 2) convolve_block<2, 2>(image, kernel, added, s, is_relu, out + first);
+      if (f == 3) convolve_block<3, 1>(image, kernel, added, s, is_relu, out + first);
+      if (f == 4) convolve_block<4, 1>(image, kernel, added, s, is_relu, out + first);
+    });
+}
+
+// Adds to sums [taps of a run][o] for `T` taps and `F` vectors of filters what rows of an image and gradient give.
+template <int T, int F>
+void add_gradient_block(const float* image, Gradient gradient, const Shape& s, int64_t rows, float* sums) {
+  Vector sum[T][F];
+  for (int t = 0; t < T; ++t)
+    for (int f = 0; f < F; ++f) sum[t][f] = load(sums + t * s.o + f * LANES);
+  int64_t step = s.stride_w * s.c;
+  for (int64_t n = 0; n < rows; ++n) {
+    const float *values = image + n * s.stride_h * s.row(), *g_of_row = gradient.values + n * gradient.pitch;
+    for (int64_t m = 0; m < s.x; ++m, values += step, g_of_row += s.o) {
+      Vector g[F];
+      for (int f = 0; f < F; ++f) g[f] = load(g_of_row + f * LANES);
+#pragma GCC unroll 32
+      for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+        for (int f = 0; f < F; ++f) sum[t][f] += values[t] * g[f];
+    }
+  }
+  for (int t = 0; t < T; ++t)
+    for (int f = 0; f < F; ++f) store(sums + t * s.o + f * LANES, sum[t][f]);
+}
+
+template <int T, int F>
+void add_gradient_run(const float* image, Gradient gradient, const Shape& s, int64_t rows, int64_t left, float* sums) {
+  if constexpr (T > 0) {
+    for (; left >= T; left -= T, image += T, sums += T * s.o)
+      add_gradient_block<T, F>(image, gradient, s, rows, sums);
+    if (left) add_gradient_run<(T > 12 ? T - 4 : T - 1), F>(image, gradient, s, rows, left, sums);
+  }
+}
+
+// Adds to sums [taps][o] what padded images and their gradient give.
+inline void add_gradient(Images images, Gradient gradient, const Shape& s, float* sums) {
+  constexpr int64_t CACHED = 6144;  // floats of image and gradient that stay in the first cache
+  int64_t band = std::max<int64_t>(1, CACHED / (s.x * s.o + s.stride_h * s.row())), bands = (s.y + band - 1) / band;
+  for (int64_t n = 0; n < s.b * bands; ++n) {
+    int64_t first = n % bands * band, rows = std::min(band, s.y - first);
+    const float* top = images.from(n / bands) + first * s.stride_h * s.row();
+    Gradient part = gradient.from(n / bands, first);
+    for (int64_t i = 0; i < s.kh; ++i)
+      for (int64_t j = 0; j < runs(s); ++j) {
+        const float* from = top + i * s.dilation_h * s.row() + j * s.dilation_w * s.c;
+        float* to = sums + (i * runs(s) + j) * run(s) * s.o;
+        int64_t o = 0;
+        for (; o + 2 * LANES <= s.o; o += 2 * LANES)
+          add_gradient_run<REGISTERS / 2, 2>(from, part.at(o), s, rows, run(s), to + o);
+        if (o < s.o) add_gradient_run<REGISTERS, 1>(from, part.at(o), s, rows, run(s), to + o);
+      }
+  }
+}
+
+}  // namespace direct

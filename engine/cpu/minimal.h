@@ -1,0 +1,298 @@
+// Convolution with kernels of 3x3 by Winograd's minimal filtering F(2x2, 3x3), as Lavin and Gray describe it (2015,
+// arXiv:1509.09308): a tile of 2x2 sums of a map takes 16 products with each channel in place of 36.
+//
+// Each tile of an image, 4x4 values that overlap the next tile's by two, is turned into 16 values, and so is each kernel.
+// Of these 16 planes each is a product of matrices, [tile, channel] by [channel, filter]; its sums are turned into maps.
+// The gradient of a kernel goes the same way backwards. All factors are 0, 1, -1 and 1/2: whole numbers stay exact, and
+// rounding is that of a sum in another order. What is not finite spoils its whole tile.
+
+#pragma once
+
+#include "shapes.h"
+#include "vectors.h"
+
+namespace minimal {
+
+constexpr int64_t PLANES = 16;
+
+inline bool serves(const Shape& s) {
+  bool is_dense = s.stride_h * s.stride_w * s.dilation_h * s.dilation_w == 1;
+  return s.kh == 3 && s.kw == 3 && is_dense && s.c % LANES == 0 && s.o % LANES == 0 && s.c >= 16;
+}
+
+inline int64_t tiles_high(const Shape& s) { return (s.y + 1) / 2; }
+inline int64_t tiles_wide(const Shape& s) { return (s.x + 1) / 2; }
+
+// Images at once, so that no tile of theirs is multiplied alone.
+inline int64_t images_at_once(const Shape& s) {
+  return std::max<int64_t>(1, 2 * REGISTERS / (tiles_high(s) * tiles_wide(s)));
+}
+
+// Tiles that are multiplied at once with so many vectors of filters.
+constexpr int tiles_of_block(int vectors) { return REGISTERS / vectors; }
+
+// Some tiles' planes: [plane][vector of channels][room for tiles][LANES].
+struct Planes {
+  float* values;
+  int64_t room, pitch;  // floats from plane to plane
+  float* at(int64_t plane, int64_t channel, int64_t tile) const {
+    return values + plane * pitch + channel * room + tile * LANES;
+  }
+};
+
+// The tiles of images in groups that stay in the second cache: calls work(first tile, tiles, channels' planes,
+// filters' planes). There is room for as many more as a block of tiles may reach beyond.
+template <typename Work>
+void in_groups(const Shape& s, const Work& work) {
+  constexpr int64_t CACHED = 49152;  // floats
+  static thread_local Floats channels, filters;
+  int64_t block = tiles_of_block(std::min<int64_t>(4, s.o / LANES)), all = s.b * tiles_high(s) * tiles_wide(s);
+  int64_t most = std::min(all, std::max<int64_t>(1, CACHED / (PLANES * (s.c + s.o) * block)) * block);
+  // Planes that lie a multiple of a page apart would be in each other's place in the first cache.
+  auto planes = [most](Floats& memory, int64_t depth) {
+    int64_t room = most + REGISTERS, size = room * depth, pitch = size % 1024 ? size : size + LANES;
+    return Planes{memory.of(PLANES * pitch), room, pitch};
+  };
+  Planes of_channels = planes(channels, s.c), of_filters = planes(filters, s.o);
+  for (int64_t first = 0; first < all; first += most)
+    work(first, std::min(most, all - first), of_channels, of_filters);
+}
+
+// Calls work(n, image, row, column) for `count` tiles from `first` on; row and column are of the tile's first value.
+template <typename Work>
+void for_tiles(const Shape& s, int64_t first, int64_t count, const Work& work) {
+  int64_t rows = first / tiles_wide(s), column = first % tiles_wide(s);
+  int64_t image = rows / tiles_high(s), row = rows % tiles_high(s);
+  for (int64_t n = 0; n < count; ++n) {
+    work(n, image, 2 * row, 2 * column);
+    if (++column < tiles_wide(s)) continue;
+    column = 0;
+    if (++row == tiles_high(s)) row = 0, ++image;
+  }
+}
+
+// B' d B of Lavin and Gray for tiles of padded images. What a tile at the edge would see beyond it changes no value
+// that is kept, so it sees the last row or column again.
+inline void spread_images(Images images, const Shape& s, int64_t first, int64_t count, Planes to) {
+  int64_t wide = tiles_wide(s);
+  for (int64_t n = 0, some; n < count; n += some) {
+    int64_t image = (first + n) / wide / tiles_high(s), row = (first + n) / wide % tiles_high(s);
+    int64_t column = (first + n) % wide;
+    some = std::min(count - n, wide - column);
+    for (int64_t c = 0; c < s.c; c += LANES) {
+      const float* rows[4];
+      for (int i = 0; i < 4; ++i) rows[i] = images.from(image) + std::min(2 * row + i, s.y + 1) * s.row() + c;
+      Vector d[4][4];
+      auto read = [&](int j, int64_t x) {
+        int64_t at = std::min(x, s.x + 1) * s.c;
+        Vector v0 = load(rows[0] + at), v1 = load(rows[1] + at), v2 = load(rows[2] + at), v3 = load(rows[3] + at);
+        d[0][j] = v0 - v2, d[1][j] = v1 + v2, d[2][j] = v2 - v1, d[3][j] = v1 - v3;
+      };
+      read(0, 2 * column), read(1, 2 * column + 1);
+      for (int64_t m = 0; m < some; ++m) {
+        read(2, 2 * (column + m) + 2), read(3, 2 * (column + m) + 3);
+        float* at = to.at(0, c, n + m);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i, at += 4 * to.pitch) {
+          store(at, d[i][0] - d[i][2]);
+          store(at + to.pitch, d[i][1] + d[i][2]);
+          store(at + 2 * to.pitch, d[i][2] - d[i][1]);
+          store(at + 3 * to.pitch, d[i][1] - d[i][3]);
+          d[i][0] = d[i][2], d[i][1] = d[i][3];
+        }
+      }
+    }
+  }
+}
+
+// A' m A: maps of tiles out of their sums of products, with the bias, and of that, if asked for, the positive part.
+inline void gather_maps(Planes from, const Shape& s, int64_t first, int64_t count, const float* bias, bool is_relu,
+                        float* maps) {
+  for_tiles(s, first, count, [&](int64_t n, int64_t image, int64_t row, int64_t column) {
+    float* to = maps + image * s.map() + (row * s.x + column) * s.o;
+    bool is_wide = column + 1 < s.x, is_high = row + 1 < s.y;
+    for (int64_t o = 0; o < s.o; o += LANES) {
+      const float* at = from.at(0, o, n);
+      int64_t step = from.pitch;
+      Vector t[2][4];
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        Vector m0 = load(at + j * step), m1 = load(at + (4 + j) * step);
+        Vector m2 = load(at + (8 + j) * step), m3 = load(at + (12 + j) * step);
+        if (j == 1) m1 += load(bias + o);  // which every value of a tile has in it once
+        t[0][j] = m0 + m1 + m2, t[1][j] = m1 - m2 - m3;
+      }
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        if (i && !is_high) break;
+        Vector left = t[i][0] + t[i][1] + t[i][2], right = t[i][1] - t[i][2] - t[i][3];
+        store(to + i * s.x * s.o + o, is_relu ? positive(left) : left);
+        if (is_wide) store(to + (i * s.x + 1) * s.o + o, is_relu ? positive(right) : right);
+      }
+    }
+  });
+}
+
+// A g A': what came back to the maps of tiles.
+inline void spread_gradient(Gradient gradient, const Shape& s, int64_t first, int64_t count, Planes to) {
+  for_tiles(s, first, count, [&](int64_t n, int64_t image, int64_t row, int64_t column) {
+    const float *upper = gradient.from(image, row).values + column * s.o, *lower = upper + gradient.pitch;
+    bool is_wide = column + 1 < s.x, is_high = row + 1 < s.y;
+    for (int64_t o = 0; o < s.o; o += LANES) {
+      Vector g[2][2] = {};
+      g[0][0] = load(upper + o);
+      if (is_wide) g[0][1] = load(upper + s.o + o);
+      if (is_high) g[1][0] = load(lower + o);
+      if (is_wide && is_high) g[1][1] = load(lower + s.o + o);
+      Vector t[4][2];
+      for (int j = 0; j < 2; ++j)
+        t[0][j] = g[0][j], t[1][j] = g[0][j] + g[1][j], t[2][j] = g[0][j] - g[1][j], t[3][j] = -g[1][j];
+      float* at = to.at(0, o, n);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i, at += 4 * to.pitch) {
+        store(at, t[i][0]);
+        store(at + to.pitch, t[i][0] + t[i][1]);
+        store(at + 2 * to.pitch, t[i][0] - t[i][1]);
+        store(at + 3 * to.pitch, -t[i][1]);
+      }
+    }
+  });
+}
+
+// G k G': a kernel as multiply reads it, [plane][block of filters][c][filter of the block], for channels from `first` on.
+inline void spread_kernel(const float* kernel, const Shape& s, int64_t first, int64_t count, float* to) {
+  int64_t size = s.c * s.o;
+  in_blocks(s.o, [&](int64_t filter, int f) {
+    for (int64_t c = first; c < first + count; ++c)
+      for (int64_t n = 0; n < f; ++n) {
+        const float* from = kernel + c * s.o + filter + n * LANES;
+        float* at = to + filter * s.c + (c * f + n) * LANES;
+        Vector t[4][3];
+        for (int j = 0; j < 3; ++j) {
+          Vector k0 = load(from + j * size), k1 = load(from + (3 + j) * size), k2 = load(from + (6 + j) * size);
+          t[0][j] = k0, t[1][j] = (k0 + k1 + k2) * .5f, t[2][j] = (k0 - k1 + k2) * .5f, t[3][j] = k2;
+        }
+        for (int i = 0; i < 4; ++i, at += 4 * size) {
+          store(at, t[i][0]);
+          store(at + size, (t[i][0] + t[i][1] + t[i][2]) * .5f);
+          store(at + 2 * size, (t[i][0] - t[i][1] + t[i][2]) * .5f);
+          store(at + 3 * size, t[i][2]);
+        }
+      }
+  });
+}
+
+// G' m G: what came back to a kernel, for `count` weights of each place from `first` on, out of the sums of products
+// [plane][c][o] of several parts, `size` floats from part to part.
+inline void gather_kernel(const float* sums, int64_t parts, int64_t size, const Shape& s, int64_t first, int64_t count,
+                          float* kernel) {
+  int64_t step = s.c * s.o;
+  for (int64_t n = first; n < first + count; n += LANES) {
+    Vector t[3][4];
+    for (int j = 0; j < 4; ++j) {
+      Vector m[4] = {};
+      for (int64_t part = 0; part < parts; ++part)
+        for (int i = 0; i < 4; ++i) m[i] += load(sums + part * size + (4 * i + j) * step + n);
+      Vector even = (m[1] + m[2]) * .5f;
+      t[0][j] = m[0] + even, t[1][j] = (m[1] - m[2]) * .5f, t[2][j] = even + m[3];
+    }
+    for (int i = 0; i < 3; ++i) {
+      Vector even = (t[i][1] + t[i][2]) * .5f;
+      float* at = kernel + 3 * i * step + n;
+      store(at, t[i][0] + even), store(at + step, (t[i][1] - t[i][2]) * .5f), store(at + 2 * step, even + t[i][3]);
+    }
+  }
+}
+
+// Products of one plane for `P` tiles and `F` vectors of filters: sums over c channels.
+template <int P, int F>
+void multiply_block(const float* tiles, const float* kernel, int64_t c, int64_t room, float* out) {
+  Vector sum[P][F] = {};
+  for (int64_t first = 0; first < c; first += LANES, tiles += room * LANES, kernel += LANES * F * LANES) {
+#pragma GCC unroll 16
+    for (int k = 0; k < LANES; ++k) {
+      Vector by[F];
+#pragma GCC unroll 4
+      for (int f = 0; f < F; ++f) by[f] = load(kernel + (k * F + f) * LANES);
+#pragma GCC unroll 32
+      for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+        for (int f = 0; f < F; ++f) sum[p][f] += tiles[p * LANES + k] * by[f];
+    }
+  }
+#pragma GCC unroll 32
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+    for (int f = 0; f < F; ++f) store(out + (f * room + p) * LANES, sum[p][f]);
+}
+
+// In blocks of `P` tiles, or a sixth less where that computes fewer beyond the last.
+template <int F>
+void multiply(const float* tiles, const float* kernel, int64_t c, int64_t count, int64_t room, float* out) {
+  constexpr int P = tiles_of_block(F), Q = P - (P + 5) / 6;
+  auto computed = [count](int64_t block) { return (count + block - 1) / block * block; };
+  if (computed(Q) < computed(P))
+    for (int64_t n = 0; n < count; n += Q)
+      multiply_block<Q, F>(tiles + n * LANES, kernel, c, room, out + n * LANES);
+  else
+    for (int64_t n = 0; n < count; n += P)
+      multiply_block<P, F>(tiles + n * LANES, kernel, c, room, out + n * LANES);
+}
+
+// What padded images give with a spread kernel: [b y x o].
+inline void convolve(Images images, const float* spread, const float* bias, const Shape& s, bool is_relu, float* out) {
+  in_groups(s, [&](int64_t first, int64_t count, Planes channels, Planes filters) {
+    spread_images(images, s, first, count, channels);
+    for (int64_t plane = 0; plane < PLANES; ++plane)
+      in_blocks(s.o, [&](int64_t filter, int f) {
+        const float *tiles = channels.at(plane, 0, 0), *kernel = spread + (plane * s.o + filter) * s.c;
+        float* to = filters.at(plane, filter, 0);
+        if (f == 1) multiply<1>(tiles, kernel, s.c, count, channels.room, to);
+        if (f == 2) multiply<2>(tiles, kernel, s.c, count, channels.room, to);
+        if (f == 3) multiply<3>(tiles, kernel, s.c, count, channels.room, to);
+        if (f == 4) multiply<4>(tiles, kernel, s.c, count, channels.room, to);
+      });
+    gather_maps(filters, s, first, count, bias, is_relu, out);
+  });
+}
+
+// Adds to sums [c][o] of one plane for `T` channels and `F` vectors of filters.
+template <int T, int F>
+void add_block(const float* tiles, const float* gradient, int64_t count, int64_t room, int64_t o, float* sums) {
+  Vector sum[T][F];
+  for (int t = 0; t < T; ++t)
+    for (int f = 0; f < F; ++f) sum[t][f] = load(sums + t * o + f * LANES);
+  for (int64_t n = 0; n < count; ++n, tiles += LANES, gradient += LANES) {
+    Vector g[F];
+#pragma GCC unroll 2
+    for (int f = 0; f < F; ++f) g[f] = load(gradient + f * room * LANES);
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t)
+#pragma GCC unroll 2
+      for (int f = 0; f < F; ++f) sum[t][f] += tiles[t] * g[f];
+  }
+  for (int t = 0; t < T; ++t)
+    for (int f = 0; f < F; ++f) store(sums + t * o + f * LANES, sum[t][f]);
+}
+
+// Adds to sums [plane][c][o] what padded images and their gradient give.
+inline void add_gradient(Images images, Gradient gradient, const Shape& s, float* sums) {
+  constexpr int HALF = LANES / 2;
+  in_groups(s, [&](int64_t first, int64_t count, Planes channels, Planes filters) {
+    spread_images(images, s, first, count, channels);
+    spread_gradient(gradient, s, first, count, filters);
+    int64_t room = channels.room;
+    for (int64_t plane = 0; plane < PLANES; ++plane)
+      for (int64_t c = 0; c < s.c; c += LANES) {
+        const float* tiles = channels.at(plane, c, 0);
+        float* to = sums + (plane * s.c + c) * s.o;
+        int64_t o = 0;
+        for (; o + 2 * LANES <= s.o; o += 2 * LANES)
+          for (int half = 0; half < LANES; half += HALF)
+            add_block<HALF, 2>(tiles + half, filters.at(plane, o, 0), count, room, s.o, to + half * s.o + o);
+        if (o < s.o) add_block<LANES, 1>(tiles, filters.at(plane, o, 0), count, room, s.o, to + o);
+      }
+  });
+}
+
+}  // namespace minimal

@@ -1,0 +1,70 @@
+// Max-pools over rows of maps, and the way back.
+
+#pragma once
+
+#include "shapes.h"
+#include "vectors.h"
+
+constexpr uint8_t NOBODY = 255;  // of a window whose largest value did not stay, for it was not positive
+
+// The largest of each window of rows of maps, and at which place it is: the first of equals. NaN counts as largest.
+inline void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
+                      uint8_t* winners) {
+  for (int64_t y = 0; y < rows; ++y)
+    for (int64_t x = 0; x < p.x; ++x)
+      for (int64_t o = 0; o < s.o; o += LANES, out += LANES, winners += LANES) {
+        const float* from = maps + (y * p.stride_h * s.x + x * p.stride_w) * s.o + o;
+        Vector largest = load(from);
+        Numbering winner = {};
+        for (int64_t i = 0, n = 0; i < p.h; ++i)
+          for (int64_t j = 0; j < p.w; ++j, ++n) {
+            Vector value = load(from + (i * s.x + j) * s.o);
+            auto is_larger = (value > largest) | (value != value);
+            largest = is_larger ? value : largest;
+            winner = is_larger ? Numbering{} + static_cast<int32_t>(n) : winner;
+          }
+        if (is_relu) winner = (largest > 0) ? winner : Numbering{} + NOBODY;
+        store(out, is_relu ? positive(largest) : largest);
+        Places places = __builtin_convertvector(winner, Places);
+        std::memcpy(winners, &places, LANES);
+      }
+}
+
+// Puts what came back to rows of windows where the largest values were, in rows of maps `pitch` floats apart, and adds
+// it to what came back to the bias. Where windows cover the maps, the rest of each becomes zero, else it must have been.
+inline void unpool_rows(const float* gradient, const uint8_t* winners, const Shape& s, const Pool& p, int64_t rows,
+                        int64_t pitch, float* maps, float* to_bias) {
+  bool covers = p.covers();
+  for (int64_t y = 0; y < rows; ++y)
+    for (int64_t x = 0; x < p.x; ++x)
+      for (int64_t o = 0; o < s.o; o += LANES, gradient += LANES, winners += LANES) {
+        float* to = maps + y * p.stride_h * pitch + x * p.stride_w * s.o + o;
+        Places places;
+        std::memcpy(&places, winners, LANES);
+        Numbering winner = __builtin_convertvector(places, Numbering);
+        Vector value = (winner == NOBODY) ? Vector{} : load(gradient);
+        store(to_bias + o, load(to_bias + o) + value);
+        for (int64_t i = 0, n = 0; i < p.h; ++i)
+          for (int64_t j = 0; j < p.w; ++j, ++n) {
+            float* place = to + i * pitch + j * s.o;
+            Vector share = (winner == static_cast<int32_t>(n)) ? value : Vector{};
+            store(place, covers ? share : load(place) + share);
+          }
+      }
+}
+
+// The same without a pool: of what came back to rows of maps that which passes a relu, if these are its outputs.
+inline void pass_rows(const float* gradient, const float* outputs, const Shape& s, int64_t rows, int64_t pitch,
+                      float* maps, float* to_bias) {
+  for (int64_t y = 0; y < rows; ++y, gradient += s.x * s.o, outputs += outputs ? s.x * s.o : 0, maps += pitch)
+    for (int64_t o = 0; o < s.o; o += LANES) {
+      Vector sum = load(to_bias + o);
+      for (int64_t n = o; n < s.x * s.o; n += s.o) {
+        Vector value = load(gradient + n);
+        if (outputs) value = (load(outputs + n) > 0) ? value : Vector{};
+        store(maps + n, value);
+        sum += value;
+      }
+      store(to_bias + o, sum);
+    }
+}
