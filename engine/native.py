@@ -36,7 +36,8 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared")
 LANES = 16  # of a vector; divides the numbers of filters that are served
 FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; more leave the second cache and are better off as products
-FEW_PIXELS, MANY_PIXELS = 9, 400  # of maps; fewer leave registers idle; with so many, more weights pay
+FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with so many, more weights pay
+MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same where minimal filtering serves, which takes tiles of many images
 MOST_SECONDS = 120  # that compiling may take
 FORWARD, BACKWARD = TARGETS = ("engine_convolution_forward", "engine_convolution_backward")
 MOST_PLACES = 255  # of a pool's window: which one was largest is kept in a byte, and 255 is for none
@@ -50,10 +51,18 @@ def is_available() -> bool:
 
 def serves(images: jax.Array, kernel_shape: tuple[int, ...], window: Window) -> bool:
     """Whether images are convolved here: what it can do, and does faster than Eigen."""
+    if images.dtype != jnp.float32 or kernel_shape[3] % LANES:
+        return False
     weights, pixels = prod(kernel_shape), prod(window.places(*padded_size(images.shape, window)))
-    limit = MOST_WEIGHTS if pixels >= MANY_PIXELS else FEW_WEIGHTS
-    is_possible = images.dtype == jnp.float32 and kernel_shape[3] % LANES == 0
-    return is_possible and pixels >= FEW_PIXELS and weights <= limit
+    if _is_minimal(kernel_shape, window):
+        return pixels >= MINIMAL_PIXELS and weights <= MINIMAL_WEIGHTS
+    return pixels >= FEW_PIXELS and weights <= (MOST_WEIGHTS if pixels >= MANY_PIXELS else FEW_WEIGHTS)
+
+
+def _is_minimal(kernel_shape: tuple[int, ...], window: Window) -> bool:
+    """Whether `cpu/minimal.h` serves."""
+    is_dense = window.strides == window.dilation == (1, 1)
+    return window.size == (3, 3) and is_dense and kernel_shape[2] % LANES == 0
 
 
 def convolve(

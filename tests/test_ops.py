@@ -33,6 +33,7 @@ def serve_few_pixels() -> Iterator[None]:
     """Lets maps be served directly that are so small that Eigen is faster."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "FEW_PIXELS", 1)
+        patch.setattr(native, "MINIMAL_PIXELS", 1)
         yield
 
 
@@ -181,13 +182,15 @@ def test_direct_conv_serves_float32_and_whole_vectors_of_filters_and_leaves_the_
 @needs_compiler
 @pytest.mark.parametrize(
     ("size", "kernel_shape", "is_served"),
-    [(3, (3, 3, 16, 16), False), (4, (3, 3, 16, 16), True), (19, (3, 3, 128, 128), False), (20, (3, 3, 128, 128), True),
-     (20, (3, 3, 256, 256), False)],
+    [(1, (3, 3, 16, 16), False), (2, (3, 3, 16, 16), True), (7, (3, 3, 256, 256), True), (7, (3, 3, 512, 512), False),
+     (3, (3, 3, 3, 16), False), (4, (3, 3, 3, 16), True), (19, (3, 3, 130, 128), False), (20, (3, 3, 130, 128), True),
+     (20, (3, 3, 260, 256), False)],
 )  # fmt: skip
 def test_direct_conv_serves_what_it_does_faster_than_eigen(
     size: int, kernel_shape: tuple[int, ...], is_served: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(native, "FEW_PIXELS", 16)
+    monkeypatch.setattr(native, "MINIMAL_PIXELS", 4)
     window = windows.Window((3, 3), (1, 1), pads=((1, 1), (1, 1)))
     assert native.serves(jnp.ones((2, size, size, kernel_shape[2])), kernel_shape, window) == is_served
 
@@ -208,9 +211,8 @@ def test_minimal_conv_equals_lax_in_value_and_gradients_over_groups_of_images(
     step = pool.strides if pool else (1, 1)
 
     def by_lax(x: jax.Array, k: jax.Array) -> jax.Array:
-        return jax.nn.relu(lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=NHWC))[
-            :, :: step[0], :: step[1]
-        ]
+        maps = lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=NHWC)
+        return jax.nn.relu(maps)[:, :: step[0], :: step[1]]
 
     def ours(x: jax.Array, k: jax.Array) -> jax.Array:
         following = direct.Following(pool, True)

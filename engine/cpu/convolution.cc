@@ -97,12 +97,13 @@ struct Returned {
 };
 
 // back: the convolution with the turned kernel, from maps to images; null if nobody asks for what comes back to these.
-// to_kernel [taps][o] and to_bias are sums over images, in as many parts as there are threads.
+// to_kernel [taps][o] and to_bias are sums over images, in as many parts as there are threads and memory for them.
 void backward(ffi::ThreadPool threads, const float* images, Returned returned, const Shape& s, const Pool& p,
               const Kernel* turned, const Shape& back, float* to_images, float* to_kernel, float* to_bias) {
   bool is_minimal = minimal::serves(s);
   int64_t weights = (is_minimal ? minimal::PLANES * s.c : direct::taps(s)) * s.o, size = weights + s.o;
-  int64_t parts = std::max<int64_t>(1, std::min<int64_t>(s.b, threads.num_threads()));
+  constexpr int64_t MOST_SUMS = 1 << 25;  // floats
+  int64_t parts = std::max<int64_t>(1, std::min<int64_t>({s.b, threads.num_threads(), MOST_SUMS / size}));
   int64_t most = turned ? p.y : std::min(p.y, p.band(s));
   int64_t together = most < p.y ? 1 : images_at_once(s, s.b / parts);
   int64_t pitch = turned ? back.row() : s.x * s.o, corner = turned ? back.top * pitch + back.left * s.o : 0;

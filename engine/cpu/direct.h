@@ -26,9 +26,10 @@ inline void pack(const float* kernel, const Shape& s, float* to) {
   });
 }
 
-// Adds to sums of `F` vectors of filters at `P` pixels of an image; from[p] is where pixel p's window begins.
+// Adds to sums of `F` vectors of filters at `P` pixels of an image; from[p] is where pixel p's window begins. Only as
+// part of its caller are the sums in registers.
 template <int P, int F, int U>
-void add_block(const float* const* from, const float* kernel, const Shape& s, Vector (&sum)[P][F]) {
+__attribute__((always_inline)) inline void add_block(const float* const* from, const float* kernel, const Shape& s, Vector (&sum)[P][F]) {
   int64_t length = run(s), count = runs(s);
   for (int64_t i = 0; i < s.kh; ++i) {
     for (int64_t j = 0; j < count; ++j) {
@@ -57,7 +58,7 @@ void add_block(const float* const* from, const float* kernel, const Shape& s, Ve
 }
 
 // All pixels of an image for `F` vectors of filters, whose bias is added, and of that, if asked for, the positive part.
-template <int F, int U, int P = REGISTERS / F>
+template <int F, int U, int P>
 void convolve_block(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
                     float* out) {
   int64_t count = s.y * s.x;
@@ -80,15 +81,70 @@ void convolve_block(const float* image, const float* kernel, const float* bias, 
   }
 }
 
+// The same for images of `C` channels, `P` pixels of a row at once: their places are known when this is compiled. The
+// last pixels of a row are computed with pixels before them, once more.
+template <int C, int P, int F>
+void convolve_thin_block(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
+                         float* out) {
+  for (int64_t row = 0; row < s.y; ++row, image += s.stride_h * s.row(), out += s.x * s.o)
+    for (int64_t first = 0; first < s.x; first += P) {
+      int64_t column = std::min(first, s.x - P);
+      Vector sum[P][F];
+      for (auto& of_pixel : sum)
+        for (int f = 0; f < F; ++f) of_pixel[f] = load(bias + f * LANES);
+      const float* by = kernel;
+      for (int64_t i = 0; i < s.kh; ++i) {
+        const float* values = image + i * s.dilation_h * s.row() + column * C;
+        for (int64_t r = 0; r < s.kw * C; ++r, ++values, by += F * LANES) {
+          Vector k[F];
+          for (int f = 0; f < F; ++f) k[f] = load(by + f * LANES);
+#pragma GCC unroll 32
+          for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+            for (int f = 0; f < F; ++f) sum[p][f] += values[p * C] * k[f];
+        }
+      }
+#pragma GCC unroll 32
+      for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+        for (int f = 0; f < F; ++f)
+          store(out + (column + p) * s.o + f * LANES, is_relu ? positive(sum[p][f]) : sum[p][f]);
+    }
+}
+
+// As many pixels at once as fit a row best.
+template <int C, int F>
+void convolve_thin(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
+                   float* out) {
+  constexpr int P = REGISTERS / F, Q = P * 5 / 6, R = P * 3 / 4, S = P * 2 / 3;
+  auto computed = [&s](int64_t pixels) { return (s.x + pixels - 1) / pixels * pixels; };
+  int64_t least = std::min({computed(Q), computed(R), computed(S)});
+  if (s.x >= P && computed(P) <= least) convolve_thin_block<C, P, F>(image, kernel, bias, s, is_relu, out);
+  else if (s.x >= Q && computed(Q) == least) convolve_thin_block<C, Q, F>(image, kernel, bias, s, is_relu, out);
+  else if (s.x >= R && computed(R) == least) convolve_thin_block<C, R, F>(image, kernel, bias, s, is_relu, out);
+  else convolve_thin_block<C, S, F>(image, kernel, bias, s, is_relu, out);
+}
+
+template <int F>
+void convolve_image(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
+                    float* out) {
+  constexpr int U = F == 1 ? RUN : F == 2 ? 2 : 1, P = F == 1 ? REGISTERS - 4 : REGISTERS / F;
+  bool has_rows = s.stride_w == 1 && s.dilation_w == 1 && s.x >= REGISTERS;
+  auto work = has_rows && s.c == 1   ? convolve_thin<1, F>
+              : has_rows && s.c == 3 ? convolve_thin<3, F>
+                                     : convolve_block<F, U, P>;
+  work(image, kernel, bias, s, is_relu, out);
+}
+
 // What padded images give with a packed kernel: [b y x o].
 inline void convolve(Images images, const float* packed, const float* bias, const Shape& s, bool is_relu, float* out) {
   for (int64_t n = 0; n < s.b; ++n, out += s.map())
     in_blocks(s.o, [&](int64_t first, int f) {
-      const float *image = images.from(n), *kernel = packed + first * taps(s), *added = bias + first;
-      if (f == 1) convolve_block<1, RUN, REGISTERS - 4>(image, kernel, added, s, is_relu, out + first);
-      if (f == 2) convolve_block<2, 2>(image, kernel, added, s, is_relu, out + first);
-      if (f == 3) convolve_block<3, 1>(image, kernel, added, s, is_relu, out + first);
-      if (f == 4) convolve_block<4, 1>(image, kernel, added, s, is_relu, out + first);
+      auto work = f == 1   ? convolve_image<1>
+                  : f == 2 ? convolve_image<2>
+                  : f == 3 ? convolve_image<3>
+                           : convolve_image<4>;
+      work(images.from(n), packed + first * taps(s), bias + first, s, is_relu, out + first);
     });
 }
 

@@ -1,10 +1,10 @@
 // Convolution with kernels of 3x3 by Winograd's minimal filtering F(2x2, 3x3), as Lavin and Gray describe it (2015,
 // arXiv:1509.09308): a tile of 2x2 sums of a map takes 16 products with each channel in place of 36.
 //
-// Each tile of an image, 4x4 values that overlap the next tile's by two, is turned into 16 values, and so is each kernel.
-// Of these 16 planes each is a product of matrices, [tile, channel] by [channel, filter]; its sums are turned into maps.
-// The gradient of a kernel goes the same way backwards. All factors are 0, 1, -1 and 1/2: whole numbers stay exact, and
-// rounding is that of a sum in another order. What is not finite spoils its whole tile.
+// Each tile of an image, 4x4 values that overlap the next tile's by two, is turned into 16 values, and so is a kernel.
+// Each of these 16 planes is a product of matrices, [tile, channel] by [channel, filter], whose sums are turned into
+// maps. The gradient of a kernel goes the same way backwards. All factors are 0, 1, -1 and 1/2: whole numbers stay
+// exact, and rounding is that of a sum in another order. What is not finite spoils its whole tile.
 
 #pragma once
 
@@ -47,7 +47,7 @@ void in_groups(const Shape& s, const Work& work) {
   constexpr int64_t CACHED = 49152;  // floats
   static thread_local Floats channels, filters;
   int64_t block = tiles_of_block(std::min<int64_t>(4, s.o / LANES)), all = s.b * tiles_high(s) * tiles_wide(s);
-  int64_t most = std::min(all, std::max<int64_t>(1, CACHED / (PLANES * (s.c + s.o) * block)) * block);
+  int64_t most = std::min(all, std::max<int64_t>(48 / block, CACHED / (PLANES * (s.c + s.o) * block)) * block);
   // Planes that lie a multiple of a page apart would be in each other's place in the first cache.
   auto planes = [most](Floats& memory, int64_t depth) {
     int64_t room = most + REGISTERS, size = room * depth, pitch = size % 1024 ? size : size + LANES;
@@ -159,7 +159,8 @@ inline void spread_gradient(Gradient gradient, const Shape& s, int64_t first, in
   });
 }
 
-// G k G': a kernel as multiply reads it, [plane][block of filters][c][filter of the block], for channels from `first` on.
+// G k G': a kernel as multiply reads it, [plane][block of filters][c][filter of the block]; `count` channels from
+// `first` on.
 inline void spread_kernel(const float* kernel, const Shape& s, int64_t first, int64_t count, float* to) {
   int64_t size = s.c * s.o;
   in_blocks(s.o, [&](int64_t filter, int f) {
@@ -247,10 +248,8 @@ inline void convolve(Images images, const float* spread, const float* bias, cons
       in_blocks(s.o, [&](int64_t filter, int f) {
         const float *tiles = channels.at(plane, 0, 0), *kernel = spread + (plane * s.o + filter) * s.c;
         float* to = filters.at(plane, filter, 0);
-        if (f == 1) multiply<1>(tiles, kernel, s.c, count, channels.room, to);
-        if (f == 2) multiply<2>(tiles, kernel, s.c, count, channels.room, to);
-        if (f == 3) multiply<3>(tiles, kernel, s.c, count, channels.room, to);
-        if (f == 4) multiply<4>(tiles, kernel, s.c, count, channels.room, to);
+        auto work = f == 1 ? multiply<1> : f == 2 ? multiply<2> : f == 3 ? multiply<3> : multiply<4>;
+        work(tiles, kernel, s.c, count, channels.room, to);
       });
     gather_maps(filters, s, first, count, bias, is_relu, out);
   });

@@ -8,30 +8,41 @@
 constexpr uint8_t NOBODY = 255;  // of a window whose largest value did not stay, for it was not positive
 
 // The largest of each window of rows of maps, and at which place it is: the first of equals. NaN counts as largest.
-inline void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
-                      uint8_t* winners) {
+// `H` and `W` are the window's, if not 0.
+template <int H, int W>
+void pool_windows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
+                  uint8_t* winners) {
+  int64_t h = H ? H : p.h, w = W ? W : p.w;
   for (int64_t y = 0; y < rows; ++y)
     for (int64_t x = 0; x < p.x; ++x)
       for (int64_t o = 0; o < s.o; o += LANES, out += LANES, winners += LANES) {
         const float* from = maps + (y * p.stride_h * s.x + x * p.stride_w) * s.o + o;
         Vector largest = load(from);
         Numbering winner = {};
-        for (int64_t i = 0, n = 0; i < p.h; ++i)
-          for (int64_t j = 0; j < p.w; ++j, ++n) {
+        for (int64_t i = 0; i < h; ++i)
+          for (int64_t j = !i; j < w; ++j) {
             Vector value = load(from + (i * s.x + j) * s.o);
-            auto is_larger = (value > largest) | (value != value);
-            largest = is_larger ? value : largest;
-            winner = is_larger ? Numbering{} + static_cast<int32_t>(n) : winner;
+            winner = (value > largest) ? Numbering{} + static_cast<int32_t>(i * w + j) : winner;
+            largest = (value > largest) ? value : largest;
+            largest = (value != value) ? value : largest;
           }
-        if (is_relu) winner = (largest > 0) ? winner : Numbering{} + NOBODY;
-        store(out, is_relu ? positive(largest) : largest);
+        if (is_relu) {
+          winner = (largest > 0) ? winner : Numbering{} + NOBODY;
+          largest = positive(largest);
+        }
+        store(out, largest);
         Places places = __builtin_convertvector(winner, Places);
         std::memcpy(winners, &places, LANES);
       }
 }
 
+inline void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
+                      uint8_t* winners) {
+  (p.h == 2 && p.w == 2 ? pool_windows<2, 2> : pool_windows<0, 0>)(maps, s, p, rows, is_relu, out, winners);
+}
+
 // Puts what came back to rows of windows where the largest values were, in rows of maps `pitch` floats apart, and adds
-// it to what came back to the bias. Where windows cover the maps, the rest of each becomes zero, else it must have been.
+// it to what came back to the bias. Where windows cover the maps, the rest of each becomes zero, else it must be zero.
 inline void unpool_rows(const float* gradient, const uint8_t* winners, const Shape& s, const Pool& p, int64_t rows,
                         int64_t pitch, float* maps, float* to_bias) {
   bool covers = p.covers();
