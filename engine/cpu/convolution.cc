@@ -96,55 +96,80 @@ struct Returned {
   }
 };
 
-// back: the convolution with the turned kernel, from maps to images; null if nobody asks for what comes back to these.
-// to_kernel [taps][o] and to_bias are sums over images, in as many parts as there are threads and memory for them.
+// The convolution with the turned kernel, from maps to images.
+struct Turned {
+  Kernel kernel;
+  Shape shape;
+};
+
+// The sums over images that a share of them has: of the kernel, in planes or not, and then of the bias.
+struct Sums {
+  bool is_minimal;
+  int64_t weights, size;
+  explicit Sums(const Shape& s) : is_minimal(minimal::serves(s)) {
+    weights = (is_minimal ? minimal::PLANES * s.c : direct::taps(s)) * s.o, size = weights + s.o;
+  }
+
+  // to_kernel [taps][o] and to_bias from those of all shares, one behind the other.
+  void add_up(ffi::ThreadPool threads, const float* sums, int64_t shares, const Shape& s, float* to_kernel,
+              float* to_bias) const {
+    constexpr int64_t AT_ONCE = 4096;
+    auto total = [&](int64_t first, int64_t count, float* to) {
+      std::copy_n(sums + first, count, to);
+      for (int64_t share = 1; share < shares; ++share)
+        for (int64_t n = 0; n < count; ++n) to[n] += sums[share * size + first + n];
+    };
+    int64_t count = is_minimal ? s.c * s.o : weights;
+    parallel(threads, (count + AT_ONCE - 1) / AT_ONCE, [&](int64_t piece) {
+      int64_t first = piece * AT_ONCE, some = std::min(AT_ONCE, count - first);
+      if (is_minimal) minimal::gather_kernel(sums, shares, size, s, first, some, to_kernel);
+      else total(first, some, to_kernel + first);
+    });
+    total(weights, s.o, to_bias);
+  }
+};
+
+// What comes back to kernel and bias, and to the images, if turned says how. The images are shared out to as many
+// threads as there is memory for sums of their own.
 void backward(ffi::ThreadPool threads, const float* images, Returned returned, const Shape& s, const Pool& p,
-              const Kernel* turned, const Shape& back, float* to_images, float* to_kernel, float* to_bias) {
-  bool is_minimal = minimal::serves(s);
-  int64_t weights = (is_minimal ? minimal::PLANES * s.c : direct::taps(s)) * s.o, size = weights + s.o;
+              const Turned* turned, float* to_images, float* to_kernel, float* to_bias) {
   constexpr int64_t MOST_SUMS = 1 << 25;  // floats
-  int64_t parts = std::max<int64_t>(1, std::min<int64_t>({s.b, threads.num_threads(), MOST_SUMS / size}));
-  int64_t most = turned ? p.y : std::min(p.y, p.band(s));
-  int64_t together = most < p.y ? 1 : images_at_once(s, s.b / parts);
-  int64_t pitch = turned ? back.row() : s.x * s.o, corner = turned ? back.top * pitch + back.left * s.o : 0;
-  int64_t apart = turned ? back.rows_below(back.y) * pitch : p.rows(most) * pitch;
+  Sums sums(s);
+  int64_t shares = std::max<int64_t>(1, std::min<int64_t>({s.b, threads.num_threads(), MOST_SUMS / sums.size}));
+  // With a turned kernel, all maps of an image are spread before they are convolved, with zeros around them.
+  int64_t most = turned ? p.y : std::min(p.y, p.band(s)), pitch = s.x * s.o, corner = 0, apart = p.rows(most) * pitch;
+  if (turned) {
+    const Shape& back = turned->shape;
+    pitch = back.row(), corner = back.top * pitch + back.left * s.o, apart = back.rows_below(back.y) * pitch;
+  }
+  int64_t together = most < p.y ? 1 : images_at_once(s, s.b / shares);
   static thread_local Floats memory;
-  float* sums = memory.of(parts * size);
-  parallel(threads, parts, [&](int64_t part) {
+  float* of_shares = memory.of(shares * sums.size);
+  parallel(threads, shares, [&](int64_t share) {
     static thread_local Floats around, maps;
-    float *own = sums + part * size, *own_bias = own + weights, *gradient = maps.of(together * apart);
-    std::fill(own, own + size, 0.f);
-    std::fill(gradient, gradient + together * apart, 0.f);
-    int64_t end = s.b * (part + 1) / parts;
-    for (int64_t n = s.b * part / parts; n < end; n += together) {
+    float *own = of_shares + share * sums.size, *gradient = maps.of(together * apart);
+    std::fill_n(own, sums.size, 0.f);
+    std::fill_n(gradient, together * apart, 0.f);
+    int64_t end = s.b * (share + 1) / shares;
+    for (int64_t n = s.b * share / shares; n < end; n += together) {
+      int64_t count = std::min(together, end - n);
       for (int64_t first = 0; first < p.y; first += most) {
         int64_t rows = std::min(most, p.y - first);
-        Shape some = s.part(std::min(together, end - n), p.rows(rows));
-        if (!p.covers()) std::fill(gradient, gradient + some.b * apart, 0.f);
-        for (int64_t image = 0; image < some.b; ++image) {
-          int64_t done = (n + image) * p.size(s) + first * p.x * s.o;
-          returned.from(done).spread(s, p, rows, pitch, gradient + image * apart + corner, own_bias);
-        }
-        Images below = padded(images + n * s.image(), s, some.b, first * p.stride_h, some.y, around);
-        Gradient above = {gradient + corner, pitch, apart};
-        (is_minimal ? minimal::add_gradient : direct::add_gradient)(below, above, some, own);
+        Shape some = s.part(count, p.rows(rows));
+        if (!p.covers()) std::fill_n(gradient, count * apart, 0.f);
+        for (int64_t image = 0; image < count; ++image)
+          returned.from((n + image) * p.size(s) + first * p.x * s.o)
+              .spread(s, p, rows, pitch, gradient + image * apart + corner, own + sums.weights);
+        Images below = padded(images + n * s.image(), s, count, first * p.stride_h, some.y, around);
+        (sums.is_minimal ? minimal::add_gradient : direct::add_gradient)(below, {gradient + corner, pitch, apart}, some,
+                                                                         own);
       }
-      int64_t count = std::min(together, end - n);
-      if (turned) turned->convolve({gradient, apart}, back.part(count, back.y), false, to_images + n * back.map());
+      if (!turned) continue;
+      Shape back = turned->shape.part(count, turned->shape.y);
+      turned->kernel.convolve({gradient, apart}, back, false, to_images + n * back.map());
     }
   });
-  constexpr int64_t AT_ONCE = 4096;
-  int64_t count = is_minimal ? s.c * s.o : weights;
-  parallel(threads, (count + AT_ONCE - 1) / AT_ONCE, [&](int64_t piece) {
-    int64_t first = piece * AT_ONCE, some = std::min(AT_ONCE, count - first);
-    if (is_minimal) return minimal::gather_kernel(sums, parts, size, s, first, some, to_kernel);
-    std::copy_n(sums + first, some, to_kernel + first);
-    for (int64_t part = 1; part < parts; ++part)
-      for (int64_t n = first; n < first + some; ++n) to_kernel[n] += sums[part * size + n];
-  });
-  std::copy_n(sums + weights, s.o, to_bias);
-  for (int64_t part = 1; part < parts; ++part)
-    for (int64_t n = 0; n < s.o; ++n) to_bias[n] += sums[part * size + weights + n];
+  sums.add_up(threads, of_shares, shares, s, to_kernel, to_bias);
 }
 
 using Array = ffi::Buffer<ffi::F32, 4>;
@@ -191,10 +216,11 @@ ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners
   Shape back = shape_of({maps, 4}, turned.dimensions(), s.h, s.w, back_sizes);
   static thread_local Floats memory;
   std::vector<float> no_bias(back.o, 0.f);
-  std::optional<Kernel> ready;
-  if (to_images->element_count()) ready.emplace(threads, turned.typed_data(), no_bias.data(), back, memory);
+  std::optional<Turned> onto_images;
+  if (to_images->element_count())
+    onto_images = {Kernel(threads, turned.typed_data(), no_bias.data(), back, memory), back};
   Returned returned = {gradient.typed_data(), if_any(winners), if_any(outputs)};
-  backward(threads, images.typed_data(), returned, s, p, ready ? &*ready : nullptr, back, to_images->typed_data(),
+  backward(threads, images.typed_data(), returned, s, p, onto_images ? &*onto_images : nullptr, to_images->typed_data(),
            to_kernel->typed_data(), to_bias->typed_data());
   return ffi::Error::Success();
 }
