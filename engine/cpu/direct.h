@@ -29,7 +29,8 @@ inline void pack(const float* kernel, const Shape& s, float* to) {
 // Adds to sums of `F` vectors of filters at `P` pixels of an image; from[p] is where pixel p's window begins. The sums
 // are in registers only if this is a part of its caller.
 template <int P, int F, int U>
-__attribute__((always_inline)) inline void add_block(const float* const* from, const float* kernel, const Shape& s, Vector (&sum)[P][F]) {
+__attribute__((always_inline)) inline void add_block(const float* const* from, const float* kernel, const Shape& s,
+                                                     Vector (&sum)[P][F]) {
   int64_t length = run(s), count = runs(s);
   for (int64_t i = 0; i < s.kh; ++i) {
     for (int64_t j = 0; j < count; ++j) {
