@@ -48,7 +48,7 @@ def direct_conv_general_dilated(
 def _convolve(
     bias: jax.Array | None, following: Following, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
 ) -> jax.Array:
-    if not native.serves(images, kernel.shape, window):
+    if not native.serves(images, kernel, window):
         assert (bias, following) == (None, NOTHING), "asked for without native.serves"
         return eigen_convolve(images, kernel, window, precision)
     if following.pool == native.NO_POOL:

@@ -33,7 +33,7 @@ from engine.windows import Window, padded_size
 
 SOURCE = Path(__file__).parent / "cpu" / "convolution.cc"  # with the headers beside it
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared")
 LANES = 16  # of a vector; divides the numbers of filters that are served
 FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; more leave the second cache and are better off as products
 FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with so many, more weights pay
@@ -49,12 +49,16 @@ def is_available() -> bool:
     return jax.default_backend() == "cpu" and _is_registered()
 
 
-def serves(images: jax.Array, kernel_shape: tuple[int, ...], window: Window) -> bool:
-    """Whether images are convolved here: what it can do, and does faster than Eigen."""
-    if images.dtype != jnp.float32 or kernel_shape[3] % LANES:
+def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
+    """Whether images are convolved here: what it can do, and does faster than Eigen.
+
+    kernel: an array, or its shape and dtype.
+    """
+    is_float32 = images.dtype == kernel.dtype == jnp.float32
+    if not (is_float32 and kernel.shape[3] and kernel.shape[3] % LANES == 0 and is_available()):
         return False
-    weights, pixels = prod(kernel_shape), prod(window.places(*padded_size(images.shape, window)))
-    if _is_minimal(kernel_shape, window):
+    weights, pixels = prod(kernel.shape), prod(window.places(*padded_size(images.shape, window)))
+    if _is_minimal(kernel.shape, window):
         return pixels >= MINIMAL_PIXELS and weights <= MINIMAL_WEIGHTS
     return pixels >= FEW_PIXELS and weights <= (MOST_WEIGHTS if pixels >= MANY_PIXELS else FEW_WEIGHTS)
 
@@ -73,10 +77,12 @@ def convolve(
     With a pool (the largest in each of its windows [b v u o], its place in the window uint8[b v u o]); the place is 255
     where the largest has no positive part.
     """
-    shape = *window.places(*padded_size(images.shape, window)), kernel.shape[3]
+    places = window.places(*padded_size(images.shape, window))
     if pool:
-        shape = *pool.places(*shape[:2]), kernel.shape[3]
-    outputs = _floats((len(images), *shape))
+        assert prod(pool.size) <= MOST_PLACES, pool
+        places = pool.places(*places)
+    assert min(places) > 0, (images.shape, window, pool)
+    outputs = _floats((len(images), *places, kernel.shape[3]))
     winners = jax.ShapeDtypeStruct(outputs.shape if pool else (0, 0, 0, 0), jnp.uint8)
     sizes = {"sizes": _sizes(window), "pool": _pool_sizes(pool), "is_relu": is_relu}
     return _call(FORWARD, (outputs, winners), images, kernel, bias, **sizes)
@@ -137,8 +143,8 @@ def _library() -> ctypes.CDLL | None:
     """The compiled library, from the cache if there; None where it cannot be had: the next process tries again."""
     if not hasattr(os, "getuid"):  # on Windows
         return None
-    compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):  # the last of quotes in $CXX
+        compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
         file = _own_directory() / f"convolution-{_key(compiler)}.so"
         if file.exists():
             with contextlib.suppress(OSError):  # damaged

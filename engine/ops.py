@@ -73,7 +73,9 @@ def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
         return False
     size, sizes = conv.kernel_size, (conv.strides, conv.kernel_dilation, conv.padding)
     window = sliding(images.shape, size, *sizes)  # type: ignore[arg-type]
-    return conv.feature_group_count == 1 and native.serves(images, conv.kernel_shape, window)
+    kernel, bias = conv.kernel[...], jnp.float32 if conv.bias is None else conv.bias[...].dtype
+    has_float32 = bias == jnp.float32 and conv.dtype in (None, jnp.float32)  # else they are first made so by Flax
+    return conv.feature_group_count == 1 and has_float32 and native.serves(images, kernel, window)
 
 
 def pools_directly(pool: nnx.Module | None) -> bool:

@@ -49,7 +49,7 @@ def test_library_is_compiled_once_and_read_from_the_cache_after_that(cache: Path
     assert file.stat().st_mtime_ns == made
 
 
-@pytest.mark.parametrize("command", ["no-such-compiler", "false"])
+@pytest.mark.parametrize("command", ["no-such-compiler", "false", 'g++ "'])
 def test_without_a_compiler_there_is_no_library(command: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CXX", command)
     assert native._library() is None

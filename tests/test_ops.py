@@ -192,7 +192,8 @@ def test_direct_conv_serves_what_it_does_faster_than_eigen(
     monkeypatch.setattr(native, "FEW_PIXELS", 16)
     monkeypatch.setattr(native, "MINIMAL_PIXELS", 4)
     window = windows.Window((3, 3), (1, 1), pads=((1, 1), (1, 1)))
-    assert native.serves(jnp.ones((2, size, size, kernel_shape[2])), kernel_shape, window) == is_served
+    images = jnp.ones((2, size, size, kernel_shape[2]))
+    assert native.serves(images, jax.ShapeDtypeStruct(kernel_shape, jnp.float32), window) == is_served
 
 
 @needs_compiler
@@ -236,6 +237,39 @@ def test_minimal_conv_rounds_as_much_as_lax_does(channels: int, filters: int):
     ours, theirs = through(directly, jnp.float32), through(lax.conv_general_dilated, jnp.float32)
     for own, other, true in zip(ours, theirs, exact, strict=True):
         assert np.sqrt(np.mean((own - true) ** 2)) < 2 * np.sqrt(np.mean((other - true) ** 2))
+
+
+@needs_compiler
+@pytest.mark.parametrize("pool", [None, windows.Window((2, 2), (2, 2))])
+def test_gradient_of_the_bias_is_summed_without_loss_over_many_images(pool: windows.Window | None):
+    images, kernel = jnp.ones((64, 64, 64, 3)), jnp.zeros((3, 3, 3, 16))
+
+    def maps(bias: jax.Array) -> jax.Array:
+        following = direct.Following(pool)
+        return directly(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC, bias=bias, following=following)
+
+    outputs, pull_back = jax.vjp(maps, jnp.zeros(16))
+    (gradient,) = pull_back(jnp.full_like(outputs, 0.1))
+    np.testing.assert_allclose(gradient, float(np.float32(0.1)) * outputs[..., 0].size, rtol=1e-5)
+
+
+@needs_compiler
+def test_kernel_of_another_dtype_is_not_served():
+    images, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 16), jnp.bfloat16)
+    with pytest.raises(TypeError, match="same dtypes"):
+        directly(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+    sizes = {"strides": (1, 1), "kernel_dilation": (1, 1)}
+    conv = nnx.Conv(3, 16, (3, 3), **sizes, rngs=nnx.Rngs(0), conv_general_dilated=directly)
+    assert ops.runs_directly(conv, images)
+    conv.kernel = nnx.Param(kernel)
+    assert not ops.runs_directly(conv, images)
+
+
+@needs_compiler
+def test_kernel_without_filters_is_not_served():
+    images, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 0))
+    gradient = jax.grad(lambda x: directly(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC).sum())(images)
+    np.testing.assert_array_equal(gradient, jnp.zeros_like(images))
 
 
 @needs_compiler

@@ -29,7 +29,7 @@ Images padded(const float* images, const Shape& s, int64_t count, int64_t first,
       std::memcpy(to + s.left * s.c, images + n * size, size * sizeof(float));
       std::fill(to + s.left * s.c + size, to + s.row(), 0.f);
     }
-  return {memory.get(), high * s.row()};
+  return {memory.of(0), high * s.row()};
 }
 
 // A kernel, made ready for many images, and its bias.
@@ -66,17 +66,18 @@ void forward(ffi::ThreadPool threads, const float* images, const Kernel& kernel,
              bool is_relu, float* out, uint8_t* winners) {
   int64_t most = std::min(p.is_none() ? p.y : p.band(s), rows_at_once(threads, s.b, p.y));
   int64_t pieces = (p.y + most - 1) / most;
-  int64_t together = pieces > 1 ? 1 : images_at_once(s, s.b / threads.num_threads());
+  int64_t together = pieces > 1 ? 1 : images_at_once(s, s.b / num_threads(threads));
   parallel(threads, (s.b + together - 1) / together * pieces, [&](int64_t piece) {
     static thread_local Floats around, maps;
     int64_t n = piece / pieces * together, first = piece % pieces * most, rows = std::min(most, p.y - first);
     int64_t done = n * p.size(s) + first * p.x * s.o;
-    Shape part = s.part(std::min(together, s.b - n), p.rows(rows));
+    Shape part = s.part(std::min(together, s.b - n), p.rows(rows));  // from an even row on, see rows_at_once
     Images some = padded(images + n * s.image(), s, part.b, first * p.stride_h, part.y, around);
     if (p.is_none()) return kernel.convolve(some, part, is_relu, out + done);
-    kernel.convolve(some, part, false, maps.of(part.b * part.map()));
+    float* values = maps.of(part.b * part.map());
+    kernel.convolve(some, part, false, values);
     for (int64_t image = 0; image < part.b; ++image, done += p.size(s))
-      pool_rows(maps.get() + image * part.map(), part, p, rows, is_relu, out + done, winners + done);
+      pool_rows(values + image * part.map(), part, p, rows, is_relu, out + done, winners + done);
   });
 }
 
@@ -135,7 +136,7 @@ void backward(ffi::ThreadPool threads, const float* images, Returned returned, c
               const Turned* turned, float* to_images, float* to_kernel, float* to_bias) {
   constexpr int64_t MOST_SUMS = 1 << 25;  // floats
   Sums sums(s);
-  int64_t shares = std::max<int64_t>(1, std::min<int64_t>({s.b, threads.num_threads(), MOST_SUMS / sums.size}));
+  int64_t shares = std::max<int64_t>(1, std::min({s.b, num_threads(threads), MOST_SUMS / sums.size}));
   // With a turned kernel, all maps of an image are spread before they are convolved, with zeros around them.
   int64_t most = turned ? p.y : std::min(p.y, p.band(s)), pitch = s.x * s.o, corner = 0, apart = p.rows(most) * pitch;
   if (turned) {
@@ -143,12 +144,14 @@ void backward(ffi::ThreadPool threads, const float* images, Returned returned, c
     pitch = back.row(), corner = back.top * pitch + back.left * s.o, apart = back.rows_below(back.y) * pitch;
   }
   int64_t together = most < p.y ? 1 : images_at_once(s, s.b / shares);
-  static thread_local Floats memory;
+  Floats memory;
   float* of_shares = memory.of(shares * sums.size);
   parallel(threads, shares, [&](int64_t share) {
     static thread_local Floats around, maps;
-    float *own = of_shares + share * sums.size, *gradient = maps.of(together * apart);
+    float *own = of_shares + share * sums.size, *own_bias = own + sums.weights, *gradient = maps.of(together * apart);
+    std::vector<float> bias_of_image(s.o);
     std::fill_n(own, sums.size, 0.f);
+    // Stays zero around the maps, where nothing is written; of the maps everything is, or what is not is made zero.
     std::fill_n(gradient, together * apart, 0.f);
     int64_t end = s.b * (share + 1) / shares;
     for (int64_t n = s.b * share / shares; n < end; n += together) {
@@ -157,9 +160,12 @@ void backward(ffi::ThreadPool threads, const float* images, Returned returned, c
         int64_t rows = std::min(most, p.y - first);
         Shape some = s.part(count, p.rows(rows));
         if (!p.covers()) std::fill_n(gradient, count * apart, 0.f);
-        for (int64_t image = 0; image < count; ++image)
+        for (int64_t image = 0; image < count; ++image) {
+          std::fill(bias_of_image.begin(), bias_of_image.end(), 0.f);
           returned.from((n + image) * p.size(s) + first * p.x * s.o)
-              .spread(s, p, rows, pitch, gradient + image * apart + corner, own + sums.weights);
+              .spread(s, p, rows, pitch, gradient + image * apart + corner, bias_of_image.data());
+          for (int64_t o = 0; o < s.o; ++o) own_bias[o] += bias_of_image[o];
+        }
         Images below = padded(images + n * s.image(), s, count, first * p.stride_h, some.y, around);
         (sums.is_minimal ? minimal::add_gradient : direct::add_gradient)(below, {gradient + corner, pitch, apart}, some,
                                                                          own);
@@ -198,27 +204,27 @@ ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bia
                    ffi::Result<Winners> winners, Numbers sizes, Numbers pool, bool is_relu) {
   Pool p = pool_of(pool, out->dimensions());
   Shape s = shape_of(images.dimensions(), kernel.dimensions(), p.rows(p.y), p.columns(), sizes);
-  static thread_local Floats memory;
+  Floats memory;
   Kernel ready(threads, kernel.typed_data(), bias.typed_data(), s, memory);
   forward(threads, images.typed_data(), ready, s, p, is_relu, out->typed_data(), winners->typed_data());
   return ffi::Error::Success();
 }
 
-// outputs: empty with a pool or without a relu; winners: empty without a pool. back_sizes: of the convolution with the
+// outputs: empty with a pool or without a relu; winners: empty without a pool. back: sizes of the convolution with the
 // turned kernel; to_images: empty if nobody asks for it.
 ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners winners, Array outputs, Array gradient,
                     ffi::Result<Array> to_images, ffi::Result<Array> to_kernel, ffi::Result<Bias> to_bias,
-                    Numbers sizes, Numbers back_sizes, Numbers pool) {
+                    Numbers sizes, Numbers back, Numbers pool) {
   Numbers windows = gradient.dimensions();
   Pool p = pool_of(pool, windows);
   Shape s = shape_of(images.dimensions(), to_kernel->dimensions(), p.rows(p.y), p.columns(), sizes);
   int64_t maps[] = {s.b, s.y, s.x, s.o};
-  Shape back = shape_of({maps, 4}, turned.dimensions(), s.h, s.w, back_sizes);
-  static thread_local Floats memory;
-  std::vector<float> no_bias(back.o, 0.f);
+  Shape shape = shape_of({maps, 4}, turned.dimensions(), s.h, s.w, back);
+  Floats memory;
+  std::vector<float> no_bias(shape.o, 0.f);
   std::optional<Turned> onto_images;
   if (to_images->element_count())
-    onto_images = {Kernel(threads, turned.typed_data(), no_bias.data(), back, memory), back};
+    onto_images = {Kernel(threads, turned.typed_data(), no_bias.data(), shape, memory), shape};
   Returned returned = {gradient.typed_data(), if_any(winners), if_any(outputs)};
   backward(threads, images.typed_data(), returned, s, p, onto_images ? &*onto_images : nullptr, to_images->typed_data(),
            to_kernel->typed_data(), to_bias->typed_data());

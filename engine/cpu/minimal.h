@@ -119,7 +119,7 @@ inline void gather_maps(Planes from, const Shape& s, int64_t first, int64_t coun
       for (int j = 0; j < 4; ++j) {
         Vector m0 = load(at + j * step), m1 = load(at + (4 + j) * step);
         Vector m2 = load(at + (8 + j) * step), m3 = load(at + (12 + j) * step);
-        if (j == 1) m1 += load(bias + o);  // which every value of a tile has in it once
+        if (j == 1) m1 += load(bias + o);  // plane (1, 1), which A' m A adds once to each value of a tile
         t[0][j] = m0 + m1 + m2, t[1][j] = m1 - m2 - m3;
       }
 #pragma GCC unroll 2

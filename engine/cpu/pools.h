@@ -7,7 +7,8 @@
 
 constexpr uint8_t NOBODY = 255;  // of a window whose largest value did not stay, for it was not positive
 
-// The largest of each window of rows of maps, and at which place it is: the first of equals. NaN counts as largest.
+// The largest of each window of rows of maps, and at which place it is: the first of equals. NaN counts as largest;
+// its place is any.
 // `H` and `W` are the window's, if not 0.
 template <int H, int W>
 void pool_windows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
@@ -42,19 +43,21 @@ inline void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t 
 }
 
 // Puts what came back to rows of windows where the largest values were, in rows of maps `pitch` floats apart, and adds
-// it to what came back to the bias. Where windows cover the maps, the rest of each becomes zero, else it must be zero.
+// it to what came back to the bias, row by row, so that long sums stay exact. Where windows cover the maps, the rest of
+// each becomes zero, else it must be zero.
 inline void unpool_rows(const float* gradient, const uint8_t* winners, const Shape& s, const Pool& p, int64_t rows,
                         int64_t pitch, float* maps, float* to_bias) {
   bool covers = p.covers();
-  for (int64_t y = 0; y < rows; ++y)
-    for (int64_t x = 0; x < p.x; ++x)
-      for (int64_t o = 0; o < s.o; o += LANES, gradient += LANES, winners += LANES) {
-        float* to = maps + y * p.stride_h * pitch + x * p.stride_w * s.o + o;
+  for (int64_t y = 0; y < rows; ++y, gradient += p.x * s.o, winners += p.x * s.o, maps += p.stride_h * pitch)
+    for (int64_t o = 0; o < s.o; o += LANES) {
+      Vector sum = {};
+      for (int64_t x = 0; x < p.x; ++x) {
+        float* to = maps + x * p.stride_w * s.o + o;
         Places places;
-        std::memcpy(&places, winners, LANES);
+        std::memcpy(&places, winners + x * s.o + o, LANES);
         Numbering winner = __builtin_convertvector(places, Numbering);
-        Vector value = (winner == NOBODY) ? Vector{} : load(gradient);
-        store(to_bias + o, load(to_bias + o) + value);
+        Vector value = (winner == NOBODY) ? Vector{} : load(gradient + x * s.o + o);
+        sum += value;
         for (int64_t i = 0, n = 0; i < p.h; ++i)
           for (int64_t j = 0; j < p.w; ++j, ++n) {
             float* place = to + i * pitch + j * s.o;
@@ -62,6 +65,8 @@ inline void unpool_rows(const float* gradient, const uint8_t* winners, const Sha
             store(place, covers ? share : load(place) + share);
           }
       }
+      store(to_bias + o, load(to_bias + o) + sum);
+    }
 }
 
 // The same without a pool: of what came back to rows of maps that which passes a relu, if these are its outputs.
@@ -69,13 +74,13 @@ inline void pass_rows(const float* gradient, const float* outputs, const Shape& 
                       float* maps, float* to_bias) {
   for (int64_t y = 0; y < rows; ++y, gradient += s.x * s.o, outputs += outputs ? s.x * s.o : 0, maps += pitch)
     for (int64_t o = 0; o < s.o; o += LANES) {
-      Vector sum = load(to_bias + o);
+      Vector sum = {};
       for (int64_t n = o; n < s.x * s.o; n += s.o) {
         Vector value = load(gradient + n);
         if (outputs) value = (load(outputs + n) > 0) ? value : Vector{};
         store(maps + n, value);
         sum += value;
       }
-      store(to_bias + o, sum);
+      store(to_bias + o, load(to_bias + o) + sum);
     }
 }

@@ -17,9 +17,9 @@ struct Shape {
   int64_t map() const { return y * x * o; }
   // So many images and rows of their maps.
   Shape part(int64_t images, int64_t rows) const {
-    Shape part = *this;
-    part.b = images, part.y = rows;
-    return part;
+    Shape some = *this;
+    some.b = images, some.y = rows;
+    return some;
   }
 };
 

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -10,8 +11,10 @@
 
 #include "xla/ffi/api/ffi.h"
 
+inline int64_t num_threads(xla::ffi::ThreadPool threads) { return std::max<int64_t>(1, threads.num_threads()); }
+
 // Calls work(n) for every n below count, on this thread and those of the pool. What a thread of the pool has not begun
-// when all is done, it never begins: the caller needs none of them.
+// when all is done, it never begins: the caller needs none of them. Work must not throw.
 template <typename Work>
 void parallel(xla::ffi::ThreadPool threads, int64_t count, const Work& work) {
   struct Progress {
@@ -24,7 +27,7 @@ void parallel(xla::ffi::ThreadPool threads, int64_t count, const Work& work) {
       progress->done.fetch_add(1, std::memory_order_release);
     }
   };
-  int64_t helpers = std::min<int64_t>(threads.num_threads(), count) - 1;
+  int64_t helpers = std::min(num_threads(threads), count) - 1;
   for (int64_t n = 0; n < helpers; ++n) threads.Schedule(std::function<void()>(drain));
   drain();
   while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
@@ -33,6 +36,6 @@ void parallel(xla::ffi::ThreadPool threads, int64_t count, const Work& work) {
 // As many rows of each image at once that all threads have work, however few images there are. An even number, where
 // there are more: what is computed in tiles of two rows is then the same however the rows are shared.
 inline int64_t rows_at_once(xla::ffi::ThreadPool threads, int64_t images, int64_t rows) {
-  int64_t pieces = 4 * std::max<int64_t>(1, threads.num_threads());
+  int64_t pieces = 4 * num_threads(threads);
   return images >= pieces ? rows : std::min(rows, (rows * images / pieces / 2 + 1) * 2);
 }

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <vector>
+#include <memory>
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, REGISTERS = 24;  // values of a vector; vectors of a block of sums
@@ -24,18 +24,18 @@ inline Vector positive(Vector v) { return (v <= 0) ? Vector{} : v; }  // NaN sta
 // Memory that begins where a line of the cache does, for a vector across two lines is read and written twice.
 class Floats {
  public:
-  // Room for so many; what was there is lost when it grows.
+  // Room for so many, of no value yet; what was there is lost when it grows.
   float* of(int64_t size) {
-    if (size > static_cast<int64_t>(lines_.size()) * 16) lines_ = std::vector<Line>((size + 15) / 16);
-    return lines_.data()->values;
+    if (int64_t lines = (size + 15) / 16; lines > room_) memory_.reset(new Line[lines]), room_ = lines;
+    return memory_[0].values;
   }
-  const float* get() const { return lines_.data()->values; }
 
  private:
   struct alignas(64) Line {
     float values[16];
   };
-  std::vector<Line> lines_;
+  std::unique_ptr<Line[]> memory_{new Line[1]};
+  int64_t room_ = 1;
 };
 
 // Calls work(first filter, vectors) for blocks of up to 4 vectors of filters.

@@ -114,7 +114,7 @@ def takes_mask(module: nnx.Module) -> bool:
 def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape]], x: jax.Array) -> jax.Array:
     """A convolution with its activation, and with a pool that follows, which is taken from the rest.
 
-    The pool goes before bias and activation, where the largest of the activated is the activation of the largest.
+    The pool goes before the activation, where the largest of the activated is the activation of the largest.
     """
     activation = layer.activation if isinstance(layer, Activated) else None
     pool = rest[0][0] if rest and activation in MONOTONE and ops.pools_directly(rest[0][0]) else None
