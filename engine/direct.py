@@ -63,7 +63,7 @@ def _direct(
     following: Following, window: Window, precision: Any, images: jax.Array, kernel: jax.Array, bias: jax.Array
 ) -> jax.Array:
     """[b h w c] * [i j c o] + [o] → [b y x o], or [b v u o] after a pool."""
-    return native.convolve(images, kernel, bias, window, *following)[0]
+    return native.convolve(images, kernel, bias, window, *following, has_winners=False)[0]
 
 
 def _forward(following: Following, window: Window, precision: Any, images: Any, kernel: Any, bias: Any) -> tuple:

@@ -70,12 +70,19 @@ def _is_minimal(kernel_shape: tuple[int, ...], window: Window) -> bool:
 
 
 def convolve(
-    images: jax.Array, kernel: jax.Array, bias: jax.Array, window: Window, pool: Window | None, is_relu: bool
+    images: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    window: Window,
+    pool: Window | None,
+    is_relu: bool,
+    has_winners: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
     """([b h w c] * [i j c o] + [o] → [b y x o], uint8[0]), or the positive part of it; no pad is below zero.
 
     With a pool (the largest in each of its windows [b v u o], its place in the window uint8[b v u o]); the place is 255
     where the largest has no positive part.
+    has_winners: the places are given; only gradients need them.
     """
     places = window.places(*padded_size(images.shape, window))
     if pool:
@@ -83,7 +90,7 @@ def convolve(
         places = pool.places(*places)
     assert min(places) > 0, (images.shape, window, pool)
     outputs = _floats((len(images), *places, kernel.shape[3]))
-    winners = jax.ShapeDtypeStruct(outputs.shape if pool else (0, 0, 0, 0), jnp.uint8)
+    winners = jax.ShapeDtypeStruct(outputs.shape if pool and has_winners else (0, 0, 0, 0), jnp.uint8)
     sizes = {"sizes": _sizes(window), "pool": _pool_sizes(pool), "is_relu": is_relu}
     return _call(FORWARD, (outputs, winners), images, kernel, bias, **sizes)
 

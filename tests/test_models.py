@@ -475,7 +475,7 @@ def test_direct_lowering_pools_with_the_convolution_before_it_and_gives_the_same
         return of, params
 
     (directly, params), (natively, _) = loss("direct"), loss("native")
-    program = str(jax.make_jaxpr(directly)(params, images))
+    program = str(jax.make_jaxpr(jax.grad(directly))(params, images))
     assert program.count("uint8[2,") == (is_one_operation and cut != 1) + (cut != 3)
     got, expected = (jax.grad(of, (0, 1))(params, images) for of in (directly, natively))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)

@@ -77,7 +77,7 @@ void forward(ffi::ThreadPool threads, const float* images, const Kernel& kernel,
     float* values = maps.of(part.b * part.map());
     kernel.convolve(some, part, false, values);
     for (int64_t image = 0; image < part.b; ++image, done += p.size(s))
-      pool_rows(values + image * part.map(), part, p, rows, is_relu, out + done, winners + done);
+      pool_rows(values + image * part.map(), part, p, rows, is_relu, out + done, winners ? winners + done : nullptr);
   });
 }
 
@@ -199,14 +199,14 @@ auto* if_any(Values& values) {
   return values.element_count() ? values.typed_data() : nullptr;
 }
 
-// winners: empty without a pool.
+// winners: empty without a pool, or if nobody asks for them.
 ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bias, ffi::Result<Array> out,
                    ffi::Result<Winners> winners, Numbers sizes, Numbers pool, bool is_relu) {
   Pool p = pool_of(pool, out->dimensions());
   Shape s = shape_of(images.dimensions(), kernel.dimensions(), p.rows(p.y), p.columns(), sizes);
   Floats memory;
   Kernel ready(threads, kernel.typed_data(), bias.typed_data(), s, memory);
-  forward(threads, images.typed_data(), ready, s, p, is_relu, out->typed_data(), winners->typed_data());
+  forward(threads, images.typed_data(), ready, s, p, is_relu, out->typed_data(), if_any(*winners));
   return ffi::Error::Success();
 }
 

@@ -7,39 +7,40 @@
 
 constexpr uint8_t NOBODY = 255;  // of a window whose largest value did not stay, for it was not positive
 
-// The largest of each window of rows of maps, and at which place it is: the first of equals. NaN counts as largest;
-// its place is any.
-// `H` and `W` are the window's, if not 0.
-template <int H, int W>
+// The largest of each window of rows of maps, and, if winners is not null, at which place it is: the first of equals.
+// NaN counts as largest; its place is any. `H` and `W` are the window's, if not 0.
+template <int H, int W, bool HAS_WINNERS>
 void pool_windows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
                   uint8_t* winners) {
   int64_t h = H ? H : p.h, w = W ? W : p.w;
   for (int64_t y = 0; y < rows; ++y)
     for (int64_t x = 0; x < p.x; ++x)
-      for (int64_t o = 0; o < s.o; o += LANES, out += LANES, winners += LANES) {
+      for (int64_t o = 0; o < s.o; o += LANES, out += LANES) {
         const float* from = maps + (y * p.stride_h * s.x + x * p.stride_w) * s.o + o;
         Vector largest = load(from);
         Numbering winner = {};
         for (int64_t i = 0; i < h; ++i)
           for (int64_t j = !i; j < w; ++j) {
             Vector value = load(from + (i * s.x + j) * s.o);
-            winner = (value > largest) ? Numbering{} + static_cast<int32_t>(i * w + j) : winner;
+            if (HAS_WINNERS) winner = (value > largest) ? Numbering{} + static_cast<int32_t>(i * w + j) : winner;
             largest = (value > largest) ? value : largest;
             largest = (value != value) ? value : largest;
           }
-        if (is_relu) {
-          winner = (largest > 0) ? winner : Numbering{} + NOBODY;
-          largest = positive(largest);
-        }
-        store(out, largest);
+        store(out, is_relu ? positive(largest) : largest);
+        if (!HAS_WINNERS) continue;
+        if (is_relu) winner = (largest > 0) ? winner : Numbering{} + NOBODY;
         Places places = __builtin_convertvector(winner, Places);
         std::memcpy(winners, &places, LANES);
+        winners += LANES;
       }
 }
 
 inline void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
                       uint8_t* winners) {
-  (p.h == 2 && p.w == 2 ? pool_windows<2, 2> : pool_windows<0, 0>)(maps, s, p, rows, is_relu, out, winners);
+  bool is_square = p.h == 2 && p.w == 2;
+  auto work = is_square ? (winners ? pool_windows<2, 2, true> : pool_windows<2, 2, false>)
+                        : (winners ? pool_windows<0, 0, true> : pool_windows<0, 0, false>);
+  work(maps, s, p, rows, is_relu, out, winners);
 }
 
 // Puts what came back to rows of windows where the largest values were, in rows of maps `pitch` floats apart, and adds
