@@ -35,17 +35,18 @@ Images padded(const float* images, const Shape& s, int64_t count, int64_t first,
 // A kernel, made ready for many images, and its bias.
 class Kernel {
  public:
-  Kernel(ffi::ThreadPool threads, const float* kernel, const float* bias, const Shape& s, Floats& memory)
-      : is_minimal_(minimal::serves(s)), bias_(bias) {
+  // memory: for size(s) floats.
+  Kernel(ffi::ThreadPool threads, const float* kernel, const float* bias, const Shape& s, float* memory)
+      : is_minimal_(minimal::serves(s)), values_(memory), bias_(bias) {
     constexpr int64_t AT_ONCE = 16;  // channels
-    float* to = memory.of(is_minimal_ ? minimal::PLANES * s.c * s.o : direct::taps(s) * s.o);
-    if (!is_minimal_) direct::pack(kernel, s, to);
+    if (!is_minimal_) direct::pack(kernel, s, memory);
     else
       parallel(threads, (s.c + AT_ONCE - 1) / AT_ONCE, [&](int64_t n) {
-        minimal::spread_kernel(kernel, s, n * AT_ONCE, std::min(AT_ONCE, s.c - n * AT_ONCE), to);
+        minimal::spread_kernel(kernel, s, n * AT_ONCE, std::min(AT_ONCE, s.c - n * AT_ONCE), memory);
       });
-    values_ = to;
   }
+
+  static int64_t size(const Shape& s) { return (minimal::serves(s) ? minimal::PLANES * s.c : direct::taps(s)) * s.o; }
 
   // What padded images give: [b y x o].
   void convolve(Images images, const Shape& s, bool is_relu, float* out) const {
@@ -108,7 +109,7 @@ struct Sums {
   bool is_minimal;
   int64_t weights, size;
   explicit Sums(const Shape& s) : is_minimal(minimal::serves(s)) {
-    weights = (is_minimal ? minimal::PLANES * s.c : direct::taps(s)) * s.o, size = weights + s.o;
+    weights = Kernel::size(s), size = weights + s.o;
   }
 
   // to_kernel [taps][o] and to_bias from those of all shares, one behind the other.
@@ -144,8 +145,9 @@ void backward(ffi::ThreadPool threads, const float* images, Returned returned, c
     pitch = back.row(), corner = back.top * pitch + back.left * s.o, apart = back.rows_below(back.y) * pitch;
   }
   int64_t together = most < p.y ? 1 : images_at_once(s, s.b / shares);
-  Floats memory;
-  float* of_shares = memory.of(shares * sums.size);
+  static thread_local Floats kept;
+  Floats own_memory;
+  float* of_shares = memory_for(shares * sums.size, kept, own_memory);
   parallel(threads, shares, [&](int64_t share) {
     static thread_local Floats around, maps;
     float *own = of_shares + share * sums.size, *own_bias = own + sums.weights, *gradient = maps.of(together * apart);
@@ -204,8 +206,9 @@ ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bia
                    ffi::Result<Winners> winners, Numbers sizes, Numbers pool, bool is_relu) {
   Pool p = pool_of(pool, out->dimensions());
   Shape s = shape_of(images.dimensions(), kernel.dimensions(), p.rows(p.y), p.columns(), sizes);
-  Floats memory;
-  Kernel ready(threads, kernel.typed_data(), bias.typed_data(), s, memory);
+  static thread_local Floats kept;
+  Floats own;
+  Kernel ready(threads, kernel.typed_data(), bias.typed_data(), s, memory_for(Kernel::size(s), kept, own));
   forward(threads, images.typed_data(), ready, s, p, is_relu, out->typed_data(), if_any(*winners));
   return ffi::Error::Success();
 }
@@ -220,11 +223,14 @@ ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners
   Shape s = shape_of(images.dimensions(), to_kernel->dimensions(), p.rows(p.y), p.columns(), sizes);
   int64_t maps[] = {s.b, s.y, s.x, s.o};
   Shape shape = shape_of({maps, 4}, turned.dimensions(), s.h, s.w, back);
-  Floats memory;
+  static thread_local Floats kept;
+  Floats own;
   std::vector<float> no_bias(shape.o, 0.f);
   std::optional<Turned> onto_images;
-  if (to_images->element_count())
+  if (to_images->element_count()) {
+    float* memory = memory_for(Kernel::size(shape), kept, own);
     onto_images = {Kernel(threads, turned.typed_data(), no_bias.data(), shape, memory), shape};
+  }
   Returned returned = {gradient.typed_data(), if_any(winners), if_any(outputs)};
   backward(threads, images.typed_data(), returned, s, p, onto_images ? &*onto_images : nullptr, to_images->typed_data(),
            to_kernel->typed_data(), to_bias->typed_data());

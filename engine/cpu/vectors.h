@@ -38,6 +38,12 @@ class Floats {
   int64_t room_ = 1;
 };
 
+// Memory for one call: what a thread keeps for its next one, if it is little, because new memory costs a fault a page.
+inline float* memory_for(int64_t size, Floats& kept, Floats& own) {
+  constexpr int64_t KEPT = 1 << 19;  // floats
+  return (size <= KEPT ? kept : own).of(size);
+}
+
 // Calls work(first filter, vectors) for blocks of up to 4 vectors of filters.
 template <typename Work>
 void in_blocks(int64_t filters, const Work& work) {
