@@ -239,28 +239,12 @@ ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners
 
 }  // namespace
 
+#define BINDING ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
+#define SIZES(name) .Attr<Numbers>(name)
 XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_forward, Forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Arg<Bias>()
-                                  .Ret<Array>()
-                                  .Ret<Winners>()
-                                  .Attr<Numbers>("sizes")
-                                  .Attr<Numbers>("pool")
-                                  .Attr<bool>("is_relu"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_backward, Backward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Arg<Winners>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Ret<Array>()
-                                  .Ret<Array>()
-                                  .Ret<Bias>()
-                                  .Attr<Numbers>("sizes")
-                                  .Attr<Numbers>("back")
-                                  .Attr<Numbers>("pool"));
+                              BINDING.Arg<Array>().Arg<Array>().Arg<Bias>().Ret<Array>().Ret<Winners>()
+                              SIZES("sizes") SIZES("pool").Attr<bool>("is_relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    engine_convolution_backward, Backward,
+    BINDING.Arg<Array>().Arg<Array>().Arg<Winners>().Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>().Ret<Bias>()
+    SIZES("sizes") SIZES("back") SIZES("pool"));

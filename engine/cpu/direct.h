@@ -140,12 +140,8 @@ void convolve_image(const float* image, const float* kernel, const float* bias, 
 // What padded images give with a packed kernel: [b y x o].
 inline void convolve(Images images, const float* packed, const float* bias, const Shape& s, bool is_relu, float* out) {
   for (int64_t n = 0; n < s.b; ++n, out += s.map())
-    in_blocks(s.o, [&](int64_t first, int f) {
-      auto work = f == 1   ? convolve_image<1>
-                  : f == 2 ? convolve_image<2>
-                  : f == 3 ? convolve_image<3>
-                           : convolve_image<4>;
-      work(images.from(n), packed + first * taps(s), bias + first, s, is_relu, out + first);
+    in_blocks(s.o, [&](int64_t first, auto f) {
+      convolve_image<f.value>(images.from(n), packed + first * taps(s), bias + first, s, is_relu, out + first);
     });
 }
 

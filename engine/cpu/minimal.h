@@ -245,11 +245,9 @@ inline void convolve(Images images, const float* spread, const float* bias, cons
   in_groups(s, [&](int64_t first, int64_t count, Planes channels, Planes filters) {
     spread_images(images, s, first, count, channels);
     for (int64_t plane = 0; plane < PLANES; ++plane)
-      in_blocks(s.o, [&](int64_t filter, int f) {
-        const float *tiles = channels.at(plane, 0, 0), *kernel = spread + (plane * s.o + filter) * s.c;
-        float* to = filters.at(plane, filter, 0);
-        auto work = f == 1 ? multiply<1> : f == 2 ? multiply<2> : f == 3 ? multiply<3> : multiply<4>;
-        work(tiles, kernel, s.c, count, channels.room, to);
+      in_blocks(s.o, [&](int64_t filter, auto f) {
+        multiply<f.value>(channels.at(plane, 0, 0), spread + (plane * s.o + filter) * s.c, s.c, count, channels.room,
+                          filters.at(plane, filter, 0));
       });
     gather_maps(filters, s, first, count, bias, is_relu, out);
   });

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, REGISTERS = 24;  // values of a vector; vectors of a block of sums
@@ -44,9 +45,14 @@ inline float* memory_for(int64_t size, Floats& kept, Floats& own) {
   return (size <= KEPT ? kept : own).of(size);
 }
 
-// Calls work(first filter, vectors) for blocks of up to 4 vectors of filters.
+// Calls work(first filter, vectors) for blocks of up to 4 vectors of filters; how many is known when this is compiled.
 template <typename Work>
 void in_blocks(int64_t filters, const Work& work) {
-  for (int64_t first = 0; first < filters; first += 4 * LANES)
-    work(first, static_cast<int>(std::min<int64_t>(4, (filters - first) / LANES)));
+  for (int64_t first = 0; first < filters; first += 4 * LANES) {
+    int64_t vectors = (filters - first) / LANES;
+    if (vectors == 1) work(first, std::integral_constant<int, 1>());
+    if (vectors == 2) work(first, std::integral_constant<int, 2>());
+    if (vectors == 3) work(first, std::integral_constant<int, 3>());
+    if (vectors >= 4) work(first, std::integral_constant<int, 4>());
+  }
 }
