@@ -4,7 +4,6 @@ The values are small whole numbers as floats: their sums are exact, so results m
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -110,24 +109,50 @@ def test_direct_conv_with_a_pool_equals_lax_in_value_and_gradients(case: tuple, 
     image_shape, kernel_shape, arguments = case
     images, kernel = whole_numbers(image_shape, seed), whole_numbers(kernel_shape, seed + 1)
 
-    def maps_of(conv: Callable) -> Callable[[jax.Array, jax.Array], jax.Array]:
-        return lambda x, k: conv(x, k, dimension_numbers=NHWC, **arguments)
-
-    maps = jax.eval_shape(maps_of(lax.conv_general_dilated), images, kernel).shape
-    height, width = (data.draw(st.integers(1, min(size, 4))) for size in maps[1:3])
+    maps = jax.eval_shape(
+        lambda x, k: lax.conv_general_dilated(x, k, dimension_numbers=NHWC, **arguments), images, kernel
+    )
+    height, width = (data.draw(st.integers(1, min(size, 4))) for size in maps.shape[1:3])
     steps = data.draw(st.one_of(st.just((height, width)), STEPS))
-    is_relu, bias = data.draw(st.booleans()), whole_numbers(kernel_shape[3:], seed + 2)
+    following = direct.Following(windows.Window((height, width), steps), data.draw(st.booleans()))
+    assert_equals_lax_with_what_follows(images, kernel, whole_numbers(kernel_shape[3:], seed + 2), following, arguments)
 
-    def largest(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
-        found = maps_of(lax.conv_general_dilated)(x, k) + b.reshape(1, 1, 1, -1)
-        found = jax.nn.relu(found) if is_relu else found
-        return lax.reduce_window(found, -jnp.inf, lax.max, (1, height, width, 1), (1, *steps, 1), "VALID")
+
+def assert_equals_lax_with_what_follows(
+    images: jax.Array, kernel: jax.Array, bias: jax.Array, following: direct.Following, arguments: dict[str, Any]
+) -> None:
+    """Convolution, bias, relu and pool in one, and all gradients, are those of lax one after another, to the bit."""
+    pool = following.pool or native.NO_POOL
+
+    def by_lax(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
+        maps = lax.conv_general_dilated(x, k, dimension_numbers=NHWC, **arguments) + b.reshape(1, 1, 1, -1)
+        maps = jax.nn.relu(maps) if following.is_relu else maps
+        return lax.reduce_window(maps, -jnp.inf, lax.max, (1, *pool.size, 1), (1, *pool.strides, 1), "VALID")
 
     def at_once(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
-        following = direct.Following(windows.Window((height, width), steps), is_relu)
-        return maps_of(partial(directly, bias=b, following=following))(x, k)
+        return directly(x, k, dimension_numbers=NHWC, bias=b, following=following, **arguments)
 
-    assert_all_equal(*(value_and_gradients(f, images, kernel, bias) for f in (at_once, largest)))
+    assert_all_equal(*(value_and_gradients(f, images, kernel, bias) for f in (at_once, by_lax)))
+
+
+@needs_compiler
+@settings(SETTINGS, max_examples=20)
+@given(
+    sizes=st.tuples(st.integers(1, 3), st.integers(4, 9), st.integers(24, 60)),
+    kernel_size=PAIRS,
+    step=st.integers(1, 2),
+    channels=st.sampled_from((1, 3)),
+    filters=st.sampled_from((16, 32, 48, 64, 80)),
+    pool=st.sampled_from((None, windows.Window((2, 2), (2, 2)), windows.Window((2, 2), (1, 1)))),
+    is_relu=st.booleans(),
+)
+def test_direct_conv_of_wide_images_of_few_channels_equals_lax(
+    sizes: tuple, kernel_size: tuple, step: int, channels: int, filters: int, pool: Any, is_relu: bool
+):
+    images, kernel = whole_numbers((*sizes, channels), 0), whole_numbers((*kernel_size, channels, filters), 1)
+    arguments = {"window_strides": (step, 1), "padding": "SAME"}
+    following = direct.Following(pool, is_relu)
+    assert_equals_lax_with_what_follows(images, kernel, whole_numbers((filters,), 2), following, arguments)
 
 
 @needs_compiler
@@ -147,11 +172,20 @@ def test_direct_conv_adds_the_bias_and_keeps_the_positive_part(is_relu: bool):
 
 
 @needs_compiler
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize(("width", "channels"), [(4, 16), (24, 3)])
 @pytest.mark.parametrize("following", [direct.Following(windows.Window((2, 2), (2, 2))), direct.Following(None, True)])
-def test_direct_conv_passes_nan_on_to_what_follows(following: direct.Following):
-    images, kernel = jnp.zeros((1, 4, 4, 16)).at[0, 1, 1, 0].set(jnp.nan), jnp.ones((1, 1, 16, 16))
+def test_direct_conv_passes_nan_on_to_what_follows(
+    kernel_size: int, width: int, channels: int, following: direct.Following
+):
+    image, row, column = np.arange(4), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])  # each place of a window
+    images = jnp.zeros((4, 4, width, channels)).at[image, row, column, 0].set(jnp.nan)
+    kernel = jnp.ones((kernel_size, kernel_size, channels, 16))
     maps = directly(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC, following=following)
-    assert np.argwhere(np.isnan(maps[0, :, :, 0])).tolist() == [[0, 0] if following.pool else [1, 1]]
+    is_nan = np.isnan(maps[:, :, :, 0])
+    assert is_nan[image, row // 2, column // 2].all() if following.pool else is_nan[image, row, column].all()
+    if kernel_size == 1:
+        assert is_nan.sum() == 4
 
 
 @needs_compiler
@@ -203,23 +237,17 @@ def test_direct_conv_serves_what_it_does_faster_than_eigen(
     channels=st.sampled_from((16, 32, 64)),
     filters=st.sampled_from((16, 32, 48, 64, 80)),
     padding=st.sampled_from(("SAME", "VALID", ((2, 1), (0, 2)))),
-    pool=st.sampled_from((None, windows.Window((1, 1), (2, 2)), windows.Window((1, 1), (1, 1)))),
+    pool=st.sampled_from(
+        (None, *(windows.Window((n, n), (step, step)) for n, step in ((1, 1), (1, 2), (2, 2), (2, 1))))
+    ),
 )
 def test_minimal_conv_equals_lax_in_value_and_gradients_over_groups_of_images(
     case: tuple, channels: int, filters: int, padding: Any, pool: windows.Window | None
 ):
     images, kernel = whole_numbers((*case, channels), 0), whole_numbers((3, 3, channels, filters), 1)
-    step = pool.strides if pool else (1, 1)
-
-    def by_lax(x: jax.Array, k: jax.Array) -> jax.Array:
-        maps = lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=NHWC)
-        return jax.nn.relu(maps)[:, :: step[0], :: step[1]]
-
-    def ours(x: jax.Array, k: jax.Array) -> jax.Array:
-        following = direct.Following(pool, True)
-        return directly(x, k, (1, 1), padding, dimension_numbers=NHWC, following=following)
-
-    assert_all_equal(*(value_and_gradients(f, images, kernel) for f in (ours, by_lax)))
+    bias = whole_numbers((filters,), 2)
+    arguments = {"window_strides": (1, 1), "padding": padding}
+    assert_equals_lax_with_what_follows(images, kernel, bias, direct.Following(pool, True), arguments)
 
 
 @needs_compiler

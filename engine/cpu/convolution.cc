@@ -53,6 +53,15 @@ class Kernel {
     (is_minimal_ ? minimal::convolve : direct::convolve)(images, values_, bias_, s, is_relu, out);
   }
 
+  // Whether convolve_and_pool serves.
+  bool pools(const Shape& s, const Pool& p) const { return (is_minimal_ ? minimal::pools : direct::pools)(s, p); }
+
+  // The largest of each window of 2x2 of that, whose maps are only ever in registers.
+  void convolve_and_pool(Images images, const Shape& s, bool is_relu, float* out, uint8_t* winners) const {
+    (is_minimal_ ? minimal::convolve_and_pool : direct::convolve_and_pool)(images, values_, bias_, s, is_relu, out,
+                                                                           winners);
+  }
+
  private:
   bool is_minimal_;
   const float *values_, *bias_;
@@ -75,10 +84,12 @@ void forward(ffi::ThreadPool threads, const float* images, const Kernel& kernel,
     Shape part = s.part(std::min(together, s.b - n), p.rows(rows));  // from an even row on, see rows_at_once
     Images some = padded(images + n * s.image(), s, part.b, first * p.stride_h, part.y, around);
     if (p.is_none()) return kernel.convolve(some, part, is_relu, out + done);
+    if (kernel.pools(part, p))
+      return kernel.convolve_and_pool(some, part, is_relu, out + done, after(winners, done));
     float* values = maps.of(part.b * part.map());
     kernel.convolve(some, part, false, values);
     for (int64_t image = 0; image < part.b; ++image, done += p.size(s))
-      pool_rows(values + image * part.map(), part, p, rows, is_relu, out + done, winners ? winners + done : nullptr);
+      pool_rows(values + image * part.map(), part, p, rows, is_relu, out + done, after(winners, done));
   });
 }
 

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "pools.h"
 #include "shapes.h"
 #include "vectors.h"
 
@@ -126,14 +127,15 @@ void convolve_thin(const float* image, const float* kernel, const float* bias, c
   else convolve_thin_block<C, S, F>(image, kernel, bias, s, is_relu, out);
 }
 
+inline bool is_thin(const Shape& s) {
+  return (s.c == 1 || s.c == 3) && s.stride_w == 1 && s.dilation_w == 1 && s.x >= REGISTERS;
+}
+
 template <int F>
 void convolve_image(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
                     float* out) {
   constexpr int U = F == 1 ? RUN : F == 2 ? 2 : 1, P = F == 1 ? REGISTERS - 4 : REGISTERS / F;
-  bool has_rows = s.stride_w == 1 && s.dilation_w == 1 && s.x >= REGISTERS;
-  auto work = has_rows && s.c == 1   ? convolve_thin<1, F>
-              : has_rows && s.c == 3 ? convolve_thin<3, F>
-                                     : convolve_block<F, U, P>;
+  auto work = !is_thin(s) ? convolve_block<F, U, P> : s.c == 1 ? convolve_thin<1, F> : convolve_thin<3, F>;
   work(image, kernel, bias, s, is_relu, out);
 }
 
@@ -142,6 +144,66 @@ inline void convolve(Images images, const float* packed, const float* bias, cons
   for (int64_t n = 0; n < s.b; ++n, out += s.map())
     in_blocks(s.o, [&](int64_t first, auto f) {
       convolve_image<f.value>(images.from(n), packed + first * taps(s), bias + first, s, is_relu, out + first);
+    });
+}
+
+// Thin images and a pool of 2x2 behind them: the sums of `W` windows of a row, which never leave the registers.
+template <int C, int W, int F, bool HAS_WINNERS>
+void pool_thin_block(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
+                     float* out, uint8_t* winners) {
+  Vector sum[2][2 * W][F];
+  for (auto& row : sum)
+    for (auto& of_pixel : row)
+      for (int f = 0; f < F; ++f) of_pixel[f] = load(bias + f * LANES);
+  for (int64_t i = 0; i < s.kh; ++i, image += s.dilation_h * s.row()) {
+    const float *upper = image, *lower = image + s.stride_h * s.row();
+    for (int64_t r = 0; r < s.kw * C; ++r, ++upper, ++lower, kernel += F * LANES) {
+      Vector k[F];
+      for (int f = 0; f < F; ++f) k[f] = load(kernel + f * LANES);
+#pragma GCC unroll 32
+      for (int p = 0; p < 2 * W; ++p)
+#pragma GCC unroll 4
+        for (int f = 0; f < F; ++f) sum[0][p][f] += upper[p * C] * k[f], sum[1][p][f] += lower[p * C] * k[f];
+    }
+  }
+#pragma GCC unroll 8
+  for (int w = 0; w < W; ++w)
+#pragma GCC unroll 4
+    for (int f = 0; f < F; ++f) {
+      Largest<HAS_WINNERS> largest{sum[0][2 * w][f]};
+      largest.take(sum[0][2 * w + 1][f], 1), largest.take(sum[1][2 * w][f], 2), largest.take(sum[1][2 * w + 1][f], 3);
+      largest.put(is_relu, w * s.o + f * LANES, out, winners);
+    }
+}
+
+// All windows, in blocks of `W` and of one less, so that none is computed twice.
+template <int C, int F, bool HAS_WINNERS>
+void pool_thin(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu, float* out,
+               uint8_t* winners) {
+  constexpr int W = std::max(1, REGISTERS / 4 / F), V = std::max(1, W - 1);
+  int64_t windows = s.x / 2, blocks = (windows + W - 1) / W, of_most = windows - blocks * V;
+  for (int64_t y = 0; y < s.y; y += 2)
+    for (int64_t n = 0, x = 0; n < blocks; x += n++ < of_most ? W : V) {
+      auto work = n < of_most ? pool_thin_block<C, W, F, HAS_WINNERS> : pool_thin_block<C, V, F, HAS_WINNERS>;
+      int64_t at = (y / 2 * windows + x) * s.o;
+      work(image + y * s.stride_h * s.row() + 2 * x * C, kernel, bias, s, is_relu, out + at, after(winners, at));
+    }
+}
+
+// Whether convolve_and_pool serves.
+inline bool pools(const Shape& s, const Pool& p) {
+  return p.is_two_by_two() && is_thin(s) && 4 * std::min<int64_t>(4, s.o / LANES) <= REGISTERS;
+}
+
+// What convolve gives, and the largest of each window of 2x2 of that. winners: null, if nobody asks for them.
+inline void convolve_and_pool(Images images, const float* packed, const float* bias, const Shape& s, bool is_relu,
+                              float* out, uint8_t* winners) {
+  for (int64_t n = 0; n < s.b; ++n, out += s.map() / 4, winners = after(winners, s.map() / 4))
+    in_blocks(s.o, [&](int64_t first, auto f) {
+      constexpr int F = f.value;
+      auto work = s.c == 1 ? (winners ? pool_thin<1, F, true> : pool_thin<1, F, false>)
+                           : (winners ? pool_thin<3, F, true> : pool_thin<3, F, false>);
+      work(images.from(n), packed + first * taps(s), bias + first, s, is_relu, out + first, after(winners, first));
     });
 }
 

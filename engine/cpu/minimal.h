@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include "pools.h"
 #include "shapes.h"
 #include "vectors.h"
 
@@ -40,8 +41,59 @@ struct Planes {
   }
 };
 
-// The tiles of images in groups that stay in the second cache: calls work(first tile, tiles, channels' planes,
-// filters' planes). There is room for as many more as a block of tiles may reach beyond.
+// Tiles that lie side by side in an image and in the planes; row and column are of the first one's first value.
+struct Run {
+  int64_t image, row, column, count, place;
+};
+
+// Tiles that are multiplied together. A tile that maps end in has one row or one column of sums, and those need nothing
+// of the last planes of that direction. So tiles are put in such an order that each plane needs some side by side:
+// those that end below, those that are whole, those that end at the right, those that do both.
+class Group {
+ public:
+  Group(const Shape& s, int64_t first, int64_t count) : s_(s), first_(first), count_(count) {
+    int64_t tiles[4] = {};
+    for_runs([&](const Run& run) { tiles[kind(run.row, run.column)] += run.count; });
+    for (int n = 0; n < 4; ++n) begin_[n + 1] = begin_[n] + tiles[n];
+  }
+
+  // Where the tiles that a plane needs begin, and where they end.
+  int64_t begin(int64_t plane) const { return begin_[plane / 4 == 3 ? 1 : 0]; }
+  int64_t end(int64_t plane) const { return begin_[plane % 4 == 3 ? 2 : plane / 4 == 3 ? 3 : 4]; }
+
+  template <typename Work>
+  void for_runs(const Work& work) const {
+    int64_t wide = tiles_wide(s_), whole = s_.x / 2, next[4];
+    std::copy_n(begin_, 4, next);
+    for (int64_t tile = first_, count; tile < first_ + count_; tile += count) {
+      int64_t rows = tile / wide, row = 2 * (rows % tiles_high(s_)), column = tile % wide;
+      count = std::min(first_ + count_ - tile, (column < whole ? whole : wide) - column);
+      int64_t& place = next[kind(row, 2 * column)];
+      work(Run{rows / tiles_high(s_), row, 2 * column, count, place});
+      place += count;
+    }
+  }
+
+  // Calls work(place, image, row, column) for all tiles.
+  template <typename Work>
+  void for_tiles(const Work& work) const {
+    for_runs([&](const Run& run) {
+      for (int64_t n = 0; n < run.count; ++n) work(run.place + n, run.image, run.row, run.column + 2 * n);
+    });
+  }
+
+ private:
+  const Shape& s_;
+  int64_t first_, count_, begin_[5] = {};
+
+  int kind(int64_t row, int64_t column) const {
+    bool is_high = row + 1 < s_.y, is_wide = column + 1 < s_.x;
+    return is_wide ? is_high : 3 - is_high;
+  }
+};
+
+// The tiles of images in groups that stay in the second cache: calls work(group, channels' planes, filters' planes).
+// There is room for as many more as a block of tiles may reach beyond.
 template <typename Work>
 void in_groups(const Shape& s, const Work& work) {
   constexpr int64_t CACHED = 49152;  // floats
@@ -55,43 +107,26 @@ void in_groups(const Shape& s, const Work& work) {
   };
   Planes of_channels = planes(channels, s.c), of_filters = planes(filters, s.o);
   for (int64_t first = 0; first < all; first += most)
-    work(first, std::min(most, all - first), of_channels, of_filters);
-}
-
-// Calls work(n, image, row, column) for `count` tiles from `first` on; row and column are of the tile's first value.
-template <typename Work>
-void for_tiles(const Shape& s, int64_t first, int64_t count, const Work& work) {
-  int64_t rows = first / tiles_wide(s), column = first % tiles_wide(s);
-  int64_t image = rows / tiles_high(s), row = rows % tiles_high(s);
-  for (int64_t n = 0; n < count; ++n) {
-    work(n, image, 2 * row, 2 * column);
-    if (++column < tiles_wide(s)) continue;
-    column = 0;
-    if (++row == tiles_high(s)) row = 0, ++image;
-  }
+    work(Group(s, first, std::min(most, all - first)), of_channels, of_filters);
 }
 
 // B' d B of Lavin and Gray for tiles of padded images. What a tile at the edge would see beyond it changes no value
 // that is kept, so it sees the last row or column again.
-inline void spread_images(Images images, const Shape& s, int64_t first, int64_t count, Planes to) {
-  int64_t wide = tiles_wide(s);
-  for (int64_t n = 0, some; n < count; n += some) {
-    int64_t image = (first + n) / wide / tiles_high(s), row = (first + n) / wide % tiles_high(s);
-    int64_t column = (first + n) % wide;
-    some = std::min(count - n, wide - column);
+inline void spread_images(Images images, const Shape& s, const Group& group, Planes to) {
+  group.for_runs([&](const Run& run) {
     for (int64_t c = 0; c < s.c; c += LANES) {
       const float* rows[4];
-      for (int i = 0; i < 4; ++i) rows[i] = images.from(image) + std::min(2 * row + i, s.y + 1) * s.row() + c;
+      for (int i = 0; i < 4; ++i) rows[i] = images.from(run.image) + std::min(run.row + i, s.y + 1) * s.row() + c;
       Vector d[4][4];
       auto read = [&](int j, int64_t x) {
         int64_t at = std::min(x, s.x + 1) * s.c;
         Vector v0 = load(rows[0] + at), v1 = load(rows[1] + at), v2 = load(rows[2] + at), v3 = load(rows[3] + at);
         d[0][j] = v0 - v2, d[1][j] = v1 + v2, d[2][j] = v2 - v1, d[3][j] = v1 - v3;
       };
-      read(0, 2 * column), read(1, 2 * column + 1);
-      for (int64_t m = 0; m < some; ++m) {
-        read(2, 2 * (column + m) + 2), read(3, 2 * (column + m) + 3);
-        float* at = to.at(0, c, n + m);
+      read(0, run.column), read(1, run.column + 1);
+      for (int64_t n = 0; n < run.count; ++n) {
+        read(2, run.column + 2 * n + 2), read(3, run.column + 2 * n + 3);
+        float* at = to.at(0, c, run.place + n);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i, at += 4 * to.pitch) {
           store(at, d[i][0] - d[i][2]);
@@ -102,19 +137,17 @@ inline void spread_images(Images images, const Shape& s, int64_t first, int64_t 
         }
       }
     }
-  }
+  });
 }
 
-// A' m A: maps of tiles out of their sums of products, with the bias, and of that, if asked for, the positive part.
-inline void gather_maps(Planes from, const Shape& s, int64_t first, int64_t count, const float* bias, bool is_relu,
-                        float* maps) {
-  for_tiles(s, first, count, [&](int64_t n, int64_t image, int64_t row, int64_t column) {
-    float* to = maps + image * s.map() + (row * s.x + column) * s.o;
-    bool is_wide = column + 1 < s.x, is_high = row + 1 < s.y;
+// A' m A: the sums of tiles out of those of products, with the bias: work(image, row, column, o, sums [2][2]).
+template <typename Work>
+void gather(Planes from, const Shape& s, const Group& group, const float* bias, const Work& work) {
+  group.for_tiles([&](int64_t n, int64_t image, int64_t row, int64_t column) {
     for (int64_t o = 0; o < s.o; o += LANES) {
       const float* at = from.at(0, o, n);
       int64_t step = from.pitch;
-      Vector t[2][4];
+      Vector t[2][4], sums[2][2];
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
         Vector m0 = load(at + j * step), m1 = load(at + (4 + j) * step);
@@ -123,19 +156,37 @@ inline void gather_maps(Planes from, const Shape& s, int64_t first, int64_t coun
         t[0][j] = m0 + m1 + m2, t[1][j] = m1 - m2 - m3;
       }
 #pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
-        if (i && !is_high) break;
-        Vector left = t[i][0] + t[i][1] + t[i][2], right = t[i][1] - t[i][2] - t[i][3];
-        store(to + i * s.x * s.o + o, is_relu ? positive(left) : left);
-        if (is_wide) store(to + (i * s.x + 1) * s.o + o, is_relu ? positive(right) : right);
-      }
+      for (int i = 0; i < 2; ++i) sums[i][0] = t[i][0] + t[i][1] + t[i][2], sums[i][1] = t[i][1] - t[i][2] - t[i][3];
+      work(image, row, column, o, sums);
     }
   });
 }
 
+// Their maps, or, if asked for, the positive part.
+inline void gather_maps(Planes from, const Shape& s, const Group& group, const float* bias, bool is_relu, float* maps) {
+  gather(from, s, group, bias, [&](int64_t image, int64_t row, int64_t column, int64_t o, const Vector (&sums)[2][2]) {
+    float* to = maps + image * s.map() + (row * s.x + column) * s.o + o;
+    for (int i = 0; i < 2 && row + i < s.y; ++i)
+      for (int j = 0; j < 2 && column + j < s.x; ++j)
+        store(to + (i * s.x + j) * s.o, is_relu ? positive(sums[i][j]) : sums[i][j]);
+  });
+}
+
+// The largest of each tile, which are the windows of a pool of 2x2.
+template <bool HAS_WINNERS>
+void gather_windows(Planes from, const Shape& s, const Group& group, const float* bias, bool is_relu, float* out,
+                    uint8_t* winners) {
+  gather(from, s, group, bias, [&](int64_t image, int64_t row, int64_t column, int64_t o, const Vector (&sums)[2][2]) {
+    int64_t at = image * s.map() / 4 + (row * s.x / 4 + column / 2) * s.o + o;
+    Largest<HAS_WINNERS> largest{sums[0][0]};
+    largest.take(sums[0][1], 1), largest.take(sums[1][0], 2), largest.take(sums[1][1], 3);
+    largest.put(is_relu, at, out, winners);
+  });
+}
+
 // A g A': what came back to the maps of tiles.
-inline void spread_gradient(Gradient gradient, const Shape& s, int64_t first, int64_t count, Planes to) {
-  for_tiles(s, first, count, [&](int64_t n, int64_t image, int64_t row, int64_t column) {
+inline void spread_gradient(Gradient gradient, const Shape& s, const Group& group, Planes to) {
+  group.for_tiles([&](int64_t n, int64_t image, int64_t row, int64_t column) {
     const float *upper = gradient.from(image, row).values + column * s.o, *lower = upper + gradient.pitch;
     bool is_wide = column + 1 < s.x, is_high = row + 1 < s.y;
     for (int64_t o = 0; o < s.o; o += LANES) {
@@ -240,17 +291,37 @@ void multiply(const float* tiles, const float* kernel, int64_t c, int64_t count,
       multiply_block<P, F>(tiles + n * LANES, kernel, c, room, out + n * LANES);
 }
 
+// The sums of products of padded images with a spread kernel: gather(group, planes of filters), group by group.
+template <typename Gather>
+void multiply_planes(Images images, const float* spread, const Shape& s, const Gather& gather) {
+  in_groups(s, [&](const Group& group, Planes channels, Planes filters) {
+    spread_images(images, s, group, channels);
+    for (int64_t plane = 0; plane < PLANES; ++plane) {
+      int64_t begin = group.begin(plane), count = group.end(plane) - begin;
+      in_blocks(s.o, [&](int64_t filter, auto f) {
+        multiply<f.value>(channels.at(plane, 0, begin), spread + (plane * s.o + filter) * s.c, s.c, count,
+                          channels.room, filters.at(plane, filter, begin));
+      });
+    }
+    gather(group, filters);
+  });
+}
+
 // What padded images give with a spread kernel: [b y x o].
 inline void convolve(Images images, const float* spread, const float* bias, const Shape& s, bool is_relu, float* out) {
-  in_groups(s, [&](int64_t first, int64_t count, Planes channels, Planes filters) {
-    spread_images(images, s, first, count, channels);
-    for (int64_t plane = 0; plane < PLANES; ++plane)
-      in_blocks(s.o, [&](int64_t filter, auto f) {
-        multiply<f.value>(channels.at(plane, 0, 0), spread + (plane * s.o + filter) * s.c, s.c, count, channels.room,
-                          filters.at(plane, filter, 0));
-      });
-    gather_maps(filters, s, first, count, bias, is_relu, out);
-  });
+  multiply_planes(images, spread, s,
+                  [&](const Group& group, Planes sums) { gather_maps(sums, s, group, bias, is_relu, out); });
+}
+
+// Whether convolve_and_pool serves.
+inline bool pools(const Shape&, const Pool& p) { return p.is_two_by_two(); }
+
+// What convolve gives, and the largest of each window of 2x2 of that. winners: null, if nobody asks for them.
+inline void convolve_and_pool(Images images, const float* spread, const float* bias, const Shape& s, bool is_relu,
+                              float* out, uint8_t* winners) {
+  auto gather = winners ? gather_windows<true> : gather_windows<false>;
+  multiply_planes(images, spread, s,
+                  [&](const Group& group, Planes sums) { gather(sums, s, group, bias, is_relu, out, winners); });
 }
 
 // Adds to sums [c][o] of one plane for `T` channels and `F` vectors of filters.
@@ -275,20 +346,22 @@ void add_block(const float* tiles, const float* gradient, int64_t count, int64_t
 // Adds to sums [plane][c][o] what padded images and their gradient give.
 inline void add_gradient(Images images, Gradient gradient, const Shape& s, float* sums) {
   constexpr int HALF = LANES / 2;
-  in_groups(s, [&](int64_t first, int64_t count, Planes channels, Planes filters) {
-    spread_images(images, s, first, count, channels);
-    spread_gradient(gradient, s, first, count, filters);
+  in_groups(s, [&](const Group& group, Planes channels, Planes filters) {
+    spread_images(images, s, group, channels);
+    spread_gradient(gradient, s, group, filters);
     int64_t room = channels.room;
-    for (int64_t plane = 0; plane < PLANES; ++plane)
+    for (int64_t plane = 0; plane < PLANES; ++plane) {
+      int64_t begin = group.begin(plane), count = group.end(plane) - begin;
       for (int64_t c = 0; c < s.c; c += LANES) {
-        const float* tiles = channels.at(plane, c, 0);
+        const float* tiles = channels.at(plane, c, begin);
         float* to = sums + (plane * s.c + c) * s.o;
         int64_t o = 0;
         for (; o + 2 * LANES <= s.o; o += 2 * LANES)
           for (int half = 0; half < LANES; half += HALF)
-            add_block<HALF, 2>(tiles + half, filters.at(plane, o, 0), count, room, s.o, to + half * s.o + o);
-        if (o < s.o) add_block<LANES, 1>(tiles, filters.at(plane, o, 0), count, room, s.o, to + o);
+            add_block<HALF, 2>(tiles + half, filters.at(plane, o, begin), count, room, s.o, to + half * s.o + o);
+        if (o < s.o) add_block<LANES, 1>(tiles, filters.at(plane, o, begin), count, room, s.o, to + o);
       }
+    }
   });
 }
 

@@ -7,31 +7,45 @@
 
 constexpr uint8_t NOBODY = 255;  // of a window whose largest value did not stay, for it was not positive
 
-// The largest of each window of rows of maps, and, if winners is not null, at which place it is: the first of equals.
-// NaN counts as largest; its place is any. `H` and `W` are the window's, if not 0.
+inline uint8_t* after(uint8_t* winners, int64_t offset) { return winners ? winners + offset : nullptr; }
+
+// The largest of a window's values, taken one after another, and, if asked for, at which place it was: the first of
+// equals. NaN counts as largest; its place is any.
+template <bool HAS_WINNERS>
+struct Largest {
+  Vector value;
+  Numbering winner = {};
+
+  void take(Vector other, int64_t place) {
+    if (HAS_WINNERS) winner = (other > value) ? Numbering{} + static_cast<int32_t>(place) : winner;
+    Vector larger = (value > other) ? value : other;  // other, if one is NaN
+    value = (value != value) ? value : larger;
+  }
+
+  // Puts it, or its positive part, and its place.
+  void put(bool is_relu, int64_t at, float* out, uint8_t* winners) const {
+    store(out + at, is_relu ? positive(value) : value);
+    if (!HAS_WINNERS) return;
+    Numbering kept = is_relu ? (value > 0) ? winner : Numbering{} + NOBODY : winner;
+    Places places = __builtin_convertvector(kept, Places);
+    std::memcpy(winners + at, &places, LANES);
+  }
+};
+
+// The largest of each window of rows of maps, and, if winners is not null, at which place it is. `H` and `W` are the
+// window's, if not 0.
 template <int H, int W, bool HAS_WINNERS>
 void pool_windows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
                   uint8_t* winners) {
-  int64_t h = H ? H : p.h, w = W ? W : p.w;
+  int64_t h = H ? H : p.h, w = W ? W : p.w, at = 0;
   for (int64_t y = 0; y < rows; ++y)
     for (int64_t x = 0; x < p.x; ++x)
-      for (int64_t o = 0; o < s.o; o += LANES, out += LANES) {
+      for (int64_t o = 0; o < s.o; o += LANES, at += LANES) {
         const float* from = maps + (y * p.stride_h * s.x + x * p.stride_w) * s.o + o;
-        Vector largest = load(from);
-        Numbering winner = {};
+        Largest<HAS_WINNERS> largest{load(from)};
         for (int64_t i = 0; i < h; ++i)
-          for (int64_t j = !i; j < w; ++j) {
-            Vector value = load(from + (i * s.x + j) * s.o);
-            if (HAS_WINNERS) winner = (value > largest) ? Numbering{} + static_cast<int32_t>(i * w + j) : winner;
-            largest = (value > largest) ? value : largest;
-            largest = (value != value) ? value : largest;
-          }
-        store(out, is_relu ? positive(largest) : largest);
-        if (!HAS_WINNERS) continue;
-        if (is_relu) winner = (largest > 0) ? winner : Numbering{} + NOBODY;
-        Places places = __builtin_convertvector(winner, Places);
-        std::memcpy(winners, &places, LANES);
-        winners += LANES;
+          for (int64_t j = !i; j < w; ++j) largest.take(load(from + (i * s.x + j) * s.o), i * w + j);
+        largest.put(is_relu, at, out, winners);
       }
 }
 
