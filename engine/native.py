@@ -1,4 +1,4 @@
-"""Our own code for the CPU, in `cpu/`: compiled for this processor when first asked for, called by XLA's FFI.
+"""Convolutions by our own code for the CPU, `cpu/convolution.cc`, called by XLA's FFI.
 
 It keeps a block of sums in registers while everything that adds to it passes by, reads images as they lie, and needs
 fewer products where the kernel is 3×3. What XLA offers on a CPU copies windows first, and turns images and gradients
@@ -9,36 +9,21 @@ Where there is no C++ compiler, or another processor is at work, convolutions ru
 Axes: b batch, h w input, y x output, v u windows of a pool, i j kernel, c input channels, o output channels.
 """
 
-import contextlib
-import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-from importlib import metadata
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.data.cache import cache_directory
+from engine import compiled
 from engine.windows import Window, padded_size
 
-SOURCE = Path(__file__).parent / "cpu" / "convolution.cc"  # with the headers beside it
-COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared")
 LANES = 16  # of a vector; divides the numbers of filters that are served
 FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; more leave the second cache and are better off as products
 FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with so many, more weights pay
 MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same where minimal filtering serves, which takes tiles of many images
-MOST_SECONDS = 120  # that compiling may take
 FORWARD, BACKWARD = TARGETS = ("engine_convolution_forward", "engine_convolution_backward")
 MOST_PLACES = 255  # of a pool's window: which one was largest is kept in a byte, and 255 is for none
 NO_POOL = Window((1, 1), (1, 1))
@@ -140,67 +125,7 @@ def _pool_sizes(pool: Window | None) -> np.ndarray:
 @functools.cache
 def _is_registered() -> bool:
     """Whether XLA knows the functions of the library by now; the process holds it to its end."""
-    library = _library()
+    library = compiled.library("convolution", jax.ffi.include_dir())
     for target in TARGETS if library else ():
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
     return library is not None
-
-
-def _library() -> ctypes.CDLL | None:
-    """The compiled library, from the cache if there; None where it cannot be had: the next process tries again."""
-    if not hasattr(os, "getuid"):  # on Windows
-        return None
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):  # the last of quotes in $CXX
-        compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
-        file = _own_directory() / f"convolution-{_key(compiler)}.so"
-        if file.exists():
-            with contextlib.suppress(OSError):  # damaged
-                return ctypes.CDLL(str(file))
-        _compile(compiler, file)
-        return ctypes.CDLL(str(file))
-    return None
-
-
-def _own_directory() -> Path:
-    """Where libraries are kept that this user may load: nobody else may have written there, for they are code."""
-    directory = cache_directory() / f"native-{os.getuid()}"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = directory.stat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise PermissionError(f"{directory} can be written by others")
-    if os.statvfs(directory).f_flag & getattr(os, "ST_NOEXEC", 0):  # else each process would compile in vain
-        raise PermissionError(f"nothing in {directory} can be executed")
-    return directory
-
-
-def _key(compiler: list[str]) -> str:
-    """Of all that decides what is compiled: a cache may be shared by machines of several kinds."""
-    version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, timeout=MOST_SECONDS).stdout
-    parts = (
-        *(file.read_bytes() for file in sorted(SOURCE.parent.iterdir()) if file.suffix in (".cc", ".h")),
-        version,
-        " ".join(FLAGS).encode(),
-        _instructions(),
-        metadata.version("jaxlib").encode(),
-    )
-    return hashlib.blake2b(b"\0".join(parts), digest_size=10).hexdigest()
-
-
-def _instructions() -> bytes:
-    """What this processor can do, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-        return next(line for line in lines if line.startswith((b"flags", b"Features")))
-    except (OSError, StopIteration):
-        return f"{platform.machine()} {platform.processor()}".encode()
-
-
-def _compile(compiler: list[str], file: Path) -> None:
-    """Compiles beside the place and renames: another process, or one after a crash, sees all of it or nothing."""
-    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-        made = Path(scratch) / file.name
-        command = [*compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, timeout=MOST_SECONDS)
-        with made.open("rb") as written:
-            os.fsync(written.fileno())
-        made.replace(file)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from engine.data.images import (
     InputSpec,
@@ -22,7 +23,7 @@ from engine.data.images import (
     read_picture,
     read_pictures,
 )
-from engine.data.opening import open_picture, picture_height_width
+from engine.data.opening import open_levels, open_picture, picture_height_width
 from engine.errors import InputError
 
 DRAW = np.random.default_rng(0)
@@ -442,6 +443,29 @@ def test_jpeg_of_part_size_looks_like_the_whole_one_made_smaller(rule: Any, orie
     shown = decode_picture(data, color, (60, 50), rule, (0, 0, 0)).astype(float)
     assert shown.shape == (60, 50, 3 if color == "rgb" else 1)
     assert np.abs(shown - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_whole_or_damaged_is_decoded_or_refused_as_pillow_does(subsampling: int, progressive: bool):
+    draw = np.random.default_rng(subsampling)
+    data = encoded(photo(70, 90), "jpeg", subsampling=subsampling, progressive=progressive, quality=80)
+    assert isinstance(open_levels(data, "rgb", (30, 40)), np.ndarray)
+    for _ in range(60):
+        damaged = bytearray(data)
+        damaged[draw.integers(2, len(data))] = draw.integers(256)
+        del damaged[draw.integers(2, 2 * len(data)) :]
+        for content in (data, bytes(damaged)):
+            expected = shown = None
+            with contextlib.suppress(Exception), JpegImageFile(io.BytesIO(content)) as image:
+                image.draft("RGB", (40, 30))
+                image.load()
+                expected = np.asarray(image.convert("RGB"))
+            with contextlib.suppress(InputError):
+                shown = np.asarray(open_picture(content, "rgb", (30, 40)).convert("RGB"))
+            assert (shown is None) == (expected is None)
+            if expected is not None:
+                np.testing.assert_array_equal(shown, expected)
 
 
 def test_training_and_prediction_decode_a_picture_alike(tmp_path: Path):

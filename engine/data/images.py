@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 
 from engine.data.config import ColorMode, ResizeRule
 from engine.data.levels import LEAST_SHARE, Range, as_levels, extremes
-from engine.data.opening import MODES, Stored, UnreadablePicture, name_of_picture, open_picture
+from engine.data.opening import MODES, Stored, UnreadablePicture, name_of_picture, open_levels, open_picture
+from engine.data.resampling import RESAMPLING, resized
 from engine.errors import InputError, problem, shape_text
 
 SUFFIXES = {
@@ -30,8 +31,6 @@ SUFFIXES = {
     ".pbm",
     ".pnm",
 }
-# Antialiased, as Pillow's filters all are. A third cheaper than bicubic, and what torchvision and Keras use.
-RESAMPLING = Image.Resampling.BILINEAR
 NAMED_PICTURES = 10
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -168,8 +167,12 @@ def decode_picture(
 
     Both training data and what a model is asked about come through here, so that they are decoded alike.
     """
-    image = open_picture(source, color, height_width)
-    return fit_picture(image, color, height_width, resize, background)
+    opened = open_levels(source, color, height_width)
+    if isinstance(opened, np.ndarray):
+        if resize not in ("crop", "pad"):
+            return resized(opened, height_width or opened.shape[:2])
+        opened = Image.fromarray(opened)
+    return fit_picture(opened, color, height_width, resize, background)
 
 
 def fit_picture(
@@ -186,14 +189,12 @@ def fit_picture(
     image = in_color(image, color, background)
     height, width = height_width or (image.height, image.width)
     size = (width, height)
-    if image.size != size:
-        if resize == "crop":
-            image = ImageOps.fit(image, size, RESAMPLING)
-        elif resize == "pad":
-            image = ImageOps.pad(image, size, RESAMPLING)
-        else:
-            image = image.resize(size, RESAMPLING)
-    return np.asarray(image, np.uint8).reshape(height, width, -1)  # [h w] → [h w 1]
+    if image.size != size and resize == "crop":
+        image = ImageOps.fit(image, size, RESAMPLING)
+    if image.size != size and resize == "pad":
+        image = ImageOps.pad(image, size, RESAMPLING)
+    levels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1)  # [h w] → [h w 1]
+    return resized(levels, (height, width))
 
 
 def in_color(image: Image.Image, color: ColorMode, background: tuple[int, int, int] = (0, 0, 0)) -> Image.Image:
