@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -18,62 +19,86 @@ struct Taps {
   const int32_t *first, *weights;
 };
 
-// What GCC takes in whole vectors only if source and target are known not to overlap.
-void widen(const uint8_t* __restrict from, int64_t count, int32_t* __restrict to) {
-  for (int64_t n = 0; n < count; ++n) to[n] = from[n];
+constexpr int32_t HALF = 1 << (POINT - 1);
+
+inline uint8_t level(int32_t sum) { return std::clamp(sum >> POINT, 0, 255); }
+
+// Calls work(count): a constant, where there are as few taps as in most pictures that become a little smaller, else 0.
+template <typename Work>
+void for_count(const Taps& taps, const Work& work) {
+  if (taps.count == 2) work(std::integral_constant<int, 2>());
+  else if (taps.count == 3) work(std::integral_constant<int, 3>());
+  else if (taps.count == 4) work(std::integral_constant<int, 4>());
+  else work(std::integral_constant<int, 0>());
 }
 
-void round(const int32_t* __restrict sums, int64_t count, uint8_t* __restrict to) {
-  for (int64_t n = 0; n < count; ++n) to[n] = std::clamp((sums[n] + (1 << (POINT - 1))) >> POINT, 0, 255);
-}
-
-// [w c] → sums [x c]. The three channels of a pixel are added up at once, and the first of the next, which is not kept:
-// both have room for one more.
+// Levels of a row [w c] → sums [x c]. The three channels of a pixel are added up at once, and the first of the next,
+// which is not kept: both have room for one more.
+template <int COUNT>
 void add_columns(const int32_t* levels, int64_t c, Taps taps, int32_t* sums) {
+  int64_t count = COUNT ? COUNT : taps.count;
   const int32_t* weights = taps.weights;
-  for (int64_t x = 0; x < taps.size; ++x, weights += taps.count, sums += c) {
+  for (int64_t x = 0; x < taps.size; ++x, weights += count, sums += c) {
     const int32_t* from = levels + taps.first[x] * c;
     if (c == 3) {
-      Four sum = {};
-      for (int64_t t = 0; t < taps.count; ++t) sum += *reinterpret_cast<const InMemory*>(from + 3 * t) * weights[t];
+      Four sum = Four{} + HALF;
+      for (int64_t t = 0; t < count; ++t) sum += *reinterpret_cast<const InMemory*>(from + 3 * t) * weights[t];
       *reinterpret_cast<InMemory*>(sums) = sum;
     } else {
-      *sums = 0;
-      for (int64_t t = 0; t < taps.count; ++t) *sums += from[t] * weights[t];
+      *sums = HALF;
+      for (int64_t t = 0; t < count; ++t) *sums += from[t] * weights[t];
     }
   }
 }
 
 // [h w c] → [h x c]
-void resample_rows(const uint8_t* from, int64_t h, int64_t w, int64_t c, Taps columns, uint8_t* to) {
-  static thread_local std::vector<int32_t> levels, sums;
-  levels.resize(w * c + 1), sums.resize(columns.size * c + 1);
-  for (int64_t n = 0; n < h; ++n, from += w * c, to += columns.size * c) {
-    widen(from, w * c, levels.data());
-    add_columns(levels.data(), c, columns, sums.data());
-    round(sums.data(), columns.size * c, to);
+void resample_rows(const uint8_t* __restrict from, int64_t h, int64_t w, int64_t c, Taps columns,
+                   uint8_t* __restrict to) {
+  static thread_local std::vector<int32_t> levels_memory, sums_memory;
+  levels_memory.resize(w * c + 1), sums_memory.resize(columns.size * c + 1);
+  int32_t *__restrict levels = levels_memory.data(), *__restrict sums = sums_memory.data();
+  for_count(columns, [&](auto count) {
+    for (int64_t n = 0; n < h; ++n, from += w * c, to += columns.size * c) {
+      for (int64_t i = 0; i < w * c; ++i) levels[i] = from[i];
+      add_columns<count.value>(levels, c, columns, sums);
+      for (int64_t i = 0; i < columns.size * c; ++i) to[i] = level(sums[i]);
+    }
+  });
+}
+
+// Rows [taps length] → one [length].
+template <int COUNT>
+void add_rows(const uint8_t* __restrict from, const int32_t* weights, int64_t count, int64_t length,
+              int32_t* __restrict sums, uint8_t* __restrict to) {
+  if constexpr (COUNT > 0) {
+    for (int64_t i = 0; i < length; ++i) {
+      int32_t sum = HALF;
+      for (int t = 0; t < COUNT; ++t) sum += from[t * length + i] * weights[t];
+      to[i] = level(sum);
+    }
+  } else {
+    std::fill_n(sums, length, HALF);
+    for (int64_t t = 0; t < count; ++t, from += length)
+      for (int64_t i = 0; i < length; ++i) sums[i] += from[i] * weights[t];
+    for (int64_t i = 0; i < length; ++i) to[i] = level(sums[i]);
   }
 }
 
 // [h length] → [y length]
 void resample_columns(const uint8_t* from, int64_t length, Taps rows, uint8_t* to) {
-  static thread_local std::vector<int32_t> memory;
-  memory.resize(length);
-  const int32_t* weight = rows.weights;
-  for (int64_t n = 0; n < rows.size; ++n, to += length) {
-    int32_t* __restrict sums = memory.data();
-    std::fill_n(sums, length, 0);
-    const uint8_t* __restrict row = from + rows.first[n] * length;
-    for (int64_t t = 0; t < rows.count; ++t, ++weight, row += length)
-      for (int64_t i = 0; i < length; ++i) sums[i] += row[i] * *weight;
-    round(sums, length, to);
-  }
+  static thread_local std::vector<int32_t> sums;
+  sums.resize(length);
+  for_count(rows, [&](auto count) {
+    for (int64_t n = 0; n < rows.size; ++n)
+      add_rows<count.value>(from + rows.first[n] * length, rows.weights + n * rows.count, rows.count, length,
+                            sums.data(), to + n * length);
+  });
 }
 
 }  // namespace
 
-// levels [h w c] → made [y x c], c 1 or 3, each row alone and then row with row, or the other way round. between: room
-// for [h x c], or [y w c].
+// levels [h w c] → made [y x c], c 1 or 3, each row alone and then row with row, or the other way round.
+// between: room for [h x c], or [y w c].
 extern "C" void engine_resample(int64_t h, int64_t w, int64_t c, int64_t y, int64_t row_taps, int64_t x,
                                 int64_t column_taps, bool is_row_first, const uint8_t* levels, uint8_t* between,
                                 uint8_t* made, const int32_t* row_weights, const int32_t* first_row,

@@ -24,7 +24,7 @@ from engine.errors import InputError, problem
 from engine.memory import free_host_bytes
 
 HASHED_BYTES = 64 * 2**20
-SYNC_BYTES = 64 * 2**20
+SYNC_BYTES = 16 * 2**20
 
 
 class DecodedBatch(NamedTuple):

@@ -36,7 +36,7 @@ def resized(levels: np.ndarray, height_width: tuple[int, int]) -> np.ndarray:
     between, made = np.empty((h, x, c) if is_row_first else (y, w, c), np.uint8), np.empty((y, x, c), np.uint8)
     rows, columns = _taps(h, y), _taps(w, x)
     pointers = [array.ctypes.data for array in (levels, between, made, *rows, *columns)]
-    resample(h, w, c, y, rows[0].shape[1], x, columns[0].shape[1], is_row_first, *pointers)
+    resample(h, w, c, y, rows[0].shape[1], x, columns[0].shape[1], is_row_first, *pointers)  # lets go of Python's lock
     return made
 
 
