@@ -1,6 +1,7 @@
 """Benchmarks run, and their arithmetic is right; what they measure is never asserted."""
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -26,6 +27,13 @@ from benchmarks.peers_worker import Job, Unavailable, Worker
 from benchmarks.startup_parts import TO_FIRST_STEP
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
 from engine.state import network_of
+from tests.conftest import QUICK_FLAGS
+
+
+@pytest.fixture(autouse=True)
+def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the processes that are measured compile quickly: their figures mean nothing here."""
+    monkeypatch.setenv("XLA_FLAGS", f"{QUICK_FLAGS} {os.environ.get('XLA_FLAGS', '')}")
 
 
 def test_throughput_runs_and_writes_what_it_printed(tmp_path, capsys):

@@ -17,9 +17,7 @@ from tests.conftest import TINY
 
 
 def test_several_devices_give_the_numbers_of_one(tmp_path: Path):
-    flags = "--xla_force_host_platform_device_count=8"
-    flags += " --xla_backend_optimization_level=0"  # what is compiled runs for milliseconds
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     environment.pop("PYTEST_XDIST_WORKER", None)
     tests = str(Path(__file__).with_name("on_eight_devices.py"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", tests]

@@ -11,6 +11,7 @@ import pytest
 
 import engine
 from engine.packing import pack, unpack
+from tests.conftest import QUICK_FLAGS
 
 STORED = Path(__file__).parent / "checkpoints"
 NAMES = ("version_2", "version_2_ensemble")
@@ -91,7 +92,7 @@ def test_run_opens_by_a_relative_path_and_through_a_link(run, monkeypatch):
 def test_run_opens_on_another_number_of_devices_either_way(tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     runs = [STORED / f"{name}.engine" for name in NAMES]
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{QUICK_FLAGS} --xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", ON_EIGHT_DEVICES, str(tmp_path), *map(str, runs)]
     done = subprocess.run(
