@@ -16,10 +16,12 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-// What `rows` rows of maps, from `first` on, depend on: those rows of some images, with zeros around them.
+// What `rows` rows of maps, from `first` on, depend on: those rows of some images, with zeros around them. Minimal
+// filtering reads no zeros, so it needs no copy.
 Images padded(const float* images, const Shape& s, int64_t count, int64_t first, int64_t rows, Floats& memory) {
   int64_t top = first * s.stride_h - s.top, high = s.rows_below(rows), size = s.w * s.c;
-  if (!s.is_padded()) return {images + top * s.row(), s.image()};
+  if (minimal::serves(s)) return {images, s.image(), size, s.h, s.w, -top, s.left};
+  if (!s.is_padded()) return {images + top * size, s.image(), size, high, s.w};
   float* to = memory.of(count * high * s.row());
   for (int64_t image = 0; image < count; ++image, images += s.image())
     for (int64_t n = top; n < top + high; ++n, to += s.row()) {
@@ -29,7 +31,7 @@ Images padded(const float* images, const Shape& s, int64_t count, int64_t first,
       std::memcpy(to + s.left * s.c, images + n * size, size * sizeof(float));
       std::fill(to + s.left * s.c + size, to + s.row(), 0.f);
     }
-  return {memory.of(0), high * s.row()};
+  return {memory.of(0), high * s.row(), s.row(), high, s.w + s.left + s.right};
 }
 
 // A kernel, made ready for many images, and its bias.
@@ -185,7 +187,8 @@ void backward(ffi::ThreadPool threads, const float* images, Returned returned, c
       }
       if (!turned) continue;
       Shape back = turned->shape.part(count, turned->shape.y);
-      turned->kernel.convolve({gradient, apart}, back, false, to_images + n * back.map());
+      Images spread = {gradient, apart, pitch, apart / pitch, pitch / s.o};
+      turned->kernel.convolve(spread, back, false, to_images + n * back.map());
     }
   });
   sums.add_up(threads, of_shares, shares, s, to_kernel, to_bias);

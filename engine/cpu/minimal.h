@@ -110,17 +110,24 @@ void in_groups(const Shape& s, const Work& work) {
     work(Group(s, first, std::min(most, all - first)), of_channels, of_filters);
 }
 
-// B' d B of Lavin and Gray for tiles of padded images. What a tile at the edge would see beyond it changes no value
-// that is kept, so it sees the last row or column again.
+// B' d B of Lavin and Gray for tiles of images with zeros around them. What a tile at the edge of a map sees beyond it
+// changes no value that is kept.
 inline void spread_images(Images images, const Shape& s, const Group& group, Planes to) {
+  static thread_local Floats memory;
+  float* zeros = memory.of(images.w * s.c);
+  std::fill_n(zeros, images.w * s.c, 0.f);
   group.for_runs([&](const Run& run) {
     for (int64_t c = 0; c < s.c; c += LANES) {
       const float* rows[4];
-      for (int i = 0; i < 4; ++i) rows[i] = images.from(run.image) + std::min(run.row + i, s.y + 1) * s.row() + c;
+      for (int i = 0; i < 4; ++i) {
+        int64_t row = run.row + i - images.top;
+        rows[i] = (row < 0 || row >= images.h ? zeros : images.from(run.image) + row * images.pitch) + c;
+      }
       Vector d[4][4];
       auto read = [&](int j, int64_t x) {
-        int64_t at = std::min(x, s.x + 1) * s.c;
-        Vector v0 = load(rows[0] + at), v1 = load(rows[1] + at), v2 = load(rows[2] + at), v3 = load(rows[3] + at);
+        Vector v0 = {}, v1 = {}, v2 = {}, v3 = {};
+        if (int64_t at = (x - images.left) * s.c; x >= images.left && x < images.left + images.w)
+          v0 = load(rows[0] + at), v1 = load(rows[1] + at), v2 = load(rows[2] + at), v3 = load(rows[3] + at);
         d[0][j] = v0 - v2, d[1][j] = v1 + v2, d[2][j] = v2 - v1, d[3][j] = v1 - v3;
       };
       read(0, run.column), read(1, run.column + 1);

@@ -23,10 +23,11 @@ struct Shape {
   }
 };
 
-// Padded images, `apart` floats from one to the next.
+// Images of `h` rows of `w` pixels, `apart` floats from one to the next and `pitch` from row to row. Around them are
+// zeros, `top` rows and `left` pixels before the first and as many as there must be behind, which are not in memory.
 struct Images {
   const float* values;
-  int64_t apart;
+  int64_t apart, pitch, h, w, top = 0, left = 0;
   const float* from(int64_t image) const { return values + image * apart; }
 };
 
