@@ -6,13 +6,9 @@ Decoding: a folder of JPEGs of 500×375, cut from photographs of scikit-image, t
 a process of its own and the clock starts after its imports; the variants take turns. Ours decodes, hashes and writes
 the cache; theirs only decode. tf.data is measured as its users call it (bilinear, four pixels read for one made) and
 with `antialias=True`, which is what Pillow, and so torch's users and we, do.
-
-Each starts with memory that has just been in use: a virtual machine may hand free memory back to its host and wait for
-each page anew, 0.02 to 0.25 ms for a picture that is stored, which is a matter of who ran before.
 """
 
 import importlib.util
-import math
 import shutil
 import subprocess
 import sys
@@ -75,17 +71,15 @@ def measure_decoding(options: Options, scratch: Path, console: Console) -> dict[
     for name in missing:
         console.print(f"{name}: left out, {PEERS[name]} is not installed")
     names = ["engine", *(name for name in peers if name not in missing)]
-    rates = interleaved(
-        {name: lambda name=name: _in_process(name, folder, options.images) for name in names}, options.rounds
-    )
+    rates = interleaved({name: lambda name=name: _in_process(name, folder) for name in names}, options.rounds)
     console.print(f"cold: {options.images:,} JPEGs of 500×375 to 180×180, medians of {options.rounds} rounds")
     for name, values in rates.items():
         median, spread = median_and_spread(values)
         middle, low, high = ratio(rates["engine"], values)
         against = "" if name == "engine" else f"; engine is {middle:.2f} times as fast ({low:.2f} to {high:.2f})"
         console.print(f"  {name}: {median:,.0f} images/s ±{spread:.0%}{against}")
-    _in_process("engine", folder, options.images, keep=True)
-    seconds = [_in_process("second start", folder, options.images) for _ in range(options.rounds)]
+    _in_process("engine", folder, keep=True)
+    seconds = [_in_process("second start", folder) for _ in range(options.rounds)]
     median, spread = median_and_spread(seconds)
     console.print(f"second start: {median:.3f} s ±{spread:.0%} to find, check and map the {options.images:,} images")
     return {**rates, "second start": seconds}
@@ -195,9 +189,8 @@ VARIANTS: dict[str, Callable[[Path], float]] = {
 }
 
 
-def _in_process(variant: str, folder: Path, num_images: int, keep: bool = False) -> float:
+def _in_process(variant: str, folder: Path, keep: bool = False) -> float:
     """What a variant measures in a process of its own, with a cold cache unless it is the second start."""
-    np.ones(3 * num_images * math.prod(SIZE) * 3, np.uint8)  # taken, written and given back: see above
     program = "import sys; from pathlib import Path; from benchmarks.input import VARIANTS\n"
     program += "print(VARIANTS[sys.argv[1]](Path(sys.argv[2])))"
     command = [sys.executable, "-c", program, variant, str(folder)]
