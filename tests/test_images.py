@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
+from engine.data import opening
 from engine.data.images import (
     InputSpec,
     decode_picture,
@@ -225,8 +226,9 @@ def test_decompression_bomb_is_refused_and_not_only_warned_of(side: int):
 
 def test_limit_of_pixels_is_pillows(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 53)
-    with pytest.raises(InputError, match=r"got 6×9 pixels; expected at most 53 pixels"):
-        open_picture(encoded(GREY))
+    for data in (encoded(GREY), encoded(COLOR, "jpeg")):
+        with pytest.raises(InputError, match=r"got 6×9 pixels; expected at most 53 pixels"):
+            open_picture(data, "rgb")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 54)
     assert open_picture(encoded(GREY)).size == (9, 6)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
@@ -466,6 +468,32 @@ def test_jpeg_whole_or_damaged_is_decoded_or_refused_as_pillow_does(subsampling:
             assert (shown is None) == (expected is None)
             if expected is not None:
                 np.testing.assert_array_equal(shown, expected)
+
+
+def test_header_of_a_jpeg_is_understood_as_by_pillow(monkeypatch: pytest.MonkeyPatch):
+    """Whole or damaged, the picture or the error is the same where Pillow reads the header."""
+    turned, upright = Image.Exif(), Image.Exif()
+    turned[ORIENTATION], upright[ORIENTATION] = 6, 1
+    xmp = b'<rdf:Description tiff:Orientation="8"/>'
+    kinds = [{}, {"progressive": True}, {"comment": b"c", "icc_profile": bytes(300)}, {"keep_rgb": True}]
+    kinds += [{"exif": turned}, {"exif": upright}, {"xmp": xmp}, {"exif": upright, "xmp": xmp}]
+    draw, own, num_own = np.random.default_rng(0), opening.upright_size, 0
+    for number in range(500):
+        data = bytearray(encoded(photo(70, 90), "jpeg", **kinds[number % len(kinds)]))
+        header = data.index(b"\xff\xda") + 14
+        for _ in range(number // len(kinds) % 4):
+            place, change = draw.integers(2, header), draw.integers(3)
+            data[place : place + (change == 1)] = draw.integers(0, 256, change, np.uint8).tobytes()
+        num_own += own(bytes(data)) is not None
+        shown = []
+        for read in (own, lambda data: None):
+            monkeypatch.setattr(opening, "upright_size", read)
+            try:
+                shown.append(np.asarray(open_picture(bytes(data), "rgb", (30, 40)).convert("RGB")))
+            except InputError as error:
+                shown.append(str(error))
+        np.testing.assert_array_equal(shown[0], shown[1])
+    assert num_own > 100
 
 
 def test_training_and_prediction_decode_a_picture_alike(tmp_path: Path):

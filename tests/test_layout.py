@@ -41,6 +41,8 @@ LAYOUT = [
     "data.source",
     "data.cache",
     "compiled",
+    "data.orientation",
+    "data.jpeg",
     "data.opening",
     "data.levels",
     "data.resampling",

@@ -5,13 +5,11 @@ import io
 import os
 import re
 import stat
-import struct
 from collections.abc import Iterator
 from os import PathLike
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-import simplejpeg
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -23,6 +21,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from engine.data.config import ColorMode
+from engine.data.jpeg import jpeg_levels, upright_size
+from engine.data.orientation import ORIENTATION, TURNS, orientation_of
 from engine.errors import InputError, problem
 
 MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB"}
@@ -37,16 +37,6 @@ READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
     (re.compile(rb"BM"), BmpImageFile),
     (re.compile(rb"P[1-6]\s"), PpmImageFile),
 )
-ORIENTATION = 0x112
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 Stored = str | PathLike[str] | bytes | Image.Image
 
 
@@ -85,15 +75,15 @@ def open_levels(
 ) -> Image.Image | np.ndarray:
     """What `open_picture` gives, or, sooner, the same as an array [h w 3], of a JPEG with nothing odd about it."""
     try:
+        if color == "rgb" and not isinstance(source, Image.Image):
+            levels = _plain_jpeg(source, height_width)
+            if levels is not None:
+                return levels
         with _opened(source) as image:
             turn = _orientation(image, source)
             # A PIL image is the caller's, who may go on to use it, so it is not drafted.
             if image is not source and (color or height_width):
                 image.draft(MODES[color] if color else None, _width_height(height_width, turn))
-                if isinstance(image, JpegImageFile) and color == "rgb" and turn not in TURNS:
-                    levels = _jpeg_levels(image)
-                    if levels is not None:
-                        return levels
             image.load()
             # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
             turn = turn if isinstance(image, JpegImageFile) else _orientation(image, source)
@@ -125,11 +115,17 @@ def _opened(source: Stored) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
         yield source
         return
-    if not isinstance(source, bytes) and not stat.S_ISREG(mode := os.stat(source).st_mode):
+    with _stream(source) as file:
+        yield _identified(file, name_of_picture(source))
+
+
+def _stream(source: str | PathLike[str] | bytes) -> IO[bytes]:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if not stat.S_ISREG(mode := os.stat(source).st_mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"  # a pipe would be waited for without end
         raise UnreadablePicture(name_of_picture(source), kind, "an image file")
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-        yield _identified(file, name_of_picture(source))
+    return open(source, "rb")
 
 
 def _identified(file: IO[bytes], name: str) -> ImageFile:
@@ -142,59 +138,30 @@ def _identified(file: IO[bytes], name: str) -> ImageFile:
         raise UnreadablePicture(name, "a file that is not an image", "JPEG, PNG or the like", "Remove it.")
     file.seek(0)
     image = reader(file)
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
+    if _is_too_large(image.height, image.width):
         reason = f"{image.height}×{image.width} pixels"
-        raise UnreadablePicture(name, reason, f"at most {limit:,} pixels in all", "Make it smaller or remove it.")
+        rule = f"at most {Image.MAX_IMAGE_PIXELS:,} pixels in all"
+        raise UnreadablePicture(name, reason, rule, "Make it smaller or remove it.")
     return image
 
 
-def _jpeg_levels(image: JpegImageFile) -> np.ndarray | None:
-    """uint8[h w 3], in the size that was drafted, of a colour JPEG, in two thirds of the time that Pillow takes.
+def _is_too_large(height: int, width: int) -> bool:
+    return Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS
 
-    None where Pillow must see for itself: other colours, and whatever libjpeg so much as warns of.
-    """
-    if image.mode != "RGB" or image.fp is None:
-        return None
-    image.fp.seek(0)
-    room = np.empty((image.height, image.width, 3), np.uint8)  # no more is decoded than the header told Pillow
-    try:
-        levels = simplejpeg.decode_jpeg(image.fp.read(), min_height=image.height, min_width=image.width, buffer=room)
-    except ValueError:
-        return None
-    return levels if levels.shape == room.shape else None
+
+def _plain_jpeg(source: str | PathLike[str] | bytes, height_width: tuple[int, int] | None) -> np.ndarray | None:
+    with _stream(source) as file:
+        if file.read(3) != b"\xff\xd8\xff":
+            return None
+        file.seek(0)
+        data = file.read()
+    size = upright_size(data)
+    return None if size is None or _is_too_large(*size) else jpeg_levels(data, size, height_width)
 
 
 def _orientation(image: Image.Image, source: Stored) -> int:
     """1 to 8 as EXIF counts, of a file without Pillow's parser, which reads all of EXIF and warns where it is odd."""
-    if image is source:
-        return image.getexif().get(ORIENTATION, 1)
-    found = _exif_orientation(image.info.get("exif", b""))
-    if found is None and (match := re.search(rb'tiff:Orientation(?:="|>)([1-8])', _xmp(image.info))):
-        return int(match[1])
-    return found or 1
-
-
-def _xmp(info: dict[Any, Any]) -> bytes:
-    found = info.get("xmp", b"")
-    return found if isinstance(found, bytes) else b""
-
-
-def _exif_orientation(exif: bytes) -> int | None:
-    """What the first directory of EXIF data says; None if it does not."""
-    data = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None or len(data) < 8:
-        return None
-    start = struct.unpack_from(order + "I", data, 4)[0]
-    if start + 2 > len(data):
-        return None
-    count = struct.unpack_from(order + "H", data, start)[0]
-    for place in range(start + 2, min(start + 2 + 12 * count, len(data) - 11), 12):
-        tag, _, _, value = struct.unpack_from(order + "HHIH", data, place)
-        if tag == ORIENTATION:
-            return value if value in range(1, 9) else None
-    return None
+    return image.getexif().get(ORIENTATION, 1) if image is source else orientation_of(image.info)
 
 
 def _width_height(height_width: tuple[int, int] | None, orientation: int) -> tuple[int, int] | None:

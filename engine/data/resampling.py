@@ -6,7 +6,7 @@ What comes out is the same to the bit, so that a model sees what it was trained 
 import ctypes
 import functools
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -35,8 +35,8 @@ def resized(levels: np.ndarray, height_width: tuple[int, int]) -> np.ndarray:
     is_row_first = IS_ROW_ALWAYS_FIRST or not (h > y and h - y > 2 * (w - x))
     between, made = np.empty((h, x, c) if is_row_first else (y, w, c), np.uint8), np.empty((y, x, c), np.uint8)
     rows, columns = _taps(h, y), _taps(w, x)
-    pointers = [array.ctypes.data for array in (levels, between, made, *rows, *columns)]
-    resample(h, w, c, y, rows[0].shape[1], x, columns[0].shape[1], is_row_first, *pointers)  # lets go of Python's lock
+    pointers = [array.ctypes.data for array in (levels, between, made)] + [*rows.pointers, *columns.pointers]
+    resample(h, w, c, y, rows.count, x, columns.count, is_row_first, *pointers)  # lets go of Python's lock
     return made
 
 
@@ -50,9 +50,18 @@ def _resample() -> Any:
     return function
 
 
+class _Taps(NamedTuple):
+    """What each of `made` places along an axis is a sum of: weights int32[made count], first int32[made]."""
+
+    weights: np.ndarray
+    first: np.ndarray
+    count: int
+    pointers: tuple[int, int]
+
+
 @functools.lru_cache(maxsize=512)
-def _taps(size: int, made: int) -> tuple[np.ndarray, np.ndarray]:
-    """(weights int32[made taps], first int32[made]): what each of `made` places along an axis is a sum of.
+def _taps(size: int, made: int) -> _Taps:
+    """Of an axis of so many places.
 
     A triangle as wide as two places made, or as two there were if those are wider, around the middle of each.
     """
@@ -68,4 +77,5 @@ def _taps(size: int, made: int) -> tuple[np.ndarray, np.ndarray]:
     weights = np.where((places >= low[:, None]) & (places < high[:, None]), np.maximum(weights, 0), 0)
     total = sum(weights.T, np.zeros(made))  # one after another: rounded as Pillow does
     weights = weights / total[:, None] * 2**WEIGHT_BITS + 0.5
-    return weights.astype(np.int32), first.astype(np.int32)
+    weights, first = weights.astype(np.int32), first.astype(np.int32)
+    return _Taps(weights, first, count, (weights.ctypes.data, first.ctypes.data))
