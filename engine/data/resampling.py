@@ -1,4 +1,4 @@
-"""Pictures in another size, by Pillow's antialiased linear filter, in a fifth of its time where there is a C++ compiler.
+"""Pictures in another size, by Pillow's antialiased linear filter, in a fifth of its time if there is a C++ compiler.
 
 What comes out is the same to the bit, so that a model sees what it was trained on wherever it runs.
 """
