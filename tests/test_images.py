@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import struct
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -494,6 +495,18 @@ def test_header_of_a_jpeg_is_understood_as_by_pillow(monkeypatch: pytest.MonkeyP
                 shown.append(str(error))
         np.testing.assert_array_equal(shown[0], shown[1])
     assert num_own > 100
+
+
+def test_jpeg_with_gigabytes_behind_it_is_read_without_them(tmp_path: Path):
+    data, file = encoded(photo(70, 90), "jpeg"), tmp_path / "long.jpg"
+    file.write_bytes(data)
+    os.truncate(file, 2**34)  # a hole, which takes no room on the disk
+    tracemalloc.start()
+    shown = decode_picture(file, "rgb", (30, 40), "stretch", (0, 0, 0))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(shown, decode_picture(data, "rgb", (30, 40), "stretch", (0, 0, 0)))
+    assert most < 2**24
 
 
 def test_training_and_prediction_decode_a_picture_alike(tmp_path: Path):

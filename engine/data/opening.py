@@ -37,6 +37,7 @@ READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
     (re.compile(rb"BM"), BmpImageFile),
     (re.compile(rb"P[1-6]\s"), PpmImageFile),
 )
+MOST_BYTES = 2**28  # of a JPEG that is read whole; Pillow reads a longer file, or what is hung on to it, bit by bit
 Stored = str | PathLike[str] | bytes | Image.Image
 
 
@@ -151,7 +152,9 @@ def _is_too_large(height: int, width: int) -> bool:
 
 def _plain_jpeg(source: str | PathLike[str] | bytes, height_width: tuple[int, int] | None) -> np.ndarray | None:
     with _stream(source) as file:
-        if file.read(3) != b"\xff\xd8\xff":
+        is_short = file.seek(0, os.SEEK_END) <= MOST_BYTES
+        file.seek(0)
+        if not is_short or file.read(3) != b"\xff\xd8\xff":
             return None
         file.seek(0)
         data = file.read()
