@@ -114,7 +114,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replaces a file in one go: a reader, or a kill, sees the old text or the new."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no text
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

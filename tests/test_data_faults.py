@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import struct
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -54,6 +56,30 @@ def test_failed_write_of_the_cache_is_not_forgotten(folder: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", fails_once)
     assert isinstance(load(folder, cache_dir=folder.parent / "cache").images, np.ndarray)  # kept in memory
     assert not list((folder.parent / "cache" / "decoded").iterdir())
+
+
+def test_what_killed_processes_left_in_the_cache_goes_after_a_day(folder: Path):
+    decoded = folder.parent / "cache" / "decoded"
+    for name, hours in ((".old-0a1b-abcd_123", 25), (".new-0a1b-abcd_124", 23)):
+        (decoded / name).mkdir(parents=True)
+        (decoded / name / "images.raw").write_bytes(b"half")
+        for path in (decoded / name / "images.raw", decoded / name):
+            os.utime(path, (time.time() - hours * 3600,) * 2)
+    (decoded / ".other").mkdir()
+    load(folder, cache_dir=folder.parent / "cache")
+    assert {path.name for path in decoded.glob(".*")} == {".other", ".new-0a1b-abcd_124"}
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses names that are no text")
+def test_names_that_are_no_text_can_be_skipped_and_logged(folder: Path, tmp_path: Path):
+    folder = folder.rename(Path(os.fsdecode(os.fsencode(folder) + b"\xff")))
+    Path(os.fsdecode(os.fsencode(folder / "a") + b"/caf\xe9.jpg")).write_bytes(b"x")
+    data = DataConfig(path=folder, on_bad_file="skip", cache_dir=tmp_path / "cache", test_split=None)
+    config = RunConfig("skipping", TINY, data, TrainConfig(epochs=1, batch_size=4))
+    loop.run(config, tmp_path / "run")
+    assert r"caf\udce9.jpg" in (tmp_path / "run" / "skipped.txt").read_text(encoding="utf-8")
+    more = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2))
+    assert len(loop.run(more, tmp_path / "run", resume=True).history) == 2
 
 
 def test_file_that_could_not_be_read_for_a_moment_is_there_at_the_next_start(folder: Path, monkeypatch):

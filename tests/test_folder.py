@@ -14,7 +14,7 @@ from engine.data import files as files_module
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, image_hashes
 from engine.data.files import decode_files
-from engine.data.folder import FolderSource, find_images, open_folder
+from engine.data.folder import FolderSource, find_images, name_of, open_folder
 from engine.data.images import InputSpec, read_picture
 from engine.errors import InputError
 
@@ -200,6 +200,11 @@ def test_names_are_composed_so_that_systems_agree(tmp_path: Path):
     assert one.class_names == other.class_names == ("z", "ä", "é")
     assert [f.name for f in one.splits["train"]["é"]] == [f.name for f in other.splits["train"]["é"]] == ["é/ü.png"]
     assert len(other.load("train", "data.split")) == 3
+
+
+def test_name_of_data_can_be_shown_whatever_the_folder_is_called():
+    names = {b"/a/flowers": "flowers", "/a/b ü 猫".encode(): "b ü 猫", b"/a/caf\xe9\n": "caf��", b"/": "root"}
+    assert {path: name_of(Path(os.fsdecode(path))) for path in names} == names
 
 
 def test_linked_folders_are_followed_and_loops_are_cut(pets: Path, tmp_path: Path):

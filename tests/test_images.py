@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import struct
 import tracemalloc
@@ -529,6 +530,36 @@ def test_pil_image_of_the_caller_keeps_its_size():
 def test_picture_with_damaged_exif_is_read_as_it_lies(exif: bytes):
     image = read_picture(encoded(GREY, exif=exif), GREY_SPEC)
     np.testing.assert_array_equal(image[..., 0], GREY)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("kind", "form"), [(1, "Bxxx"), (2, "Bxxx"), (3, "Hxx"), (4, "I"), (5, "I"), (7, "Bxxx")])
+def test_orientation_of_any_type_is_understood_as_by_pillow(order: str, kind: int, form: str):
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
+    xmp = {"xmp": b'<rdf:Description tiff:Orientation="8"/>'}
+    for count, value, prefixes, more in itertools.product((0, 1, 2), (0, 1, 6, 9), (1, 2), ({}, xmp)):
+        directory = struct.pack(order + "HHHI" + form + "I", 1, ORIENTATION, kind, count, value, 0)
+        data = encoded(photo(30, 40), "jpeg", exif=prefixes * b"Exif\0\0" + start + directory, **more)
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as stored:
+            warnings.simplefilter("ignore")
+            expected = ImageOps.exif_transpose(stored).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(open_picture(data)), np.asarray(expected))
+        assert open_picture(data, "rgb").size == expected.size
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_tiny_jpeg_is_drafted_as_by_pillow(subsampling: int):
+    draw = np.random.default_rng(0)
+    for height in range(1, 12):
+        for width in range(1, 12):
+            picture = Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))
+            data = encoded(picture, "jpeg", subsampling=subsampling)
+            halves, quarters = (-(-height // 2), -(-width // 2)), (height // 4 + 1, width // 4 + 1)
+            for wanted in ((1, 1), (height, width), halves, quarters):
+                with JpegImageFile(io.BytesIO(data)) as image:
+                    image.draft("RGB", wanted[::-1])
+                    image.load()
+                    np.testing.assert_array_equal(np.asarray(open_picture(data, "rgb", wanted)), np.asarray(image))
 
 
 def test_orientation_is_taken_from_xmp_when_exif_has_none():

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from engine.memory import free_host_bytes
 
 HASHED_BYTES = 64 * 2**20
 SYNC_BYTES = 16 * 2**20
+ABANDONED_SECONDS = 24 * 3600
 
 
 class DecodedBatch(NamedTuple):
@@ -118,6 +120,7 @@ def _is_final(entry: Path) -> bool:
 
 def _store(entry: Path, decoded: Decoded) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(entry.parent)
     with _scratch(entry) as scratch:
         # A stream and not a memory map: a full disk then raises an error instead of killing the process.
         with (scratch / "images.raw").open("wb", buffering=0) as file, ThreadPoolExecutor(1) as disk:
@@ -172,6 +175,15 @@ def _scratch(entry: Path) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Removes what killed processes have left: unfinished entries that nobody has written to for a day."""
+    for scratch in directory.glob(".*-????????"):
+        with contextlib.suppress(OSError):  # another process removes it too, or it is not ours
+            written = max(path.stat().st_mtime for path in (scratch, *scratch.iterdir()))
+            if time.time() - written > ABANDONED_SECONDS:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _put_in_place(scratch: Path, entry: Path) -> None:

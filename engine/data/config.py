@@ -1,5 +1,6 @@
 """DataConfig: where images come from and what a model is shown of them."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ ColorMode = Literal["grayscale", "rgb"]
 ResizeRule = Literal["stretch", "crop", "pad"]
 BadFileRule = Literal["stop", "skip"]
 Standardization = Literal["dataset", "example", "whiten"]
+MOST_PIXELS = 89_478_485  # Pillow's own limit
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ class DataConfig:
             problems.append(problem("data.standardize", self.standardize, rule, "Leave out one or the other."))
         if self.image_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.image_size):
             rule = "HEIGHTxWIDTH in pixels"
+            problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
+        elif self.height_width is not None and math.prod(self.height_width) > MOST_PIXELS:
+            rule = f"at most {MOST_PIXELS:,} pixels"
             problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
         return problems
 

@@ -29,7 +29,7 @@ CHUNK_BYTES = 4 * 2**20
 CHUNK_FILES = 64
 NAMED_FILES = 10
 # Part of every cache key: raise it when the same file and settings give other pixels than before.
-DECODER = 2
+DECODER = 3
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")

@@ -84,8 +84,9 @@ def open_folder(config: DataConfig, tell: Tell) -> FolderSource:
 
 
 def name_of(path: Path) -> str:
-    """What reports call the data at a path: its last part."""
-    return Path(os.path.abspath(path)).name or "root"
+    """What reports call the data at a path: its last part, with � for what is no text."""
+    name = Path(os.path.abspath(path)).name or "root"
+    return "".join(letter if letter.isprintable() else "�" for letter in name)
 
 
 def find_images(root: Path) -> list[ImageFile]:

@@ -16,11 +16,15 @@ FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive
 TABLES = {0xC4, 0xDB, 0xDD}
 START_OF_SCAN = 0xDA
 EXIF_OR_XMP, NOTES = 0xE1, {*range(0xE0, 0xF0), 0xFE}
+LEAST_SIDE = 8  # of smaller pictures two parts have one size, and simplejpeg, which is told the size, takes either
 SEGMENTS = FRAMES | TABLES | NOTES | {START_OF_SCAN}
 
 
 def upright_size(data: bytes) -> tuple[int, int] | None:
-    """(h, w) of a JPEG with three channels of 8 bits that need not be turned, as its header says; None of any other."""
+    """(h, w) of a JPEG with three channels of 8 bits that need not be turned, as its header says.
+
+    None of any other, and of tiny ones.
+    """
     found, about, place = None, {}, 2
     try:
         while True:
@@ -37,7 +41,8 @@ def upright_size(data: bytes) -> tuple[int, int] | None:
                 about[kind] = kept
             if marker in FRAMES:
                 bits, height, width, channels = FRAME.unpack_from(data, place + 4)
-                found = (height, width) if bits == 8 and channels == 3 and height and width else None
+                is_plain = bits == 8 and channels == 3 and height and width and max(height, width) >= LEAST_SIDE
+                found = (height, width) if is_plain else None
             place += 2 + length
     except struct.error:  # it ends too soon
         return None

@@ -120,13 +120,13 @@ def _opened(source: Stored) -> Iterator[Image.Image]:
         yield _identified(file, name_of_picture(source))
 
 
-def _stream(source: str | PathLike[str] | bytes) -> IO[bytes]:
+def _stream(source: str | PathLike[str] | bytes, buffering: int = -1) -> IO[bytes]:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if not stat.S_ISREG(mode := os.stat(source).st_mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"  # a pipe would be waited for without end
         raise UnreadablePicture(name_of_picture(source), kind, "an image file")
-    return open(source, "rb")
+    return open(source, "rb", buffering)
 
 
 def _identified(file: IO[bytes], name: str) -> ImageFile:
@@ -151,7 +151,7 @@ def _is_too_large(height: int, width: int) -> bool:
 
 
 def _plain_jpeg(source: str | PathLike[str] | bytes, height_width: tuple[int, int] | None) -> np.ndarray | None:
-    with _stream(source) as file:
+    with _stream(source, buffering=0) as file:  # or it would be in memory twice
         is_short = file.seek(0, os.SEEK_END) <= MOST_BYTES
         file.seek(0)
         if not is_short or file.read(3) != b"\xff\xd8\xff":

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 ORIENTATION = 0x112
+KINDS = {3: ("H", 2), 4: ("I", 1)}  # of EXIF's numbers: short, as the standard says, and long; how many have room
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,17 +37,20 @@ def _xmp(info: Mapping[Any, Any]) -> bytes:
 
 
 def _exif_orientation(exif: bytes) -> int | None:
-    """What the first directory of EXIF data says; None if it does not."""
-    data = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None or len(data) < 8:
+    """What the first directory of EXIF data says, 1 if it is nothing that can be meant; None if it does not speak."""
+    while exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 8:
         return None
-    start = struct.unpack_from(order + "I", data, 4)[0]
-    if start + 2 > len(data):
+    start = struct.unpack_from(order + "I", exif, 4)[0]
+    if start + 2 > len(exif):
         return None
-    count = struct.unpack_from(order + "H", data, start)[0]
-    for place in range(start + 2, min(start + 2 + 12 * count, len(data) - 11), 12):
-        tag, _, _, value = struct.unpack_from(order + "HHIH", data, place)
-        if tag == ORIENTATION:
-            return value if value in range(1, 9) else None
+    count = struct.unpack_from(order + "H", exif, start)[0]
+    for place in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+        tag, kind, values = struct.unpack_from(order + "HHI", exif, place)
+        if tag == ORIENTATION and values:
+            number, most = KINDS.get(kind, ("H", 0))
+            value = struct.unpack_from(order + number, exif, place + 8)[0]
+            return value if values <= most and value in range(1, 9) else 1
     return None

@@ -83,7 +83,7 @@ class Reporter:
         if self._log is None:
             self._unlogged.append(text)
             return
-        with self._log.open("a", encoding="utf-8") as file:
+        with self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:  # as in write_atomically
             file.write(text.rstrip() + "\n")
 
 
