@@ -165,6 +165,7 @@ BAD_VALUES = [
     (DataConfig, "image_size", "'180 x 180'", "HEIGHTxWIDTH in pixels"),
     (DataConfig, "image_size", "'100000x100000'", "at most 89,478,485 pixels"),
     (DataConfig, "image_size", "'9999999999999x5'", "at most 89,478,485 pixels"),
+    (DataConfig, "image_size", f"'{'9' * 5000}x5'", "HEIGHTxWIDTH in pixels"),
     (DataConfig, "scale", 0.0, "a positive number"),
     (DataConfig, "std", (0.5, 0.0), "positive numbers"),
     (OptimConfig, "learning_rate", 0.0, "a positive number"),

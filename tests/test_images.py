@@ -250,6 +250,9 @@ def test_damaged_picture_is_read_or_refused_but_raises_nothing_else(kind: str):
         with contextlib.suppress(InputError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             decode_picture(bytes(damaged[: DRAW.integers(1, len(data))]), "rgb", (8, 8), "stretch", (0, 0, 0))
+        with contextlib.suppress(InputError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture_height_width(bytes(damaged))
 
 
 def test_other_size_is_refused_with_both_sizes_and_the_remedy(tmp_path: Path):

@@ -91,7 +91,7 @@ class DataConfig:
         if self.standardize in ("dataset", "whiten") and (self.mean is not None or self.std is not None):
             rule = "no mean and std of your own, because they are fitted"
             problems.append(problem("data.standardize", self.standardize, rule, "Leave out one or the other."))
-        if self.image_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.image_size):
+        if self.image_size is not None and not re.fullmatch(r"[1-9]\d{0,18}x[1-9]\d{0,18}", self.image_size):
             rule = "HEIGHTxWIDTH in pixels"
             problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
         elif self.height_width is not None and math.prod(self.height_width) > MOST_PIXELS:

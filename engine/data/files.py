@@ -215,7 +215,7 @@ def _several_sizes(files: Sequence[str]) -> str:
     for file in files:
         try:
             sizes[picture_height_width(file)] += 1
-        except Exception:  # as in open_picture; what cannot be read is told when a size is set
+        except UnreadablePicture:  # told when a size is set
             continue
     common = [f"{height}×{width} ({count:,})" for (height, width), count in sizes.most_common(3)]
     more = [f"{len(sizes) - 3:,} more"] if len(sizes) > 3 else []

@@ -75,7 +75,7 @@ def open_levels(
     source: Stored, color: ColorMode | None = None, height_width: tuple[int, int] | None = None
 ) -> Image.Image | np.ndarray:
     """What `open_picture` gives, or, sooner, the same as an array [h w 3], of a JPEG with nothing odd about it."""
-    try:
+    with _unreadable_told(source):
         if color == "rgb" and not isinstance(source, Image.Image):
             levels = _plain_jpeg(source, height_width)
             if levels is not None:
@@ -89,19 +89,25 @@ def open_levels(
             # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
             turn = turn if isinstance(image, JpegImageFile) else _orientation(image, source)
             return _turned(image, turn)
+
+
+def picture_height_width(source: Stored) -> tuple[int, int]:
+    """(h, w) of the upright picture as its header says, nothing decoded; raises InputError if that is unreadable."""
+    with _unreadable_told(source), _opened(source) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image, source) >= 5 else (height, width)
+
+
+@contextlib.contextmanager
+def _unreadable_told(source: Stored) -> Iterator[None]:
+    try:
+        yield
     except (InputError, MemoryError):
         raise
     except Exception as error:  # damaged data make Pillow's decoders raise errors of nearly every kind
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         is_passing = isinstance(error, OSError) and error.errno is not None
         raise UnreadablePicture(name_of_picture(source), reason.splitlines()[0], is_passing=is_passing) from None
-
-
-def picture_height_width(source: Stored) -> tuple[int, int]:
-    """(h, w) of the upright picture as its header says, nothing decoded; raises what its header makes Pillow raise."""
-    with _opened(source) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image, source) >= 5 else (height, width)
 
 
 def name_of_picture(picture: object) -> str:

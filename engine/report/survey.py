@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from engine.data.config import DataConfig
 from engine.data.folder import FolderSource
-from engine.data.opening import READERS, picture_height_width
+from engine.data.opening import READERS, UnreadablePicture, picture_height_width
 from engine.data.rows import labels_and_files
 from engine.data.source import Source
 from engine.data.table import TableSource
@@ -62,10 +62,12 @@ def survey(files: Iterable[str]) -> Survey:
     sizes: list[tuple[int, int]] = []
     for file in files:
         try:
-            sizes.append(picture_height_width(file))
-            formats[_format(file)] += 1
-        except Exception:  # damaged headers make Pillow raise errors of nearly every kind
+            size, format = picture_height_width(file), _format(file)
+        except (UnreadablePicture, OSError):
             formats["unreadable"] += 1
+            continue
+        sizes.append(size)
+        formats[format] += 1
     return Survey(formats, tuple(sorted(sizes, key=lambda size: (size[0] * size[1], size))))
 
 
