@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.errors import InputError, problem
+from engine.storage import write_atomically
 
 SUMS = "B2SUMS"
 RULE, REMEDY = "the files as they were saved", "Use another step or a copy of the run; --resume takes the step before."
@@ -17,7 +18,7 @@ def write_sums(directory: Path) -> None:
     """
     files = sorted(path for path in directory.glob("*/**/*") if path.is_file())
     lines = [f"{_digest(path)}  {path.relative_to(directory).as_posix()}\n" for path in files]
-    (directory / SUMS).write_text("".join(lines), encoding="utf-8")
+    write_atomically(directory / SUMS, "".join(lines))
 
 
 def check_sums(directory: Path, *below: str) -> None:

@@ -28,9 +28,10 @@ from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
 from engine.result import Result
-from engine.run_directory import claimed, clear_run, open_run, write_atomically, write_config, write_skipped
+from engine.run_directory import claimed, clear_run, open_run, write_config, write_skipped
 from engine.saving import Checkpoints, SaveTimes
 from engine.session import Session
+from engine.storage import write_atomically
 from engine.transfer import data_of
 
 

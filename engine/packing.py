@@ -21,6 +21,7 @@ from engine.checkpoint import Record, check_step, checkpoints_of, choose_step, r
 from engine.checksums import SUMS
 from engine.errors import InputError, problem
 from engine.run_directory import FILES
+from engine.storage import new_directory, replaced
 
 SUFFIX = ".engine"
 MOST_ENTRIES = 10_000  # a packed run of one process has some forty
@@ -47,20 +48,17 @@ def pack(path: Path, out: Path, inference_only: bool = False, overwrite: bool = 
         steps = sorted({choose_step(run, which) for which in (["best"] if inference_only else ["best", "last"])})
         for step in steps:
             check_step(run, step)
-        scratch = out.with_name(f".{out.name}.{os.getpid()}")
         try:
-            _write(scratch, _content(run, steps, inference_only))
-            with zipfile.ZipFile(scratch) as archive:
-                _checked(scratch, archive.infolist())  # or nobody could open it
-            scratch.replace(out)
+            with replaced(out, "w+b") as file:
+                _write(file, _content(run, steps, inference_only))
+                with zipfile.ZipFile(file) as archive:
+                    _checked(out, archive.infolist(), file.seek(0, os.SEEK_END))  # or nobody could open it
         except FileNotFoundError as error:
             got, rule = f"no {error.filename} any more", "a run that stays as it is meanwhile"
             raise InputError(problem(str(path), got, rule, "Pack it again.")) from None
         except OSError as error:
             got = f"{out} ({error.strerror})"
             raise InputError(problem("out", got, "a place that can be written", "Choose another.")) from None
-        finally:
-            scratch.unlink(missing_ok=True)
     return steps
 
 
@@ -99,22 +97,22 @@ def unpack(path: Path, out: Path) -> None:
     if not path.is_file():
         got = f"{path}, {'a directory' if path.is_dir() else 'which does not exist'}"
         raise InputError(problem("file", got, "a packed run", "Check the path."))
-    if out.exists() or not out.parent.is_dir():
-        got = f"{out}, which exists" if out.exists() else f"{out}, below no directory"
+    if os.path.lexists(out) or not out.parent.is_dir():
+        got = f"{out}, which exists" if os.path.lexists(out) else f"{out}, below no directory"
         raise InputError(problem("out", got, "a new directory in one that exists", "Choose another with --out."))
-    scratch = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        _extract_all(path, scratch)
-        scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with new_directory(out) as directory:
+            _extract_all(path, directory)
+    except OSError as error:
+        got = f"{out} ({error.strerror})"
+        raise InputError(problem("out", got, "a place that can be written", "Choose another.")) from None
 
 
 def _extract_all(path: Path, directory: Path) -> None:
     """Writes all entries below a directory. Names, kinds and sizes are looked at before the first byte is written."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = _checked(path, archive.infolist())
+            entries = _checked(path, archive.infolist(), path.stat().st_size)
             for entry in entries:
                 _extract(path, archive, entry, directory / entry.filename)
     except InputError:
@@ -124,8 +122,8 @@ def _extract_all(path: Path, directory: Path) -> None:
         raise InputError(problem(str(path), got, rule, "Check the path, or pack the run again.")) from None
 
 
-def _checked(path: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
-    """The entries, if a run can have them; raises InputError naming the first that it cannot."""
+def _checked(path: Path, entries: list[zipfile.ZipInfo], size: int) -> list[zipfile.ZipInfo]:
+    """The entries, if a run can have them, of a file of that size; raises InputError naming the first it cannot."""
     if len(entries) > MOST_ENTRIES:
         raise _refused(path, f"{len(entries):,} entries", f"at most {MOST_ENTRIES:,}")
     seen: set[str] = set()
@@ -140,7 +138,7 @@ def _checked(path: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo
         for parent in PurePosixPath(name).parents:
             if str(parent) in seen:
                 raise _refused(path, f"the entry {name!r} below the file {str(parent)!r}", "files in directories")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+    if sum(entry.file_size for entry in entries) > size:
         raise _refused(path, "entries that are larger together than the file", "each with bytes of its own")
     return entries
 
@@ -206,16 +204,13 @@ def _content(run: Path, steps: list[int], inference_only: bool) -> dict[str, Pat
     return found
 
 
-def _write(out: Path, content: dict[str, Path]) -> None:
-    with out.open("wb") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name, source in sorted(content.items()):
-                entry = zipfile.ZipInfo(name, EARLIEST_DATE)
-                entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16  # as made on Unix
-                with _bytes_of(name, source, content) as (read, entry.file_size), archive.open(entry, "w") as sink:
-                    shutil.copyfileobj(read, sink)
-        file.flush()
-        os.fsync(file.fileno())
+def _write(file: IO[bytes], content: dict[str, Path]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, source in sorted(content.items()):
+            entry = zipfile.ZipInfo(name, EARLIEST_DATE)
+            entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16  # as made on Unix
+            with _bytes_of(name, source, content) as (read, entry.file_size), archive.open(entry, "w") as sink:
+                shutil.copyfileobj(read, sink)
 
 
 @contextlib.contextmanager

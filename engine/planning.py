@@ -26,7 +26,7 @@ from engine.finetuning import FineTuneConfig
 from engine.plan import Alternative, Plan, PlanFile
 from engine.program import choose_lowering
 from engine.records import differences, from_json, to_json
-from engine.run_directory import write_atomically
+from engine.storage import write_atomically
 from engine.versions import device_text, versions
 
 WORTH_MEASURING = 200_000  # examples that all members train on together; a shorter run is over before it has paid

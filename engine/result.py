@@ -1,5 +1,6 @@
 """Result: what `engine.run` and `engine.fit` give back."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from engine.data.dataset import Dataset
 from engine.data.images import Picture
 from engine.errors import InputError, problem
 from engine.predict import Classifier, Prediction
+from engine.storage import new_directory
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,9 @@ class Result:
     def save(self, path: str | PathLike[str]) -> Path:
         """Copies the whole run, with its best and last checkpoints, to a new directory for `engine.restore`."""
         target = Path(path).expanduser()
-        if target.exists():
+        if os.path.lexists(target):
             raise InputError(problem("path", target, "a path where nothing is yet", "Choose another."))
-        return Path(shutil.copytree(self.directory, target))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_directory(target) as directory:
+            shutil.copytree(self.directory, directory, dirs_exist_ok=True)
+        return target

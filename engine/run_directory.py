@@ -3,16 +3,17 @@
 import contextlib
 import json
 import os
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from engine.checkpoint import Record, check_location, choose_step, find_steps, read_record, step_directories
 from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
 from engine.errors import InputError, problem
 from engine.records import differences
 from engine.saving import NOBODY, set_damaged_aside
+from engine.storage import check_can_write, open_own, remove, write_atomically
 
 try:
     import fcntl
@@ -71,7 +72,7 @@ def claimed(path: Path) -> Iterator[None]:
         return
     lock = path / ".lock"
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(lock.open("a+", encoding="utf-8"))
+        file = stack.enter_context(_opened_lock(lock))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
@@ -89,14 +90,18 @@ def claimed(path: Path) -> Iterator[None]:
         yield
 
 
+def _opened_lock(lock: Path) -> IO[str]:
+    try:
+        return open_own(lock, "a+")
+    except OSError as error:
+        got, rule = f"{lock} ({error.strerror})", "a file of this run, or none"
+        raise InputError(problem("run_dir", got, rule, "Remove it, or choose another with --run-dir.")) from None
+
+
 def clear_run(path: Path) -> None:
     """Removes the files of a run, and nothing else."""
     for name in FILES:
-        target = path / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+        remove(path / name)
 
 
 def write_config(path: Path, config: RunConfig) -> None:
@@ -108,16 +113,6 @@ def write_skipped(path: Path, lines: list[str]) -> None:
     """Leaves a list of the data files that were skipped, if there are any."""
     if lines:
         write_atomically(path / "skipped.txt", "\n".join(lines) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file in one go: a reader, or a kill, sees the old text or the new."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no text
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str], None]) -> Record:
@@ -165,9 +160,7 @@ def _check_place(path: Path) -> None:
     check_location(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        check_can_write(path)
     except OSError as error:
         got = f"{path} ({error.strerror})"
         raise InputError(problem("run_dir", got, "a directory that can be written", "Choose another.")) from None

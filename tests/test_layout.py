@@ -31,6 +31,7 @@ LAYOUT = [
     "interrupts",
     "versions",
     "memory",
+    "storage",
     "augment.geometry",
     "augment.color",
     "augment.policies",

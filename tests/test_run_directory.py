@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from engine.data.images import InputSpec
 from engine.entry import errors_as_lines
 from engine.plan import Plan
 from engine.records import to_json
-from engine.run_directory import FILES, clear_run, open_run, write_atomically, write_config
+from engine.run_directory import FILES, clear_run, open_run, write_config
+from engine.storage import write_atomically
 
 CONFIG = RunConfig("a", mlp((4,)), train=TrainConfig(epochs=3), optim=OptimConfig(learning_rate=0.5))
 STEPS_PER_EPOCH = 4
@@ -217,10 +219,10 @@ def test_overwrite_removes_the_files_of_the_run_and_no_others(run: Path):
 def refuse_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes creating a file fail as in a read-only directory; root would be allowed to write there."""
 
-    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
+    def refuse(directory: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr("engine.run_directory.check_can_write", refuse)
 
 
 @pytest.mark.parametrize(("resume", "overwrite"), [(True, False), (False, True)])
@@ -267,12 +269,10 @@ def test_write_atomically_keeps_the_old_text_when_it_fails(tmp_path: Path, monke
     file = tmp_path / "result.json"
     write_atomically(file, "old")
 
-    def fill_up(path: Path, text: str, **options: Any) -> int:
-        with path.open("w") as stream:
-            stream.write(text[:2])
+    def fill_up(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", fill_up)
+    monkeypatch.setattr(os, "fsync", fill_up)
     with pytest.raises(OSError, match="No space left"):
         write_atomically(file, "new")
     assert file.read_text() == "old"

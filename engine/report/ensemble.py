@@ -13,7 +13,7 @@ from engine.calibration import CALIBRATION_BINS, Reliability, Uncertainty, score
 from engine.combination import Combination
 from engine.report.history import history_csv
 from engine.report.tables import format_metric
-from engine.run_directory import write_atomically
+from engine.storage import replaced, write_atomically
 
 Row = dict[str, Any]
 METRICS = ("n", "accuracy", "nll", "brier", "ece")
@@ -89,7 +89,8 @@ def draw_reliability(combined: Reliability, members: Sequence[Reliability], path
     _draw_counts(lower, combined)
     error = combined.expected_calibration_error
     figure.suptitle(f"{title}\nECE {error:.4f} ({len(combined.counts)} bins), n = {combined.n:,}", parse_math=False)
-    figure.savefig(path, dpi=130)
+    with replaced(path) as file:
+        figure.savefig(file, dpi=130, format="png")
 
 
 def write_uncertainty_csv(

@@ -1,6 +1,5 @@
 """A grid of nine pictures with a line or two of text above each."""
 
-import os
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL.PngImagePlugin import PngImageFile
+
+from engine.storage import replaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,14 +24,9 @@ SIGNATURE = "engine"
 def draw_grid(images: Sequence[np.ndarray], titles: Sequence[str], path: Path, title: str) -> None:
     """Writes up to nine images uint8[h w c], three in a row, as a PNG, in one go."""
     figure = grid_figure(images, titles, title)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font lacks: drawn as boxes
-            figure.savefig(scratch, dpi=130, format="png", metadata={"Software": SIGNATURE})
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with replaced(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font lacks: drawn as boxes
+        figure.savefig(file, dpi=130, format="png", metadata={"Software": SIGNATURE})
 
 
 def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], title: str) -> "Figure":

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.storage import replaced
+
 Row = dict[str, Any]
 
 
@@ -38,4 +40,5 @@ def draw_curves(rows: Sequence[Row], path: Path, title: str) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.suptitle(title)
-    figure.savefig(path, dpi=130)
+    with replaced(path) as file:
+        figure.savefig(file, dpi=130, format="png")

@@ -7,11 +7,13 @@ import numpy as np
 from PIL import Image
 
 from engine.data.dataset import Dataset
+from engine.storage import replaced
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:
     """Writes one uint8[h w c] image as a PNG."""
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
+    with replaced(path) as file:
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, format="png")
 
 
 def draw_predictions(dataset: Dataset, probabilities: np.ndarray, path: Path, title: str) -> None:
@@ -30,7 +32,8 @@ def draw_predictions(dataset: Dataset, probabilities: np.ndarray, path: Path, ti
         text, is_right = _caption(dataset.class_names, probabilities[i], int(dataset.labels[i]))
         axes.set_title(text, fontsize=9, color="black" if is_right else "firebrick")
     figure.suptitle(title)
-    figure.savefig(path, dpi=130)
+    with replaced(path) as file:
+        figure.savefig(file, dpi=130, format="png")
 
 
 def _caption(names: Sequence[str], probabilities: np.ndarray, label: int) -> tuple[str, bool]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 from engine.errors import InputError
 from engine.predict import Prediction
 from engine.report.progress import LINE_SECONDS, duration_text
+from engine.storage import replaced
 
 SHOWN_ROWS = 20
 SHOWN_SECONDS = 0.1  # between two moves of the line
@@ -64,15 +64,8 @@ def csv_file(path: Path) -> Iterator[Any]:
 
     Half a table looks like a whole one to whatever reads it next, so an error or a kill leaves what was there before.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("w", encoding="utf-8", newline="") as file:
-            yield csv.writer(file, lineterminator="\n")
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with replaced(path, "w", encoding="utf-8", newline="") as file:
+        yield csv.writer(file, lineterminator="\n")
 
 
 def shown_progress(answers: Iterable[Item], total: int, console: Console) -> Iterator[Item]:

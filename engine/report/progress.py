@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from engine.report.tables import format_metric
+from engine.storage import open_own
 
 LINE_SECONDS = 10.0
 
@@ -83,7 +84,7 @@ class Reporter:
         if self._log is None:
             self._unlogged.append(text)
             return
-        with self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:  # as in write_atomically
+        with open_own(self._log, "a") as file:
             file.write(text.rstrip() + "\n")
 
 

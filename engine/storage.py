@@ -1,0 +1,105 @@
+"""Files written where others may write too: no link that somebody laid is followed, and nothing is seen half written.
+
+Names of scratch files cannot be foretold and are created exclusively, so nobody can lie in wait at one.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, nor links that everybody may make
+
+
+@contextlib.contextmanager
+def replaced(path: Path, mode: str = "wb", **how: Any) -> Iterator[IO[Any]]:
+    """A new file to write to that takes the place of `path` when the block ends well, in one go and safe from a crash.
+
+    A reader, or a kill, sees the old content or the new. A link at `path` is replaced itself, and not what it points
+    to. mode, how: as of `open`.
+    """
+    descriptor, scratch = tempfile.mkstemp(prefix=".", suffix=f".{path.name[-100:]}", dir=path.parent)
+    try:
+        with open(descriptor, mode, **how) as file:
+            os.chmod(scratch, 0o666 & ~_umask())  # mkstemp keeps others from reading
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(scratch)
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file in one go by a text."""
+    with replaced(path, "w", encoding="utf-8", errors="backslashreplace") as file:  # names of files may be no text
+        file.write(text)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A new directory beside `path` to fill, which gets that name when the block ends well; else it is removed.
+
+    Raises OSError where something lies at `path` by then.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=path.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o777 & ~_umask())
+        scratch.rename(path)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def open_own(path: Path, mode: str) -> IO[str]:
+    """A text file to read and append to, made if there is none; raises OSError for a link or anything but a file.
+
+    mode: "a" or "a+".
+    """
+    flags = (os.O_RDWR if "+" in mode else os.O_WRONLY) | os.O_APPEND | os.O_CREAT | NO_LINKS
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # what has two names is somebody's elsewhere
+            raise OSError(errno.EPERM, "a link, or no file", str(path))
+        return open(descriptor, mode, encoding="utf-8", errors="backslashreplace")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def check_can_write(directory: Path) -> None:
+    """Raises OSError where no file can be made in a directory."""
+    tempfile.TemporaryFile(prefix=".", dir=directory).close()
+
+
+def random_name() -> str:
+    """A name that nobody can foretell, for a file that is made exclusively."""
+    return f".{secrets.token_hex(16)}"
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a whole directory, if it is there; nothing that a link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's own; asked of the system without changing it where that can be."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o077)  # no other way to ask
+    os.umask(mask)
+    return mask
