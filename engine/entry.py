@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.data.cache import cache_directory
 from engine.errors import InputError
 from engine.interrupts import Interrupted, raised
 
@@ -18,7 +17,9 @@ def set_up_process(cache_dir: Path | None = None) -> None:
     """Settings that only a process of our own may make: a persistent compilation cache."""
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(cache_directory(cache_dir) / "xla"))
+    from engine.xla_cache import keep_programs
+
+    keep_programs(cache_dir)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # Of an entry that another process is just writing, or has left half written: it is compiled anew.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache")

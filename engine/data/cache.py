@@ -59,6 +59,11 @@ def cache_directory(given: Path | None = None) -> Path:
     chosen = given or os.environ.get("ENGINE_CACHE_DIR")
     if chosen:
         return Path(chosen).expanduser()
+    return users_cache_directory()
+
+
+def users_cache_directory() -> Path:
+    """The part of the user's own cache folder that is ours."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engine"
 
 
