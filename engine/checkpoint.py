@@ -31,6 +31,7 @@ class Record:
     score: the validation metric that decides which step is best, higher is better; None in the middle of an epoch.
     totals, epoch_seconds: metric sums and training time of the unfinished epoch. checksums: of the arrays of each item.
     failed_steps: of an ensemble, the step at which each member's loss was no finite number, None for the others.
+    passed_over: files beside the data's pictures, how many of each kind. skipped: unreadable files, how many a split.
     combination: of an ensemble, how its members are combined. alternatives: plans that were measured, fastest first.
     """
 
@@ -53,6 +54,8 @@ class Record:
     combination: Combination | None = None
     alternatives: tuple[Alternative, ...] = ()
     checksums: dict[str, Any] = field(default_factory=dict)
+    passed_over: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, Any] = field(default_factory=dict)
 
     @property
     def epochs_done(self) -> int:

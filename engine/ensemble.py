@@ -26,7 +26,7 @@ from engine.models.ensemble import Ensemble
 from engine.models.specs import Custom
 from engine.ops import evaluation_lowering
 from engine.packing import opened
-from engine.predict import Classifier
+from engine.predict import Classifier, with_skipped
 from engine.records import differences, to_json
 from engine.state import Network, Tree, Whitened, network_of
 
@@ -99,7 +99,7 @@ class EnsembleClassifier(Classifier):
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:
         """n, loss (negative log-likelihood), accuracy, Brier score and calibration error over every example."""
         self.check_fits(dataset)
-        return self.scores_of(self.member_outputs(dataset.images), dataset)
+        return with_skipped(self.scores_of(self.member_outputs(dataset.images), dataset), dataset)
 
     def scores_of(self, outputs: np.ndarray, dataset: Dataset) -> dict[str, Any]:
         """What `evaluate` says, from the members' outputs [m n k]."""

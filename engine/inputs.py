@@ -12,9 +12,10 @@ from PIL import Image
 
 from engine.data.config import ResizeRule
 from engine.data.files import ahead, num_threads
-from engine.data.images import InputSpec, Picture, fit_array, fit_values, picture_files, read_picture
+from engine.data.images import InputSpec, Picture, fit_array, fit_values, read_picture
 from engine.data.levels import Range, as_levels
 from engine.data.stored import StoredImages
+from engine.data.walk import picture_files
 from engine.errors import InputError, problem, shape_text, unknown
 
 BATCH_PICTURES = 64  # whatever the number of cores, on which no bit of an answer shall depend

@@ -270,10 +270,13 @@ class Classifier:
         return self._forward(("outputs", augment), lambda: forward, (*weights, np.int32(draw)), images, first)
 
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:
-        """n, loss and (for classes) accuracy and top5 over every example of a dataset, each exactly once."""
+        """n, loss and (for classes) accuracy and top5 over every example of a dataset, each exactly once.
+
+        skipped: how many files of the data could not be read, if there are any.
+        """
         self.check_fits(dataset)
         sums = evaluate(self._executables, self._task, self._params, self._model_state, dataset)
-        return sums.means(self.record.config.train.loss, self.record.num_outputs)
+        return with_skipped(sums.means(self.record.config.train.loss, self.record.num_outputs), dataset)
 
     def check_fits(self, dataset: Dataset) -> None:
         """Raises InputError, showing both sides, unless the dataset has the model's input and classes."""
@@ -301,6 +304,11 @@ class Classifier:
         best = np.argsort(-row, kind="stable")[:top]
         named = tuple((self.class_names[k], float(row[k])) for k in best)
         return Prediction(named[0][0], named[0][1], named)
+
+
+def with_skipped(metrics: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The metrics over a dataset, with the number of its files that could not be read beside n, if there are any."""
+    return {**metrics, "skipped": len(dataset.skipped)} if dataset.skipped else metrics
 
 
 def check_can_augment(field: str, input_shape: tuple[int, ...], dtype: str) -> None:

@@ -32,6 +32,8 @@ from engine.trainer import Trainer
 from engine.transfer import source_of
 from engine.versions import device_text, versions
 
+COUNTS = ("n", "skipped")  # the same in every epoch
+
 
 class NotFinite(InputError):
     """A loss that is no number: the run stops, its last good checkpoint stays."""
@@ -182,7 +184,7 @@ class Session:
         validation = self.validate()
         row: dict[str, Any] = {"epoch": self.epoch, "step": self.step}
         row.update((name, value) for name, value in self.training_metrics().items() if name != "n")
-        row.update((f"validation_{name}", value) for name, value in validation.items() if name != "n")
+        row.update((f"validation_{name}", value) for name, value in validation.items() if name not in COUNTS)
         row.update(self._member_columns())
         row["learning_rate"] = float(np.asarray(self.learning_rate(self.step - 1)))
         row["seconds"] = round(self._epoch_seconds, 3)
@@ -283,6 +285,8 @@ class Session:
             plan=self.plan,
             alternatives=self.alternatives,
             validation_fingerprint=_fingerprint(self.splits.validation),
+            passed_over=self.splits.passed_over,
+            skipped={name: len(split.skipped) for name, split in self.splits.named.items() if split.skipped},
             history=tuple(self.history),
             totals=totals,
             epoch_seconds=self._epoch_seconds,

@@ -1,6 +1,8 @@
 """A folder of images becomes a dataset: its layout, its order, its bad files, and when it is decoded anew."""
 
 import os
+import re
+import shutil
 import threading
 import unicodedata
 from pathlib import Path
@@ -11,11 +13,13 @@ import pytest
 from PIL import Image
 
 from engine.data import files as files_module
+from engine.data.class_folders import name_of
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, image_hashes
 from engine.data.files import decode_files
-from engine.data.folder import FolderSource, find_images, name_of, open_folder
+from engine.data.folder import FolderSource, open_folder
 from engine.data.images import InputSpec, read_picture
+from engine.data.walk import walk
 from engine.errors import InputError
 
 DRAW = np.random.default_rng(0)
@@ -62,7 +66,7 @@ def test_every_sub_folder_is_a_class_and_files_come_in_order_of_their_names(pets
     assert dataset.labels.dtype == np.int32
     assert dataset.name == "pets"
     order = ["cat/deep/deeper/c.webp", "cat/x.y.Tiff", "cat/é ü.PNG", "dog/a.JPG", "dog/b.png"]
-    assert [file.name for file in find_images(pets)] == order
+    assert [file.name for file in walk(pets).files] == order
     expected = np.stack([read_picture(pets / name, InputSpec((6, 9, 3))) for name in order])
     np.testing.assert_array_equal(dataset.images[:], expected)
 
@@ -105,7 +109,7 @@ def test_folders_without_images_and_hidden_ones_do_not_count(tmp_path: Path):
     (root / "train" / "a" / "Thumbs.db").touch()
     source = opened(root)
     assert source.split_names == ("train", "test")
-    assert [file.name for file in find_images(root)] == ["test/a/1.png", "train/a/1.png", "train/b/1.png"]
+    assert [file.name for file in walk(root).files] == ["test/a/1.png", "train/a/1.png", "train/b/1.png"]
 
 
 def test_folders_without_images_are_named(pets: Path):
@@ -114,7 +118,10 @@ def test_folders_without_images_are_named(pets: Path):
     (pets / "bird" / "notes.txt").touch()
     messages: list[str] = []
     assert train(pets, messages).class_names == ("cat", "dog")
-    assert messages[0] == f"{pets}: no images in bird, rabbit, left out"
+    assert messages[:2] == [
+        "pets: passed over 1 .txt (bird/notes.txt)",
+        f"{pets}: no images in bird, rabbit, left out",
+    ]
 
 
 def test_test_split_may_lack_classes_but_not_have_its_own(tmp_path: Path):
@@ -138,14 +145,14 @@ def test_test_folder_without_class_folders_is_left_out_and_that_is_told(tmp_path
     root = pictures(tmp_path / "pets", "train/a/1.png", "train/b/1.png", "test/1.png")
     messages: list[str] = []
     assert opened(root, messages).split_names == ("train",)
-    assert messages == [f"{root / 'test'}: its images lie in no class folders; this split is left out"]
+    assert messages == [f"{root / 'test'}: left out 1 image in no class folders, so that there is no such split"]
 
 
 def test_images_beside_the_class_folders_are_left_out_and_that_is_told(pets: Path):
     pictures(pets, "loose.png", "more.png")
     messages: list[str] = []
     assert len(train(pets, messages)) == 5
-    assert messages[0] == f"{pets}: left out 2 images that lie in no class folder, loose.png first"
+    assert messages[0] == f"{pets}: left out 2 images beside the class folders, loose.png first"
 
 
 def test_images_without_folders_are_refused_with_the_layout(tmp_path: Path):
@@ -189,6 +196,109 @@ def test_single_class_is_refused(tmp_path: Path):
         opened(pictures(tmp_path / "flowers", "rose/1.png"))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "validate", "test"), ("train", "dev", "test"), ("train", "valid", "holdout"),
+        ("Train", "eval", "Test Set"), ("training_set", "validation-set", "test_set"),
+        ("trainset", "valset", "testset"),
+        ("seg_train", "seg_val", "seg_test"), ("train2017", "val2017", "test2017"), ("trn", "val", "hold-out"),
+        ("TrainImages", "ValImages", "TestImages"),
+    ],
+)  # fmt: skip
+def test_splits_are_known_by_their_usual_names_and_that_is_told(tmp_path: Path, names: tuple[str, ...]):
+    for count, name in enumerate(names, 1):
+        pictures(tmp_path / "pets", *(f"{name}/{pet}/{i}.png" for pet in ("cat", "dog") for i in range(count)))
+    messages: list[str] = []
+    source = opened(tmp_path / "pets", messages)
+    sizes = {split: sum(map(len, classes.values())) for split, classes in source.splits.items()}
+    assert sizes == {"train": 2, "validation": 4, "test": 6}
+    assert source.class_names == ("cat", "dog")
+    odd = [
+        name for name in names if name in ("validate", "dev", "eval", "holdout", "hold-out", "trn") or "seg_" in name
+    ]
+    assert all(f"{name} as " in messages[0] for name in odd) if odd else True
+
+
+@pytest.mark.parametrize("names", [("bullet train", "toy train"), ("steam_train", "test tube"), ("valid", "invalid")])
+def test_names_that_only_hold_the_word_of_a_split_are_classes(tmp_path: Path, names: tuple[str, ...]):
+    root = pictures(tmp_path / "things", *(f"{name}/1.png" for name in names))
+    assert opened(root).class_names == tuple(sorted(names))
+
+
+def test_doubled_folders_of_splits_are_read_and_the_unlabelled_one_is_left_out(tmp_path: Path):
+    pairs = (
+        ("seg_train", "forest/1.png"),
+        ("seg_train", "sea/1.png"),
+        ("seg_test", "forest/2.png"),
+        ("seg_test", "sea/2.png"),
+    )
+    root = pictures(
+        tmp_path / "intel", *(f"{split}/{split}/{name}" for split, name in pairs), "seg_pred/seg_pred/3.png"
+    )
+    messages: list[str] = []
+    source = opened(root, messages)
+    assert (source.split_names, source.class_names) == (("train", "test"), ("forest", "sea"))
+    left_out = f"{root / 'seg_pred' / 'seg_pred'}: left out 1 image in no class folders, so that there is no such split"
+    assert messages == [left_out, f"{root}: read seg_train/seg_train as train, seg_test/seg_test as test"]
+    assert source.load("test", "data.test_split").labels.tolist() == [0, 1]
+
+
+def test_copy_of_the_same_classes_is_left_out_and_that_is_told(tmp_path: Path):
+    root = pictures(tmp_path / "cell_images", "Parasitized/1.png", "Parasitized/2.png", "Uninfected/1.png")
+    shutil.copytree(root, tmp_path / "copy")
+    shutil.copytree(tmp_path / "copy", root / "cell_images")
+    messages: list[str] = []
+    source = opened(root, messages)
+    assert source.class_names == ("Parasitized", "Uninfected")
+    assert len(source.load("train", "data.split")) == 3
+    inner = root / "cell_images"
+    assert messages[0] == f"{inner}: left out 3 images, a copy of Parasitized, Uninfected beside it"
+    picture(inner / "Uninfected" / "other.png")
+    with pytest.raises(
+        InputError, match=r"cell_images with other images; expected each class once\. Set --data\.path .*"
+    ):
+        opened(root)
+
+
+@pytest.mark.parametrize("test", [("test/1.png", "test/2.png"), ("test/test/1.png",), ("test/unknown/1.png",)])
+@pytest.mark.parametrize("train_top", ["", "train/"])
+def test_unlabelled_test_folder_is_no_class_and_evaluating_it_says_why(tmp_path: Path, test: Any, train_top: str):
+    root = pictures(tmp_path / "pets", f"{train_top}cat/1.png", f"{train_top}dog/1.png", *test)
+    messages: list[str] = []
+    source = opened(root, messages)
+    assert (source.split_names, source.class_names) == (("train",), ("cat", "dog"))
+    assert re.fullmatch(rf"{root}/test.*: left out {len(test)} images? in no class folders, so .*", messages[0])
+    with pytest.raises(
+        InputError, match=r"data\.split: got 'test' .*whose images lie in no class folders; .*predict them"
+    ):
+        source.load("test", "data.split")
+
+
+def test_split_beside_classes_is_refused_with_the_way_to_either(tmp_path: Path):
+    root = pictures(tmp_path / "pets", "cat/1.png", "dog/1.png", "test/cat/2.png", "test/dog/2.png")
+    message = r"pets with test, which holds folders of its own, beside cat, dog; .* Set --data\.path .*pets/test,"
+    with pytest.raises(InputError, match=message):
+        opened(root)
+
+
+def test_other_folders_beside_several_splits_are_left_out_and_that_is_told(tmp_path: Path):
+    names = [f"{split}/{pet}/1.png" for split in ("train", "test") for pet in ("cat", "dog")]
+    root = pictures(tmp_path / "pets", *names, "samples/1.png", "samples/2.png")
+    messages: list[str] = []
+    assert opened(root, messages).split_names == ("train", "test")
+    assert messages == [f"{root / 'samples'}: left out 2 images beside the folders of splits"]
+
+
+def test_splits_within_the_classes_are_refused_with_a_move(tmp_path: Path):
+    root = pictures(
+        tmp_path / "pets", *(f"{pet}/{split}/1.png" for pet in ("cat", "dog") for split in ("test", "train"))
+    )
+    message = r"with test, train in each of cat, dog; expected the splits above .* Move .*cat/train to .*train/cat"
+    with pytest.raises(InputError, match=message):
+        opened(root)
+
+
 # Names, links and what cannot be read
 
 
@@ -213,7 +323,7 @@ def test_linked_folders_are_followed_and_loops_are_cut(pets: Path, tmp_path: Pat
     (pets / "cat" / "loop").symlink_to(pets)
     (pets / "cat" / "self").symlink_to(pets / "cat")
     (pets / "dog" / "link.png").symlink_to(tmp_path / "elsewhere" / "1.png")
-    names = [file.name for file in find_images(pets)]
+    names = [file.name for file in walk(pets).files]
     assert [name for name in names if name.startswith("fox")] == ["fox/1.png", "fox/2.png"]
     assert "dog/link.png" in names
     assert not [name for name in names if "loop" in name or "self" in name]
@@ -227,7 +337,7 @@ def test_link_to_nothing_is_a_bad_file(pets: Path):
 
 def test_folder_named_like_a_picture_is_a_folder(pets: Path):
     picture(pets / "cat" / "x.jpg" / "inside.png")
-    assert "cat/x.jpg/inside.png" in [file.name for file in find_images(pets)]
+    assert "cat/x.jpg/inside.png" in [file.name for file in walk(pets).files]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -266,7 +376,7 @@ def test_files_decoded_by_threads_are_those_read_one_by_one(
 ):
     monkeypatch.setattr(files_module, "num_threads", lambda: threads)
     monkeypatch.setattr(files_module, "CHUNK_FILES", 7)
-    found = [file.path for file in find_images(photos)]
+    found = [file.path for file in walk(photos).files]
     config = DataConfig(image_size="24x32", resize=rule, color=color)
     decoded = decode_files(found, list(range(60)), tuple(map(str, range(60))), config)
     images, labels, hashes = (np.concatenate(parts) for parts in zip(*decoded.batches, strict=True))
@@ -283,7 +393,7 @@ def test_only_a_few_chunks_are_decoded_ahead(photos: Path, monkeypatch: pytest.M
     monkeypatch.setattr(files_module, "num_threads", lambda: 2)
     monkeypatch.setattr(files_module, "CHUNK_FILES", 2)
     monkeypatch.setattr(files_module, "_decode_chunk", lambda f, *rest: started.append(f[0]) or decode_chunk(f, *rest))
-    found = [file.path for file in find_images(photos)]
+    found = [file.path for file in walk(photos).files]
     batches = iter(decode_files(found, [0] * 60, ("a",), DataConfig(image_size="4x4")).batches)
     next(batches)
     assert len(started) <= 4

@@ -22,7 +22,6 @@ from engine.data.images import (
     decode_picture,
     fit_picture,
     is_picture_name,
-    picture_files,
     read_picture,
     read_pictures,
 )
@@ -332,29 +331,6 @@ def test_resize_rules_stretch_crop_and_pad_as_their_names_say():
 @pytest.mark.parametrize("rule", RESIZED)
 def test_resize_rule_changes_nothing_when_the_size_fits(rule: Any):
     np.testing.assert_array_equal(read_picture(encoded(COLOR), InputSpec((6, 9, 3), resize=rule)), COLOR)
-
-
-def test_files_of_a_folder_are_its_images_in_order_of_their_names(tmp_path: Path):
-    names = ["b.png", "a.JPG", "sub/c.webp", "notes.txt", "sub/deeper/a.tiff"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    found = [Path(path).relative_to(tmp_path).as_posix() for path in picture_files([tmp_path])]
-    assert found == ["a.JPG", "b.png", "sub/c.webp", "sub/deeper/a.tiff"]
-
-
-def test_files_named_are_kept_in_the_order_given(tmp_path: Path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "in.png").touch()
-    files = picture_files(["z.bin", str(tmp_path / "folder"), Path("a.png")])
-    assert files == ["z.bin", str(tmp_path / "folder" / "in.png"), "a.png"]
-
-
-def test_folder_without_images_is_refused(tmp_path: Path):
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"got an empty folder; expected image files below it \(.*\.png.*\)"):
-        picture_files([tmp_path])
 
 
 @pytest.mark.parametrize("field", ["mean", "std"])

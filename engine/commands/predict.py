@@ -109,7 +109,8 @@ def _of_files(
     """
     from rich.console import Console
 
-    from engine.data.images import NAMED_PICTURES, first_of, picture_files
+    from engine.data.images import NAMED_PICTURES, first_of
+    from engine.data.walk import picture_files
     from engine.report.predictions import (
         SHOWN_ROWS,
         csv_file,
@@ -119,7 +120,7 @@ def _of_files(
         shown_progress,
     )
 
-    files, places = picture_files(images), min(top, len(classifier.class_names))
+    files, places = picture_files(images, tell), min(top, len(classifier.class_names))
     shown: list[tuple[str, Prediction]] = []
     bad, num_bad = list[InputError](), 0
     console = Console(stderr=True, highlight=False, markup=False)

@@ -15,14 +15,15 @@ import numpy as np
 from PIL import Image
 
 from engine.data.cache import Decoded, DecodedBatch, cached
+from engine.data.class_folders import name_of
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import cache_entry, file_key
-from engine.data.folder import SPLIT_ORDER, SPLITS, name_of
 from engine.data.idx import MOST_DEFLATED, check_memory, check_size, idx_splits, labels_beside, read_idx, reading
 from engine.data.images import fit_picture
 from engine.data.labels import checked_labels, class_names_of, indices_of
 from engine.data.source import split_title
+from engine.data.split_names import SPLIT_ORDER, SPLITS
 from engine.errors import InputError, problem, shape_text
 
 MOST_HEADER_BYTES = 10_000  # NumPy itself writes some 118 and trusts no more than this
@@ -58,6 +59,11 @@ class ArraySource:
     def split_names(self) -> tuple[str, ...]:
         """The splits it has; "train" where it is not divided."""
         return tuple(self.pairs)
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Nothing: there is no folder to walk."""
+        return {}
 
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or why the arrays cannot be used."""

@@ -1,7 +1,7 @@
 """What every source of data is turned into."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class Dataset:
     labels: int32[n], indices into class_names; or float32[n d], targets of a regression (class_names is empty).
     fingerprint: hash of the content (for a share drawn from it, of the whole), the same on every machine.
     hashes: uint64[n] of each image's content, where they are known.
-    skipped: "path: reason" of files left out because they could not be read.
+    skipped: "path: reason" of files left out because they could not be read; of a share set aside, none.
     """
 
     images: np.ndarray | StoredImages
@@ -59,11 +59,21 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Splits:
-    """What a run trains, validates and tests on, kept apart."""
+    """What a run trains, validates and tests on, kept apart.
+
+    passed_over: files and folders that lay there and were not taken for pictures, how many of each kind.
+    """
 
     train: Dataset
     validation: Dataset | None = None
     test: Dataset | None = None
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, Dataset]:
+        """Those that there are, by name."""
+        every = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in every.items() if split is not None}
 
     def __post_init__(self):
         for other in (self.validation, self.test):
@@ -114,7 +124,8 @@ def split_by_fraction(
         raise InputError(problem("data.validation_fraction", fraction, rule, "Give another share, or 0."))
     chosen = np.sort(np.concatenate([group[:count] for group, count in zip(groups, counts, strict=True)]))
     rest = np.setdiff1d(order, chosen)  # sorted
-    return dataset.take(rest, dataset.name), dataset.take(chosen, f"{dataset.name} (validation share)")
+    share = replace(dataset.take(chosen, f"{dataset.name} (validation share)"), skipped=())
+    return dataset.take(rest, dataset.name), share
 
 
 def num_shared(first: Dataset, second: Dataset) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, image_hashes
 from engine.data.images import decode_picture
 from engine.data.opening import UnreadablePicture, picture_height_width
+from engine.data.walk import ImageFile
 from engine.errors import InputError, problem
 
 CHUNK_BYTES = 4 * 2**20
@@ -33,18 +34,6 @@ DECODER = 3
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
-
-
-class ImageFile(NamedTuple):
-    """A file as it was found, which is what tells that it has not changed since it was decoded.
-
-    name: its path below the folder or table that it was found in, with slashes.
-    """
-
-    path: str
-    name: str
-    size_bytes: int
-    mtime_ns: int
 
 
 @dataclass
@@ -78,13 +67,11 @@ def load_files(
     digest = hashlib.blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=10)
     lines = (f"{f.name}\0{f.size_bytes} {f.mtime_ns} {k}\0" for f, k in zip(files, labels, strict=True))
     digest.update("".join(lines).encode("utf-8", "surrogateescape"))
-    paths = [file.path for file in files]
-    return cached(
-        cache_entry(config, name, digest.hexdigest()),
-        name,
-        lambda: decode_files(paths, labels, class_names, config),
-        tell,
-    )
+    paths, entry = [file.path for file in files], cache_entry(config, name, digest.hexdigest())
+    dataset = cached(entry, name, lambda: decode_files(paths, labels, class_names, config), tell)
+    if dataset.skipped:
+        tell(f"{name}: skipped {_count(list(dataset.skipped))} of {len(files):,}, first {dataset.skipped[0]}")
+    return dataset
 
 
 def _place(config: DataConfig) -> str:

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 
 from engine.data.dataset import names_text
-from engine.data.folder import SPLIT_ORDER
+from engine.data.split_names import SPLIT_ORDER
 from engine.errors import InputError, problem
 from engine.memory import free_host_bytes
 

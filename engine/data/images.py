@@ -1,10 +1,8 @@
 """One picture in, one uint8 array out: files, bytes, PIL images and arrays made to fit an input contract."""
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -69,38 +67,6 @@ class InputSpec:
     def color(self) -> ColorMode:
         """The colour mode that the number of channels stands for."""
         return "grayscale" if self.shape[-1] == 1 else "rgb"
-
-
-def picture_files(paths: Iterable[str | PathLike[str]]) -> list[str]:
-    """The files named, and in place of each folder all image files below it, in order of their names.
-
-    Texts and not Paths, which take three times the memory where there are a million.
-    """
-    files: list[str] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            files.append(str(path))
-            continue
-        before = len(files)
-        files += _pictures_below(str(path))
-        if len(files) == before:
-            rule = "image files below it (" + " ".join(sorted(SUFFIXES)) + ")"
-            raise InputError(problem(str(path), "an empty folder", rule, "Check the path."))
-    return files
-
-
-def _pictures_below(folder: str) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-    except OSError as error:  # or a folder that may not be read would look like one without images
-        raise InputError(problem(folder, str(error.strerror), "a folder that can be read", "Check it.")) from None
-    for entry in entries:
-        path = entry.name if folder == "." else entry.path
-        if entry.is_dir(follow_symlinks=False):
-            yield from _pictures_below(path)
-        elif is_picture_name(entry.name) and entry.is_file():
-            yield path
 
 
 def is_picture_name(name: str) -> bool:

@@ -68,7 +68,7 @@ def load_splits(config: DataConfig, seed: int, tell: Tell = print) -> Splits:
     test = None
     if config.test_split and (config.test_split != "test" or "test" in source.split_names):
         test = source.load(config.test_split, "data.test_split")
-    splits = Splits(train, validation, test)
+    splits = Splits(train, validation, test, source.passed_over)
     _warn_of_duplicates(splits, tell)
     return splits
 
@@ -83,8 +83,7 @@ def _warn_of_duplicates(splits: Splits, tell: Tell) -> None:
 
 def skipped_files(splits: Splits) -> list[str]:
     """ "path: reason" of every file that was left out, each once."""
-    found = [split.skipped for split in (splits.train, splits.validation, splits.test) if split is not None]
-    return sorted({line for lines in found for line in lines})
+    return sorted({line for split in splits.named.values() for line in split.skipped})
 
 
 def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:

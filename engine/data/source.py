@@ -23,6 +23,11 @@ class Source(Protocol):
         """The splits it has; "train" where it is not divided."""
         ...
 
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """How many files and folders beside the data were not taken for it, by kind."""
+        ...
+
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split."""
         ...

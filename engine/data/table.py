@@ -11,10 +11,10 @@ import numpy as np
 
 from engine.data.arrays import fit_images, fitted_shape
 from engine.data.cache import Decoded, DecodedBatch, cached
+from engine.data.class_folders import name_of
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
-from engine.data.files import ImageFile, cache_entry, file_key, load_files
-from engine.data.folder import SPLIT_ORDER, SPLITS, name_of
+from engine.data.files import cache_entry, file_key, load_files
 from engine.data.labels import class_names_of, indices_of
 from engine.data.rows import (
     COLUMNS,
@@ -28,6 +28,8 @@ from engine.data.rows import (
     square_shape,
 )
 from engine.data.source import split_title
+from engine.data.split_names import SPLIT_ORDER, SPLITS
+from engine.data.walk import ImageFile
 from engine.errors import InputError, problem, shape_text
 
 Tell = Callable[[str], None]
@@ -47,6 +49,11 @@ class TableSource:
     def split_names(self) -> tuple[str, ...]:
         """The splits it has; "train" where it is not divided."""
         return tuple(self.tables)
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Nothing: there is no folder to walk."""
+        return {}
 
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or file, line and column if bad."""

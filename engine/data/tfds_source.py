@@ -44,6 +44,11 @@ class TfdsSource:
         about = json.loads((self.directory / "dataset_info.json").read_text(encoding="utf-8"))
         return tuple(split["name"] for split in about.get("splits", ()))
 
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Nothing: there is no folder to walk."""
+        return {}
+
     def load(self, split: str, field: str = "data.split") -> Dataset:
         """One split, from the decoded cache where it was read before; `field` is what errors about its name."""
         config = self._config

@@ -14,15 +14,9 @@ SHOWN_CLASSES = 20
 SHOWN_SKIPPED = 5
 
 
-def named_splits(splits: Splits) -> dict[str, Dataset]:
-    """Those that there are, by name."""
-    every = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return {name: split for name, split in every.items() if split is not None}
-
-
 def splits_table(splits: Splits, title: str) -> Table:
     """The number of images of each split, its share of all, and where it comes from."""
-    every = named_splits(splits)
+    every = splits.named
     total = sum(map(len, every.values()))
     table = _table(title, "split", images="right", share="right", of="left")
     for name, split in every.items():
@@ -33,7 +27,7 @@ def splits_table(splits: Splits, title: str) -> Table:
 
 def classes_table(splits: Splits, limit: int = SHOWN_CLASSES) -> Table:
     """How many images of each class every split has, of the first `limit` classes."""
-    every = named_splits(splits)
+    every = splits.named
     names = splits.train.class_names
     counts = {split: np.bincount(data.labels, minlength=len(names)) for split, data in every.items()}
     table = _table(f"{len(names):,} classes", "class", **dict.fromkeys(every, "right"))
@@ -55,6 +49,8 @@ def facts_table(splits: Splits, found: Survey, decoded_as: str) -> Table:
     table.add_row("mean", f"{_numbers(mean)}  (of train, levels from 0 to 1)")
     table.add_row("deviation", _numbers(std))
     table.add_row("duplicates", _duplicates(splits))
+    if splits.passed_over:
+        table.add_row("passed over", ", ".join(f"{count:,} {kind}" for kind, count in splits.passed_over.items()))
     skipped = skipped_files(splits)
     table.add_row("skipped files", f"{len(skipped):,}" if skipped else "none")
     for line in skipped[:SHOWN_SKIPPED]:
@@ -109,7 +105,7 @@ def _numbers(values: np.ndarray) -> str:
 
 def _duplicates(splits: Splits) -> str:
     """Images that occur twice, told by what they hold: across splits, which makes measures too good, and within."""
-    every = named_splits(splits)
+    every = splits.named
     pairs = [("validation", "train"), ("test", "train"), ("test", "validation")]
     shared = [
         f"{count:,} of {first} in {second}"

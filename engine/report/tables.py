@@ -26,15 +26,21 @@ def summary_table(spec: Sequential, input_shape: tuple[int, ...], title: str) ->
 
 
 def metrics_table(rows: Sequence[tuple[str, dict[str, Any]]], title: str) -> Table:
-    """One line a split with what was measured on how many examples."""
-    names = list(dict.fromkeys(name for _, metrics in rows for name in metrics))
+    """One line a split with what was measured on how many examples, and of how many where files were skipped."""
+    names = [name for name in dict.fromkeys(name for _, metrics in rows for name in metrics) if name != "skipped"]
     table = Table(title=title)
     table.add_column("split")
     for name in names:
         table.add_column(name, justify="right")
     for split, metrics in rows:
-        table.add_row(split, *(format_metric(name, metrics[name]) if name in metrics else "" for name in names))
+        table.add_row(split, *(_cell(name, metrics) for name in names))
     return table
+
+
+def _cell(name: str, metrics: dict[str, Any]) -> str:
+    if name == "n" and metrics.get("skipped"):
+        return f"{metrics['n']:,} of {metrics['n'] + metrics['skipped']:,}"
+    return format_metric(name, metrics[name]) if name in metrics else ""
 
 
 def format_metric(name: str, value: float) -> str:

@@ -1,0 +1,63 @@
+"""Names of splits as people write them: train, Training Set, seg_test, val2017, trainImages, …"""
+
+import re
+from collections.abc import Iterable
+
+SPLIT_ORDER = ("train", "validation", "test")
+UNLABELLED = "unlabelled"
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "trn": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "validating": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
+    "test": "test",
+    "testing": "test",
+    "tst": "test",
+    "holdout": "test",
+}
+# Folders of pictures that are there to be predicted.
+_UNLABELLED_WORDS = dict.fromkeys(("pred", "predict", "unlabelled", "unlabeled"), UNLABELLED)
+_ROLES = {**SPLITS, **_UNLABELLED_WORDS}
+_FILLERS = {
+    "set", "sets", "data", "dataset", "split", "subset", "image", "images", "img", "imgs", "picture", "pictures",
+    "photos", "pics", "files", "folder", "the",
+}  # fmt: skip
+_FUSED = re.compile(f"({'|'.join(sorted(_ROLES, key=len, reverse=True))})({'|'.join(sorted(_FILLERS))})")
+
+
+def split_roles(names: Iterable[str]) -> dict[str, str]:
+    """Which of the names are those of splits, and of which one: train, validation, test or unlabelled.
+
+    A name counts if it is a split's word alone or with words like set and images, or if it shares what else it says
+    with the name of another split, as seg_train and seg_test do (but not "bullet train").
+    """
+    read = {name: found for name in names if (found := _read(name)) is not None}
+    sharing: dict[tuple[str, ...], set[str]] = {}
+    for role, rest in read.values():
+        sharing.setdefault(rest, set()).add(role)
+    return {name: role for name, (role, rest) in read.items() if not rest or len(sharing[rest]) > 1}
+
+
+def is_ordinary_word(name: str) -> bool:
+    """Whether a split's name is a word that names things too: a train beside a tram, valid beside invalid."""
+    return name.lower() in ("train", "valid")
+
+
+def _read(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """(split, the other words) of a name in which one word is that of a split."""
+    spaced = re.sub(r"hold[ _-]out", "holdout", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    words: list[str] = []
+    for word in re.findall(r"[^\W\d_]+", spaced):
+        fused = _FUSED.fullmatch(word)
+        words += fused.groups() if fused else [word]
+    roles = [_ROLES[word] for word in words if word in _ROLES]
+    if len(roles) != 1:
+        return None
+    return roles[0], tuple(word for word in words if word not in _ROLES and word not in _FILLERS)
