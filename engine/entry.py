@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.console import harden_streams, tell
 from engine.errors import InputError
 from engine.interrupts import Interrupted, raised
+from engine.text import one_line
 
 
 def set_up_process(cache_dir: Path | None = None) -> None:
@@ -33,23 +35,24 @@ def errors_as_lines(is_run: bool = False) -> Iterator[None]:
     """
     # tfds and Orbax log what a user cannot change, and with tracebacks what we catch and explain.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    harden_streams(sys.argv)
     _drop_late_callbacks()
     try:
         with raised():
             yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         raise SystemExit(2) from None
     except Interrupted as stop:
-        print(f"{stop}. To go on: {command_again('--resume')}" if is_run else stop, file=sys.stderr)
+        tell(f"{stop}. To go on: {command_again('--resume')}" if is_run else str(stop))
         raise SystemExit(128 + stop.signal_number) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(141) from None
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{one_line(error.filename)}: " if error.filename else ""
         go_on = f" Mend that, then: {command_again('--resume')}" if is_run else ""
-        print(f"error: {where}{error.strerror or error}. What was saved before stays.{go_on}", file=sys.stderr)
+        tell(f"error: {where}{error.strerror or error}. What was saved before stays.{go_on}")
         raise SystemExit(2) from None
 
 

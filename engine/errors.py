@@ -3,14 +3,22 @@
 import difflib
 from collections.abc import Iterable
 
+from engine.text import one_line, printable
+
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message says what, why and what to do instead."""
+    """Something the user gave cannot be used; the message says what, why and what to do instead.
+
+    The message is fit for a terminal, whatever the names in it hold.
+    """
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message))
 
 
 def problem(field: str, got: object, expected: str, remedy: str) -> str:
     """The wording of every error: `field: got VALUE; expected RULE. Do THIS.`"""
-    return f"{field}: got {got}; expected {expected}. {remedy}"
+    return one_line(f"{field}: got {got}; expected {expected}. {remedy}")
 
 
 def unknown(field: str, name: object, known: Iterable[str], remedy: str = "") -> str:

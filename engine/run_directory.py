@@ -14,6 +14,7 @@ from engine.errors import InputError, problem
 from engine.records import differences
 from engine.saving import NOBODY, set_damaged_aside
 from engine.storage import check_can_write, open_own, remove, write_atomically
+from engine.text import one_line
 
 try:
     import fcntl
@@ -112,7 +113,7 @@ def write_config(path: Path, config: RunConfig) -> None:
 def write_skipped(path: Path, lines: list[str]) -> None:
     """Leaves a list of the data files that were skipped, if there are any."""
     if lines:
-        write_atomically(path / "skipped.txt", "\n".join(lines) + "\n")
+        write_atomically(path / "skipped.txt", "\n".join(map(one_line, lines)) + "\n")
 
 
 def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str], None]) -> Record:

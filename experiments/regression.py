@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import engine
+from engine.console import Console, Table
 from engine.entry import errors_as_lines, set_up_process
 from engine.models import Dense, Sequential
 
@@ -61,7 +60,7 @@ def train_both_ways(run_dir: Path) -> bool:
     restored = engine.restore(places["stopped"], step="last").evaluate(splits.validation)["loss"]
     gone_on = engine.run(whole, places["stopped"], splits=splits, resume=True, reporter=Silent())
     in_one_go = engine.run(whole, places["whole"], splits=splits, overwrite=True, reporter=Silent())
-    table = Table(title="validation loss after each epoch")
+    table = Table(heading="validation loss after each epoch")
     for column in ("epoch", f"stopped after {STOP_AFTER}", "never stopped"):
         table.add_column(column, justify="right")
     for ours, theirs in zip(gone_on.history, in_one_go.history, strict=True):

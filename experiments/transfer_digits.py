@@ -22,7 +22,6 @@ from scratch on few examples and falls behind on many. It takes a twelfth to a t
 trunk gives is computed once.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,12 +29,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import engine
+from engine.console import Console, Table
 from engine.entry import errors_as_lines, set_up_process
 from engine.models import cnn
+from engine.report.history import history_csv
+from engine.storage import write_atomically
 
 METHODS = ("from scratch", "frozen trunk, new head", "then all layers")
 TRUNK = ("conv_*",)
@@ -136,7 +136,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[tuple[str, int], tuple[float, fl
 def table_of(rows: list[dict[str, Any]]) -> Table:
     """One line a method, one column a number of examples."""
     found, num_seeds = summary(rows), len({row["seed"] for row in rows})
-    table = Table(title=f"test accuracy on the other five classes, mean ± deviation (n = {num_seeds}), training time")
+    table = Table(heading=f"test accuracy on the other five classes, mean ± deviation (n = {num_seeds}), training time")
     table.add_column("examples a class")
     sizes = list(dict.fromkeys(size for _, size in found))
     for size in sizes:
@@ -175,10 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         set_up_process()
         console = Console()
         rows = compare(options, console)
-        with (options.run_dir / "results.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_atomically(options.run_dir / "results.csv", history_csv(rows))
         draw(rows, options.run_dir / "results.png")
         console.print(table_of(rows))
         console.print(f"saved in {options.run_dir}: results.csv, results.png, source/")

@@ -42,6 +42,9 @@ def _compile_quickly() -> None:
 
 _compile_quickly()
 
+# After which a process that a test started is taken to hang. No measure of speed: the machine may be busy with others.
+HANG_SECONDS = 1800.0
+
 OFFICIAL_FILES = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist"
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import HANG_SECONDS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -19,7 +21,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "JAX_PLATFORMS": "cpu", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
 
@@ -218,6 +220,7 @@ def test_summary_finds_a_users_own_file_and_class_from_its_directory(tmp_path):
 OWN_EXPERIMENT = """
 import engine
 from flax import nnx
+
 
 
 class OwnNet(nnx.Module):

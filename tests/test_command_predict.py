@@ -165,8 +165,8 @@ def test_cells_with_commas_quotes_and_odd_bytes_are_written_so_that_they_are_rea
         assert not (tmp_path / "a.csv").exists()
     *rows, last = rows_of(tmp_path / "a.csv")
     assert [row[1] for row in rows] == labels
-    assert [row[0] for row in rows] == [*names[:2], "d�.png", names[3]]
-    assert last == ["e�.png", "", "", "got no picture"]
+    assert [row[0] for row in rows] == [*names[:2], r"d\xff.png", names[3]]
+    assert last == [r"e\xff.png", "", "", "got no picture"]
     assert list(submission_rows([prediction("a")])) == [["ImageId", "Label"], ["1", "a"]]
 
 

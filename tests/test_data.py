@@ -27,7 +27,7 @@ from engine.data.embedded import draw
 from engine.data.load import input_spec, load_splits, num_outputs
 from engine.data.stored import StoredImages
 from engine.data.tfds_source import EMBEDDED, TfdsSource
-from tests.conftest import make_dataset
+from tests.conftest import HANG_SECONDS, make_dataset
 
 ROOT = Path(__file__).parents[1]
 EMBEDDED_VERSION = EMBEDDED / "fashion_mnist_12k" / "1.0.0"
@@ -57,7 +57,7 @@ def in_another_process(code: str, **environment: str) -> subprocess.Popen:
 
 
 def output_of(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, err
     return out
 

@@ -88,7 +88,7 @@ def test_any_other_answer_is_a_fault(answer, words: str):
     assert outcome_of(Wrong(lambda: np.full((1, 4), 0.25)), 0, b"", 0, 600).name == "slow"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("end", ["os._exit(7)", "time.sleep(60)"])
+@pytest.mark.parametrize("end", ["os._exit(7)", "time.sleep(3600)"])
 def test_process_that_dies_or_hangs_is_told_and_replaced(end: str, monkeypatch: pytest.MonkeyPatch):
     program = (
         "import os, sys, time; first, last = map(int, sys.argv[-2:]); print('ready', flush=True)\n"
@@ -97,7 +97,9 @@ def test_process_that_dies_or_hangs_is_told_and_replaced(end: str, monkeypatch: 
         "    print('predicted', '', sep='\\t', flush=True)"
     )
     monkeypatch.setattr("tests.faults.pictures.WORKER", ("-c", program))
-    monkeypatch.setattr("tests.faults.pictures.GRACE_SECONDS", 1)
+    monkeypatch.setattr(
+        "tests.faults.pictures.GRACE_SECONDS", 5
+    )  # also for a busy machine, of which it only ends the hang
     found = list(outcomes(0, range(5), 0.1, 600))
     assert [outcome.name for outcome in found] == ["predicted", "predicted", "crashed", "predicted", "predicted"]
     assert found[2].words.startswith("the process ended with 7" if "exit" in end else "no end")

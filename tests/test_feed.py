@@ -24,7 +24,7 @@ from engine.feed import Resident, Streamed, choose_placement, make_feed
 from engine.report.progress import Silent
 from engine.saving import Checkpoints
 from engine.session import Session
-from tests.conftest import make_dataset
+from tests.conftest import HANG_SECONDS, make_dataset
 
 BATCH = 16
 
@@ -131,7 +131,7 @@ if __name__ == "__main__":
     script.write_text(program, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, str(script), str(tmp_path / "raw")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.stdout.splitlines()[-1:] == ["equal"], done.stderr
 
 
@@ -146,7 +146,7 @@ feed.Streamed(make_dataset(130), Draw(7), 16, readers=2).window(0, 0)
     (tmp_path / "script.py").write_text(program, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, str(tmp_path / "script.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert "plan.readers: got 2 in " in done.stderr
     assert 'below `if __name__ == "__main__":`' in done.stderr
 
@@ -298,7 +298,7 @@ print(images.nbytes, peak() - before)
 
 def test_memory_stays_bounded_when_the_data_is_several_times_the_allowance(tmp_path: Path):
     command = [sys.executable, "-c", MEMORY, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     data_bytes, grown_bytes = map(int, done.stdout.split())
     assert data_bytes > 8 * 100e6  # the allowance

@@ -8,7 +8,9 @@ import pytest
 ENGINE = Path(__file__).parents[1] / "engine"
 
 LAYOUT = [
+    "text",
     "errors",
+    "console",
     "records",
     "models.layers",
     "models.specs",

@@ -13,7 +13,7 @@ from engine.config import PlanConfig, RunConfig, TrainConfig, mesh_shape
 from engine.errors import InputError
 from engine.experiment import Options
 from engine.parallel import ONE_DEVICE, Devices, check_mesh
-from tests.conftest import TINY
+from tests.conftest import HANG_SECONDS, TINY
 
 
 def test_several_devices_give_the_numbers_of_one(tmp_path: Path):
@@ -22,7 +22,7 @@ def test_several_devices_give_the_numbers_of_one(tmp_path: Path):
     tests = str(Path(__file__).with_name("on_eight_devices.py"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", tests]
     command += [f"--basetemp={tmp_path / 'their'}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

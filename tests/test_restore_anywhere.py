@@ -11,7 +11,7 @@ import pytest
 
 import engine
 from engine.packing import pack, unpack
-from tests.conftest import QUICK_FLAGS
+from tests.conftest import HANG_SECONDS, QUICK_FLAGS
 
 STORED = Path(__file__).parent / "checkpoints"
 NAMES = ("version_2", "version_2_ensemble")
@@ -101,7 +101,7 @@ def test_run_opens_on_another_number_of_devices_either_way(tmp_path):
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

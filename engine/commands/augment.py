@@ -7,8 +7,9 @@ from pathlib import Path
 from engine.augment.config import AugmentConfig
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
-from engine.commands.targets import NameOrPath, PictureData, check_seed, experiment_config, located, show, tell
+from engine.commands.targets import NameOrPath, PictureData, check_seed, experiment_config, located
 from engine.config import RunConfig
+from engine.console import show, tell
 from engine.data.images import is_picture_name
 from engine.entry import set_up_process
 from engine.errors import InputError, problem

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
-from engine.commands.targets import NameOrPath, ShownData, check_seed, located, show, tell
+from engine.commands.targets import NameOrPath, ShownData, check_seed, located
+from engine.console import show, tell
 from engine.data.config import DataConfig
 from engine.data.dataset import Splits
 from engine.entry import engine_command, python_command

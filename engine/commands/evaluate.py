@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of, tell
+from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
+from engine.console import show, tell
 from engine.data.config import DataConfig
 from engine.entry import set_up_process
 from engine.errors import InputError, problem

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of
+from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
+from engine.console import show
 from engine.entry import set_up_process
 from engine.exporting.formats import SUFFIXES, ExportFormat, check_target
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from engine.commands.targets import Flag, RunDirectory, show
+from engine.commands.targets import Flag, RunDirectory
+from engine.console import show
 from engine.entry import engine_command
 
 

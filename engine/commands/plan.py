@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.commands.outputs import check_json_file
-from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, tell
+from engine.commands.targets import Flag, RunDirectory, find_own_classes
+from engine.console import show, tell
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
 from engine.models.specs import Custom

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from engine.commands.outputs import check_csv_file
-from engine.commands.targets import Flag, RunDirectory, find_own_classes, show, step_of, tell
+from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
+from engine.console import Console, show, tell
 from engine.data.config import ResizeRule
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
@@ -107,8 +108,6 @@ def _of_files(
 
     Raises InputError, and leaves `out` alone, if none of them can be read.
     """
-    from rich.console import Console
-
     from engine.data.images import NAMED_PICTURES, first_of
     from engine.data.walk import picture_files
     from engine.report.predictions import (
@@ -123,7 +122,7 @@ def _of_files(
     files, places = picture_files(images, tell), min(top, len(classifier.class_names))
     shown: list[tuple[str, Prediction]] = []
     bad, num_bad = list[InputError](), 0
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = Console(stderr=True)
     with contextlib.nullcontext() if out is None else csv_file(out) as file:
         if file is not None:
             file.writerow(picture_header(places))

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from engine.commands.targets import Flag, experiment_config, find_own_classes, show, tell
+from engine.commands.targets import Flag, experiment_config, find_own_classes
 from engine.config import RunConfig
+from engine.console import Console, show, tell
 from engine.errors import InputError, problem
 from engine.models.specs import Custom
+
+TABLE_COLUMNS = 120  # of Flax's own table of a model, at most
 
 
 def summary(target: Positional[str], trust: Flag = False) -> None:
@@ -63,4 +66,5 @@ def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_output
     from engine.models.build import build
 
     module = build(config.model, input_shape, num_outputs, nnx.Rngs(0))
-    print(nnx.tabulate(module, jax.numpy.zeros((1, *input_shape))))
+    plain = {"force_terminal": False, "width": min(Console().width, TABLE_COLUMNS)}
+    show(nnx.tabulate(module, jax.numpy.zeros((1, *input_shape)), console_kwargs=plain))

@@ -5,7 +5,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
@@ -102,17 +102,3 @@ def check_seed(seed: int) -> None:
 def step_of(text: str) -> int | str:
     """A step as `choose_step` takes it: a number, best or last."""
     return int(text) if text.isascii() and text.isdigit() else text
-
-
-def tell(text: str) -> None:
-    """Says beside a command's output what happens meanwhile."""
-    print(text, file=sys.stderr)
-
-
-def show(*renderables: Any) -> None:
-    """Prints texts and tables as a command's output."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    for renderable in renderables:
-        console.print(renderable, soft_wrap=isinstance(renderable, str))

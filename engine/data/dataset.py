@@ -7,6 +7,7 @@ import numpy as np
 
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem, shape_text
+from engine.text import one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def check_same_kind(train: Dataset, other: Dataset) -> None:
 
 def names_text(names: tuple[str, ...]) -> str:
     """The first few names."""
-    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    return ", ".join(map(one_line, names[:4])) + (", …" if len(names) > 4 else "")
 
 
 def split_by_fraction(

@@ -25,6 +25,7 @@ from engine.data.images import decode_picture
 from engine.data.opening import UnreadablePicture, picture_height_width
 from engine.data.walk import ImageFile
 from engine.errors import InputError, problem
+from engine.text import one_line
 
 CHUNK_BYTES = 4 * 2**20
 CHUNK_FILES = 64
@@ -225,4 +226,4 @@ def _count(bad: list[str]) -> str:
 
 def _listed(text: str, bad: list[str]) -> str:
     more = [f"  … and {len(bad) - NAMED_FILES:,} more"] if len(bad) > NAMED_FILES else []
-    return "\n".join([text, *(f"  {line}" for line in bad[:NAMED_FILES]), *more])
+    return "\n".join([text, *(f"  {one_line(line)}" for line in bad[:NAMED_FILES]), *more])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.config import RunConfig
+from engine.console import show
 from engine.data.arrays import open_arrays
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, Splits, num_shared, split_by_fraction
@@ -22,7 +23,7 @@ LEAST_STD = 1e-6  # of a channel that never changes
 Tell = Callable[[str], None]
 
 
-def open_source(config: DataConfig, tell: Tell = print) -> Source:
+def open_source(config: DataConfig, tell: Tell = show) -> Source:
     """What the config names: the data at `path`, by what lies there, or the tfds builder `name`."""
     if config.path is None:
         return TfdsSource(config, tell)
@@ -54,7 +55,7 @@ def _source_in(path: Path) -> Callable[[DataConfig, Tell], Source]:
     return open_folder
 
 
-def load_splits(config: DataConfig, seed: int, tell: Tell = print) -> Splits:
+def load_splits(config: DataConfig, seed: int, tell: Tell = show) -> Splits:
     """Training, validation and test data as the config says; `seed` draws the validation share."""
     source = open_source(config, tell)
     train = source.load(config.split, "data.split")

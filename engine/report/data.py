@@ -1,8 +1,8 @@
 """A dataset as tables: its splits, its images, its classes."""
 
 import numpy as np
-from rich.table import Table
 
+from engine.console import Shortened, Table
 from engine.data.dataset import Dataset, Splits, num_shared
 from engine.data.fitting import channel_statistics
 from engine.data.load import skipped_files
@@ -20,7 +20,7 @@ def splits_table(splits: Splits, title: str) -> Table:
     total = sum(map(len, every.values()))
     table = _table(title, "split", images="right", share="right", of="left")
     for name, split in every.items():
-        table.add_row(name, f"{len(split):,}", f"{len(split) / total:.1%}", split.name)
+        table.add_row(name, f"{len(split):,}", f"{len(split) / total:.1%}", Shortened(split.name))
     table.add_row("all", f"{total:,}") if len(every) > 1 else None
     return table
 
@@ -40,7 +40,7 @@ def classes_table(splits: Splits, limit: int = SHOWN_CLASSES) -> Table:
 
 def facts_table(splits: Splits, found: Survey, decoded_as: str) -> Table:
     """What the images are like, a line for each thing; `decoded_as` says how they were brought to one size, if so."""
-    table = Table.grid(padding=(0, 2))
+    table = Table(box=None, padding=(0, 2), collapse_padding=True, show_header=False, show_edge=False, pad_edge=False)
     shape = shape_text(splits.train.input_shape)
     table.add_row("images", f"{shape}, {decoded_as}" if decoded_as else shape)
     for name, text in _file_facts(found):
@@ -54,7 +54,7 @@ def facts_table(splits: Splits, found: Survey, decoded_as: str) -> Table:
     skipped = skipped_files(splits)
     table.add_row("skipped files", f"{len(skipped):,}" if skipped else "none")
     for line in skipped[:SHOWN_SKIPPED]:
-        table.add_row("", line)
+        table.add_row("", Shortened(line, room=40))
     if len(skipped) > SHOWN_SKIPPED:
         table.add_row("", f"… and {len(skipped) - SHOWN_SKIPPED:,} more")
     return table
@@ -69,7 +69,7 @@ def sample_indices(dataset: Dataset, count: int = PLACES) -> list[int]:
 
 
 def _table(title: str, first: str, **columns: str) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(heading=title)
     table.add_column(first)
     for name, justify in columns.items():
         table.add_column(name, justify=justify)  # type: ignore[arg-type]

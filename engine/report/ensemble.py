@@ -1,19 +1,19 @@
 """What an ensemble tells: its members beside what they make together, how reliable it is, how sure of each example."""
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from engine.calibration import CALIBRATION_BINS, Reliability, Uncertainty, scores
 from engine.combination import Combination
+from engine.console import Table
 from engine.report.history import history_csv
 from engine.report.tables import format_metric
 from engine.storage import replaced, write_atomically
+from engine.text import CsvWriter
 
 Row = dict[str, Any]
 METRICS = ("n", "accuracy", "nll", "brier", "ece")
@@ -54,7 +54,7 @@ def write_ensemble_csv(path: Path, rows: Sequence[Row]) -> None:
 def ensemble_table(rows: Sequence[Row], title: str) -> Table:
     """The rows of one split for the terminal; weights only where they are not all the same."""
     members, has_weights = rows[:-1], len({row["weight"] for row in rows[:-1] if row["status"] == "trained"}) > 1
-    table = Table(title=title, caption_justify="right")
+    table = Table(heading=title)
     table.add_column("member")
     if has_weights:
         table.add_column("weight", justify="right")
@@ -65,7 +65,7 @@ def ensemble_table(rows: Sequence[Row], title: str) -> Table:
         weight = [_cell("weight", row)] if has_weights else []
         table.add_row(_name(row), *weight, *(_cell(name, row) for name in METRICS), end_section=is_last_member)
     tempered = f"temperature {rows[-1]['temperature']:.3f}; " if rows[-1]["temperature"] != 1 else ""
-    table.caption = f"{tempered}nll in nats, brier 0 to 2, ece over {CALIBRATION_BINS} bins"
+    table.footnote = f"{tempered}nll in nats, brier 0 to 2, ece over {CALIBRATION_BINS} bins"
     return table
 
 
@@ -103,7 +103,7 @@ def write_uncertainty_csv(
     guesses, top = probabilities.argmax(axis=-1), probabilities.max(axis=-1)
     columns = (top, uncertainty.disagreement, uncertainty.predictive_entropy, uncertainty.mutual_information)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = CsvWriter(text)
     writer.writerow(UNCERTAINTY_COLUMNS)
     for i, (label, guess, *numbers) in enumerate(zip(labels, guesses, *columns, strict=True)):
         writer.writerow([i, class_names[label], class_names[guess], *(f"{number:.6f}" for number in numbers)])

@@ -1,12 +1,12 @@
 """The history of a run: one row an epoch, as a table and as curves."""
 
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.storage import replaced
+from engine.text import CsvWriter
 
 Row = dict[str, Any]
 
@@ -15,9 +15,9 @@ def history_csv(rows: Sequence[Row]) -> str:
     """The rows as CSV text, one column for every name that occurs."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = CsvWriter(text)
+    writer.writerow(names)
+    writer.writerows([row.get(name, "") for name in names] for row in rows)
     return text.getvalue()
 
 

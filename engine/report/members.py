@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
 from engine.calibration import reliability, uncertainty
 from engine.checkpoint import Record
+from engine.console import Table
 from engine.data.dataset import Dataset
 from engine.ensemble import EnsembleClassifier, logarithms
 from engine.report.ensemble import (

@@ -4,15 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 
-from rich.table import Table
-
+from engine.console import Table
 from engine.plan import Alternative, Plan
 
 
 def plan_table(alternatives: Sequence[Alternative], chosen: Plan | None, title: str) -> Table:
     """A row a plan: what it decides, the images a second it was measured to train, and whether it is the run's own."""
     names = [field.name for field in fields(Plan) if field.name != "chunk_steps"]
-    table = Table(title=title)
+    table = Table(heading=title)
     for name in ("", *names):
         table.add_column(name.replace("is_", "").replace("_", " "))
     table.add_column("images/s", justify="right")

@@ -1,20 +1,19 @@
 """Predictions as tables for the terminal and as CSV files, with a line that shows how far they are."""
 
 import contextlib
-import csv
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
+from engine.console import Console, Shortened, Table
 from engine.errors import InputError
 from engine.predict import Prediction
 from engine.report.progress import LINE_SECONDS, duration_text
 from engine.storage import replaced
+from engine.text import CsvWriter, one_line
 
 SHOWN_ROWS = 20
 SHOWN_SECONDS = 0.1  # between two moves of the line
@@ -25,11 +24,11 @@ Item = TypeVar("Item")
 def predictions_table(predictions: Sequence[tuple[str, Prediction]], unit: str, total: int) -> Table:
     """A line for each (name, prediction), its likeliest classes side by side; below it `total`, if that is more."""
     places = max((len(prediction.top) for _, prediction in predictions), default=1)
-    table = Table(unit, *(f"{place}." for place in range(1, places + 1)), caption_justify="left")
+    table = Table(unit, *(f"{place}." for place in range(1, places + 1)))
     for name, prediction in predictions:
-        table.add_row(name, *(f"{label} {probability:.3f}" for label, probability in prediction.top))
+        table.add_row(Shortened(name), *(f"{label} {probability:.3f}" for label, probability in prediction.top))
     if total > len(predictions):
-        table.caption = f"the first {len(predictions)} of {total:,}"
+        table.footnote = f"the first {len(predictions)} of {total:,}"
     return table
 
 
@@ -41,10 +40,9 @@ def picture_header(places: int) -> list[str]:
 
 def picture_row(name: str, answer: Answer, places: int) -> list[str]:
     """A line for a picture: its likeliest classes and no error, or no classes and why not."""
-    shown = printable(name)
     if isinstance(answer, InputError):
-        return [shown, *[""] * (2 * places), printable(str(answer)).removeprefix(f"{shown}: ")]
-    return [shown, *(cell for label, share in answer.top for cell in (label, f"{share:.6f}")), ""]
+        return [name, *[""] * (2 * places), str(answer).removeprefix(f"{one_line(name)}: ")]
+    return [name, *(cell for label, share in answer.top for cell in (label, f"{share:.6f}")), ""]
 
 
 def submission_rows(predictions: Sequence[Prediction]) -> Iterator[list[str]]:
@@ -53,19 +51,14 @@ def submission_rows(predictions: Sequence[Prediction]) -> Iterator[list[str]]:
     yield from ([str(number), prediction.label] for number, prediction in enumerate(predictions, 1))
 
 
-def printable(name: str) -> str:
-    """A file name as text: it may hold bytes that are no UTF-8, which a file of text cannot."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 @contextlib.contextmanager
-def csv_file(path: Path) -> Iterator[Any]:
+def csv_file(path: Path) -> Iterator[CsvWriter]:
     """A CSV writer whose rows go to disk as they come, but become `path` only when all are there.
 
     Half a table looks like a whole one to whatever reads it next, so an error or a kill leaves what was there before.
     """
     with replaced(path, "w", encoding="utf-8", newline="") as file:
-        yield csv.writer(file, lineterminator="\n")
+        yield CsvWriter(file)
 
 
 def shown_progress(answers: Iterable[Item], total: int, console: Console) -> Iterator[Item]:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from engine.console import Console, as_text
 from engine.report.tables import format_metric
 from engine.storage import open_own
+from engine.text import printable
 
 LINE_SECONDS = 10.0
 
@@ -20,7 +21,7 @@ class Reporter:
     """Says things on a console, and in a log file from the moment `log_to` names one."""
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(highlight=False, markup=False)
+        self.console = console or Console()
         self._log: Path | None = None
         self._unlogged: list[str] = []
         self._live: Progress | None = None
@@ -36,7 +37,7 @@ class Reporter:
     def say(self, message: Any) -> None:
         """Prints a text or a table."""
         self.console.print(message, soft_wrap=isinstance(message, str))
-        self.log(message if isinstance(message, str) else _as_text(message))
+        self.log(message if isinstance(message, str) else as_text(message))
 
     @contextlib.contextmanager
     def progress(self, total_steps: int, done_steps: int) -> Iterator[None]:
@@ -85,14 +86,14 @@ class Reporter:
             self._unlogged.append(text)
             return
         with open_own(self._log, "a") as file:
-            file.write(text.rstrip() + "\n")
+            file.write(printable(text).rstrip() + "\n")
 
 
 class Silent(Reporter):
     """Says nothing."""
 
     def __init__(self):
-        super().__init__(Console(quiet=True, markup=False))
+        super().__init__(Console(quiet=True))
 
 
 class _Remaining(ProgressColumn):
@@ -121,10 +122,3 @@ def duration_text(seconds: float) -> str:
     whole = max(round(seconds), 0)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-def _as_text(renderable: Any) -> str:
-    plain = Console(width=110, force_terminal=False, color_system=None, markup=False)
-    with plain.capture() as capture:
-        plain.print(renderable)
-    return capture.get()

@@ -4,16 +4,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
+from engine.console import Table
 from engine.errors import shape_text
 from engine.models.layers import Layer, pair
 from engine.models.specs import Sequential
 
 
 def summary_table(spec: Sequential, input_shape: tuple[int, ...], title: str) -> Table:
-    """Layers with output shapes and parameters; the sum is in the caption."""
-    table = Table(title=title, caption_justify="right")
+    """Layers with output shapes and parameters; the sum is in the line below."""
+    table = Table(heading=title)
     for name, justify in (("", "right"), ("layer", "left"), ("settings", "left"), ("output", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("parameters", justify="right")
@@ -21,14 +20,14 @@ def summary_table(spec: Sequential, input_shape: tuple[int, ...], title: str) ->
     for row, layer in zip(spec.rows(input_shape), spec.layers, strict=True):
         settings = _settings(layer)
         table.add_row(str(row.number), row.name, settings, shape_text(row.output_shape), f"{row.num_params:,}")
-    table.caption = f"{spec.num_params(input_shape):,} parameters"
+    table.footnote = f"{spec.num_params(input_shape):,} parameters"
     return table
 
 
 def metrics_table(rows: Sequence[tuple[str, dict[str, Any]]], title: str) -> Table:
     """One line a split with what was measured on how many examples, and of how many where files were skipped."""
     names = [name for name in dict.fromkeys(name for _, metrics in rows for name in metrics) if name != "skipped"]
-    table = Table(title=title)
+    table = Table(heading=title)
     table.add_column("split")
     for name in names:
         table.add_column(name, justify="right")

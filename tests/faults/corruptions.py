@@ -20,7 +20,7 @@ from engine.checksums import SUMS
 from engine.run_directory import open_run
 from tests.faults.comparison import content_differences, same_bits, step_content
 
-HANG_SECONDS = 60.0
+HANG_SECONDS = 1800.0
 Damage = Callable[[Random, bytes, bytes], bytes | None]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
-TIMEOUT_SECONDS = 240.0
+TIMEOUT_SECONDS = 1800.0
 POLL_SECONDS = 0.001
 REMOVAL = r"file (remove|rmdir|rename) checkpoints/\d+(/|$)"
 KINDS = {"train": "training", "compile": "compiling", "eval": "evaluating", "save": "saving", "data": "loading data",

@@ -1,0 +1,150 @@
+"""The one place through which everything printed goes: commands, runs, notes and errors.
+
+Whatever the locale, terminal or pipe: nothing printed raises UnicodeEncodeError, nothing but our own styles steers the
+terminal, and what goes to a file or pipe does not depend on the width of any terminal or the length of a path.
+"""
+
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from typing import IO, Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console as RichConsole
+from rich.console import ConsoleDimensions, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from engine.text import encodable, one_line, printable
+
+UNBOUNDED = 100_000  # columns of what is no terminal: nothing is wrapped or cut there
+LEAST_PATH = 12  # columns that a shortened text keeps
+
+
+class Console(RichConsole):
+    """A rich console that shows texts as they are: no markup, no emoji codes, no control characters."""
+
+    def __init__(self, file: IO[str] | None = None, stderr: bool = False, quiet: bool = False, plain: bool = False):
+        """plain: no colours and no width, whatever the file is."""
+        styles: dict[str, Any] = {"force_terminal": False, "color_system": None} if plain else {}
+        super().__init__(file=file, stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, **styles)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """That of the terminal; without bound where there is none."""
+        if not self.is_terminal and not self.is_jupyter:
+            return ConsoleDimensions(UNBOUNDED, 25)
+        return super().size
+
+    def fitted(self, text: str) -> str:
+        """A text as this console can show it."""
+        return encodable(printable(text), self.encoding)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """A text of a table's cell, a title or a line, before its width is measured."""
+        return super().render_str(self.fitted(text), **how)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does, with no text left unescaped, whatever it comes from."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=self.fitted(segment.text))
+
+
+class Shortened:
+    """A path or title: shown whole where there is room, else with … in its middle. Never wrapped."""
+
+    def __init__(self, text: str, style: str = "", room: int = LEAST_PATH):
+        self.text, self.style, self.room = one_line(text), style, room
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        mark = console.fitted("…") if isinstance(console, Console) else "…"
+        line = shortened(self._shown(console), options.max_width, mark)
+        yield Text(line, self.style, no_wrap=True, overflow="ignore", end="\n")
+
+    def __rich_measure__(self, console: RichConsole, options: ConsoleOptions) -> Measurement:
+        width = cell_len(self._shown(console))
+        return Measurement(min(width, self.room), width).with_maximum(options.max_width)
+
+    def _shown(self, console: RichConsole) -> str:
+        return console.fitted(self.text) if isinstance(console, Console) else self.text
+
+
+class Table(RichTable):
+    """A table with a line above and one below it that are never wrapped, as long as they may be beside it."""
+
+    def __init__(self, *headers: str, heading: str = "", footnote: str = "", **how: Any):
+        super().__init__(*headers, **how)
+        self.heading, self.footnote = heading, footnote
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        if self.heading:
+            yield Shortened(self.heading, "table.title")
+        yield from super().__rich_console__(console, options)
+        if self.footnote:
+            yield Text(self.footnote, "table.caption")
+
+
+def shortened(text: str, width: int, mark: str = "…") -> str:
+    """A text of at most `width` columns, with the mark in place of its middle if it is longer."""
+    if cell_len(text) <= width:
+        return text
+    room = max(width - len(mark), 0)
+    head = room // 3  # the end says more: the file and not the disk it lies on
+    tail = room - head
+    return set_cell_size(text, head) + mark + set_cell_size(text[::-1], tail)[::-1]
+
+
+def show(*renderables: Any) -> None:
+    """Prints texts and tables as a command's output."""
+    console = Console()
+    for renderable in renderables:
+        console.print(renderable, soft_wrap=isinstance(renderable, str))
+
+
+def tell(text: str) -> None:
+    """Says on stderr what happens beside a command's output."""
+    Console(stderr=True).print(text, soft_wrap=True)
+
+
+def as_text(renderable: Any) -> str:
+    """A table as lines of text."""
+    lines = io.StringIO()
+    Console(file=lines, plain=True).print(renderable)
+    return lines.getvalue()
+
+
+def harden_streams(arguments: Sequence[str]) -> None:
+    """Makes this process's own streams safe for what libraries print: no text fails for its encoding.
+
+    The parser of options repeats what it was given. Where that holds control characters (a file of such a name, put
+    there by a pattern), nothing printed may hold any, so that colours and live lines are left out.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+            if any(printable(argument) != argument for argument in arguments):
+                setattr(sys, name, _Escaped(stream))
+
+
+class _Escaped(io.TextIOBase):
+    """A stream of text to which no control character comes through."""
+
+    def __init__(self, stream: io.TextIOWrapper):
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    def write(self, text: str) -> int:  # type: ignore[override]
+        self._stream.write(printable(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
