@@ -98,7 +98,7 @@ class EnsembleClassifier(Classifier):
 
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:
         """n, loss (negative log-likelihood), accuracy, Brier score and calibration error over every example."""
-        self.check_fits(dataset)
+        dataset = self.fitting(dataset)
         return with_skipped(self.scores_of(self.member_outputs(dataset.images), dataset), dataset)
 
     def scores_of(self, outputs: np.ndarray, dataset: Dataset) -> dict[str, Any]:

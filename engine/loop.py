@@ -32,7 +32,7 @@ from engine.run_directory import claimed, clear_run, open_run, write_config, wri
 from engine.saving import Checkpoints, SaveTimes
 from engine.session import Session
 from engine.storage import write_atomically
-from engine.transfer import data_of
+from engine.transfer import data_of, order_of, record_of
 
 
 def run(
@@ -57,7 +57,11 @@ def run(
         record = open_run(directory, config, resume, overwrite, reporter.say)
         check_mesh(config.plan.mesh)  # before the data, which may take a while
         with clock.measure("data"):
-            splits = splits or load_splits(data_of(config, record), config.train.seed, reporter.say)
+            start = record or record_of(config)
+            order = order_of(record, start)
+            if splits is None:
+                splits = load_splits(data_of(config, start), config.train.seed, reporter.say, order)
+            splits = splits.in_classes(order(splits.train.class_names), reporter.say)
         return train(config, splits, directory, clock, reporter, record, overwrite)
 
 

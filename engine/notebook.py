@@ -15,6 +15,7 @@ from engine.augment.config import AugmentConfig
 from engine.checkpoint import find_steps
 from engine.clock import Clock
 from engine.config import Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
+from engine.data.classes import classes_of
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
 from engine.data.load import load_splits
@@ -28,10 +29,11 @@ from engine.models.specs import Model, Sequential
 from engine.predict import Classifier
 from engine.report.progress import Reporter, Silent
 from engine.result import Result
-from engine.transfer import under_contract
+from engine.transfer import order_of, under_contract
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Data = str | DataConfig | Splits | Dataset | Arrays
+ClassNames = Sequence[str] | Mapping[Any, Any]
 
 
 def fit(
@@ -44,7 +46,7 @@ def fit(
     optimizer: OptimizerName | OptimConfig = "adam",
     loss: Loss = "softmax_cross_entropy",
     validation: float | Dataset | Arrays | None = 0.1,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     scale: float = 1 / 255,
     augment: AugmentConfig | None = None,
     patience: int | None = None,
@@ -94,7 +96,7 @@ def finetune(
     optimizer: OptimizerName | OptimConfig = "adam",
     loss: Loss | None = None,
     validation: float | Dataset | Arrays | None = 0.1,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     augment: AugmentConfig | None = None,
     patience: int | None = None,
     seed: int = 0,
@@ -102,8 +104,9 @@ def finetune(
 ) -> Result:
     """Trains the model of a run, or of a classifier at hand, further on, or with a new head for other classes.
 
-    What is shown to the model is the source's input contract; its classes are the data's. If these are the source's,
-    by name and in order, every layer is taken over; else the last one with weights starts anew, or what `head` names.
+    What is shown to the model is the source's input contract; its classes are the data's. If these are the source's, by
+    name and in any order, every layer is taken over, and the order of the outputs is the source's; else the last one
+    with weights starts anew, or what `head` names.
     head, freeze, freeze_first, cache_features: as in FineTuneConfig, layers by name or pattern.
     unfreeze: epochs done → layers that train from there on: {2: ["conv_3"], 4: ["*"]}. learning_rates: layer → factor.
     model: another one, whose layers have those of the source among them by name. loss: by default that of the source.
@@ -198,13 +201,13 @@ def _trained(
     config: RunConfig,
     data: Data,
     validation: Any,
-    class_names: Sequence[str] | None,
+    class_names: ClassNames | None,
     verbose: bool,
     source: Classifier | None = None,
 ) -> Result:
     reporter, clock = Reporter() if verbose else Silent(), Clock()
     with clock.measure("data"):
-        splits = _splits(data, validation, config, class_names, reporter)
+        splits = _splits(data, validation, config, class_names, reporter, source)
     directory = Path(tempfile.mkdtemp(prefix="engine-fit-"))
     try:
         result = train(config, splits, directory, clock, reporter, source=source)
@@ -219,19 +222,17 @@ def _trained(
 
 
 def dataset(
-    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None = None, name: str = "arrays"
+    images: np.ndarray, labels: np.ndarray, class_names: ClassNames | None = None, name: str = "arrays"
 ) -> Dataset:
     """A Dataset of arrays: uint8[n h w c] or [n h w] images or float32[n …] inputs, int[n] labels or float targets.
 
-    class_names default to "0", "1", … up to the largest label. Raises InputError for other dtypes and shapes.
+    class_names: a list that int labels are indices into, or {label: name}; by default each label that occurs is a class
+      of that name. Raises InputError for other dtypes and shapes.
     """
     try:
         images, labels = np.asarray(images), np.asarray(labels)
     except ValueError as error:
         raise InputError(problem("arrays", str(error), "examples of one shape", "Make them equal in size.")) from None
-    if isinstance(class_names, str) or not isinstance(class_names, Iterable | None):
-        got, remedy = repr(class_names)[:80], 'Give them like ["cat", "dog"].'
-        raise InputError(problem("class_names", got, "a list of names, one a class", remedy))
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         rule = "uint8 pixels from 0 to 255, or float inputs"
         raise InputError(problem("images", images.dtype.name, rule, "Convert them with .astype(np.uint8)."))
@@ -249,11 +250,7 @@ def dataset(
         )  # [n] or [n d] → [n d]
         names: tuple[str, ...] = ()
     elif np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1:
-        highest = int(labels.max(initial=0))
-        if highest > np.iinfo(np.int32).max or int(labels.min(initial=0)) < np.iinfo(np.int32).min:
-            raise InputError(problem("labels", "numbers beyond 32 bits", "class indices from 0", "Correct the labels."))
-        labels = labels.astype(np.int32)
-        names = tuple(map(str, range(highest + 1) if class_names is None else class_names))
+        labels, names = classes_of(labels, "label", class_names)
     else:
         got = f"{labels.dtype.name} of rank {labels.ndim}"
         rule = "class indices int[n], or float targets [n] or [n d]"
@@ -271,23 +268,29 @@ def _finite_float32(field: str, values: np.ndarray) -> np.ndarray:
 
 
 def _splits(
-    data: Data, validation: Any, config: RunConfig, class_names: Sequence[str] | None, reporter: Reporter
+    data: Data,
+    validation: Any,
+    config: RunConfig,
+    class_names: ClassNames | None,
+    reporter: Reporter,
+    source: Classifier | None,
 ) -> Splits:
     if class_names is not None and isinstance(data, (str, DataConfig, Splits, Dataset)):
         raise InputError(problem("class_names", "names", "none: the data has its own", "Leave them out."))
+    order = order_of(None, source.record if source else None)
     if isinstance(data, (str, DataConfig)):
-        splits = load_splits(config.data, config.train.seed, reporter.say)
+        splits = load_splits(config.data, config.train.seed, reporter.say, order)
     elif isinstance(data, Splits):
-        splits = data
+        splits = data.in_classes(order(data.train.class_names), reporter.say)
     else:
         whole = data if isinstance(data, Dataset) else dataset(*_pair("data", data), class_names)
+        whole = whole.in_classes(order(whole.class_names), "the model", reporter.say)
         splits = Splits(*split_by_fraction(whole, _fraction(validation), config.train.seed))
     if validation is None or isinstance(validation, (int, float)):
         return splits
-    names = splits.train.class_names or None
     is_dataset = isinstance(validation, Dataset)
-    held_out = validation if is_dataset else dataset(*_pair("validation", validation), names, "validation arrays")
-    return Splits(splits.train, held_out, splits.test)
+    held_out = validation if is_dataset else dataset(*_pair("validation", validation), class_names, "validation arrays")
+    return Splits(splits.train, held_out.in_classes(splits.train.class_names, "data", reporter.say), splits.test)
 
 
 def _pair(field: str, data: Any) -> Arrays:

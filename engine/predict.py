@@ -16,7 +16,7 @@ from engine.augment.config import AugmentConfig
 from engine.checkpoint import Record
 from engine.clock import Clock
 from engine.data.config import ResizeRule
-from engine.data.dataset import Dataset, names_text
+from engine.data.dataset import Dataset
 from engine.data.images import InputSpec, Picture, check_none
 from engine.data.levels import Range
 from engine.data.stored import StoredImages
@@ -272,14 +272,18 @@ class Classifier:
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:
         """n, loss and (for classes) accuracy and top5 over every example of a dataset, each exactly once.
 
+        Its classes are compared by name, in whatever order it has them, and may lack some of the model's.
         skipped: how many files of the data could not be read, if there are any.
         """
-        self.check_fits(dataset)
+        dataset = self.fitting(dataset)
         sums = evaluate(self._executables, self._task, self._params, self._model_state, dataset)
         return with_skipped(sums.means(self.record.config.train.loss, self.record.num_outputs), dataset)
 
-    def check_fits(self, dataset: Dataset) -> None:
-        """Raises InputError, showing both sides, unless the dataset has the model's input and classes."""
+    def fitting(self, dataset: Dataset) -> Dataset:
+        """The dataset with labels as indices into the model's classes, matched by name.
+
+        Raises InputError, showing both sides, unless it has the model's input and no classes that the model lacks.
+        """
         if not isinstance(dataset, Dataset):
             rule, remedy = "a Dataset", "Make one of arrays with engine.dataset(images, labels)."
             raise InputError(problem("dataset", type(dataset).__name__, rule, remedy))
@@ -288,13 +292,14 @@ class Classifier:
             got = f"images of {shape_text(dataset.input_shape)} ({dataset.images.dtype.name})"
             rule = f"{shape_text(spec.shape)} ({spec.dtype}), the model's input"
             raise InputError(problem(dataset.name, got, rule, "Use data of that size, or set an image size."))
-        if not _are_same_classes(dataset.class_names, self.class_names):
-            got = f"{dataset.num_classes} classes ({names_text(dataset.class_names)})"
-            rule = f"the model's {len(self.class_names)} ({names_text(self.class_names)})"
-            raise InputError(problem(dataset.name, got, rule, "Use data with the model's classes."))
+        if bool(dataset.class_names) != bool(self.class_names):
+            kinds = ["class labels" if names else "float targets" for names in (dataset.class_names, self.class_names)]
+            rule = f"{kinds[1]}, as the model was trained on"
+            raise InputError(problem(dataset.name, kinds[0], rule, "Use data of that kind."))
         if not self.class_names and dataset.labels.shape[1:] != (self.record.num_outputs,):
             got, rule = f"targets of {dataset.labels.shape[1:]}", f"{self.record.num_outputs} an example"
             raise InputError(problem(dataset.name, got, rule, "Use targets of the model's shape."))
+        return dataset.in_classes(self.class_names, "the model")
 
     @property
     def _task(self) -> Task:
@@ -316,9 +321,3 @@ def check_can_augment(field: str, input_shape: tuple[int, ...], dtype: str) -> N
     if dtype != "uint8" or len(input_shape) != 3 or input_shape[-1] not in (1, 3):
         got, rule = f"{dtype} inputs {input_shape}", "uint8 images [h w 1] or [h w 3] to augment"
         raise InputError(problem(field, got, rule, "Leave augmentation out."))
-
-
-def _are_same_classes(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
-    """Whether names agree, in order; classes that were never named ("0", "1", …) go with any of the same number."""
-    numbered = tuple(map(str, range(len(ours))))
-    return ours == theirs or (len(ours) == len(theirs) and numbered in (ours, theirs))

@@ -13,6 +13,8 @@ from engine.config import RunConfig
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.images import InputSpec
+from engine.data.load import ClassOrder
+from engine.data.matching import same_classes
 from engine.ensemble import EnsembleClassifier, restore
 from engine.errors import InputError, problem, shape_text
 from engine.finetuning import fits
@@ -49,20 +51,37 @@ def source_of(config: RunConfig) -> Classifier | None:
     if config.finetune.init is None:
         return None
     # A class that the run trains itself is imported anyway; any other is not trusted.
-    record = _record_of(config)
+    record = record_of(config)
+    assert record is not None
     trust = isinstance(config.model, Custom) and config.model.path == getattr(record.config.model, "path", None)
     return restore(config.finetune.init, trust=trust)
 
 
-def data_of(config: RunConfig, resumed: Record | None) -> DataConfig:
-    """What data a run is to load: under the input contract of the run that it goes on from, if it does."""
+def data_of(config: RunConfig, known: Record | None) -> DataConfig:
+    """What data a run is to load: of one that starts from another, under the input contract of `known`.
+
+    known: the record of the run that is resumed, or of that to start from.
+    """
     if config.finetune.init is None:
         return config.data
-    return under_contract(config.data, (resumed or _record_of(config)).input_spec)
+    assert known is not None
+    return under_contract(config.data, known.input_spec)
 
 
-def _record_of(config: RunConfig) -> Record:
-    assert config.finetune.init is not None
+def order_of(resumed: Record | None, start: Record | None) -> ClassOrder:
+    """The order in which a run has its classes: that of the run it resumes; or that of the run to start from, whose
+    outputs it then takes over, if the classes are the same; else that of the data.
+    """
+    if resumed is not None:
+        return lambda names: resumed.class_names
+    known = start.class_names if start else ()
+    return lambda names: known if same_classes(names, known) else names
+
+
+def record_of(config: RunConfig) -> Record | None:
+    """The record of the run that a config starts from."""
+    if config.finetune.init is None:
+        return None
     with opened(config.finetune.init.expanduser()) as directory:
         return read_record(directory, choose_step(directory))
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from engine.data.dataset import Dataset, image_hashes
 from engine.data.files import decode_files
 from engine.data.folder import FolderSource, open_folder
 from engine.data.images import InputSpec, read_picture
+from engine.data.load import load_splits
 from engine.data.walk import walk
 from engine.errors import InputError
 
@@ -127,11 +129,16 @@ def test_folders_without_images_are_named(pets: Path):
 def test_test_split_may_lack_classes_but_not_have_its_own(tmp_path: Path):
     root = pictures(tmp_path / "pets", "train/a/1.png", "train/b/1.png", "test/b/1.png", "val/b/1.png", "val/c/1.png")
     source = opened(root)
-    test = source.load("test", "data.test_split")
-    assert (test.class_names, test.labels.tolist()) == (("a", "b"), [1])
-    message = r"pets validation: got classes that train lacks \(c\); expected those of train \(a, b\)\. Rename"
+    message = (
+        r"pets validation: got classes that pets train lacks \(c\); expected those of pets train \(a, b\)\. Rename"
+    )
+    config = DataConfig(path=root, image_size="4x4")
     with pytest.raises(InputError, match=message):
-        source.load("validation", "data.validation_split")
+        load_splits(config, 0, lambda text: None)
+    assert source.load("test", "data.test_split").class_names == ("b",)
+    test = load_splits(replace(config, validation_split="train"), 0, lambda text: None).test
+    assert test is not None
+    assert (test.class_names, test.labels.tolist()) == (("a", "b"), [1])
 
 
 def test_names_like_splits_are_classes_beside_others_and_that_is_told(tmp_path: Path):
@@ -307,7 +314,7 @@ def test_names_are_composed_so_that_systems_agree(tmp_path: Path):
     for form in ("NFC", "NFD"):
         pictures(tmp_path / form / "letters", *(f"{unicodedata.normalize(form, name)}/ü.png" for name in names))
     one, other = (opened(tmp_path / form / "letters") for form in ("NFC", "NFD"))
-    assert one.class_names == other.class_names == ("z", "ä", "é")
+    assert one.load("train", "f").class_names == other.load("train", "f").class_names == ("z", "ä", "é")
     assert [f.name for f in one.splits["train"]["é"]] == [f.name for f in other.splits["train"]["é"]] == ["é/ü.png"]
     assert len(other.load("train", "data.split")) == 3
 

@@ -249,10 +249,21 @@ def test_no_pictures_give_no_predictions(classifier):
 
 
 def test_evaluating_on_data_of_another_kind_names_both_sides(classifier):
+    data = make_dataset(20)
     with pytest.raises(engine.InputError, match=r"got images of 12×12×1 \(uint8\); expected 8×8×1"):
         classifier.evaluate(make_dataset(20, size=12))
-    with pytest.raises(engine.InputError, match=r"got 2 classes \(band 0, band 1\); expected the model's 3"):
-        classifier.evaluate(make_dataset(20, num_classes=2))
+    message = r"stripes: got classes that the model lacks \(band 3\); expected those of the model \(band 0"
+    with pytest.raises(engine.InputError, match=message):
+        classifier.evaluate(make_dataset(20, num_classes=4))
+    with pytest.raises(engine.InputError, match=r"stripes: got float targets; expected class labels"):
+        classifier.evaluate(engine.Dataset(data.images, np.zeros((20, 3), np.float32), (), "stripes", ""))
+
+
+def test_data_that_lack_a_class_are_scored(classifier):
+    data = make_dataset(60)
+    some = data.take(np.flatnonzero(data.labels != 1), "two")
+    two = engine.dataset(some.images, some.labels // 2, ["band 0", "band 2"])
+    assert classifier.evaluate(two) == classifier.evaluate(some)
 
 
 def test_last_partial_batch_is_counted_exactly_once(classifier):

@@ -13,6 +13,7 @@ from engine.data import rows as rows_module
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
 from engine.data.images import fit_picture
+from engine.data.load import load_splits
 from engine.data.table import TableSource, open_table, read_unlabelled_table
 from engine.errors import InputError
 
@@ -187,8 +188,7 @@ def test_bad_cell_is_refused_with_line_and_column(
         ("label;a;b;c;d\n1;1;1;1;1\n", r"a\.csv: got the columns label;a;b;c;d; expected"),
         ("id,a,b,c,d\n1,1,1,1,1\n", r"data\.path: got .*with the columns id, a, b, c, …; expected columns label"),
         ("path,kind\na.png,1\n", r"data\.path: got .*a\.csv with the columns path, kind; expected columns label"),
-        ("label,a,b,c,d\n-1,1,1,1,1\n0,1,1,1,1\n", r"a\.csv: got labels from -1 to 0; expected 0 to 1 for 2 classes"),
-        ("label,a,b,c,d\n1,1,1,1,1\n99999,1,1,1,1\n", r"a\.csv: got labels from 1 to 99999; .*without gaps"),
+        ("label,a,b,c,d\n-1,1,1,1,1\n0,1,1,1,1\n", r"a\.csv label of example 0: got -1; expected 0 or more"),
         ("path,label\na.png,1\nb,c.png,1\n", r'a\.csv line 3: got 3 columns; expected 2, .* need "quotes"'),
         ("path,label\na.png,1\n,1\n", r"a\.csv line 3, column 1 \(path\): got nothing; expected a value"),
         ("path,label\na.png,\n", r"a\.csv line 2, column 2 \(label\): got nothing; expected a value"),
@@ -224,8 +224,8 @@ def test_files_named_in_a_table_are_read_from_beside_it(listed: Path, in_tmp: Pa
 def test_whole_numbers_as_labels_of_files_name_the_classes(listed: Path):
     written(listed, "path,label\nsub/a.png,3\nd.png,1\n")
     dataset = train(listed, image_size="2x2", color="grayscale")
-    assert dataset.class_names == ("0", "1", "2", "3")
-    assert dataset.labels.tolist() == [3, 1]
+    assert dataset.class_names == ("1", "3")
+    assert dataset.labels.tolist() == [1, 0]
     assert dataset.input_shape == (2, 2, 1)
 
 
@@ -252,8 +252,13 @@ def test_folder_of_tables_has_their_splits(tmp_path: Path):
         written(tmp_path / "digits" / f"{name}.csv", header(16) + rows(PIXELS, labels))
     source = opened(tmp_path / "digits")
     assert source.split_names == ("train", "validation", "test")
-    assert (source.load("test", "f").name, source.load("test", "f").labels.tolist()) == ("digits test", [2, 0, 0, 0, 0])
-    assert source.load("validation", "f").class_names == ("0", "1", "2")
+    test = source.load("test", "f")
+    assert (test.name, test.class_names, test.labels.tolist()) == ("digits test", ("0", "2"), [1, 0, 0, 0, 0])
+    splits = load_splits(DataConfig(path=tmp_path / "digits"), 0, lambda text: None)
+    assert splits.test is not None
+    assert splits.validation is not None
+    assert (splits.test.class_names, splits.test.labels.tolist()) == (("0", "1", "2"), [2, 0, 0, 0, 0])
+    assert splits.validation.labels.tolist() == [1] * 5
     with pytest.raises(InputError, match=r"data\.test_split: got 'tset'; .* Did you mean 'test'\?"):
         source.load("tset", "data.test_split")
 
@@ -270,8 +275,9 @@ def test_test_table_without_labels_is_left_out(tmp_path: Path):
 def test_label_that_train_lacks_is_refused(tmp_path: Path):
     written(tmp_path / "digits" / "train.csv", header(16) + rows(PIXELS, list("abcab")))
     written(tmp_path / "digits" / "test.csv", header(16) + rows(PIXELS, list("abxab")))
-    with pytest.raises(InputError, match=r"test\.csv label of example 2: got 'x'; expected a class of the training sp"):
-        opened(tmp_path / "digits").load("test", "data.test_split")
+    message = r"digits test: got classes that digits train lacks \(x\); expected those of digits train \(a, b, c\)"
+    with pytest.raises(InputError, match=message):
+        load_splits(DataConfig(path=tmp_path / "digits", validation_fraction=0.0), 0, lambda text: None)
 
 
 def test_single_table_of_a_folder_is_for_training_and_others_are_refused(tmp_path: Path):

@@ -16,12 +16,13 @@ from PIL import Image
 
 from engine.data.cache import Decoded, DecodedBatch, cached
 from engine.data.class_folders import name_of
+from engine.data.classes import classes_of
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import cache_entry, file_key
 from engine.data.idx import MOST_DEFLATED, check_memory, check_size, idx_splits, labels_beside, read_idx, reading
 from engine.data.images import fit_picture
-from engine.data.labels import checked_labels, class_names_of, indices_of
+from engine.data.labels import checked_labels
 from engine.data.source import split_title
 from engine.data.split_names import SPLIT_ORDER, SPLITS
 from engine.errors import InputError, problem, shape_text
@@ -73,14 +74,12 @@ class ArraySource:
 
     def _decode(self, split: str) -> Decoded:
         pair = self.pairs[split]
-        labels = checked_labels(pair.labels(), pair.names[1])
-        known = self.pairs.get("train", pair)
-        class_names = class_names_of(checked_labels(known.labels(), known.names[1]), known.names[1])
+        labels, class_names = classes_of(checked_labels(pair.labels(), pair.names[1]), pair.names[1])
         images = _checked_images(pair.images(), pair.names[0], self.tell)
         if len(images) != len(labels):
             got = f"{len(images):,} images in {pair.names[0]} and {len(labels):,} labels in {pair.names[1]}"
             raise InputError(problem("data.path", got, "as many of each", "Check how they were made."))
-        return decode_arrays(images, indices_of(labels, class_names, pair.names[1]), class_names, self.config)
+        return decode_arrays(images, labels, class_names, self.config)
 
 
 def open_arrays(config: DataConfig, tell: Tell) -> ArraySource:

@@ -1,13 +1,16 @@
 """What every source of data is turned into."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from engine.console import tell
+from engine.data.matching import match
+from engine.data.names import Names, names_text
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem, shape_text
-from engine.text import one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,24 @@ class Dataset:
         """How many classes there are; 0 for a regression."""
         return len(self.class_names)
 
+    def in_classes(self, class_names: Names, owner: str, say: Callable[[str], None] = tell) -> "Dataset":
+        """The same examples with labels as indices into other class names, those of `owner`, matched by name.
+
+        What is guessed is said. Raises InputError for examples of a class that is not among them. A regression, or one
+        of a regression, stays as it is.
+        """
+        if self.class_names == class_names or not (self.class_names and class_names):
+            return self
+        used = np.bincount(self.labels, minlength=self.num_classes) > 0
+        found = match(self.class_names, class_names, self.name, owner, used.tolist())
+        if found.note:
+            say(found.note)
+        labels = found.positions[self.labels]
+        fingerprint = self.fingerprint
+        if self.hashes is not None and not np.array_equal(labels, self.labels):
+            fingerprint = combined_fingerprint(self.input_shape, self.hashes, labels)
+        return replace(self, labels=labels, class_names=class_names, fingerprint=fingerprint)
+
     def take(self, indices: np.ndarray, name: str) -> "Dataset":
         """The examples at `indices`, in that order; copied, unless their images are in a file."""
         stored = self.images.take(indices) if isinstance(self.images, StoredImages) else self.images[indices]
@@ -60,7 +81,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Splits:
-    """What a run trains, validates and tests on, kept apart.
+    """What a run trains, validates and tests on, kept apart; the classes of all are those of `train`, by name.
 
     passed_over: files and folders that lay there and were not taken for pictures, how many of each kind.
     """
@@ -77,13 +98,19 @@ class Splits:
         return {name: split for name, split in every.items() if split is not None}
 
     def __post_init__(self):
-        for other in (self.validation, self.test):
-            if other is not None:
+        for name in ("validation", "test"):
+            if (other := getattr(self, name)) is not None:
                 check_same_kind(self.train, other)
+                object.__setattr__(self, name, other.in_classes(self.train.class_names, self.train.name))
+
+    def in_classes(self, class_names: Names, say: Callable[[str], None]) -> "Splits":
+        """The same with the classes of all in another order, as `Dataset.in_classes`."""
+        train = self.train.in_classes(class_names, "the run", say)
+        return self if train is self.train else replace(self, train=train)
 
 
 def check_same_kind(train: Dataset, other: Dataset) -> None:
-    """Raises InputError unless both have images of one shape and the same classes; the message shows both sides."""
+    """Raises InputError unless both have images, and targets, of one kind; the message shows both sides."""
     if train.input_shape != other.input_shape:
         ours, theirs = shape_text(train.input_shape), shape_text(other.input_shape)
         raise InputError(
@@ -95,15 +122,10 @@ def check_same_kind(train: Dataset, other: Dataset) -> None:
     if train.labels.shape[1:] != other.labels.shape[1:]:
         got, rule = f"targets of {other.labels.shape[1:]}", f"{train.labels.shape[1:]} like {train.name}"
         raise InputError(problem(other.name, got, rule, "Use targets of the same shape."))
-    if train.class_names != other.class_names:
+    if bool(train.class_names) != bool(other.class_names):
         got = f"{other.num_classes} classes ({names_text(other.class_names)})"
         expected = f"{train.num_classes} like {train.name} ({names_text(train.class_names)})"
-        raise InputError(problem(other.name, got, expected, "Use data with the same classes."))
-
-
-def names_text(names: tuple[str, ...]) -> str:
-    """The first few names."""
-    return ", ".join(map(one_line, names[:4])) + (", …" if len(names) > 4 else "")
+        raise InputError(problem(other.name, got, expected, "Use targets of the same kind."))
 
 
 def split_by_fraction(

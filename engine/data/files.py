@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from engine.data.cache import Decoded, DecodedBatch, cache_directory, cached
+from engine.data.classes import READING
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, image_hashes
 from engine.data.images import decode_picture
@@ -87,7 +88,7 @@ def pixel_settings(config: DataConfig) -> tuple[object, ...]:
 def file_key(files: Iterable[Path], config: DataConfig, *settings: object) -> str:
     """A cache key of what is told of whole files without reading them, and of settings they are decoded with."""
     about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    told = repr((DECODER, "arrays", _place(config), about, pixel_settings(config), settings))
+    told = repr((DECODER, READING, "arrays", _place(config), about, pixel_settings(config), settings))
     return hashlib.blake2b(told.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
 
 

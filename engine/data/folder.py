@@ -10,8 +10,9 @@ from pathlib import Path
 
 from engine.data.class_folders import Classes, lay_out, layout_problem, name_of
 from engine.data.config import DataConfig
-from engine.data.dataset import Dataset, names_text
+from engine.data.dataset import Dataset
 from engine.data.files import load_files
+from engine.data.names import check_printable, ordered
 from engine.data.source import split_title
 from engine.data.walk import PassedOver, passed_over_text, walk
 from engine.errors import InputError, problem
@@ -47,23 +48,20 @@ class FolderSource:
     def class_names(self) -> tuple[str, ...]:
         """Those of the training split in order; of all splits where it has none."""
         chosen = [self.splits["train"]] if "train" in self.splits else list(self.splits.values())
-        return tuple(sorted({name for classes in chosen for name in classes}))
+        return ordered(name for classes in chosen for name in classes)
 
     def load(self, split: str, field: str) -> Dataset:
-        """One split; raises InputError naming `field` if there is no such split, or if it has classes of its own."""
+        """One split with the classes it has; raises InputError naming `field` if there is no such split."""
         if split in self.unlabelled and split not in self.splits:
             got = f"{split!r} ({self.unlabelled[split]}), whose images lie in no class folders"
             raise InputError(problem(field, got, "a split with labels", "Sort them into folders, or predict them."))
         name = split_title(self.name, self.splits, split, field)
-        classes, names = self.splits[split], self.class_names
-        odd = [class_name for class_name in names if not class_name.isprintable()]
-        if odd:  # bytes that are no text, or a line break: no table, picture or record could show it
-            raise InputError(problem(name, f"a class named {odd[0]!a}", "a printable name", "Rename that folder."))
-        more = tuple(sorted(set(classes) - set(names)))
-        if more:
-            got, rule = f"classes that train lacks ({names_text(more)})", f"those of train ({names_text(names)})"
-            raise InputError(problem(name, got, rule, "Rename or remove these folders, or add them to train."))
-        files = [(file, k) for k, class_name in enumerate(names) for file in classes.get(class_name, ())]
+        classes = self.splits[split]
+        check_printable(classes, name, "Rename that folder.")
+        names = ordered(classes)
+        # Files in the order of the folders' names as text, whatever the order of the classes: runs of before resume.
+        index = {class_name: k for k, class_name in enumerate(names)}
+        files = [(file, index[class_name]) for class_name in sorted(classes) for file in classes[class_name]]
         return load_files([file for file, _ in files], [k for _, k in files], names, name, self.config, self.tell)
 
 

@@ -13,6 +13,7 @@ from engine.data.dataset import Dataset, Splits, num_shared, split_by_fraction
 from engine.data.fitting import channel_statistics
 from engine.data.folder import open_folder
 from engine.data.images import InputSpec
+from engine.data.names import Names
 from engine.data.source import Source
 from engine.data.table import open_table
 from engine.data.tfds_source import TfdsSource, is_prepared
@@ -21,6 +22,12 @@ from engine.errors import InputError, problem
 ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
 LEAST_STD = 1e-6  # of a channel that never changes
 Tell = Callable[[str], None]
+ClassOrder = Callable[[Names], Names]
+
+
+def as_they_are(class_names: Names) -> Names:
+    """The class order of a new run: that of the data."""
+    return class_names
 
 
 def open_source(config: DataConfig, tell: Tell = show) -> Source:
@@ -55,20 +62,25 @@ def _source_in(path: Path) -> Callable[[DataConfig, Tell], Source]:
     return open_folder
 
 
-def load_splits(config: DataConfig, seed: int, tell: Tell = show) -> Splits:
-    """Training, validation and test data as the config says; `seed` draws the validation share."""
+def load_splits(config: DataConfig, seed: int, tell: Tell = show, classes: ClassOrder = as_they_are) -> Splits:
+    """Training, validation and test data as the config says; `seed` draws the validation share.
+
+    classes: the class names, in order, that training data with these names is given: those of a run to resume.
+    """
     source = open_source(config, tell)
     train = source.load(config.split, "data.split")
+    train = train.in_classes(classes(train.class_names), "the run", tell)
     validation_split = config.validation_split
     if validation_split is None and config.path is not None and "validation" in source.split_names:
         validation_split = "validation"
     if validation_split:
         validation = source.load(validation_split, "data.validation_split")
+        validation = validation.in_classes(train.class_names, train.name, tell)
     else:
         train, validation = split_by_fraction(train, config.validation_fraction, seed, config.stratified)
     test = None
     if config.test_split and (config.test_split != "test" or "test" in source.split_names):
-        test = source.load(config.test_split, "data.test_split")
+        test = source.load(config.test_split, "data.test_split").in_classes(train.class_names, train.name, tell)
     splits = Splits(train, validation, test, source.passed_over)
     _warn_of_duplicates(splits, tell)
     return splits

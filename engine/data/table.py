@@ -1,9 +1,8 @@
 """CSV tables → Source: rows of pixels with a label, or rows of a file name and a label."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import numpy as np
 from engine.data.arrays import fit_images, fitted_shape
 from engine.data.cache import Decoded, DecodedBatch, cached
 from engine.data.class_folders import name_of
+from engine.data.classes import Names, classes_of
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import cache_entry, file_key, load_files
-from engine.data.labels import class_names_of, indices_of
 from engine.data.rows import (
     COLUMNS,
     Table,
@@ -43,7 +42,6 @@ class TableSource:
     tables: dict[str, Table]
     config: DataConfig
     tell: Tell
-    _labels: dict[str, tuple[np.ndarray, list[str]]] = field(default_factory=dict)
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -60,40 +58,21 @@ class TableSource:
         name = split_title(self.name, self.tables, split, field)
         table = self.tables[split]
         if table.file is not None:
-            return self._load_files(split, name)
-        paths = dict.fromkeys([table.path, self.tables.get("train", table).path])  # train's give the classes
-        entry = cache_entry(self.config, name, file_key(paths, self.config, table.label))
-        return cached(entry, name, lambda: self._decode(split), self.tell)
+            return self._load_files(table, name)
+        entry = cache_entry(self.config, name, file_key([table.path], self.config, table.label))
+        return cached(entry, name, lambda: self._decode(table), self.tell)
 
-    def _load_files(self, split: str, name: str) -> Dataset:
-        table = self.tables[split]
-        labels, names = self._read(split)
+    def _load_files(self, table: Table, name: str) -> Dataset:
+        labels, names = labels_and_files(table)
+        indices, class_names = _classes_of(labels, table)
         files = [_found(table.path.parent, name) for name in names]
-        return load_files(files, self._indices(split, labels).tolist(), self._class_names, name, self.config, self.tell)
+        return load_files(files, indices.tolist(), class_names, name, self.config, self.tell)
 
-    def _decode(self, split: str) -> Decoded:
-        table = self.tables[split]
-        labels, _ = self._read(split)
+    def _decode(self, table: Table) -> Decoded:
+        indices, class_names = _classes_of(pixel_labels(table), table)
         shape = _pixel_shape(table, self.config)
-        indices = self._indices(split, labels)
         batches = _pixel_batches(table, indices, shape, self.config)
-        return Decoded(len(labels), fitted_shape(shape, self.config), self._class_names, batches)
-
-    @property
-    def _class_names(self) -> tuple[str, ...]:
-        known = "train" if "train" in self.tables else self.split_names[0]
-        return class_names_of(self._read(known)[0], str(self.tables[known].path))
-
-    def _indices(self, split: str, labels: np.ndarray) -> np.ndarray:
-        return indices_of(labels, self._class_names, str(self.tables[split].path))
-
-    def _read(self, split: str) -> tuple[np.ndarray, list[str]]:
-        """Labels and, where there are any, file names of a split, read once."""
-        if split not in self._labels:
-            table = self.tables[split]
-            read = labels_and_files(table) if table.file is not None else (pixel_labels(table), [])
-            self._labels[split] = (_as_numbers(read[0]), read[1])
-        return self._labels[split]
+        return Decoded(len(indices), fitted_shape(shape, self.config), class_names, batches)
 
 
 def open_table(config: DataConfig, tell: Tell) -> TableSource:
@@ -181,8 +160,6 @@ def _found(folder: Path, name: str) -> ImageFile:
     return ImageFile(path, name, about.st_size, about.st_mtime_ns)
 
 
-def _as_numbers(labels: list[str]) -> np.ndarray:
-    """int64[n] where all are whole numbers, else texts."""
-    if all(re.fullmatch(r"-?\d{1,9}", label, re.ASCII) for label in set(labels)):
-        return np.array(labels).astype(np.int64)
-    return np.array(labels)
+def _classes_of(labels: list[str], table: Table) -> tuple[np.ndarray, Names]:
+    """Labels stay texts, as they are written: 001 and 1 are not the same class."""
+    return classes_of(np.array(labels), f"{table.path} label")

@@ -26,7 +26,7 @@ def report_members(classifier: EnsembleClassifier, dataset: Dataset, split: str,
 
     Every example counts. `best_step` is the step whose weights a member has, by its own validation score.
     """
-    classifier.check_fits(dataset)
+    dataset = classifier.fitting(dataset)
     record = classifier.record
     alive = np.array([step is None for step in record.failed_steps])
     outputs = classifier.member_outputs(dataset.images, wanted=alive)

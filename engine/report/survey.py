@@ -87,7 +87,7 @@ def with_one_size(config: Config, source: Source, found: Survey) -> tuple[Config
 
 def _of_classes(source: FolderSource, split: str) -> list[str]:
     classes = source.splits[split]
-    return [file.path for name in source.class_names for file in classes.get(name, ())]
+    return [file.path for name in sorted(classes) for file in classes[name]]
 
 
 def _format(file: str) -> str:
