@@ -386,7 +386,7 @@ def test_failed_preparation_gives_the_reason_and_the_remedy(tmp_path: Path, monk
     monkeypatch.setattr(tfds_source.subprocess, "run", fail)
     with pytest.raises(InputError, match=r"data\.name: got 'fashion_mnist'; .*no route to host.*--data\.manual-dir"):
         load("train", messages, name="fashion_mnist", data_dir=tmp_path / "tfds", manual_dir=tmp_path)
-    assert commands[0][2:] == ["engine.data.prepare", "fashion_mnist", str(tmp_path / "tfds"), str(tmp_path)]
+    assert commands[0][3:] == ["engine.data.prepare", "fashion_mnist", str(tmp_path / "tfds"), str(tmp_path)]
     assert len(messages) == 1
     assert re.match(r"preparing fashion_mnist in .*, once", messages[0])
 

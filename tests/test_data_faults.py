@@ -1,9 +1,7 @@
 """Faults around data: disks that fail, files that come back, links to nowhere, descriptions that name code."""
 
 import dataclasses
-import json
 import os
-import shutil
 import struct
 import sys
 import time
@@ -19,8 +17,7 @@ from engine.augment.presets import image_data_generator, random_rotation, random
 from engine.checkpoint import choose_step, read_record
 from engine.clock import Clock
 from engine.data import opening
-from engine.data.load import load_splits, open_source
-from engine.data.tfds_source import EMBEDDED
+from engine.data.load import load_splits
 from engine.report.progress import Silent
 from engine.session import Session
 from tests.conftest import TINY, make_dataset
@@ -129,15 +126,6 @@ def test_npz_whose_header_promises_gigabytes_is_refused_before_it_is_read(tmp_pa
         InputError, match=r"bomb\.npz: got a header of 1,073,741,824 bytes; expected one of at most 10,000"
     ):
         load(tmp_path / "bomb.npz")
-
-
-def test_prepared_data_that_names_foreign_code_is_refused(tmp_path: Path):
-    copied = shutil.copytree(EMBEDDED / "fashion_mnist_12k" / "1.0.0", tmp_path / "data" / "1.0.0")
-    features = json.loads((copied / "features.json").read_text())
-    features["pythonClassName"] = "somebody.elses.Features"
-    (copied / "features.json").write_text(json.dumps(features))
-    with pytest.raises(InputError, match=r"features\.json: got somebody\.elses\.Features; expected features of tensor"):
-        open_source(DataConfig(path=copied), lambda text: None).load("train", "data.split")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from engine.augment.config import AugmentConfig
+from engine.commands.experiments import experiment_config
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
-from engine.commands.targets import NameOrPath, PictureData, check_seed, experiment_config, located
+from engine.commands.targets import NameOrPath, PictureData, check_seed, located
 from engine.config import RunConfig
 from engine.console import show, tell
 from engine.data.images import is_picture_name

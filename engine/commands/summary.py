@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from engine.commands.targets import Flag, experiment_config, find_own_classes
+from engine.commands.experiments import experiment_config
+from engine.commands.targets import Flag, find_own_classes
 from engine.config import RunConfig
 from engine.console import Console, show, tell
 from engine.errors import InputError, problem

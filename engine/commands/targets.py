@@ -1,6 +1,5 @@
 """What commands are given, found: experiments, runs, steps, and data by name or path."""
 
-import importlib
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -10,7 +9,6 @@ from typing import Annotated, TypeVar
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 from engine.checks import check_whole
-from engine.config import RunConfig
 from engine.data.config import BadFileRule, DataConfig, Standardization
 from engine.data.tfds_source import data_directory
 from engine.errors import InputError, problem
@@ -65,26 +63,6 @@ def _is_path(source: str, data: DataConfig) -> bool:
     if re.fullmatch(r"\d+\.\d+\.\d+", version) or (data_directory(data) / base).is_dir():
         return False
     return "/" in source or "\\" in source or path.suffix != ""
-
-
-def experiment_config(target: str) -> RunConfig:
-    """The config of an experiment, by module (experiments.convnet) or by file; importing it runs its code."""
-    path = Path(target)
-    directory, name = Path.cwd(), target.removesuffix(".py").replace("/", ".").lstrip(".")
-    if path.suffix == ".py" and path.is_absolute():
-        directory, name = path.parent, path.stem
-    sys.path.insert(0, str(directory))
-    try:
-        config = importlib.import_module(name).config()
-    except InputError:
-        raise
-    except (ImportError, SyntaxError, AttributeError, TypeError, ValueError) as error:
-        rule = "the directory of a run, or an experiment like experiments.convnet with a function config()"
-        raise InputError(problem("target", f"{target!r} ({error})", rule, "Check the name and the file.")) from error
-    if not isinstance(config, RunConfig):
-        rule = "an experiment whose config() returns a RunConfig"
-        raise InputError(problem("target", f"{target!r} with {type(config).__name__}", rule, "Correct it."))
-    return config
 
 
 def find_own_classes(trust: bool) -> None:

@@ -21,9 +21,10 @@ from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
 from engine.data.files import DECODER, num_threads, pixel_settings
 from engine.data.images import decode_picture
+from engine.data.tfds_features import no_foreign_features
 from engine.errors import InputError, problem, shape_text, unknown
 
-EMBEDDED = Path(__file__).parent / "embedded"
+PACKAGE, EMBEDDED = Path(__file__).parents[1], Path(__file__).parent / "embedded"
 BATCH_EXAMPLES, BATCH_BYTES = 1024, 32 * 2**20
 
 
@@ -128,9 +129,13 @@ def _prepare(config: DataConfig, tell: Callable[[str], None]) -> Path:
         )
     tell(f"preparing {config.name} in {directory}, once")
     # A process of its own keeps TensorFlow, its threads and its grip on the GPU out of the training process.
-    command = [sys.executable, "-m", "engine.data.prepare", config.name, str(data_directory(config))]
+    # Nothing is imported from the working directory (-P), which may hold what was downloaded.
+    command = [sys.executable, "-P", "-m", "engine.data.prepare", config.name, str(data_directory(config))]
     command += [str(config.manual_dir.expanduser().resolve())] if config.manual_dir else []
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    ours = [] if PACKAGE.parent.name in ("site-packages", "dist-packages") else [str(PACKAGE.parent)]
+    paths = [*ours, *filter(None, [os.environ.get("PYTHONPATH")])]
+    quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -145,7 +150,10 @@ def _builder(config: DataConfig) -> Any:
     if config.manual_dir is not None and not config.manual_dir.expanduser().is_dir():
         raise InputError(problem("data.manual_dir", config.manual_dir, "an existing directory", "Correct the path."))
     try:
-        return tfds.builder(config.name, data_dir=data_directory(config), file_format="array_record")
+        with no_foreign_features(data_directory(config) / config.name.partition(":")[0]):
+            return tfds.builder(config.name, data_dir=data_directory(config), file_format="array_record")
+    except InputError:
+        raise
     except tfds.core.DatasetNotFoundError:
         raise InputError(_unknown_dataset(config.name)) from None
     except (ValueError, AssertionError, ImportError) as error:  # an unknown version, configuration or namespace
@@ -169,8 +177,8 @@ def _unknown_dataset(name: str) -> str:
 def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Decoded:
     import tensorflow_datasets as tfds
 
-    _check_features(directory)
-    builder: Any = tfds.builder_from_directory(directory)
+    with no_foreign_features(directory / "features.json"):
+        builder: Any = tfds.builder_from_directory(directory)
     base_names = re.findall(r"(?:^|\+)\s*([^\[\]+]+)", split)
     for base in base_names:
         if base not in builder.info.splits and base != "all":
@@ -222,16 +230,6 @@ def _feature_keys(features: Any, config: DataConfig) -> tuple[str, str]:
 
     image_key = chosen("data.image_feature", config.image_feature, "image", tfds.features.Image)
     return image_key, chosen("data.label_feature", config.label_feature, "label", tfds.features.ClassLabel)
-
-
-def _check_features(directory: Path) -> None:
-    """Raises InputError where the description of prepared data names code that is not tfds's, which would be run."""
-    file = directory / "features.json"
-    names = re.findall(r'"pythonClassName":\s*"([^"]*)"', file.read_text(encoding="utf-8")) if file.is_file() else []
-    foreign = [name for name in names if not name.startswith("tensorflow_datasets.")]
-    if foreign:
-        rule = "features of tensorflow_datasets only, because opening others runs their code"
-        raise InputError(problem(str(file), foreign[0], rule, "Use data that you trust, prepared with such features."))
 
 
 def _decoder(feature: Any, config: DataConfig) -> Callable[[bytes], np.ndarray]:
