@@ -14,7 +14,7 @@ from engine.checkpoint import Record
 from engine.clock import Clock
 from engine.config import RunConfig
 from engine.data.dataset import Splits
-from engine.data.load import load_splits, skipped_files
+from engine.data.load import load_splits, load_splits_intact, skipped_files
 from engine.ensemble import EnsembleClassifier
 from engine.ensemble_session import session_of
 from engine.interrupts import Interrupted, Wish, deferred
@@ -60,7 +60,8 @@ def run(
             start = record or record_of(config)
             order = order_of(record, start)
             if splits is None:
-                splits = load_splits(data_of(config, start), config.train.seed, reporter.say, order)
+                load = load_splits_intact if record else load_splits
+                splits = load(data_of(config, start), config.train.seed, reporter.say, order)
             splits = splits.in_classes(order(splits.train.class_names), reporter.say)
         return train(config, splits, directory, clock, reporter, record, overwrite)
 

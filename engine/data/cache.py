@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from engine.data.dataset import Dataset, combined_fingerprint, image_hashes
-from engine.data.stored import StoredImages
+from engine.data.dataset import Dataset, combined_fingerprint
+from engine.data.stored import StoredImages, image_hashes
 from engine.errors import InputError, problem
 from engine.memory import free_host_bytes
 
@@ -106,17 +106,27 @@ def cached(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callable
 
 
 def _read(entry: Path, name: str) -> Dataset | None:
+    """The dataset of an entry, all but its images compared with what was written; None if it is missing or damaged."""
     try:
         about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
-        labels, hashes = (np.load(entry / f"{part}.npy", allow_pickle=False) for part in ("labels", "hashes"))
-        images = StoredImages(entry / "images.raw", (len(labels), *map(int, about["input_shape"])))
-        if images.path.stat().st_size != images.nbytes or len(hashes) != len(labels):
+        # Mapped first, which fails where a header promises more than there is.
+        mapped = (np.load(entry / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in ("labels", "hashes"))
+        labels, hashes = (np.array(part) for part in mapped)
+        input_shape = tuple(about["input_shape"])
+        images = StoredImages(entry / "images.raw", (len(labels), *input_shape), hashes=hashes)
+        if about.pop("digest", None) != _digest(about) or images.path.stat().st_size != images.nbytes:
+            return None
+        if about["fingerprint"] != combined_fingerprint(input_shape, hashes, labels):
             return None
         images.hold()
         class_names, skipped = tuple(about["class_names"]), tuple(about["skipped"])
         return Dataset(images, labels, class_names, name, about["fingerprint"], hashes, skipped)
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+    except Exception:  # of nearly every kind, where a header or a text is damaged
         return None
+
+
+def _digest(about: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _is_final(entry: Path) -> bool:
@@ -151,7 +161,7 @@ def _store(entry: Path, decoded: Decoded) -> None:
             "skipped": decoded.skipped,
             "is_final": not decoded.passing,
         }
-        (scratch / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        (scratch / "about.json").write_text(json.dumps({**about, "digest": _digest(about)}), encoding="utf-8")
         _put_in_place(scratch, entry)
 
 

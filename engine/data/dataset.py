@@ -9,7 +9,7 @@ import numpy as np
 from engine.console import tell
 from engine.data.matching import match
 from engine.data.names import Names, names_text
-from engine.data.stored import StoredImages
+from engine.data.stored import StoredImages, image_hashes
 from engine.errors import InputError, problem, shape_text
 
 
@@ -156,12 +156,6 @@ def num_shared(first: Dataset, second: Dataset) -> int:
     if first.hashes is None or second.hashes is None:
         return 0
     return int(np.isin(second.hashes, first.hashes).sum())
-
-
-def image_hashes(images: np.ndarray) -> np.ndarray:
-    """uint64[n]: a hash of each image's bytes. SHA-256, because most CPUs have instructions for it."""
-    rows = (hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8] for image in images)
-    return np.frombuffer(b"".join(rows), "<u8").astype(np.uint64)
 
 
 def fingerprint_of(images: np.ndarray, labels: np.ndarray) -> str:

@@ -21,9 +21,10 @@ import numpy as np
 from engine.data.cache import Decoded, DecodedBatch, cache_directory, cached
 from engine.data.classes import READING
 from engine.data.config import DataConfig
-from engine.data.dataset import Dataset, image_hashes
+from engine.data.dataset import Dataset
 from engine.data.images import decode_picture
 from engine.data.opening import UnreadablePicture, picture_height_width
+from engine.data.stored import image_hashes
 from engine.data.walk import ImageFile
 from engine.errors import InputError, problem
 from engine.text import one_line

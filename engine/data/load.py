@@ -15,6 +15,7 @@ from engine.data.folder import open_folder
 from engine.data.images import InputSpec
 from engine.data.names import Names
 from engine.data.source import Source
+from engine.data.stored import StoredImages
 from engine.data.table import open_table
 from engine.data.tfds_source import TfdsSource, is_prepared
 from engine.errors import InputError, problem
@@ -84,6 +85,19 @@ def load_splits(config: DataConfig, seed: int, tell: Tell = show, classes: Class
     splits = Splits(train, validation, test, source.passed_over)
     _warn_of_duplicates(splits, tell)
     return splits
+
+
+def load_splits_intact(config: DataConfig, seed: int, tell: Tell = show, classes: ClassOrder = as_they_are) -> Splits:
+    """As `load_splits`, for a run that is resumed: every decoded image is compared with its hash, and all are decoded
+    again if one differs.
+    """
+    splits = load_splits(config, seed, tell, classes)
+    stored = [split.images for split in splits.named.values() if isinstance(split.images, StoredImages)]
+    damaged = [images for images in stored if not images.is_intact()]
+    for images in damaged:
+        tell(f"{images.path.parent}: the decoded images are not as they were written; decoding them again")
+        images.remove()
+    return load_splits(config, seed, tell, classes) if damaged else splits
 
 
 def _warn_of_duplicates(splits: Splits, tell: Tell) -> None:
