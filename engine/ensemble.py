@@ -17,7 +17,10 @@ from engine.calibration import scores
 from engine.checkpoint import Record, choose_step, read_record, restore_arrays
 from engine.combination import LEAST_PROBABILITY, Combination, fit
 from engine.config import CombinationKind, MemberMapping
-from engine.data.dataset import Dataset, names_text
+from engine.console import tell
+from engine.data.dataset import Dataset
+from engine.data.matching import match
+from engine.data.names import Names, names_text
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem
 from engine.keys import stream_key
@@ -36,6 +39,7 @@ Restorable = Classifier | str | PathLike[str]
 class EnsembleClassifier(Classifier):
     """Members with one input contract and the same classes, combined. Asked like any Classifier.
 
+    orders: for each member, where it has each of the classes among its own outputs, int[k]; None where in this order.
     mapping: how members of one run are asked: one after another (outer), or all by one call, side by side (vmap) or in
       turn (map). None: outer on the CPU, whose convolution has no threads inside loops, vmap elsewhere.
     """
@@ -50,6 +54,7 @@ class EnsembleClassifier(Classifier):
         self.members, self.combination = tuple(members), combination
         alive = (None,) * len(self.members)
         self.record = record or replace(self.members[0].record, failed_steps=alive, combination=combination)
+        self.orders = tuple(_order(member, self.class_names) for member in self.members)
         self._together = _asked_together(self.members, mapping or _mapping_here())
 
     def with_weights(self, record: Record, params: Tree, model_state: Tree) -> "EnsembleClassifier":
@@ -86,7 +91,8 @@ class EnsembleClassifier(Classifier):
         if self._together is not None and len(images):
             found = np.moveaxis(self._together.outputs(images, tta, first), 1, 0)  # [n m k] → [m n k]
             return np.where(wanted[:, None, None], found, 0)
-        asked = {i: member.outputs(images, tta, first) for i, member in enumerate(self.members) if wanted[i]}
+        pairs = enumerate(zip(self.members, self.orders, strict=True))
+        asked = {i: _ordered(member.outputs(images, tta, first), order) for i, (member, order) in pairs if wanted[i]}
         like = next(iter(asked.values()))
         return np.stack([asked.get(i, np.zeros_like(like)) for i in range(len(self.members))])
 
@@ -187,7 +193,8 @@ def classifier_of(given: Restorable, field: str, trust: bool = False) -> Classif
 def join(parts: Sequence[Restorable], combine: CombinationKind = "mean", trust: bool = False) -> EnsembleClassifier:
     """The members of several classifiers, or runs in directories or packed, as one that weighs them all the same.
 
-    They may be of different architectures; input contract and class names must agree.
+    They may be of different architectures; input contract and class names must agree, these in any order: that of the
+    first is the ensemble's.
     combine: mean (of probabilities), logits or vote. Members that an ensemble leaves out stay out.
     trust: as for `restore`.
     Raises InputError, showing both sides, if they do not go together.
@@ -216,9 +223,11 @@ def _counted_members(classifier: Classifier) -> list[Classifier]:
 
 
 def _check_same(ours: Classifier, theirs: Classifier) -> None:
-    if ours.class_names != theirs.class_names:
+    if len(ours.class_names) != len(theirs.class_names):
         got, rule = _classes_text(theirs), f"{_classes_text(ours)}, as the first part"
         raise InputError(problem("parts", got, rule, "Join models of the same classes."))
+    if note := match(theirs.class_names, ours.class_names, "parts", "the first part").note:
+        tell(note)
     if not ours.class_names and ours.record.num_outputs != theirs.record.num_outputs:
         got, rule = f"{theirs.record.num_outputs} outputs", f"{ours.record.num_outputs}, as the first part"
         raise InputError(problem("parts", got, rule, "Join models of the same targets."))
@@ -232,6 +241,17 @@ def _check_same(ours: Classifier, theirs: Classifier) -> None:
 def _classes_text(classifier: Classifier) -> str:
     names = classifier.class_names
     return f"{len(names)} classes ({names_text(names)})" if names else "a regression"
+
+
+def _order(member: Classifier, class_names: Names) -> np.ndarray | None:
+    """Where a member has each of the classes among its own, int[k]; None where it has them in this order."""
+    if member.class_names == class_names:
+        return None
+    return np.argsort(match(member.class_names, class_names, "a member", "the first one").positions)
+
+
+def _ordered(outputs: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    return outputs if order is None else outputs[:, order]
 
 
 def _mapping_here() -> MemberMapping:

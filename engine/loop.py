@@ -13,6 +13,7 @@ import numpy as np
 from engine.checkpoint import Record
 from engine.clock import Clock
 from engine.config import RunConfig
+from engine.data.coverage import check_several_classes, class_notes
 from engine.data.dataset import Splits
 from engine.data.load import load_splits, load_splits_intact, skipped_files
 from engine.ensemble import EnsembleClassifier
@@ -80,6 +81,7 @@ def train(
 
     source: a model at hand to start from, in place of what the config names.
     """
+    check_several_classes(splits.train)
     with clock.measure("plan"):
         plan = None if resumed else planned(config, splits.train, reporter.say)
     session = session_of(config, splits, clock, directory, resumed, plan, source)
@@ -89,6 +91,8 @@ def train(
         write_config(directory, config)
     reporter.log_to(directory / "log.txt")
     reporter.say(_opening(session, resumed))
+    for line in class_notes(splits) if resumed is None else []:
+        reporter.say(line)
     session.tell(reporter.say)
     write_skipped(directory, skipped_files(splits))
     saving = Checkpoints(directory, config.checkpoint, reporter.say, reporter.log)

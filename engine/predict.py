@@ -15,7 +15,9 @@ from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
 from engine.checkpoint import Record
 from engine.clock import Clock
+from engine.console import tell
 from engine.data.config import ResizeRule
+from engine.data.coverage import absent_notes
 from engine.data.dataset import Dataset
 from engine.data.images import InputSpec, Picture, check_none
 from engine.data.levels import Range
@@ -299,7 +301,10 @@ class Classifier:
         if not self.class_names and dataset.labels.shape[1:] != (self.record.num_outputs,):
             got, rule = f"targets of {dataset.labels.shape[1:]}", f"{self.record.num_outputs} an example"
             raise InputError(problem(dataset.name, got, rule, "Use targets of the model's shape."))
-        return dataset.in_classes(self.class_names, "the model")
+        fitting = dataset.in_classes(self.class_names, "the model")
+        for line in absent_notes(fitting, fitting.name) if fitting is not dataset else []:
+            tell(line)
+        return fitting
 
     @property
     def _task(self) -> Task:

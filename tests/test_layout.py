@@ -44,6 +44,7 @@ LAYOUT = [
     "data.matching",
     "data.classes",
     "data.dataset",
+    "data.coverage",
     "data.source",
     "data.cache",
     "code_cache",

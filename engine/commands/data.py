@@ -33,6 +33,7 @@ def data(
     check_seed(seed)
     check_picture_file(out)
     config = located(source, data)
+    from engine.data.coverage import class_notes
     from engine.data.load import load_splits, open_source
     from engine.report.data import classes_table, extremes_text, facts_table, splits_table
     from engine.report.survey import image_files, survey, with_one_size
@@ -44,6 +45,8 @@ def data(
     if reason:
         tell(f"{reason}: cutting all images to {sized.image_size} to look at them; --data.image-size sets another")
     splits = load_splits(sized, seed, tell)
+    for line in class_notes(splits):
+        tell(line)
     show(
         splits_table(splits, opened.name),
         "",

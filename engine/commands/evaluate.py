@@ -46,6 +46,7 @@ def evaluate(
     """
     set_up_process(data.cache_dir)
     find_own_classes(trust)
+    from engine.data.coverage import absent_notes
     from engine.data.load import open_source
     from engine.ensemble import restore
     from engine.report.tables import metrics_table
@@ -59,6 +60,9 @@ def evaluate(
         rule = "the name of a dataset, because the run was trained on arrays"
         raise InputError(problem("data.name", "none", rule, "Name one with --data.name."))
     dataset = open_source(config, tell).load(data.split, "data.split")
+    if dataset.class_names == classifier.class_names:  # else it is said where they are matched
+        for line in absent_notes(dataset, dataset.name):
+            tell(line)
     metrics = classifier.evaluate(dataset)
     which = "" if member is None else f", member {member}"
     show(metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}{which}"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.names import Names, are_numbers, check_printable, composed, names_text, ordered
+from engine.data.names import Names, check_printable, composed, names_text, ordered
 from engine.errors import InputError, problem
 
 READING = 2  # part of the key of what is decoded; raise it when the same labels are read as other classes
@@ -17,8 +17,8 @@ def classes_of(labels: np.ndarray, where: str, class_names: Any = None) -> tuple
     """(int32[n] indices into the class names, the class names) of labels [n], whole numbers or text.
 
     class_names: None: the labels that occur, so that no class is without examples, in the order of `ordered`. A list:
-      names in the order of the outputs; whole-number labels are indices into it, unless all names are numbers and all
-      labels among them. A mapping: {label: name}, or {name: index} as Keras's class_indices.
+      names in the order of the outputs; labels are indices into it, or text among it. A mapping: {label: name}, or
+      {name: index} as Keras's class_indices.
     Raises InputError for names that are no such list, and for labels that have no name.
     """
     values, places = np.unique(labels, return_inverse=True)
@@ -76,7 +76,7 @@ def _name_of(given: Any, field: str) -> str:
 def _of_list(names: Names, written: list[str], labels: np.ndarray, where: str) -> dict[str, int]:
     """The index of each label for names in the order of the outputs."""
     index = {name: k for k, name in enumerate(names)}
-    if labels.dtype.kind == "U" or (are_numbers(names) and set(written) <= set(names)):
+    if labels.dtype.kind == "U":
         return index
     low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
     if low < 0 or high >= len(names):
@@ -86,6 +86,8 @@ def _of_list(names: Names, written: list[str], labels: np.ndarray, where: str) -
         pairs = ", ".join(f"{least + k}: {name!r}" for k, name in enumerate(names[:2]))
         is_shifted = least > 0 and high - least < len(names)
         remedy = f"Name them by label: class_names={{{pairs}, …}}." if is_shifted else "Give every label a name."
+        if set(written) <= set(names):
+            remedy = "Leave class_names out: the labels are the names."
         raise InputError(problem(f"{where} of example {at}", worst, rule, remedy))
     return {label: int(label) for label in written}
 

@@ -27,7 +27,11 @@ def graph_of(classifier: Classifier, precision: Precision | None = None) -> Grap
     """
     if not isinstance(classifier, EnsembleClassifier):
         return _graph_of_one(classifier, precision)
-    graphs = [_graph_of_one(member, precision) for member, weight in _weighed(classifier) if weight > 0]
+    graphs = [
+        _in_order(_graph_of_one(member, precision), order)
+        for (member, weight), order in zip(_weighed(classifier), classifier.orders, strict=True)
+        if weight > 0
+    ]
     weights = [weight for _, weight in _weighed(classifier) if weight > 0]
 
     def forward(inputs: jax.Array) -> jax.Array:
@@ -64,6 +68,11 @@ def _graph_of_one(classifier: Classifier, precision: Precision | None) -> Graph:
         return probabilities(outputs, train.loss).astype(jnp.float32)
 
     return forward
+
+
+def _in_order(graph: Graph, order: np.ndarray | None) -> Graph:
+    """The graph with its outputs [b k] in another order int[k]."""
+    return graph if order is None else lambda inputs: graph(inputs)[:, order]
 
 
 def _weighed(classifier: EnsembleClassifier) -> list[tuple[Classifier, float]]:
