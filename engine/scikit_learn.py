@@ -1,5 +1,6 @@
 """A Classifier as scikit-learn's tools take one: `classifier.as_sklearn()`. Only that imports this module."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from engine.errors import InputError, problem
 class SklearnClassifier(ClassifierMixin, BaseEstimator):
     """A `Classifier` as a fitted estimator; `X` is what `Classifier.predict` takes, labels are of `classes_`.
 
-    classes_: the class names; numbers where the classes were never named.
+    classes_: the class names, sorted, because metrics take columns to be in that order; numbers where all of them are
+      whole numbers, as labels are that were never named.
     """
 
     def __init__(self, classifier: Any, options: dict[str, Any] | None = None):
@@ -19,9 +21,14 @@ class SklearnClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def classes_(self) -> np.ndarray:
-        names = np.array(self.classifier.class_names)
-        numbers = np.arange(len(names))
-        return numbers if names.tolist() == numbers.astype(str).tolist() else names
+        return np.sort(self._labels)
+
+    @property
+    def _labels(self) -> np.ndarray:
+        """The classes in the order of the classifier's outputs."""
+        names = self.classifier.class_names
+        are_plain = all(re.fullmatch(r"0|[1-9]\d{0,17}", name, re.ASCII) for name in names)
+        return np.array(names).astype(np.int64) if are_plain else np.array(names)
 
     def fit(self, X: Any, y: Any = None) -> "SklearnClassifier":
         """Raises InputError: the model is trained."""
@@ -30,7 +37,7 @@ class SklearnClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """float32[n k], in the order of `classes_`."""
-        return self.classifier.predict_proba(X, **(self.options or {}))
+        return self.classifier.predict_proba(X, **(self.options or {}))[:, np.argsort(self._labels)]
 
     def predict(self, X: Any) -> np.ndarray:
         """[n]: the likeliest of `classes_` for each."""

@@ -474,3 +474,25 @@ def test_validation_labels_are_read_as_those_of_training(capsys):
         result = engine.fit(DENSE, (images, np.arange(24) % 3 + 1), **how)
         expected = result.classifier.evaluate(engine.dataset(*validation, names))
         assert result.metrics["validation"] == expected
+
+
+@pytest.mark.parametrize("names", [("ant", "ant"), {"ant", "bee"}, {0: "ant"}, "ab", ["\u00e9", "e\u0301"]])
+def test_dataset_of_ones_own_has_a_name_for_each_class(names):
+    with pytest.raises(InputError, match="class_names: got"):
+        Dataset(np.zeros((2, 2, 2, 1), np.uint8), np.array([0, 1], np.int32), names, "own", "")
+
+
+def test_names_in_scripts_that_join_letters_and_wide_blanks_are_names(tmp_path: Path):
+    spots(tmp_path / "words", {"می\u200cشود": 0, "क्\u200dष": 1, "黒\u3000猫": 2}, 2)
+    assert load_splits(DataConfig(path=tmp_path / "words", validation_fraction=0.0), 0, print).train.num_classes == 3
+    for odd in ("a\x1b[2J", "a\u202eb", "a\nb"):
+        with pytest.raises(InputError, match="expected a printable name"):
+            engine.dataset(np.zeros((2, 2, 2, 1), np.uint8), np.array([0, 1]), ["ant", odd])
+
+
+def test_finetuning_on_classes_that_differ_in_form_keeps_the_head_and_says_so(numbered, capsys):
+    classifier = numbered[1].classifier
+    names = [f"{k:02}" for k in range(12)]
+    tuned = classifier.finetune(spot_arrays(), class_names=names, epochs=0, batch_size=8)
+    assert tuned.classifier.class_names == TWELVE
+    assert "class names that differ only in form: 00 is taken for 0" in capsys.readouterr().out

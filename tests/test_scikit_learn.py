@@ -52,6 +52,19 @@ def test_calibration_and_displays_take_it(classifier):
     assert display.confusion_matrix.sum() == 150
 
 
+def test_columns_are_in_the_order_that_metrics_take_them_to_be_in(classifier):
+    given = ["cow", "ant", "bee"]
+    how = {"class_names": given, "epochs": 1, "validation": None, "verbose": False}
+    named = classifier.finetune((DATA.images, DATA.labels), **how).classifier
+    estimator, names = named.as_sklearn(), np.array(given)[DATA.labels]
+    assert estimator.classes_.tolist() == ["ant", "bee", "cow"]
+    assert estimator.predict(DATA.images).tolist() == [p.label for p in named.predict(DATA.images)]
+    scored = named.evaluate(engine.dataset(DATA.images, DATA.labels, given))
+    assert get_scorer("neg_log_loss")(estimator, DATA.images, names) == pytest.approx(-scored["loss"], rel=1e-4)
+    numbered = engine.fit(TINY, (DATA.images, DATA.labels * 5 + 1), epochs=0, validation=0, verbose=False).classifier
+    assert numbered.as_sklearn().classes_.tolist() == [1, 6, 11]
+
+
 def test_classes_that_were_never_named_are_numbers():
     classifier = engine.fit(TINY, (DATA.images, DATA.labels), epochs=0, validation=0, verbose=False).classifier
     estimator = classifier.as_sklearn()

@@ -33,6 +33,7 @@ def classes_of(labels: np.ndarray, where: str, class_names: Any = None) -> tuple
         names, index = _of_mapping(class_names, written)
     else:
         names = read_names(class_names)
+        check_printable(names, "class_names")
         index = _of_list(names, written, labels, where)
     unnamed = [k for k, label in enumerate(written) if label not in index]
     if unnamed:
@@ -54,7 +55,6 @@ def read_names(given: Any, field: str = "class_names") -> Names:
     names = tuple(_name_of(name, field) for name in given)
     if not names:
         raise InputError(problem(field, "no names", "one a class", "Leave them out, or give them all."))
-    check_printable(names, field)
     twice = [name for k, name in enumerate(names) if name in names[:k]] if len(set(names)) < len(names) else []
     if twice:
         rule = "a name of its own for each class"
@@ -104,6 +104,7 @@ def _of_mapping(given: Mapping[Any, Any], written: list[str]) -> tuple[Names, di
     places = {label: k for k, label in enumerate(ordered(labels))}
     pairs = sorted(zip(labels, by_label.values(), strict=True), key=lambda pair: places[pair[0]])
     names = read_names([name for _, name in pairs])
+    check_printable(names, "class_names")
     if set(written) <= set(names) and not set(written) <= set(labels):
         return names, {name: k for k, name in enumerate(names)}
     return names, {label: k for k, (label, _) in enumerate(pairs)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from engine.console import tell
+from engine.data.classes import read_names
 from engine.data.matching import match
 from engine.data.names import Names, names_text
 from engine.data.stored import StoredImages, image_hashes
@@ -38,6 +39,7 @@ class Dataset:
         if len(self.images) != len(self.labels):
             counts = f"{len(self.images)} images and {len(self.labels)} labels"
             raise InputError(problem(self.name, counts, "as many of each", "Check how they were read."))
+        object.__setattr__(self, "class_names", read_names(self.class_names) if self.class_names else ())
         if self.class_names:
             _check_labels(self.name, self.labels, len(self.class_names))
 

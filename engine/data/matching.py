@@ -51,8 +51,11 @@ def match(theirs: Names, ours: Names, where: str, owner: str, used: Sequence[boo
 
 
 def same_classes(theirs: Names, ours: Names) -> bool:
-    """Whether both sides have the same names, in whatever order."""
-    return len(theirs) == len(ours) and set(map(composed, theirs)) == set(map(composed, ours))
+    """Whether both sides have the same names, in whatever order, or such as differ in form alone."""
+    if len(theirs) != len(ours):
+        return False
+    rest = set(map(composed, theirs)) ^ set(map(composed, ours))
+    return not rest or (not unlike_in_form(theirs) and set(map(_loosely, theirs)) == set(map(_loosely, ours)))
 
 
 def unlike_in_form(names: Names) -> list[Names]:

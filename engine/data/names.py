@@ -43,7 +43,7 @@ def composed(name: str) -> str:
 
 
 def check_printable(names: Iterable[str], where: str, remedy: str = "Rename that class.") -> None:
-    """Raises InputError for a name that no table, picture or record could show: empty, with line breaks or no text."""
-    odd = [name for name in names if not name.strip() or not name.isprintable()]
+    """Raises InputError for a name that no line can show: empty, with line breaks or control characters, or no text."""
+    odd = [name for name in names if not name.strip() or one_line(name) != name]
     if odd:
         raise InputError(problem(where, f"a class named {odd[0]!a}", "a printable name", remedy))
