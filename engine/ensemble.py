@@ -32,6 +32,7 @@ from engine.packing import opened
 from engine.predict import Classifier, with_skipped
 from engine.records import differences, to_json
 from engine.state import Network, Tree, Whitened, network_of
+from engine.storage import expanded
 
 Restorable = Classifier | str | PathLike[str]
 
@@ -131,7 +132,7 @@ def restore(
     Of an ensemble an EnsembleClassifier, each member by default as it was when it was best, or one `member` by number.
     Opens on any device kind. Raises InputError if there is no complete checkpoint that this version can read.
     """
-    with opened(Path(path).expanduser()) as directory:
+    with opened(expanded(path)) as directory:
         return _restored(directory, step, trust, member)
 
 

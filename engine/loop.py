@@ -32,7 +32,7 @@ from engine.result import Result
 from engine.run_directory import claimed, clear_run, open_run, write_config, write_skipped
 from engine.saving import Checkpoints, SaveTimes
 from engine.session import Session
-from engine.storage import write_atomically
+from engine.storage import expanded, write_atomically
 from engine.transfer import data_of, order_of, record_of
 
 
@@ -53,7 +53,7 @@ def run(
     KeyboardInterrupt, after Ctrl-C or SIGTERM, once everything is saved.
     """
     reporter, clock = reporter or Reporter(), Clock()
-    directory = Path(run_dir or Path("runs") / config.name).expanduser()
+    directory = expanded(run_dir or Path("runs") / config.name)
     with claimed(directory):
         record = open_run(directory, config, resume, overwrite, reporter.say)
         check_mesh(config.plan.mesh)  # before the data, which may take a while

@@ -26,7 +26,7 @@ from engine.finetuning import FineTuneConfig
 from engine.plan import Alternative, Plan, PlanFile
 from engine.program import choose_lowering
 from engine.records import differences, from_json, to_json
-from engine.storage import write_atomically
+from engine.storage import expanded, write_atomically
 from engine.versions import device_text, versions
 
 WORTH_MEASURING = 200_000  # examples that all members train on together; a shorter run is over before it has paid
@@ -46,7 +46,7 @@ def planned(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
     if mode == "safe":
         return None
     if mode not in ("auto", "fast"):
-        return read_plan(Path(mode).expanduser(), circumstances(config, train))
+        return read_plan(expanded(mode), circumstances(config, train))
     examples = len(train) * config.train.epochs * config.train.members
     if mode == "auto" and (_rule_is_clear(config) or examples < WORTH_MEASURING):
         return None

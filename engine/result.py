@@ -13,7 +13,7 @@ from engine.data.dataset import Dataset
 from engine.data.images import Picture
 from engine.errors import InputError, problem
 from engine.predict import Classifier, Prediction
-from engine.storage import new_directory
+from engine.storage import expanded, new_directory
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Result:
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Copies the whole run, with its best and last checkpoints, to a new directory for `engine.restore`."""
-        target = Path(path).expanduser()
+        target = expanded(path)
         if os.path.lexists(target):
             raise InputError(problem("path", target, "a path where nothing is yet", "Choose another."))
         target.parent.mkdir(parents=True, exist_ok=True)

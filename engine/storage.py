@@ -14,7 +14,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from engine.errors import InputError, problem
+
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, nor links that everybody may make
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with the home directory for `~`; as it is, and so of no directory, where that home is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # containers run processes of users that the system does not know
+        return Path(path)
+
+
+def private_directory(path: Path) -> Path:
+    """A directory of this user's alone, made if there is none; raises InputError if it is not theirs alone."""
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = os.lstat(path)
+        is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        reason = "which others can change"
+    except OSError as error:
+        is_ours, reason = False, error.strerror or "which cannot be made"
+    if not is_ours:
+        got, remedy = f"no home directory, and {path} ({reason})", "Set ENGINE_CACHE_DIR to a directory of your own."
+        raise InputError(problem("ENGINE_CACHE_DIR", got, "a place for caches", remedy))
+    return path
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from engine.models.specs import Custom, Sequential
 from engine.packing import opened
 from engine.predict import Classifier
 from engine.state import Tree, layers_in
+from engine.storage import expanded
 
 Flat = Mapping[tuple, Any]
 
@@ -82,7 +83,7 @@ def record_of(config: RunConfig) -> Record | None:
     """The record of the run that a config starts from."""
     if config.finetune.init is None:
         return None
-    with opened(config.finetune.init.expanduser()) as directory:
+    with opened(expanded(config.finetune.init)) as directory:
         return read_record(directory, choose_step(directory))
 
 

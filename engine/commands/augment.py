@@ -14,6 +14,7 @@ from engine.console import show, tell
 from engine.data.images import is_picture_name
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
+from engine.storage import expanded
 
 DATA = PictureData()
 NONE = AugmentConfig()
@@ -47,7 +48,7 @@ def augment(
     model = _model_config(experiment, run)
     chosen = _chosen(augment, model, str(experiment or run))
     config = located(source, _sized(data, model))
-    is_file = config.path is not None and config.path.expanduser().is_file() and is_picture_name(config.path.name)
+    is_file = config.path is not None and expanded(config.path).is_file() and is_picture_name(config.path.name)
     if is_file:
         chosen = _without_mixing(chosen)
     set_up_process(config.cache_dir)
@@ -64,7 +65,7 @@ def _draw(config: PictureData, chosen: AugmentConfig, out: Path, index: int, see
 
     if is_file:
         assert config.path is not None
-        example = example_of_file(config.path.expanduser(), config)
+        example = example_of_file(expanded(config.path), config)
     else:
         example = example_of_data(config, index, DRAWS if chosen.pairs_examples else 0, tell)
     if chosen.pairs_examples and not example.others:

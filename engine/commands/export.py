@@ -7,6 +7,7 @@ from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_o
 from engine.console import show
 from engine.entry import set_up_process
 from engine.exporting.formats import SUFFIXES, ExportFormat, check_target
+from engine.storage import expanded
 
 
 def export(
@@ -30,7 +31,7 @@ def export(
         trust: Import the model class that the run names, which runs its code.
     """
     name = run.resolve().name.removesuffix(".engine")
-    target = (out or Path(name + SUFFIXES[format])).expanduser()
+    target = expanded(out or name + SUFFIXES[format])
     check_target(target, format, overwrite)
     set_up_process()
     find_own_classes(trust)

@@ -12,6 +12,7 @@ from engine.checks import check_whole
 from engine.data.config import BadFileRule, DataConfig, Standardization
 from engine.data.tfds_source import data_directory
 from engine.errors import InputError, problem
+from engine.storage import expanded
 
 Flag = Annotated[bool, FlagCreatePairsOff]
 RunDirectory = Annotated[Path, Positional, arg(metavar="RUN")]
@@ -56,7 +57,7 @@ def located(source: str, data: Config) -> Config:
 
 def _is_path(source: str, data: DataConfig) -> bool:
     """Names of tfds may have a version (mnist:3.0.1) and, where they are prepared, a configuration (name/config)."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.exists():
         return True
     base, _, version = source.partition(":")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from engine.archives import check_directory_size
 from engine.data.cache import Decoded, DecodedBatch, cached
 from engine.data.class_folders import name_of
 from engine.data.classes import classes_of
@@ -26,6 +27,7 @@ from engine.data.labels import checked_labels
 from engine.data.source import split_title
 from engine.data.split_names import SPLIT_ORDER, SPLITS
 from engine.errors import InputError, problem, shape_text
+from engine.storage import expanded
 
 MOST_HEADER_BYTES = 10_000  # NumPy itself writes some 118 and trusts no more than this
 BATCH_EXAMPLES = 1024
@@ -85,7 +87,7 @@ class ArraySource:
 def open_arrays(config: DataConfig, tell: Tell) -> ArraySource:
     """The arrays at `config.path`, not yet read; raises InputError if there are none that go together."""
     assert config.path is not None
-    path = config.path.expanduser()
+    path = expanded(config.path)
     if path.suffix.lower() == ".npy":
         rule = "images with their labels"
         raise InputError(problem("data.path", f"{path}, a single array", rule, SAVE_BOTH))
@@ -136,6 +138,7 @@ def _pair(images: tuple[str, Read], labels: tuple[str, Read], path: Path) -> Pai
 
 
 def _archive(path: Path) -> dict[str, Read]:
+    check_directory_size(path, "an .npz file")
     with reading(path, "an .npz file that can be read"), zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]
     return {name.removesuffix(".npy"): partial(_read_member, path, name) for name in names}
@@ -174,7 +177,7 @@ def _read_npy(path: Path) -> np.ndarray:
         if path.stat().st_size == 0:
             raise EOFError
         # Mapped, which fails where the header promises more than there is, and takes no memory.
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
 
 
 def _of_idx(images: dict[str, Path]) -> tuple[dict[str, Pair], list[Path]]:

@@ -27,6 +27,7 @@ from engine.data.opening import UnreadablePicture, picture_height_width
 from engine.data.stored import image_hashes
 from engine.data.walk import ImageFile
 from engine.errors import InputError, problem
+from engine.storage import expanded
 from engine.text import one_line
 
 CHUNK_BYTES = 4 * 2**20
@@ -78,7 +79,7 @@ def load_files(
 
 
 def _place(config: DataConfig) -> str:
-    return str((config.path or Path()).expanduser().resolve())
+    return str(expanded(config.path or Path()).resolve())
 
 
 def pixel_settings(config: DataConfig) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from engine.data.names import check_printable, ordered
 from engine.data.source import split_title
 from engine.data.walk import PassedOver, passed_over_text, walk
 from engine.errors import InputError, problem
+from engine.storage import expanded
 
 Tell = Callable[[str], None]
 
@@ -68,7 +69,7 @@ class FolderSource:
 def open_folder(config: DataConfig, tell: Tell) -> FolderSource:
     """The folder at `config.path`, its files found but not read; raises InputError if they are not laid out so."""
     assert config.path is not None
-    root = config.path.expanduser()
+    root = expanded(config.path)
     found = walk(root)
     if found.passed.counts:
         tell(passed_over_text(name_of(root), found.passed))

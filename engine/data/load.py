@@ -1,5 +1,6 @@
 """A data config → the splits of a run."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from engine.data.fitting import channel_statistics
 from engine.data.folder import open_folder
 from engine.data.images import InputSpec
 from engine.data.names import Names
+from engine.data.prepared import is_prepared
 from engine.data.source import Source
 from engine.data.stored import StoredImages
 from engine.data.table import open_table
-from engine.data.tfds_source import TfdsSource, is_prepared
+from engine.data.tfds_source import TfdsSource
 from engine.errors import InputError, problem
+from engine.storage import expanded
 
 ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
 LEAST_STD = 1e-6  # of a channel that never changes
@@ -35,8 +38,8 @@ def open_source(config: DataConfig, tell: Tell = show) -> Source:
     """What the config names: the data at `path`, by what lies there, or the tfds builder `name`."""
     if config.path is None:
         return TfdsSource(config, tell)
-    path = config.path.expanduser()
-    if not path.exists():
+    path = expanded(config.path)
+    if not os.path.exists(path):  # and not Path.exists, which raises for names that are too long
         remedy = "Correct the path; relative ones start at the working directory."
         raise InputError(problem("data.path", path, "a folder or file that exists", remedy))
     if path.is_dir():

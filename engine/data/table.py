@@ -30,6 +30,7 @@ from engine.data.source import split_title
 from engine.data.split_names import SPLIT_ORDER, SPLITS
 from engine.data.walk import ImageFile
 from engine.errors import InputError, problem, shape_text
+from engine.storage import expanded
 
 Tell = Callable[[str], None]
 
@@ -78,7 +79,7 @@ class TableSource:
 def open_table(config: DataConfig, tell: Tell) -> TableSource:
     """The table at `config.path`, or the train.csv (validation.csv, test.csv) in that folder; only headers are read."""
     assert config.path is not None
-    path = config.path.expanduser()
+    path = expanded(config.path)
     tables: dict[str, Table] = {}
     for split, file in (_tables_of(path) if path.is_dir() else {"train": path}).items():
         table = describe(file)

@@ -4,7 +4,6 @@ A prepared dataset is found and keyed without importing tfds at all, so that a w
 """
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -21,8 +20,18 @@ from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
 from engine.data.files import DECODER, num_threads, pixel_settings
 from engine.data.images import decode_picture
+from engine.data.prepared import (
+    FEATURES,
+    check_descriptions,
+    damage_as_errors,
+    name_in,
+    newest,
+    split_names,
+    versions_in,
+)
 from engine.data.tfds_features import no_foreign_features
 from engine.errors import InputError, problem, shape_text, unknown
+from engine.storage import expanded
 
 PACKAGE, EMBEDDED = Path(__file__).parents[1], Path(__file__).parent / "embedded"
 BATCH_EXAMPLES, BATCH_BYTES = 1024, 32 * 2**20
@@ -37,13 +46,12 @@ class TfdsSource:
     def __init__(self, config: DataConfig, tell: Callable[[str], None]):
         self._config, self._tell = config, tell
         self.directory = _prepared_directory(config) or _prepare(config, tell)
-        self.name = config.name if config.path is None else _name_of(config.path, self.directory)
+        self.name = config.name if config.path is None else name_in(self.directory) or config.path.name
 
     @property
     def split_names(self) -> tuple[str, ...]:
         """The splits it has, which tfds's notation slices and adds."""
-        about = json.loads((self.directory / "dataset_info.json").read_text(encoding="utf-8"))
-        return tuple(split["name"] for split in about.get("splits", ()))
+        return split_names(self.directory)
 
     @property
     def passed_over(self) -> dict[str, int]:
@@ -62,15 +70,9 @@ class TfdsSource:
         return cached(entry, name, lambda: _decode(self.directory, config, split, field), self._tell)
 
 
-def is_prepared(path: Path) -> bool:
-    """Whether a directory holds a dataset that tfds prepared, in some version and configuration."""
-    return bool(_versions_in(path))
-
-
 def data_directory(config: DataConfig) -> Path:
     """Where tfds keeps prepared data."""
-    default = os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
-    return (config.data_dir or Path(default)).expanduser()
+    return expanded(config.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def known_names() -> list[str]:
@@ -84,32 +86,17 @@ def known_names() -> list[str]:
 def _prepared_directory(config: DataConfig) -> Path | None:
     """The newest prepared version of a dataset, or the one named as `name:1.2.3`, or the one at `config.path`."""
     if config.path is not None:
-        return _newest(_versions_in(config.path.expanduser()))
+        return newest(versions_in(expanded(config.path)))
     base, _, version = config.name.partition(":")
     for root in (EMBEDDED, data_directory(config)):
-        chosen = [path for path in _versions_in(root / base) if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+        chosen = [path for path in versions_in(root / base) if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
         if version and root == EMBEDDED and chosen and version not in {path.name for path in chosen}:
             raise InputError(unknown("data.name", config.name, [f"{base}:{path.name}" for path in chosen]))
         if version:
             chosen = [path for path in chosen if path.name == version]
         if chosen:
-            return _newest(chosen)
+            return newest(chosen)
     return None
-
-
-def _versions_in(path: Path) -> list[Path]:
-    """The directories of prepared data that are `path` itself or one below it."""
-    return [found.parent for pattern in ("dataset_info.json", "*/dataset_info.json") for found in path.glob(pattern)]
-
-
-def _newest(versions: list[Path]) -> Path:
-    return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
-
-
-def _name_of(path: Path, directory: Path) -> str:
-    """What data at a path is called: the name that tfds wrote there."""
-    about = json.loads((directory / "dataset_info.json").read_text(encoding="utf-8"))
-    return str(about.get("name") or path.name)
 
 
 def _prepare(config: DataConfig, tell: Callable[[str], None]) -> Path:
@@ -131,7 +118,7 @@ def _prepare(config: DataConfig, tell: Callable[[str], None]) -> Path:
     # A process of its own keeps TensorFlow, its threads and its grip on the GPU out of the training process.
     # Nothing is imported from the working directory (-P), which may hold what was downloaded.
     command = [sys.executable, "-P", "-m", "engine.data.prepare", config.name, str(data_directory(config))]
-    command += [str(config.manual_dir.expanduser().resolve())] if config.manual_dir else []
+    command += [str(expanded(config.manual_dir).resolve())] if config.manual_dir else []
     ours = [] if PACKAGE.parent.name in ("site-packages", "dist-packages") else [str(PACKAGE.parent)]
     paths = [*ours, *filter(None, [os.environ.get("PYTHONPATH")])]
     quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -147,7 +134,7 @@ def _prepare(config: DataConfig, tell: Callable[[str], None]) -> Path:
 def _builder(config: DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
-    if config.manual_dir is not None and not config.manual_dir.expanduser().is_dir():
+    if config.manual_dir is not None and not expanded(config.manual_dir).is_dir():
         raise InputError(problem("data.manual_dir", config.manual_dir, "an existing directory", "Correct the path."))
     try:
         with no_foreign_features(data_directory(config) / config.name.partition(":")[0]):
@@ -175,14 +162,21 @@ def _unknown_dataset(name: str) -> str:
 
 
 def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Decoded:
+    with damage_as_errors(directory):
+        return _opened(directory, config, split, field)
+
+
+def _opened(directory: Path, config: DataConfig, split: str, field: str) -> Decoded:
     import tensorflow_datasets as tfds
 
-    with no_foreign_features(directory / "features.json"):
+    check_descriptions(directory)
+    with no_foreign_features(directory / FEATURES):
         builder: Any = tfds.builder_from_directory(directory)
+        known = list(builder.info.splits)
     base_names = re.findall(r"(?:^|\+)\s*([^\[\]+]+)", split)
     for base in base_names:
-        if base not in builder.info.splits and base != "all":
-            raise InputError(unknown(field, base, builder.info.splits))
+        if base not in known and base != "all":
+            raise InputError(unknown(field, base, known))
     image_key, label_key = _feature_keys(builder.info.features, config)
     # Read as they are stored and decoded by us: on all cores, and with the same pixels as a file given to `predict`.
     decoders = {image_key: tfds.decode.SkipDecoding()}
@@ -208,7 +202,7 @@ def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Deco
     class_names = tuple(builder.info.features[label_key].names)
     decode = _decoder(builder.info.features[image_key], config)
     first = decode(source[0][image_key])
-    batches = _batches(source, image_key, label_key, config.name, decode, first.shape)
+    batches = _batches(source, image_key, label_key, directory, decode, first.shape)
     return Decoded(count, first.shape, class_names, batches)
 
 
@@ -246,18 +240,20 @@ def _batches(
     source: Any,
     image_key: str,
     label_key: str,
-    name: str,
+    directory: Path,
     decode: Callable[[bytes], np.ndarray],
     shape: tuple[int, ...],
 ) -> Iterator[DecodedBatch]:
     with ThreadPoolExecutor(num_threads()) as pool:
         size = max(1, min(BATCH_EXAMPLES, BATCH_BYTES // int(np.prod(shape))))
         for start in range(0, len(source), size):
-            examples = source.__getitems__(list(range(start, min(start + size, len(source)))))
-            images = list(pool.map(decode, (example[image_key] for example in examples)))
+            with damage_as_errors(directory):
+                examples = source.__getitems__(list(range(start, min(start + size, len(source)))))
+                images = list(pool.map(decode, (example[image_key] for example in examples)))
+                labels = np.array([example[label_key] for example in examples], np.int32)
             for i, image in enumerate(images):
                 if image.shape != shape:
                     got, expected = shape_text(image.shape), f"{shape_text(shape)} like the first"
                     remedy = "Set one size with --data.image-size, like 180x180."
-                    raise InputError(problem(f"{name} example {start + i}", got, expected, remedy))
-            yield DecodedBatch(np.stack(images), np.array([example[label_key] for example in examples], np.int32))
+                    raise InputError(problem(f"{directory} example {start + i}", got, expected, remedy))
+            yield DecodedBatch(np.stack(images), labels)

@@ -1,5 +1,6 @@
 """Which pictures lie below a folder: the one walk for training, predicting, evaluating and surveying."""
 
+import heapq
 import os
 import unicodedata
 import warnings
@@ -81,8 +82,8 @@ class Found:
 
 
 class _Folder(NamedTuple):
-    path: str
     below: str  # its name below the root, with a slash at its end; "" for the root
+    path: str
 
 
 def walk(root: str | PathLike[str], follow_links: bool = True) -> Found:
@@ -93,13 +94,12 @@ def walk(root: str | PathLike[str], follow_links: bool = True) -> Found:
     that is named like a picture counts as one, which decoding will name. Names are composed (NFC), so that macOS and
     Linux agree. Raises InputError for a folder that cannot be read.
     """
-    start = _Folder("" if str(root) == "." else str(root), "")
+    start = _Folder("", "" if str(root) == "." else str(root))
     files, passed, links = list[ImageFile](), PassedOver(), list[_Folder]()
     seen, todo = _Seen(start), [start]
     while todo or links:
         if not todo:
-            links.sort(key=lambda link: link.below, reverse=True)
-            todo.append(links.pop())
+            todo.append(heapq.heappop(links))
         folder = todo.pop()
         if not seen.is_new(folder):
             passed.add(LINKED_TWICE, folder.below.rstrip("/"))
@@ -111,9 +111,9 @@ def walk(root: str | PathLike[str], follow_links: bool = True) -> Found:
             elif not _is_folder(entry):
                 _take_file(entry, path, name, files, passed)
             elif not entry.is_symlink():
-                todo.append(_Folder(path, f"{name}/"))
+                todo.append(_Folder(f"{name}/", path))
             elif follow_links:
-                links.append(_Folder(path, f"{name}/"))
+                heapq.heappush(links, _Folder(f"{name}/", path))
             else:
                 passed.add(NOT_FOLLOWED, name)
     return Found(sorted(files, key=lambda file: (file.name, file.path)), passed)

@@ -14,6 +14,7 @@ from engine.exporting.formats import ExportFormat, check_target, put_in_place
 from engine.exporting.writers import MODULE_FILE, PLATFORMS, READERS, WRITERS, Outputs
 from engine.predict import Classifier
 from engine.records import to_json
+from engine.storage import expanded
 from engine.versions import versions
 
 DESCRIPTION_VERSION = 1
@@ -39,7 +40,7 @@ def export(
     if not isinstance(path, str | PathLike):
         rule = "where to write it, like 'model.onnx'"
         raise InputError(problem("path", type(path).__name__, rule, "Pass a path."))
-    target = Path(path).expanduser()
+    target = expanded(path)
     check_target(target, format, overwrite)
     classifier = classifier_of(classifier, "classifier")
     about = description(classifier, format, target.name)

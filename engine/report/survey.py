@@ -1,16 +1,15 @@
 """What is known of data before it is decoded: the files it is made of, their kinds and their sizes."""
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TypeVar
 
 from engine.data.config import DataConfig
 from engine.data.folder import FolderSource
 from engine.data.opening import READERS, UnreadablePicture, picture_height_width
+from engine.data.prepared import has_open_sizes
 from engine.data.rows import labels_and_files
 from engine.data.source import Source
 from engine.data.table import TableSource
@@ -75,7 +74,7 @@ def with_one_size(config: Config, source: Source, found: Survey) -> tuple[Config
     """(the config, with a size that all images are brought to if it has none and they need one, why; "" if not)."""
     if config.image_size is not None:
         return config, ""
-    if found.num_sizes > 1 or (isinstance(source, TfdsSource) and _varies(source.directory)):
+    if found.num_sizes > 1 or (isinstance(source, TfdsSource) and has_open_sizes(source.directory)):
         reason = "sizes differ"
     elif found.decoded_bytes > LARGE_BYTES:
         reason = f"all of them take {found.decoded_bytes / 2**30:.0f} GiB as they are"
@@ -94,15 +93,3 @@ def _format(file: str) -> str:
     with open(file, "rb") as opened:
         start = opened.read(16)
     return next((str(reader.format) for signature, reader in READERS if signature.match(start)), "other")
-
-
-def _varies(directory: Path) -> bool:
-    """Whether prepared data declares pictures without a height or width of their own."""
-    about = json.loads((directory / "features.json").read_text(encoding="utf-8"))
-    features = about.get("featuresDict", {}).get("features", {}).values()
-    dimensions = [feature["image"].get("shape", {}).get("dimensions", ()) for feature in features if "image" in feature]
-    return any(_is_open(sizes) for sizes in dimensions)
-
-
-def _is_open(sizes: Sequence[str]) -> bool:
-    return any(str(size) in ("-1", "None") for size in sizes[:2])
