@@ -63,6 +63,8 @@ def data_of(config: RunConfig, known: Record | None) -> DataConfig:
 
     known: the record of the run that is resumed, or of that to start from.
     """
+    if config.finetune.init is None and known and known.input_spec.levels == "type":
+        return replace(config.data, levels="type")  # as the run was started, before there was this setting
     if config.finetune.init is None:
         return config.data
     assert known is not None
@@ -95,7 +97,8 @@ def under_contract(data: DataConfig, spec: InputSpec) -> DataConfig:
     theirs: dict[str, Any] = {"mean": spec.mean, "std": spec.std, "standardize": None}
     if spec.dtype == "uint8":
         theirs.update(scale=spec.scale, background=spec.background)
-        theirs.update({"color": spec.color} if spec.shape[-1] in (1, 3) else {})
+        theirs.update(interpolation=spec.interpolation, antialias=spec.antialias, color=spec.color)
+        theirs["levels"] = data.levels if spec.levels is None else spec.levels
     if spec.per_example or spec.whiten:
         theirs["standardize"] = "example" if spec.per_example else "whiten"
     if spec.resize is not None:

@@ -12,7 +12,6 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from engine.archives import check_directory_size
 from engine.data.cache import Decoded, DecodedBatch, cached
@@ -20,9 +19,10 @@ from engine.data.class_folders import name_of
 from engine.data.classes import classes_of
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
+from engine.data.decoding import NUM_CHANNELS, USUAL_COLORS
 from engine.data.files import cache_entry, file_key
 from engine.data.idx import MOST_DEFLATED, check_memory, check_size, idx_splits, labels_beside, read_idx, reading
-from engine.data.images import fit_picture
+from engine.data.images import fit_levels
 from engine.data.labels import checked_labels
 from engine.data.source import split_title
 from engine.data.split_names import SPLIT_ORDER, SPLITS
@@ -195,11 +195,11 @@ def _checked_images(images: np.ndarray, name: str, tell: Tell) -> np.ndarray:
     """[n h w c] with levels from 0 to 255 in some type of number; raises InputError if they are anything else."""
     if images.ndim == 3:
         images = images[..., None]  # [n h w] → [n h w 1]
-    elif images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
+    elif images.ndim == 4 and images.shape[-1] not in USUAL_COLORS and images.shape[1] in USUAL_COLORS:
         tell(f"{name}: {shape_text(images.shape)} is read as channels first")
         images = np.moveaxis(images, 1, -1)  # [n c h w] → [n h w c]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        rule = "[n h w], or [n h w c] with 1 or 3 channels"
+    if images.ndim != 4 or images.shape[-1] not in USUAL_COLORS:
+        rule = "[n h w], or [n h w c] with 1 to 4 channels"
         raise InputError(problem(name, f"images of {shape_text(images.shape)}", rule, "Reshape or convert them."))
     if images.dtype != np.uint8 and len(images):
         _check_levels(images, name)
@@ -237,15 +237,13 @@ def decode_arrays(images: np.ndarray, labels: np.ndarray, class_names: tuple[str
 def fitted_shape(shape: tuple[int, ...], config: DataConfig) -> tuple[int, int, int]:
     """(h, w, c) that an image of a shape has under a config."""
     height, width = config.height_width or (shape[0], shape[1])
-    channels = {None: shape[2], "grayscale": 1, "rgb": 3}[config.color]
-    return height, width, channels
+    return height, width, NUM_CHANNELS[config.color] if config.color else shape[2]
 
 
 def fit_images(images: np.ndarray, config: DataConfig) -> np.ndarray:
     """uint8[b h w c] in the size and colours of the config; their own where it has none."""
     if images.shape[1:] == fitted_shape(images.shape[1:], config):
         return images
-    is_grey = images.shape[-1] == 1
-    color = config.color or ("grayscale" if is_grey else "rgb")
-    pictures = (Image.fromarray(image[..., 0] if is_grey else image) for image in images)
-    return np.stack([fit_picture(picture, color, config.height_width, config.resize) for picture in pictures])
+    color = config.color or USUAL_COLORS[images.shape[-1]]
+    size, resize, decoding = config.height_width, config.resize, config.decoding
+    return np.stack([fit_levels(image, color, size, resize, decoding) for image in images])

@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from engine.data.dataset import Dataset, combined_fingerprint
+from engine.data.decoding import Range
 from engine.data.stored import StoredImages, image_hashes
 from engine.errors import InputError, problem
 from engine.memory import free_host_bytes
@@ -38,6 +39,18 @@ class DecodedBatch(NamedTuple):
     hashes: np.ndarray | None = None
 
 
+@dataclass
+class Findings:
+    """What decoding finds out; complete when the last batch was taken.
+
+    notes: what was guessed or left out, for the user to know on every start.
+    levels: what was taken for black and for white in pictures of more than 8 bits that do not say it.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    levels: Range | None = None
+
+
 @dataclass(frozen=True)
 class Decoded:
     """A source ready to be decoded.
@@ -53,6 +66,7 @@ class Decoded:
     batches: Iterable[DecodedBatch]
     skipped: list[str] = field(default_factory=list)
     passing: list[str] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
 
 
 def cache_directory(given: Path | None = None) -> Path:
@@ -96,6 +110,13 @@ def cached(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callable
 
     Where the entry cannot be stored (read-only or full disk) the data is kept in memory and `tell` says so.
     """
+    dataset = _decoded(entry, name, decode, tell)
+    for note in dataset.notes:
+        tell(f"{name}: {note}")
+    return dataset
+
+
+def _decoded(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callable[[str], None]) -> Dataset:
     dataset = _read(entry, name)
     if dataset is not None and _is_final(entry):
         return dataset
@@ -126,8 +147,9 @@ def _read(entry: Path, name: str) -> Dataset | None:
         if about["fingerprint"] != combined_fingerprint(input_shape, hashes, labels):
             return None
         images.hold()
-        class_names, skipped = tuple(about["class_names"]), tuple(about["skipped"])
-        return Dataset(images, labels, class_names, name, about["fingerprint"], hashes, skipped)
+        class_names, skipped, notes = (tuple(map(str, about[part])) for part in ("class_names", "skipped", "notes"))
+        levels = about["levels"] and (float(about["levels"][0]), float(about["levels"][1]))
+        return Dataset(images, labels, class_names, name, about["fingerprint"], hashes, skipped, notes, levels)
     except Exception:  # of nearly every kind, where a header or a text is damaged
         return None
 
@@ -166,6 +188,8 @@ def _store(entry: Path, decoded: Decoded) -> None:
             "class_names": decoded.class_names,
             "fingerprint": fingerprint,
             "skipped": decoded.skipped,
+            "notes": decoded.findings.notes,
+            "levels": decoded.findings.levels,
             "is_final": not decoded.passing,
         }
         (scratch / "about.json").write_text(json.dumps({**about, "digest": _digest(about)}), encoding="utf-8")
@@ -222,7 +246,8 @@ def _in_memory(name: str, decoded: Decoded) -> Dataset:
     images: list[np.ndarray] = []
     labels, hashes, fingerprint = _drain(decoded, images.append)
     held = np.concatenate(images) if images else np.zeros((0, *decoded.input_shape), np.uint8)
-    return Dataset(held, labels, decoded.class_names, name, fingerprint, hashes, tuple(decoded.skipped))
+    skipped, notes, levels = tuple(decoded.skipped), tuple(decoded.findings.notes), decoded.findings.levels
+    return Dataset(held, labels, decoded.class_names, name, fingerprint, hashes, skipped, notes, levels)
 
 
 def _check_fits_memory(decoded: Decoded, entry: Path, reason: str) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from engine.checks import check, check_all
+from engine.data.decoding import ColorMode, Decoding, Interpolation, Levels, ResizeRule
 from engine.errors import problem
 
-ColorMode = Literal["grayscale", "rgb"]
-ResizeRule = Literal["stretch", "crop", "pad"]
 BadFileRule = Literal["stop", "skip"]
 Standardization = Literal["dataset", "example", "whiten"]
-MOST_PIXELS = 89_478_485  # Pillow's own limit
+MOST_PIXELS = 89_478_485  # of an image that is made; Pillow's own limit of those that are read
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,15 @@ class DataConfig:
     """Height and width that images are resized to, like 180x180; None keeps their own, which must then be equal."""
     resize: ResizeRule = "stretch"
     """How images get that size: stretch, crop (fill and cut the middle) or pad (fit and fill with black)."""
+    interpolation: Interpolation = "bilinear"
+    """What is between pixels when images are resized: nearest, bilinear, bicubic or lanczos."""
+    antialias: bool = True
+    """Average over all pixels where images get smaller, as Pillow and torchvision do; off as in Keras's pipelines."""
+    levels: Levels = None
+    """Black and white of pictures with more than 8 bits, like 0 4095; None: as their tags say, else by a rule that is
+    reported; type: the ends of their type, as before there was this setting."""
+    max_pixels: int | None = None
+    """Most pixels of a picture, decoded, so that none fills the memory; None: 89,478,485."""
     color: ColorMode | None = None
     """Colour mode that images are turned into; None keeps their own, of files rgb."""
     background: tuple[int, int, int] = (0, 0, 0)
@@ -85,6 +93,15 @@ class DataConfig:
             "data.background", self.background, all(0 <= level <= 255 for level in self.background),
             "three levels from 0 to 255", "Give red, green and blue, like 255 255 255.",
         )  # fmt: skip
+        if isinstance(self.levels, tuple):
+            low, high = self.levels
+            rule, remedy = "two finite numbers, black and white, in order", "Give them like 0 4095."
+            is_range = math.isfinite(low) and math.isfinite(high) and low < high
+            problems += check("data.levels", self.levels, is_range, rule, remedy)
+        problems += check(
+            "data.max_pixels", self.max_pixels, self.max_pixels is None or self.max_pixels > 0,
+            "a positive number", "Give the pixels of the largest picture.",
+        )  # fmt: skip
         problems += check(
             "data.whiten_epsilon", self.whiten_epsilon, self.whiten_epsilon > 0, "a positive number", "Give 0.01."
         )
@@ -98,6 +115,11 @@ class DataConfig:
             rule = f"at most {MOST_PIXELS:,} pixels"
             problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
         return problems
+
+    @property
+    def decoding(self) -> Decoding:
+        """How stored pictures are decoded."""
+        return Decoding(self.interpolation, self.antialias, self.levels, self.max_pixels)
 
     @property
     def height_width(self) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.console import tell
 from engine.data.classes import read_names
+from engine.data.decoding import Range
 from engine.data.matching import match
 from engine.data.names import Names, names_text
 from engine.data.stored import StoredImages, image_hashes
@@ -23,6 +24,8 @@ class Dataset:
     fingerprint: hash of the content (for a share drawn from it, of the whole), the same on every machine.
     hashes: uint64[n] of each image's content, where they are known.
     skipped: "path: reason" of files left out because they could not be read; of a share set aside, none.
+    notes: what reading them guessed, for the user to know.
+    levels: what was taken for black and for white in pictures of more than 8 bits that do not say it.
     """
 
     images: np.ndarray | StoredImages
@@ -32,6 +35,8 @@ class Dataset:
     fingerprint: str
     hashes: np.ndarray | None = None
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    levels: Range | None = None
 
     def __post_init__(self):
         if len(self.images) == 0:

@@ -18,10 +18,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from engine.data.cache import Decoded, DecodedBatch, cache_directory, cached
+from engine.data.cache import Decoded, DecodedBatch, Findings, cache_directory, cached
 from engine.data.classes import READING
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
+from engine.data.decoding import NUM_CHANNELS
+from engine.data.deep_ranges import Ranges
+from engine.data.formats import optional_readers
 from engine.data.images import decode_picture
 from engine.data.opening import UnreadablePicture, picture_height_width
 from engine.data.stored import image_hashes
@@ -34,7 +37,7 @@ CHUNK_BYTES = 4 * 2**20
 CHUNK_FILES = 64
 NAMED_FILES = 10
 # Part of every cache key: raise it when the same file and settings give other pixels than before.
-DECODER = 3
+DECODER = 4
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -47,6 +50,7 @@ class _Chunk:
     kept: which of them `images` holds.
     hashes: of those.
     bad: "path: reason" of each that cannot be read. passing: those of them that another try may read.
+    foreign: how many of them are of kinds that need other software.
     """
 
     images: np.ndarray
@@ -54,6 +58,7 @@ class _Chunk:
     kept: list[int] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     passing: list[str] = field(default_factory=list)
+    foreign: Counter[str] = field(default_factory=Counter)
     has_other_size: bool = False
 
 
@@ -84,7 +89,15 @@ def _place(config: DataConfig) -> str:
 
 def pixel_settings(config: DataConfig) -> tuple[object, ...]:
     """What of the config changes the pixels that a file is decoded to."""
-    return (config.image_size, config.resize, config.color, config.background, config.on_bad_file)
+    return (
+        config.image_size,
+        config.resize,
+        config.color,
+        config.background,
+        config.on_bad_file,
+        config.decoding,
+        optional_readers(),
+    )
 
 
 def file_key(files: Iterable[Path], config: DataConfig, *settings: object) -> str:
@@ -109,9 +122,10 @@ def decode_files(
     several sizes and the config gives none; if none of them can be read; or, where bad files stop a run, after all
     were gone through, naming the first ten that cannot be read.
     """
-    shape, skipped, passing = _shape(files, config), [], []
-    batches = _batches(files, np.asarray(labels, np.int32), shape, config, skipped, passing)
-    return Decoded(len(files), shape, class_names, batches, skipped, passing)
+    ranges, findings = Ranges(lambda: files), Findings()
+    shape, skipped, passing = _shape(files, config, ranges), [], []
+    batches = _batches(files, np.asarray(labels, np.int32), shape, config, ranges, skipped, passing, findings)
+    return Decoded(len(files), shape, class_names, batches, skipped, passing, findings)
 
 
 def num_threads() -> int:
@@ -119,22 +133,23 @@ def num_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _shape(files: Sequence[str], config: DataConfig) -> tuple[int, int, int]:
+def _shape(files: Sequence[str], config: DataConfig, ranges: Ranges) -> tuple[int, int, int]:
     """(h, w, c) of every picture: as the config says, or as the first one that can be read has it."""
     if config.height_width is not None:
-        return (*config.height_width, 1 if config.color == "grayscale" else 3)
+        return (*config.height_width, NUM_CHANNELS[config.color or "rgb"])
     bad = []
     for file in files:
         try:
-            height, width, channels = _decode(file, config).shape
+            height, width, channels = _decode(file, config, ranges).shape
             return height, width, channels
         except UnreadablePicture as error:
             bad.append(f"{file}: {error.reason}")
     raise InputError(_none_readable(bad))
 
 
-def _decode(file: str, config: DataConfig) -> np.ndarray:
-    return decode_picture(file, config.color or "rgb", config.height_width, config.resize, config.background)
+def _decode(file: str, config: DataConfig, ranges: Ranges) -> np.ndarray:
+    size, color = config.height_width, config.color or "rgb"
+    return decode_picture(file, color, size, config.resize, config.background, config.decoding, ranges)
 
 
 def _batches(
@@ -142,36 +157,45 @@ def _batches(
     labels: np.ndarray,
     shape: tuple[int, ...],
     config: DataConfig,
+    ranges: Ranges,
     skipped: list[str],
     passing: list[str],
+    findings: Findings,
 ) -> Iterator[DecodedBatch]:
-    """Batches of what can be read; `skipped` gets a line for each file that cannot."""
-    stops = config.on_bad_file == "stop"
+    """Batches of what can be read; `skipped` gets a line for each file that cannot.
+
+    Those of kinds that need other software are left out even where bad files stop a run: they are not damaged.
+    """
+    stops, foreign, num_bad = config.on_bad_file == "stop", Counter[str](), 0
     size = max(1, min(CHUNK_FILES, CHUNK_BYTES // int(np.prod(shape))))
     starts = range(0, len(files), size)
     neighbours = (files[i : i + size] for i in starts)
-    with contextlib.closing(ahead(lambda files: _decode_chunk(files, shape, config), neighbours)) as chunks:
+    with contextlib.closing(ahead(lambda files: _decode_chunk(files, shape, config, ranges), neighbours)) as chunks:
         for start, chunk in zip(starts, chunks, strict=True):
             if chunk.has_other_size:
                 raise InputError(_several_sizes(files))
             skipped += chunk.bad
             passing += chunk.passing
-            if chunk.kept and not (skipped and stops):
+            foreign += chunk.foreign
+            num_bad = len(skipped) - foreign.total()
+            if chunk.kept and not (num_bad and stops):
                 yield DecodedBatch(chunk.images, labels[start + np.array(chunk.kept)], chunk.hashes)
     if len(skipped) == len(files):
         raise InputError(_none_readable(skipped))
-    if skipped and stops:
+    if num_bad and stops:
         raise InputError(_some_unreadable(skipped, len(files)))
+    findings.notes, findings.levels = [*ranges.notes(), *_foreign_notes(foreign, skipped, len(files))], ranges.untagged
 
 
-def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConfig) -> _Chunk:
+def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConfig, ranges: Ranges) -> _Chunk:
     chunk = _Chunk(np.empty((len(files), *shape), np.uint8))
     for place, file in enumerate(files):
         try:
-            image = _decode(file, config)
+            image = _decode(file, config, ranges)
         except UnreadablePicture as error:
             chunk.bad.append(f"{file}: {error.reason}")
             chunk.passing += [chunk.bad[-1]] if error.is_passing else []
+            chunk.foreign.update([error.kind] if error.kind else [])
             continue
         if image.shape != shape:
             chunk.has_other_size = True
@@ -198,6 +222,14 @@ def ahead(function: Callable[[Item], Done], items: Iterable[Item], most: int | N
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _foreign_notes(foreign: Counter[str], skipped: Sequence[str], count: int) -> list[str]:
+    if not foreign:
+        return []
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in foreign.most_common())
+    first = next(line for line in skipped if any(kind in line for kind in foreign))
+    return [f"{foreign.total():,} of {count:,} pictures cannot be read here and are left out ({kinds}): {first}"]
 
 
 def _several_sizes(files: Sequence[str]) -> str:

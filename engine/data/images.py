@@ -1,34 +1,36 @@
 """One picture in, one uint8 array out: files, bytes, PIL images and arrays made to fit an input contract."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from engine.data.config import ColorMode, ResizeRule
-from engine.data.levels import LEAST_SHARE, Range, as_levels, extremes
-from engine.data.opening import MODES, Stored, UnreadablePicture, name_of_picture, open_levels, open_picture
-from engine.data.resampling import RESAMPLING, resized
+from engine.data.decoding import (
+    NUM_CHANNELS,
+    USUAL,
+    USUAL_COLORS,
+    ColorMode,
+    Decoding,
+    Interpolation,
+    Levels,
+    Range,
+    ResizeRule,
+)
+from engine.data.formats import SUFFIXES
+from engine.data.levels import LEAST_SHARE, as_levels, check_range, extremes
+from engine.data.opening import (
+    MODES,
+    Ranging,
+    Stored,
+    UnreadablePicture,
+    name_of_picture,
+    open_levels,
+)
+from engine.data.resampling import fitted
 from engine.errors import InputError, problem, shape_text
 
-SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-}
 NAMED_PICTURES = 10
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -42,6 +44,10 @@ class InputSpec:
     dtype: "uint8" for pictures with values 0 to 255, "float32" for other inputs.
     resize: how pictures of another size get this one; None refuses them.
     background: what transparent pictures are laid over.
+    color: the colour mode of its channels; None: the usual one of so many, none of five and more.
+    interpolation, antialias, levels: how pictures are resized, and read where they have more than 8 bits, see
+      `Decoding`; levels as of runs saved before there was this field where it is missing.
+    max_pixels: the most that a picture may hold; no part of what the model is.
     value_range: the least and the largest value of float32 pictures that the model was trained on, where known.
     """
 
@@ -55,8 +61,15 @@ class InputSpec:
     per_example: bool = False
     whiten: bool = False
     value_range: Range | None = field(default=None, compare=False)
+    color: ColorMode | None = None
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    levels: Levels = "type"
+    max_pixels: int | None = field(default=None, compare=False)
 
     def __post_init__(self):
+        if self.color is None and len(self.shape) == 3:
+            object.__setattr__(self, "color", USUAL_COLORS.get(self.shape[-1]))
         for name in ("mean", "std"):
             numbers = getattr(self, name)
             if numbers is not None and len(numbers) not in (1, self.shape[-1]):
@@ -64,9 +77,9 @@ class InputSpec:
                 raise InputError(problem(f"data.{name}", f"{len(numbers)} numbers", rule, "Correct it."))
 
     @property
-    def color(self) -> ColorMode:
-        """The colour mode that the number of channels stands for."""
-        return "grayscale" if self.shape[-1] == 1 else "rgb"
+    def decoding(self) -> Decoding:
+        """How stored pictures are decoded."""
+        return Decoding(self.interpolation, self.antialias, self.levels, self.max_pixels)
 
 
 def is_picture_name(name: str) -> bool:
@@ -103,18 +116,22 @@ def read_picture(picture: Picture, spec: InputSpec, value_range: Range | None = 
     """uint8[h w c] of one picture, in the contract's colours, and in its size if a resize rule says how.
 
     Files, bytes and PIL images are turned into the contract's colour mode; arrays keep theirs, see `fit_array`.
-    value_range: of arrays, what is black and what is white.
+    value_range: of arrays and of pictures with more than 8 bits, what is black and what is white.
     Raises InputError if the picture cannot be read or has another size and no rule is set.
     """
     if isinstance(picture, np.ndarray):
         return fit_array(picture, spec, value_range)
-    if len(spec.shape) != 3 or spec.dtype != "uint8":
+    if len(spec.shape) != 3 or spec.dtype != "uint8" or spec.color is None:
         rule = f"an array of {shape_text(spec.shape)} ({spec.dtype}), the model's input"
         raise InputError(problem(name_of_picture(picture), "a picture", rule, "Pass arrays."))
-    height_width = (spec.shape[0], spec.shape[1])
+    height_width, decoding = (spec.shape[0], spec.shape[1]), spec.decoding
+    if value_range is not None:
+        check_range(value_range)
+        decoding = replace(decoding, levels=value_range)
     if spec.resize is not None:
-        return decode_picture(picture, spec.color, height_width, spec.resize, spec.background)
-    image = open_picture(picture, spec.color)
+        return decode_picture(picture, spec.color, height_width, spec.resize, spec.background, decoding)
+    opened = open_levels(picture, spec.color, None, decoding)
+    image = Image.fromarray(opened) if isinstance(opened, np.ndarray) else opened
     if image.size != height_width[::-1]:
         got = shape_text((*image.size[::-1], len(image.getbands())))
         remedy = 'Resize it, or say how: resize="stretch", "crop" or "pad" (--resize stretch).'
@@ -128,17 +145,18 @@ def decode_picture(
     height_width: tuple[int, int] | None,
     resize: ResizeRule | None,
     background: tuple[int, int, int],
+    decoding: Decoding = USUAL,
+    ranges: Ranging | None = None,
 ) -> np.ndarray:
     """uint8[h w c] of a file, bytes or PIL image, in its own size if none is given.
 
+    ranges: of pictures with more than 8 bits what is black and what is white, where the config does not say.
     Both training data and what a model is asked about come through here, so that they are decoded alike.
     """
-    opened = open_levels(source, color, height_width)
+    opened = open_levels(source, color, height_width, decoding, ranges)
     if isinstance(opened, np.ndarray):
-        if resize not in ("crop", "pad"):
-            return resized(opened, height_width or opened.shape[:2])
-        opened = Image.fromarray(opened)
-    return fit_picture(opened, color, height_width, resize, background)
+        return fitted(opened, height_width or opened.shape[:2], resize, decoding)
+    return fit_picture(opened, color, height_width, resize, background, decoding)
 
 
 def fit_picture(
@@ -147,35 +165,48 @@ def fit_picture(
     height_width: tuple[int, int] | None,
     resize: ResizeRule | None,
     background: tuple[int, int, int] = (0, 0, 0),
+    decoding: Decoding = USUAL,
 ) -> np.ndarray:
     """uint8[h w c] of a picture in a colour mode and a size (None: its own), stretched where no rule is given.
 
-    Transparency is laid over `background`; 16 bits become 8.
+    Transparency is laid over `background` unless the mode has it; 16 bits become 8.
     """
     image = in_color(image, color, background)
-    height, width = height_width or (image.height, image.width)
-    size = (width, height)
-    if image.size != size and resize == "crop":
-        image = ImageOps.fit(image, size, RESAMPLING)
-    if image.size != size and resize == "pad":
-        image = ImageOps.pad(image, size, RESAMPLING)
     levels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1)  # [h w] → [h w 1]
-    return resized(levels, (height, width))
+    return fitted(levels, height_width or levels.shape[:2], resize, decoding)
+
+
+def fit_levels(
+    levels: np.ndarray,
+    color: ColorMode,
+    height_width: tuple[int, int] | None,
+    resize: ResizeRule | None,
+    decoding: Decoding = USUAL,
+) -> np.ndarray:
+    """uint8[y x c'] of uint8[h w c]: as many channels as the mode has are taken for it, others converted."""
+    if levels.shape[-1] != NUM_CHANNELS[color]:
+        mode = MODES[USUAL_COLORS[levels.shape[-1]]]
+        image = Image.frombytes(mode, levels.shape[1::-1], np.ascontiguousarray(levels).tobytes())
+        levels = np.asarray(in_color(image, color), np.uint8).reshape(*levels.shape[:2], -1)
+    return fitted(levels, height_width or levels.shape[:2], resize, decoding)
 
 
 def in_color(image: Image.Image, color: ColorMode, background: tuple[int, int, int] = (0, 0, 0)) -> Image.Image:
-    """The picture in a colour mode; what is transparent is laid over `background` before it may become grey."""
+    """The picture in a colour mode; what is transparent is laid over `background` unless the mode has transparency."""
     if image.mode == "F" and 0 < float(np.asarray(image).max()) <= 1:
         name, rule = name_of_picture(image), "levels of 8 or 16 bits"
         raise UnreadablePicture(name, "levels from 0 to 1", rule, "Multiply them by 255.")
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode == MODES[color] and "transparency" not in image.info:
+        return image
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
-    if image.mode == "LAB":
+        if color not in ("rgba", "la"):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
+    if image.mode == "LAB" or (color == "lab" and image.mode != "RGB"):
         image = image.convert("RGB")
-    return image if image.mode == MODES[color] else image.convert(MODES[color])
+    return image.convert(MODES[color])
 
 
 def fit_array(array: np.ndarray, spec: InputSpec, value_range: Range | None = None) -> np.ndarray:
@@ -188,8 +219,7 @@ def fit_array(array: np.ndarray, spec: InputSpec, value_range: Range | None = No
         array = array[..., None]
     if spec.dtype == "uint8" and spec.resize is not None and _is_resizable(array, spec):
         levels = as_levels(array, value_range, "image array")
-        image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
-        return fit_picture(image, spec.color, (spec.shape[0], spec.shape[1]), spec.resize)
+        return fitted(levels, (spec.shape[0], spec.shape[1]), spec.resize, spec.decoding)
     if array.shape != tuple(spec.shape):
         got, expected = shape_text(array.shape), shape_text(spec.shape)
         raise InputError(problem("image array", f"an image of {got}", expected, _reshaping(array.shape, spec)))
@@ -220,7 +250,7 @@ def _check_like_training(array: np.ndarray, trained: Range, name: str) -> None:
 
 
 def _is_resizable(array: np.ndarray, spec: InputSpec) -> bool:
-    is_picture = array.ndim == 3 and array.shape[2] == spec.shape[-1] and array.shape[2] in (1, 3)
+    is_picture = array.ndim == len(spec.shape) == 3 and array.shape[2] == spec.shape[-1]
     return is_picture and array.shape != tuple(spec.shape) and 0 not in array.shape
 
 

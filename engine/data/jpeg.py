@@ -12,7 +12,8 @@ from engine.data.orientation import TURNS, orientation_of
 
 # What a header is made of: 0xff, which kind of segment, and its length; and how a frame's segment goes on.
 SEGMENT, FRAME = struct.Struct(">BBH"), struct.Struct(">BHHB")
-FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive
+PROGRESSIVE = 0xC2
+FRAMES = {0xC0, 0xC1, PROGRESSIVE}  # baseline, extended and progressive
 TABLES = {0xC4, 0xDB, 0xDD}
 START_OF_SCAN = 0xDA
 EXIF_OR_XMP, NOTES = 0xE1, {*range(0xE0, 0xF0), 0xFE}
@@ -48,14 +49,39 @@ def upright_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
+def holds_whole(data: bytes) -> bool:
+    """Whether libjpeg holds a JPEG in its full size even where it decodes a part: if it comes in several scans.
+
+    data: how it starts. True where that does not say.
+    """
+    place, channels = 2, 0
+    try:
+        while True:
+            start, marker, length = SEGMENT.unpack_from(data, place)
+            if start != 0xFF or marker == PROGRESSIVE:
+                return True
+            if marker == START_OF_SCAN:
+                return data[place + 4] < channels
+            if marker in FRAMES:
+                channels = data[place + 9]
+            place += 2 + length
+    except (struct.error, IndexError):
+        return True
+
+
+def shrunk(size: tuple[int, int], height_width: tuple[int, int] | None) -> tuple[int, int]:
+    """(h, w) of the least of the whole, a half, a quarter and an eighth that covers `height_width`."""
+    (height, width), (y, x) = size, height_width or size
+    shrinking = next((by for by in (8, 4, 2) if by <= min(height // y, width // x)), 1)
+    return -(-height // shrinking), -(-width // shrinking)
+
+
 def jpeg_levels(data: bytes, size: tuple[int, int], height_width: tuple[int, int] | None) -> np.ndarray | None:
     """uint8[h w 3] of a JPEG of `upright_size`: whole or, as Pillow drafts, the least part of 2, 4 and 8 that covers.
 
     None of what libjpeg so much as warns of: Pillow knows which warnings are errors.
     """
-    (height, width), (y, x) = size, height_width or size
-    shrinking = next((by for by in (8, 4, 2) if by <= min(height // y, width // x)), 1)
-    height, width = -(-height // shrinking), -(-width // shrinking)
+    height, width = shrunk(size, height_width)
     room = np.empty((height, width, 3), np.uint8)  # no more is decoded than the header told
     try:
         levels = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, buffer=room)

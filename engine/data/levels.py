@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from engine.data.decoding import Range
 from engine.errors import InputError, problem
 
-Range = tuple[float, float]
 USUAL_RANGES: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255))
 # A picture that uses less of its range than this was most likely scaled otherwise: 0 to 1 is 0.4 % of 0 to 255.
 LEAST_SHARE = 0.01
@@ -40,8 +40,13 @@ def as_levels(array: np.ndarray, value_range: Range | None, name: str) -> np.nda
         raise InputError(problem(name, got, rule, remedy))
     if array.dtype == np.uint8 and (low, high) == (0, 255):
         return array
-    values = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
-    return np.rint((values - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+    return spread(array, low, high)
+
+
+def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """uint8 […] of numbers: 0 for `low` and 255 for `high`, to the nearest; what is beyond them is cut off there."""
+    fine = values.astype(np.float64 if values.dtype.itemsize > 4 or abs(high) >= 2**24 else np.float32)
+    return np.rint((fine - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
 
 
 def check_range(value_range: Range) -> None:

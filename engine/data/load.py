@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,11 @@ def load_splits(config: DataConfig, seed: int, tell: Tell = show, classes: Class
 
     classes: the class names, in order, that training data with these names is given: those of a run to resume.
     """
+    tell = _once(tell)
     source = open_source(config, tell)
     train = source.load(config.split, "data.split")
+    if config.levels is None and train.levels is not None:  # what was guessed of it holds for the others
+        source = open_source(replace(config, levels=train.levels), tell)
     train = train.in_classes(classes(train.class_names), "the run", tell)
     validation_split = config.validation_split
     if validation_split is None and config.path is not None and "validation" in source.split_names:
@@ -101,6 +105,18 @@ def load_splits_intact(config: DataConfig, seed: int, tell: Tell = show, classes
         tell(f"{images.path.parent}: the decoded images are not as they were written; decoding them again")
         images.remove()
     return load_splits(config, seed, tell, classes) if damaged else splits
+
+
+def _once(tell: Tell) -> Tell:
+    """Reports each text the first time only: data may be opened twice."""
+    told = set[str]()
+
+    def once(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            tell(text)
+
+    return once
 
 
 def _warn_of_duplicates(splits: Splits, tell: Tell) -> None:
@@ -137,6 +153,11 @@ def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
         background=config.background,
         per_example=config.standardize == "example",
         whiten=config.standardize == "whiten",
+        color=config.color if is_uint8 else None,
+        interpolation=config.interpolation,
+        antialias=config.antialias,
+        levels=config.levels or dataset.levels,
+        max_pixels=config.max_pixels,
         value_range=None if is_uint8 or len(dataset.input_shape) != 3 else _value_range(dataset),
     )
 

@@ -3,41 +3,37 @@
 import contextlib
 import io
 import os
-import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from math import prod
 from os import PathLike
-from typing import IO
 
 import numpy as np
 from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
-from engine.data.config import ColorMode
-from engine.data.jpeg import jpeg_levels, upright_size
+from engine.data import deep
+from engine.data.decoding import USUAL, ColorMode, Decoding, Range
+from engine.data.formats import (
+    MOST_BYTES,
+    MOST_BYTES_A_PIXEL,
+    MOST_HEADER_BYTES,
+    START_BYTES,
+    Budgeted,
+    MissingReader,
+    TooMuch,
+    kind_of,
+    other_kind,
+)
+from engine.data.jpeg import holds_whole, jpeg_levels, shrunk, upright_size
 from engine.data.orientation import ORIENTATION, TURNS, orientation_of
 from engine.errors import InputError, problem
 
-MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB"}
-# How each kind of file starts. Not Image.open, which only warns of a picture that would fill the memory, and which
-# tries decoders of dozens of other kinds on whatever it is given.
-READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
-    (re.compile(rb"GIF8[79]a"), GifImageFile),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
-    (re.compile(rb"BM"), BmpImageFile),
-    (re.compile(rb"P[1-6]\s"), PpmImageFile),
-)
-MOST_BYTES = 2**28  # of a JPEG that is read whole; Pillow reads a longer file, or what is hung on to it, bit by bit
+MODES: dict[ColorMode, str] = {
+    "grayscale": "L", "rgb": "RGB", "rgba": "RGBA", "la": "LA", "cmyk": "CMYK", "lab": "LAB",
+}  # fmt: skip
+HEADER_BYTES = 2**20  # of a JPEG, in which it is told how it goes on
 Stored = str | PathLike[str] | bytes | Image.Image
 
 
@@ -45,6 +41,7 @@ class UnreadablePicture(InputError):
     """A picture that cannot be read; `reason` says why in a few words.
 
     is_passing: the system, not the content, was at fault, so that another try may succeed.
+    kind: of a kind that can be read with other software only, its name.
     """
 
     def __init__(
@@ -54,9 +51,10 @@ class UnreadablePicture(InputError):
         expected: str = "a readable, complete image",
         remedy: str = "Repair or remove it.",
         is_passing: bool = False,
+        kind: str = "",
     ):
         super().__init__(problem(name, reason, expected, remedy))
-        self.reason, self.is_passing = reason, is_passing
+        self.reason, self.is_passing, self.kind = reason, is_passing, kind
 
 
 def open_picture(
@@ -72,23 +70,83 @@ def open_picture(
 
 
 def open_levels(
-    source: Stored, color: ColorMode | None = None, height_width: tuple[int, int] | None = None
+    source: Stored,
+    color: ColorMode | None = None,
+    height_width: tuple[int, int] | None = None,
+    decoding: Decoding = USUAL,
+    ranges: "Ranging | None" = None,
 ) -> Image.Image | np.ndarray:
-    """What `open_picture` gives, or, sooner, the same as an array [h w 3], of a JPEG with nothing odd about it."""
+    """What `open_picture` gives, or, sooner, the same as an array [h w 3], of a JPEG with nothing odd about it.
+
+    Pictures of more than 8 bits come as such of 8; where neither the config nor their tags say what is black and what
+    is white, `ranges` does, and without it they are refused.
+    """
+    if decoding.interpolation != "bilinear" or not decoding.antialias:
+        height_width = None  # parts of a JPEG are antialiased, and other libraries resize the whole
     with _unreadable_told(source):
         if color == "rgb" and not isinstance(source, Image.Image):
-            levels = _plain_jpeg(source, height_width)
+            levels = _plain_jpeg(source, height_width, decoding)
             if levels is not None:
                 return levels
         with _opened(source) as image:
             turn = _orientation(image, source)
             # A PIL image is the caller's, who may go on to use it, so it is not drafted.
-            if image is not source and (color or height_width):
-                image.draft(MODES[color] if color else None, _width_height(height_width, turn))
-            image.load()
+            if image is not source:
+                _draft(image, color, _width_height(height_width, turn), decoding, source)
+                _allow_pixels(image)
+            shown = _loaded(image, name_of_picture(source), decoding, ranges)
             # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
             turn = turn if isinstance(image, JpegImageFile) else _orientation(image, source)
-            return _turned(image, turn)
+            return _turned(shown, turn)
+
+
+Ranging = Callable[[Range | None], Range]  # the tags' range, or None, → what is black and what is white
+
+
+def _draft(
+    image: Image.Image, color: ColorMode | None, size: tuple[int, int] | None, decoding: Decoding, source: Stored
+) -> None:
+    """Has a JPEG decoded at a part of its size; refuses what would fill the memory."""
+    if not (_is_too_large(image, decoding) and _is_held_whole(image)) and (color or size):
+        image.draft(MODES[color] if color else None, size)
+    _check_size(image, decoding, source)
+
+
+def _loaded(image: Image.Image, name: str, decoding: Decoding, ranges: Ranging | None) -> Image.Image:
+    """The picture with its pixels, of 8 bits unless its levels shall be taken by their type."""
+    if decoding.levels == "type" or not deep.is_deep(image):
+        image.load()
+        return image
+    values = deep.numbers_of(image)
+    lowest, highest = deep.extremes_of(image, values)
+    kind = f"levels from {lowest:g} to {highest:g} ({values.dtype.name})"
+    if not np.isfinite([lowest, highest]).all():
+        raise UnreadablePicture(name, "NaN or infinity among its levels", "finite levels", "Correct it.")
+    range_ = decoding.levels or deep.tagged_range(image)
+    if ranges is not None:
+        range_ = decoding.levels or ranges(range_)
+    if range_ is None:
+        low, high = deep.usual_range(lowest, highest, values.dtype.kind != "f")
+        remedy = f"Say it: value_range=({low:g}, {high:g}), --value-range {low:g} {high:g} or so."
+        raise UnreadablePicture(name, kind, "a file or setting that says what is black and what is white", remedy)
+    half_level = (range_[1] - range_[0]) / 510
+    if lowest < range_[0] - half_level or highest > range_[1] + half_level:
+        rule = f"levels from {range_[0]:g} to {range_[1]:g}"
+        low, high = min(range_[0], lowest), max(range_[1], highest)
+        remedy = f"Set a range that holds all of them, like --data.levels {low:g} {high:g}, or value_range to predict."
+        raise UnreadablePicture(name, kind, rule, remedy)
+    return deep.eight_bits(image, values, range_)
+
+
+def deep_extremes(source: Stored) -> tuple[Range | None, Range, bool] | None:
+    """(range of the tags, extremes, whether all are whole) of a deep picture, None of one of 8 bits: cheap of those."""
+    with _unreadable_told(source), _opened(source) as image:
+        if not deep.is_deep(image):
+            return None
+        _check_size(image, USUAL, source)
+        _allow_pixels(image)
+        values = deep.numbers_of(image)
+        return deep.tagged_range(image), deep.extremes_of(image, values), values.dtype.kind != "f"
 
 
 def picture_height_width(source: Stored) -> tuple[int, int]:
@@ -104,10 +162,30 @@ def _unreadable_told(source: Stored) -> Iterator[None]:
         yield
     except (InputError, MemoryError):
         raise
+    except MissingReader as error:
+        (reason, remedy), kind = error.args, _optional_kind(source)
+        name, rule = name_of_picture(source), "a picture that can be read here"
+        reason = f"{reason}; {remedy[0].lower()}{remedy[1:-1]}"
+        raise UnreadablePicture(name, reason, rule, remedy, kind=kind) from None
+    except TooMuch:
+        reason = "more beside its pixels than any picture needs"
+        raise UnreadablePicture(name_of_picture(source), reason) from None
     except Exception as error:  # damaged data make Pillow's decoders raise errors of nearly every kind
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         is_passing = isinstance(error, OSError) and error.errno is not None
-        raise UnreadablePicture(name_of_picture(source), reason.splitlines()[0], is_passing=is_passing) from None
+        name, kind = name_of_picture(source), _optional_kind(source)
+        reason = f"{kind}: {reason.splitlines()[0]}" if kind else reason.splitlines()[0]
+        raise UnreadablePicture(name, reason, is_passing=is_passing, kind=kind) from None
+
+
+def _optional_kind(source: Stored) -> str:
+    """The kind of a picture that could not be read, if it depends on what is installed; else ""."""
+    if isinstance(source, Image.Image):
+        return ""
+    with contextlib.suppress(OSError, UnreadablePicture), _stream(source) as file:
+        kind = kind_of(file.read(START_BYTES))
+        return kind.name if kind is not None and kind.is_optional else ""
+    return ""
 
 
 def name_of_picture(picture: object) -> str:
@@ -122,42 +200,73 @@ def _opened(source: Stored) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
         yield source
         return
-    with _stream(source) as file:
-        yield _identified(file, name_of_picture(source))
+    with _stream(source) as file, Budgeted(file) as budgeted:
+        yield _identified(budgeted, name_of_picture(source))
 
 
-def _stream(source: str | PathLike[str] | bytes, buffering: int = -1) -> IO[bytes]:
+def _stream(source: str | PathLike[str] | bytes) -> io.FileIO | io.BytesIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if not stat.S_ISREG(mode := os.stat(source).st_mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"  # a pipe would be waited for without end
         raise UnreadablePicture(name_of_picture(source), kind, "an image file")
-    return open(source, "rb", buffering)
+    return open(source, "rb", buffering=0)
 
 
-def _identified(file: IO[bytes], name: str) -> ImageFile:
-    """The picture in a file, not yet decoded; refused if it would fill the memory."""
-    start = file.read(16)
-    reader = next((reader for signature, reader in READERS if signature.match(start)), None)
+def _identified(file: Budgeted, name: str) -> ImageFile:
+    """The picture in a file, not yet decoded."""
+    start = file.read(START_BYTES)
+    kind = kind_of(start)
     if not start:
         raise UnreadablePicture(name, "an empty file")
-    if reader is None:
-        raise UnreadablePicture(name, "a file that is not an image", "JPEG, PNG or the like", "Remove it.")
+    if kind is None:
+        reason, remedy = other_kind(start)
+        raise UnreadablePicture(name, reason, "JPEG, PNG or the like", remedy)
     file.seek(0)
-    image = reader(file)
-    if _is_too_large(image.height, image.width):
+    file.allow(MOST_HEADER_BYTES.get(kind.name, MOST_BYTES))
+    return kind.reader(file)
+
+
+def _is_held_whole(image: Image.Image) -> bool:
+    """Whether decoding holds the picture in its full size, whatever size it is drafted at."""
+    if not isinstance(image, JpegImageFile) or image.fp is None:
+        return True
+    place = image.fp.tell()
+    image.fp.seek(0)
+    start = image.fp.read(HEADER_BYTES)
+    image.fp.seek(place)
+    return holds_whole(start)
+
+
+def _check_size(image: Image.Image, decoding: Decoding, source: Stored) -> None:
+    if _is_too_large(image, decoding):
         reason = f"{image.height}×{image.width} pixels"
-        rule = f"at most {Image.MAX_IMAGE_PIXELS:,} pixels in all"
-        raise UnreadablePicture(name, reason, rule, "Make it smaller or remove it.")
-    return image
+        rule = f"at most {most_pixels(decoding):,} pixels in all"
+        count = image.height * image.width
+        remedy = f"Make it smaller or remove it, or allow it: --data.max-pixels {count} (to predict: --max-pixels)."
+        raise UnreadablePicture(name_of_picture(source), reason, rule, remedy)
 
 
-def _is_too_large(height: int, width: int) -> bool:
-    return Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS
+def _is_too_large(image: Image.Image, decoding: Decoding) -> bool:
+    most = most_pixels(decoding)
+    return most is not None and image.height * image.width > most
 
 
-def _plain_jpeg(source: str | PathLike[str] | bytes, height_width: tuple[int, int] | None) -> np.ndarray | None:
-    with _stream(source, buffering=0) as file:  # or it would be in memory twice
+def most_pixels(decoding: Decoding) -> int | None:
+    """How many pixels a decoded picture may have at most; None for any number."""
+    return Image.MAX_IMAGE_PIXELS if decoding.max_pixels is None else decoding.max_pixels
+
+
+def _allow_pixels(image: Image.Image) -> None:
+    """Lets as much of the file be read as its pixels may take, twice because they may be, and a header's worth."""
+    if isinstance(file := getattr(image, "fp", None), Budgeted):
+        file.allow(2 * MOST_BYTES_A_PIXEL * image.width * image.height + MOST_BYTES)
+
+
+def _plain_jpeg(
+    source: str | PathLike[str] | bytes, height_width: tuple[int, int] | None, decoding: Decoding
+) -> np.ndarray | None:
+    with _stream(source) as file:  # not buffered, or it would be in memory twice
         is_short = file.seek(0, os.SEEK_END) <= MOST_BYTES
         file.seek(0)
         if not is_short or file.read(3) != b"\xff\xd8\xff":
@@ -165,7 +274,12 @@ def _plain_jpeg(source: str | PathLike[str] | bytes, height_width: tuple[int, in
         file.seek(0)
         data = file.read()
     size = upright_size(data)
-    return None if size is None or _is_too_large(*size) else jpeg_levels(data, size, height_width)
+    if size is None:
+        return None
+    most = most_pixels(decoding)
+    if most is not None and prod(size) > most and (holds_whole(data) or prod(shrunk(size, height_width)) > most):
+        return None  # Pillow's way says why
+    return jpeg_levels(data, size, height_width)
 
 
 def _orientation(image: Image.Image, source: Stored) -> int:

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.cache import Decoded, DecodedBatch, cache_directory, cached, content_key
+from engine.data.cache import Decoded, DecodedBatch, Findings, cache_directory, cached, content_key
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
+from engine.data.decoding import USUAL_COLORS
+from engine.data.deep_ranges import Ranges
 from engine.data.files import DECODER, num_threads, pixel_settings
 from engine.data.images import decode_picture
 from engine.data.prepared import (
@@ -200,10 +202,16 @@ def _opened(directory: Path, config: DataConfig, split: str, field: str) -> Deco
     if count <= 0:
         raise InputError(problem(field, repr(split), "at least one example", "Widen the slice."))
     class_names = tuple(builder.info.features[label_key].names)
-    decode = _decoder(builder.info.features[image_key], config)
+    ranges = Ranges(lambda: (source[i][image_key] for i in range(count)))
+    decode = _decoder(builder.info.features[image_key], config, ranges)
     first = decode(source[0][image_key])
-    batches = _batches(source, image_key, label_key, directory, decode, first.shape)
-    return Decoded(count, first.shape, class_names, batches)
+    findings = Findings()
+
+    def batches() -> Iterator[DecodedBatch]:
+        yield from _batches(source, image_key, label_key, directory, decode, first.shape)
+        findings.notes, findings.levels = ranges.notes(), ranges.untagged
+
+    return Decoded(count, first.shape, class_names, batches(), findings=findings)
 
 
 def _feature_keys(features: Any, config: DataConfig) -> tuple[str, str]:
@@ -226,14 +234,14 @@ def _feature_keys(features: Any, config: DataConfig) -> tuple[str, str]:
     return image_key, chosen("data.label_feature", config.label_feature, "label", tfds.features.ClassLabel)
 
 
-def _decoder(feature: Any, config: DataConfig) -> Callable[[bytes], np.ndarray]:
+def _decoder(feature: Any, config: DataConfig, ranges: Ranges) -> Callable[[bytes], np.ndarray]:
     """A function from a stored picture to uint8[h w c], in the size and colours of the config or in its own."""
     if np.dtype(feature.np_dtype).kind != "u":
         got = f"{config.name!r} with {np.dtype(feature.np_dtype)} images"
         raise InputError(problem("data.name", got, "uint8 images", "Convert them, and use engine.fit on arrays."))
-    color = config.color or ("grayscale" if feature.shape[-1] == 1 else "rgb")
-    size, resize, background = config.height_width, config.resize, config.background
-    return lambda stored: decode_picture(stored, color, size, resize, background)
+    color = config.color or USUAL_COLORS.get(feature.shape[-1], "rgb")
+    size, resize, background, how = config.height_width, config.resize, config.background, config.decoding
+    return lambda stored: decode_picture(stored, color, size, resize, background, how, ranges)
 
 
 def _batches(

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from engine.data.config import DataConfig, ResizeRule
-from engine.data.images import decode_picture, fit_picture
+from engine.data.deep_ranges import Ranges
+from engine.data.images import decode_picture
 from engine.data.load import Tell, open_source
+from engine.data.resampling import fitted
 from engine.errors import InputError, problem, shape_text, unknown
 from engine.report.survey import Survey, image_files, with_one_size
 
@@ -73,7 +74,8 @@ def _numbers(count: int, index: int, num_others: int, name: str) -> list[int]:
 
 
 def _decoded(path: str, config: DataConfig) -> np.ndarray:
-    return decode_picture(path, config.color or "rgb", config.height_width, config.resize, config.background)
+    size, color, ranges = config.height_width, config.color or "rgb", Ranges(lambda: [path])
+    return decode_picture(path, color, size, config.resize, config.background, config.decoding, ranges)
 
 
 def _limited(image: np.ndarray) -> np.ndarray:
@@ -87,6 +89,4 @@ def _limited(image: np.ndarray) -> np.ndarray:
 def _fitted(image: np.ndarray, shape: tuple[int, ...], resize: ResizeRule) -> np.ndarray:
     if image.shape == shape:
         return image
-    color = "grayscale" if shape[-1] == 1 else "rgb"
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return fit_picture(picture, color, (shape[0], shape[1]), resize)
+    return fitted(image, (shape[0], shape[1]), resize)

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from engine.data.config import DataConfig
 from engine.data.folder import FolderSource
-from engine.data.opening import READERS, UnreadablePicture, picture_height_width
+from engine.data.formats import START_BYTES, kind_of
+from engine.data.opening import UnreadablePicture, picture_height_width
 from engine.data.prepared import has_open_sizes
 from engine.data.rows import labels_and_files
 from engine.data.source import Source
@@ -91,5 +92,5 @@ def _of_classes(source: FolderSource, split: str) -> list[str]:
 
 def _format(file: str) -> str:
     with open(file, "rb") as opened:
-        start = opened.read(16)
-    return next((str(reader.format) for signature, reader in READERS if signature.match(start)), "other")
+        kind = kind_of(opened.read(START_BYTES))
+    return kind.name if kind else "other"

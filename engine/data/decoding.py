@@ -1,0 +1,33 @@
+"""How a picture becomes the pixels that a model sees: a part of the config of data and of a model's input contract."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ColorMode = Literal["grayscale", "rgb", "rgba", "la", "cmyk", "lab"]
+ResizeRule = Literal["stretch", "crop", "pad"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Range = tuple[float, float]
+Levels = Range | Literal["type"] | None
+
+NUM_CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "la": 2, "rgb": 3, "rgba": 4, "cmyk": 4, "lab": 3}
+# The colour mode that arrays of so many channels have if nobody says otherwise.
+USUAL_COLORS: dict[int, ColorMode] = {1: "grayscale", 2: "la", 3: "rgb", 4: "rgba"}
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Everything but size and colours that decides what a stored picture is decoded to.
+
+    interpolation, antialias: how pictures are resized, see `resampling.stretched`.
+    levels: what is black and what is white in pictures of more than 8 bits. "type": the ends of their type, as in runs
+      saved before there was this field. None: what the file's own tags say.
+    max_pixels: the most that a picture may hold once decoded; None for Pillow's limit, `Image.MAX_IMAGE_PIXELS`.
+    """
+
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    levels: Levels = None
+    max_pixels: int | None = None
+
+
+USUAL = Decoding()
