@@ -223,7 +223,7 @@ UNKNOWN_NAMES = [
     (TrainConfig, "loss", "cross_entropy", "softmax_cross_entropy, binary_cross_entropy, mean_squared_error", None),
     (TrainConfig, "loss", "mse", "softmax_cross_entropy, binary_cross_entropy, mean_squared_error", None),
     (DataConfig, "resize", "strech", "stretch, crop, pad", "stretch"),
-    (DataConfig, "color", "rbg", "grayscale, rgb", "rgb"),
+    (DataConfig, "color", "rbg", "grayscale, rgb, rgba, la, cmyk, lab", "rgb"),
     (PlanConfig, "lowering", "matrx", "auto, direct, eigen, matrix, native", "matrix"),
 ]
 

@@ -24,6 +24,7 @@ TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_FORMAT = 258, 262, 339
 TIFF_RANGES = ((340, 341), (280, 281))  # of values of any type, and of whole ones from 0
 SIGNED = 2
 FULL = 65535.0
+NATURAL: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, FULL))
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -69,6 +70,16 @@ def extremes_of(image: Image.Image, values: np.ndarray) -> Range:
     return float(colors.min()), float(colors.max())
 
 
+def evident_range(lowest: float, highest: float, is_whole: bool) -> Range | None:
+    """The range of a single picture that says none, if its numbers leave no doubt, else None.
+
+    Whole ones that take 16 bits, and others that use more than half of one of the usual ranges.
+    """
+    found = usual_range(lowest, highest, is_whole)
+    evident = ((0.0, FULL),) if is_whole else NATURAL
+    return found if found in evident else None
+
+
 def usual_range(lowest: float, highest: float, is_whole: bool) -> Range:
     """The range that numbers from `lowest` to `highest` are taken to be of, if nobody says.
 
@@ -77,7 +88,7 @@ def usual_range(lowest: float, highest: float, is_whole: bool) -> Range:
     """
     if is_whole and lowest >= 0:
         return 0.0, float(next(2**bits - 1 for bits in BITS if highest < 2**bits))
-    for low, high in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, FULL)):
+    for low, high in NATURAL:
         reach = max(highest, -lowest)
         if low <= lowest and highest <= high and high / 2 < reach and (low == 0 or lowest < 0):
             return low, high

@@ -125,6 +125,7 @@ def _loaded(image: Image.Image, name: str, decoding: Decoding, ranges: Ranging |
     range_ = decoding.levels or deep.tagged_range(image)
     if ranges is not None:
         range_ = decoding.levels or ranges(range_)
+    range_ = range_ or deep.evident_range(lowest, highest, values.dtype.kind != "f")
     if range_ is None:
         low, high = deep.usual_range(lowest, highest, values.dtype.kind != "f")
         remedy = f"Say it: value_range=({low:g}, {high:g}), --value-range {low:g} {high:g} or so."
