@@ -98,6 +98,15 @@ def test_labels_become_indices_into_class_names(labels, class_names, names, indi
     assert (found_names, found.tolist(), found.dtype) == (names, indices, np.int32)
 
 
+def test_texts_in_a_list_are_read_as_those_in_an_array_and_truth_values_as_numbers():
+    for texts, names in ((["b", "a", "b"], None), (["10", "9", "e\u0301"], None), (["b", "a"], ["b", "a", "c"])):
+        of_list, of_array = classes_of(texts, "labels", names), classes_of(np.array(texts), "labels", names)
+        assert (of_list[0].tolist(), of_list[1]) == (of_array[0].tolist(), of_array[1])
+    assert classes_of(np.array([True, False]), "labels")[1] == ("0", "1")
+    with pytest.raises(InputError, match="labels: got a class name of 100,000 letters; expected at most 1,000"):
+        classes_of(["a"] * 1000 + ["b" * 100_000], "labels")
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=20), st.data())
 def test_every_label_has_the_name_it_is_written_as(labels: list[int], data: st.DataObject):

@@ -1,7 +1,7 @@
 """Labels as people write them, numbers or text → class names and indices into them. Every way in reads them here."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,7 +13,7 @@ from engine.errors import InputError, problem
 READING = 2  # part of the key of what is decoded; raise it when the same labels are read as other classes
 
 
-def classes_of(labels: np.ndarray, where: str, class_names: Any = None) -> tuple[np.ndarray, Names]:
+def classes_of(labels: np.ndarray | Sequence[str], where: str, class_names: Any = None) -> tuple[np.ndarray, Names]:
     """(int32[n] indices into the class names, the class names) of labels [n], whole numbers or text.
 
     class_names: None: the labels that occur, so that no class is without examples, in the order of `ordered`. A list:
@@ -21,9 +21,7 @@ def classes_of(labels: np.ndarray, where: str, class_names: Any = None) -> tuple
       {name: index} as Keras's class_indices.
     Raises InputError for names that are no such list, and for labels that have no name.
     """
-    values, places = np.unique(labels, return_inverse=True)
-    places = places.ravel()
-    written = [composed(str(value)) for value in values]
+    written, places = _distinct(labels)
     check_printable(written, where, "Correct or leave out these labels.")
     if class_names is None:
         _check_not_negative(written, places, where)
@@ -34,10 +32,10 @@ def classes_of(labels: np.ndarray, where: str, class_names: Any = None) -> tuple
     else:
         names = read_names(class_names)
         check_printable(names, "class_names")
-        index = _of_list(names, written, labels, where)
+        index = _of_list(names, written, places, isinstance(labels, np.ndarray) and labels.dtype.kind != "U", where)
     unnamed = [k for k, label in enumerate(written) if label not in index]
     if unnamed:
-        at = int(np.flatnonzero(places == unnamed[0])[0])
+        at = _first(places, unnamed[0])
         rule = f"one of the labels that class_names has a name for ({names_text(index)})"
         remedy = "Add its name, or leave such examples out."
         raise InputError(problem(f"{where} of example {at}", repr(written[unnamed[0]]), rule, remedy))
@@ -73,23 +71,33 @@ def _name_of(given: Any, field: str) -> str:
     raise InputError(problem(field, repr(given)[:80], "names that are text or whole numbers", "Convert them."))
 
 
-def _of_list(names: Names, written: list[str], labels: np.ndarray, where: str) -> dict[str, int]:
+def _distinct(labels: np.ndarray | Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """(the labels that occur, as they are written; int[n]: which of them each label is)."""
+    if isinstance(labels, np.ndarray):
+        values, places = np.unique(labels.astype(np.int64) if labels.dtype.kind == "b" else labels, return_inverse=True)
+        return [composed(str(value)) for value in values], places.ravel()
+    index: dict[str, int] = {}  # and no array of texts, which would take the length of the longest for each
+    places = [index.setdefault(label, len(index)) for label in labels]
+    return [composed(label) for label in index], np.array(places, np.int64)
+
+
+def _of_list(names: Names, written: list[str], places: np.ndarray, are_numbers: bool, where: str) -> dict[str, int]:
     """The index of each label for names in the order of the outputs."""
-    index = {name: k for k, name in enumerate(names)}
-    if labels.dtype.kind == "U":
-        return index
-    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if not are_numbers:
+        return {name: k for k, name in enumerate(names)}
+    numbers = list(map(int, written))
+    low, high = min(numbers, default=0), max(numbers, default=0)
     if low < 0 or high >= len(names):
-        at, worst = _first(labels, low if low < 0 else high)
+        worst = low if low < 0 else high
         rule = f"0 to {len(names) - 1} for {len(names)} class names ({names_text(names)})"
-        least = int(labels.min())
-        pairs = ", ".join(f"{least + k}: {name!r}" for k, name in enumerate(names[:2]))
-        is_shifted = least > 0 and high - least < len(names)
+        pairs = ", ".join(f"{low + k}: {name!r}" for k, name in enumerate(names[:2]))
+        is_shifted = low > 0 and high - low < len(names)
         remedy = f"Name them by label: class_names={{{pairs}, …}}." if is_shifted else "Give every label a name."
         if set(written) <= set(names):
             remedy = "Leave class_names out: the labels are the names."
+        at = _first(places, numbers.index(worst))
         raise InputError(problem(f"{where} of example {at}", worst, rule, remedy))
-    return {label: int(label) for label in written}
+    return dict(zip(written, numbers, strict=True))
 
 
 def _of_mapping(given: Mapping[Any, Any], written: list[str]) -> tuple[Names, dict[str, int]]:
@@ -114,11 +122,11 @@ def _check_not_negative(written: list[str], places: np.ndarray, where: str) -> N
     """Raises InputError for labels below 0, which mark examples without a label oftener than a class."""
     below = [k for k, label in enumerate(written) if re.fullmatch(r"-\d+", label, re.ASCII)]
     if below:
-        at = int(np.flatnonzero(places == below[0])[0])
+        at = _first(places, below[0])
         remedy = "Leave out examples without a label; a class of such a number needs a name in place of it."
         raise InputError(problem(f"{where} of example {at}", written[below[0]], "0 or more", remedy))
 
 
-def _first(labels: np.ndarray, value: int) -> tuple[int, int]:
-    """(the first example with a label, that label)."""
-    return int(np.flatnonzero(labels == value)[0]), value
+def _first(places: np.ndarray, which: int) -> int:
+    """The first example with that label."""
+    return int(np.flatnonzero(places == which)[0])

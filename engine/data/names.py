@@ -10,6 +10,7 @@ from engine.text import one_line
 
 Names = tuple[str, ...]
 SHOWN = 4
+LONGEST_NAME = 1_000  # of a folder 255 bytes
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?", re.ASCII)
 
 
@@ -44,6 +45,9 @@ def composed(name: str) -> str:
 
 def check_printable(names: Iterable[str], where: str, remedy: str = "Rename that class.") -> None:
     """Raises InputError for a name that no line can show: empty, with line breaks or control characters, or no text."""
-    odd = [name for name in names if not name.strip() or one_line(name) != name]
-    if odd:
-        raise InputError(problem(where, f"a class named {odd[0]!a}", "a printable name", remedy))
+    for name in names:
+        if not name.strip() or one_line(name) != name:
+            raise InputError(problem(where, f"a class named {name[:80]!a}", "a printable name", remedy))
+        if len(name) > LONGEST_NAME:
+            got, rule = f"a class name of {len(name):,} letters", f"at most {LONGEST_NAME:,}"
+            raise InputError(problem(where, got, rule, remedy))

@@ -163,4 +163,4 @@ def _found(folder: Path, name: str) -> ImageFile:
 
 def _classes_of(labels: list[str], table: Table) -> tuple[np.ndarray, Names]:
     """Labels stay texts, as they are written: 001 and 1 are not the same class."""
-    return classes_of(np.array(labels), f"{table.path} label")
+    return classes_of(labels, f"{table.path} label")
