@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from engine.archives import check_directory_size
 from engine.checkpoint import Record, check_step, checkpoints_of, choose_step, read_record
 from engine.checksums import SUMS
 from engine.errors import InputError, problem
@@ -111,6 +112,7 @@ def unpack(path: Path, out: Path) -> None:
 def _extract_all(path: Path, directory: Path) -> None:
     """Writes all entries below a directory. Names, kinds and sizes are looked at before the first byte is written."""
     try:
+        check_directory_size(path, "a packed run")
         with zipfile.ZipFile(path) as archive:
             entries = _checked(path, archive.infolist(), path.stat().st_size)
             for entry in entries:

@@ -100,9 +100,9 @@ def load_splits_intact(config: DataConfig, seed: int, tell: Tell = show, classes
     """
     splits = load_splits(config, seed, tell, classes)
     stored = [split.images for split in splits.named.values() if isinstance(split.images, StoredImages)]
-    damaged = [images for images in stored if not images.is_intact()]
-    for images in damaged:
-        tell(f"{images.path.parent}: the decoded images are not as they were written; decoding them again")
+    damaged = {images.path: images for images in stored if not images.is_intact()}
+    for path, images in damaged.items():
+        tell(f"{path.parent}: the decoded images are not as they were written; decoding them again")
         images.remove()
     return load_splits(config, seed, tell, classes) if damaged else splits
 

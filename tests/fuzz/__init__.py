@@ -1,0 +1,1 @@
+"""Every reader of files, fed with damaged ones: `python -m tests.fuzz`, and a few seconds of it in the suite."""

@@ -1,0 +1,131 @@
+"""What is fed: one entry a kind of file. Each is read as the commands do that take it."""
+
+import contextlib
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from engine import DataConfig, InputError
+from engine.commands.summary import summary
+from engine.data.load import load_splits, open_source
+from engine.data.table import read_unlabelled_table
+from engine.packing import unpack
+from engine.planning import read_plan
+from engine.report.survey import image_files, survey, with_one_size
+from tests.fuzz.mutations import Mutation, json_changed, zip_changed
+
+CORPUS = Path(__file__).parent / "corpus"
+PICTURES = ("jpg", "png", "gif", "bmp", "webp", "tif", "ppm")
+STEP = 7
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file.
+
+    read: reads the file put at a path of a new directory. name: what the file is called there; "" for its own name.
+    structure: a damage that leaves the rest of such a file whole. share: how often it is fed, by what it costs.
+    """
+
+    read: Callable[[Path], object]
+    name: str = ""
+    structure: Mutation | None = None
+    share: int = 10
+
+
+def read_record(path: Path) -> None:
+    """A run's record, in the second format, which has no checksums: shown as `engine summary` does."""
+    place = path.parent / "run" / "checkpoints" / str(STEP) / "record"
+    place.mkdir(parents=True)
+    path.rename(place / "metadata")
+    summary(str(path.parent / "run"))
+
+
+def read_packed(path: Path) -> None:
+    """A packed run: unpacked, and shown."""
+    unpack(path, path.parent / "out")
+    summary(str(path))
+
+
+def read_data(path: Path, **settings: object) -> None:
+    """Data at a path, as `engine data` looks at it."""
+    config = replace(
+        DataConfig(path=path, cache_dir=path.parent / "cache", validation_fraction=0.0, test_split=None), **settings
+    )
+    source = open_source(config, lambda text: None)
+    found = survey(file for files in image_files(source).values() for file in files)
+    sized, _ = with_one_size(config, source, found)
+    np.asarray(load_splits(sized, 0, lambda text: None).train.images[:2])
+
+
+def read_prepared(path: Path) -> None:
+    """Prepared tfds data, of which one file is damaged."""
+    directory = path.parent / "data" / "1.0.0"
+    shutil.copytree(CORPUS / "tfds", directory)
+    path.rename(directory / path.name)
+    read_data(directory.parent)
+
+
+def read_table(path: Path) -> None:
+    """A CSV table, to be trained on and to be predicted; pictures lie beside it."""
+    Image.new("L", (4, 4)).save(path.with_name("a.png"))
+    with contextlib.suppress(InputError):
+        read_unlabelled_table(path, (4, 4, 1))
+    read_data(path)
+
+
+def read_arrays(path: Path) -> None:
+    """A folder of two arrays, of which one is damaged."""
+    path.with_name("set").mkdir()
+    np.save(path.parent / "set" / "labels.npy", np.arange(6) % 2)
+    path.rename(path.parent / "set" / "images.npy")
+    read_data(path.parent / "set")
+
+
+def read_idx(path: Path) -> None:
+    """A file of images with its labels, of which one is damaged."""
+    if "labels" in path.name:
+        pictures = path.with_name("train-images-idx3-ubyte")
+        pictures.write_bytes(struct.pack(">HBB3I", 0, 8, 3, 6, 4, 4) + bytes(96))
+        path.rename(path.with_name("train-labels-idx1-ubyte" + path.suffix))
+    else:
+        pictures = path.rename(path.with_name("train-images-idx3-ubyte" + path.suffix))
+        pictures.with_name("train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 6) + bytes(range(6)))
+    read_data(pictures)
+
+
+def read_picture(path: Path) -> None:
+    """A folder of two classes, of which one holds the file: its header, its pixels, and its size with another's."""
+    for name in ("a", "b"):
+        (path.parent / "set" / name).mkdir(parents=True)
+    Image.effect_noise((9, 9), 50).save(path.parent / "set" / "b" / "1.png")
+    path.rename(path.parent / "set" / "a" / path.name)
+    read_data(path.parent / "set")
+
+
+TARGETS = {
+    "record": Target(read_record, structure=json_changed),
+    "plan": Target(lambda path: read_plan(path, {"device": "cpu"}), structure=json_changed, share=5),
+    "packed": Target(read_packed, "run.engine", zip_changed),
+    "tfds": Target(read_prepared, "", json_changed, 3),
+    "csv": Target(read_table, "table.csv", share=20),
+    "npz": Target(read_data, "arrays.npz", zip_changed, 15),
+    "npy": Target(read_arrays, share=5),
+    "idx": Target(read_idx, share=5),
+    "jpeg": Target(read_picture, share=10),
+    "picture": Target(read_picture, share=20),
+}
+
+
+def clear(directory: Path) -> None:
+    """Removes what reading left, folders that may not be read too."""
+    for root, folders, _ in os.walk(directory):
+        for folder in folders:
+            os.chmod(os.path.join(root, folder), 0o700)
+    shutil.rmtree(directory)
