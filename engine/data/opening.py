@@ -208,7 +208,11 @@ def _opened(source: Stored) -> Iterator[Image.Image]:
 def _stream(source: str | PathLike[str] | bytes) -> io.FileIO | io.BytesIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    if not stat.S_ISREG(mode := os.stat(source).st_mode):
+    try:
+        mode = os.stat(source).st_mode
+    except ValueError:  # no system has names with a NUL
+        raise UnreadablePicture(name_of_picture(source), "a name with a NUL", "an image file", "Correct it.") from None
+    if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"  # a pipe would be waited for without end
         raise UnreadablePicture(name_of_picture(source), kind, "an image file")
     return open(source, "rb", buffering=0)

@@ -23,6 +23,7 @@ from tests.fuzz.mutations import Mutation, json_changed, zip_changed
 CORPUS = Path(__file__).parent / "corpus"
 PICTURES = ("jpg", "png", "gif", "bmp", "webp", "tif", "ppm")
 STEP = 7
+MOST_PIXELS = 2**24  # of a picture; memory follows from it, eight bytes a pixel of a deep one
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def read_picture(path: Path) -> None:
         (path.parent / "set" / name).mkdir(parents=True)
     Image.effect_noise((9, 9), 50).save(path.parent / "set" / "b" / "1.png")
     path.rename(path.parent / "set" / "a" / path.name)
-    read_data(path.parent / "set")
+    read_data(path.parent / "set", max_pixels=MOST_PIXELS)
 
 
 TARGETS = {
