@@ -49,16 +49,21 @@ def plug(module: nnx.Module, lowering: Lowering) -> None:
             *CONVOLUTIONS.values(),
         ):
             node.conv_general_dilated = CONVOLUTIONS[lowering]
-        elif isinstance(node, Pool):
+        elif isinstance(node, Lowered):
             node.lowering = lowering
 
 
-class Pool(nnx.Module):
-    """A pooling layer that follows the lowering that `plug` sets."""
+class Lowered(nnx.Module):
+    """A layer of our own that follows the lowering that `plug` sets."""
+
+    lowering: Lowering = "native"
+
+
+class Pool(Lowered):
+    """A pooling layer."""
 
     def __init__(self, kind: Literal["max", "average"], size: tuple[int, int], strides: tuple[int, int], padding: Any):
         self.kind, self.size, self.strides, self.padding = kind, size, strides, padding
-        self.lowering: Lowering = "native"
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[b h w c] → [b y x c]."""

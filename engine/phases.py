@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import jax
 
 from engine.finetuning import FineTuneConfig, first_epoch, frozen_layers, rate_factor
-from engine.models.layers import BatchNorm, Conv, Dense, Dropout
 from engine.models.names import Layers, joined, key_path
 from engine.models.specs import Sequential
 from engine.optim import LayerRates
@@ -73,9 +72,9 @@ class Phase:
         if not frozen or not isinstance(spec, Sequential):
             return 0
         named = zip(self.layers.names, spec.layers, strict=True)
-        is_live = [name not in frozen and isinstance(layer, (Dense, Conv, BatchNorm, Dropout)) for name, layer in named]
+        is_live = [name not in frozen and (layer.has_params or layer.is_random) for name, layer in named]
         cut = is_live.index(True) if True in is_live else len(is_live)
-        has_weights = any(isinstance(layer, (Dense, Conv)) for layer in spec.layers[:cut])
+        has_weights = any(layer.has_kernel for layer in spec.layers[:cut])
         return cut if has_weights else 0
 
 

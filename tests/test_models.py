@@ -19,22 +19,36 @@ from engine.models import (
     AveragePool,
     BatchNorm,
     Conv,
+    ConvTranspose,
+    Crop,
     Custom,
     Dense,
+    DepthwiseConv,
     Dropout,
     Flatten,
     GlobalAveragePool,
+    GlobalMaxPool,
+    GroupNorm,
+    LayerNorm,
     MaxPool,
+    PReLU,
     Rescale,
+    SeparableConv,
     Sequential,
+    SpatialDropout,
+    UpSample,
+    ZeroPad,
     cnn,
     custom,
+    l2,
     mlp,
 )
-from engine.models.build import ACTIVATIONS, build, takes_mask
-from engine.models.layers import ACTIVATIONS as ACTIVATION_NAMES
+from engine.models.activations import ACTIVATIONS as ACTIVATION_NAMES
+from engine.models.build import BUILDERS, build, takes_mask
+from engine.models.functions import ACTIVATIONS, FUNCTIONS, INITIALIZERS
 from engine.models.layers import Layer
 from engine.models.specs import Model
+from engine.models.weights import INITIALIZERS as INITIALIZER_NAMES
 from engine.records import from_json, to_json
 
 SETTINGS = settings(max_examples=25, derandomize=True, deadline=None, database=None)
@@ -145,6 +159,28 @@ IMAGE_LAYERS = [
     GlobalAveragePool(),
     Flatten(),
     *map(Activation, ACTIVATION_NAMES),
+    Activation("leaky_relu", 0.3),
+    Conv(4, activation=Activation("elu", 0.5), kernel_initializer="he_normal", kernel_regularizer="l1_l2"),
+    GlobalMaxPool(),
+    LayerNorm(),
+    GroupNorm(2),
+    SeparableConv(5, (3, 2), 2, "same", multiplier=2, kernel_regularizer=l2(1e-4)),
+    SeparableConv(3, use_bias=False, dilation=2),
+    DepthwiseConv(),
+    DepthwiseConv((2, 3), (1, 2), "same", multiplier=3, activation="relu"),
+    DepthwiseConv(3, padding=1, multiplier=2, dilation=2, use_bias=False),
+    ConvTranspose(3),
+    ConvTranspose(3, (2, 5), (3, 2), activation="relu"),
+    ConvTranspose(2, 2, (3, 1), "same", use_bias=False),
+    UpSample(),
+    UpSample((1, 3), "bilinear"),
+    ZeroPad(),
+    ZeroPad((0, 2)),
+    ZeroPad(((1, 0), (2, 3))),
+    Crop((2, 1)),
+    SpatialDropout(0.2),
+    PReLU(),
+    PReLU((1, 2)),
 ]
 
 
@@ -156,7 +192,7 @@ def test_layer_is_built_as_described_when_it_follows_an_image(layer: Layer):
 @pytest.mark.parametrize(
     "layer",
     [Dense(7), Dense(7, use_bias=False), *(Dense(7, name) for name in ACTIVATION_NAMES), BatchNorm(), Flatten(),
-     Dropout(0.3), Rescale(3.0), Activation("tanh")],
+     Dropout(0.3), Rescale(3.0), Activation("tanh"), LayerNorm(), GroupNorm(3), PReLU()],
     ids=str,
 )  # fmt: skip
 def test_layer_is_built_as_described_when_it_follows_a_vector(layer: Layer):
@@ -200,8 +236,10 @@ def test_layers_are_built_as_described_or_refused_by_number(spec: Sequential):
         assert_built_as_described(spec, (8, 9, 2), 3)
 
 
-def test_activation_names_are_those_that_can_be_built():
+def test_names_are_those_that_can_be_built():
     assert tuple(ACTIVATIONS) == ACTIVATION_NAMES
+    assert tuple(INITIALIZERS) == INITIALIZER_NAMES
+    assert {*BUILDERS, *FUNCTIONS} == set(get_args(Layer))
 
 
 def test_rows_number_the_layers_from_one():

@@ -2,7 +2,8 @@
 
 import inspect
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,53 +12,20 @@ from flax import nnx
 from engine import ops
 from engine.errors import InputError, problem, shape_text
 from engine.models import layers, specs
+from engine.models.activations import Activation, activation_of
 from engine.models.cropping import inputs_that_count
-from engine.models.layers import Shape, pair
-
-KERNEL_INIT = nnx.initializers.glorot_uniform()
-
-ACTIVATIONS = {
-    "relu": jax.nn.relu,
-    "gelu": jax.nn.gelu,
-    "silu": jax.nn.silu,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "elu": jax.nn.elu,
-    "leaky_relu": jax.nn.leaky_relu,
-    "softplus": jax.nn.softplus,
-    "softmax": jax.nn.softmax,
-}
-MONOTONE = (None, "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus")
-
-
-class Activated(nnx.Module):
-    """A layer with an activation after it."""
-
-    def __init__(self, layer: nnx.Module, activation: str):
-        self.layer, self.activation = layer, activation
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[b …] → [b …]."""
-        return ACTIVATIONS[self.activation](self.layer(x))  # type: ignore[operator]
-
-
-class Function(nnx.Module):
-    """A layer without parameters: GlobalAveragePool, Flatten, Activation or Rescale."""
-
-    def __init__(self, layer: layers.GlobalAveragePool | layers.Flatten | layers.Activation | layers.Rescale):
-        self.layer = layer
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[b …] → [b …]."""
-        match self.layer:
-            case layers.GlobalAveragePool():
-                return x.mean(axis=(1, 2))
-            case layers.Flatten():
-                return x.reshape(x.shape[0], -1)  # [b h w c] → [b d]
-            case layers.Activation(name):
-                return ACTIVATIONS[name](x)
-            case layers.Rescale(scale, offset):
-                return x * scale + offset
+from engine.models.functions import FUNCTIONS, INITIALIZERS, activate
+from engine.models.modules import (
+    Activated,
+    BatchNorm,
+    DepthwiseModule,
+    Function,
+    PReLUModule,
+    SeparableModule,
+    TransposeModule,
+    conv_module,
+)
+from engine.models.shapes import Shape, pair
 
 
 class SequentialModule(nnx.Module):
@@ -79,9 +47,8 @@ class SequentialModule(nnx.Module):
                 x = x[:, : shape[0], : shape[1]]
             if ops.runs_directly(_inner(layer), x):
                 x = _run_directly(layer, rest, x)
-            elif isinstance(layer, nnx.BatchNorm) and mask is not None:
-                wide = mask.reshape(-1, *(1,) * (x.ndim - 1))  # [b] → [b 1 1 1]
-                x = layer(x, mask=jnp.broadcast_to(wide, x.shape))
+            elif isinstance(layer, BatchNorm):
+                x = layer(x, mask=mask)
             else:
                 x = layer(x)  # type: ignore[operator]
         return x
@@ -90,7 +57,7 @@ class SequentialModule(nnx.Module):
 def build(
     spec: specs.Model, input_shape: Shape, num_outputs: int, rngs: nnx.Rngs, lowering: ops.Lowering = "native"
 ) -> nnx.Module:
-    """The NNX module of a spec for examples of `input_shape`, Glorot-uniform kernels and zero biases.
+    """The NNX module of a spec for examples of `input_shape`, kernels as their initializers draw them, and zero biases.
 
     Raises InputError where a layer does not fit what comes to it, or where the output is not [b num_outputs].
     """
@@ -116,53 +83,66 @@ def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape]], x: j
 
     The pool goes before the activation, where the largest of the activated is the activation of the largest.
     """
-    activation = layer.activation if isinstance(layer, Activated) else None
-    pool = rest[0][0] if rest and activation in MONOTONE and ops.pools_directly(rest[0][0]) else None
+    activation = layer.activation if isinstance(layer, Activated) else Activation("linear")
+    pool = rest[0][0] if rest and activation.is_monotone and ops.pools_directly(rest[0][0]) else None
     if pool is not None:
         rest.popleft()
-    x = ops.convolve_directly(_inner(layer), x, pool, activation == "relu")  # type: ignore[arg-type]
-    return x if activation in (None, "relu") else ACTIVATIONS[activation](x)
+    is_relu = activation.name == "relu"
+    x = ops.convolve_directly(_inner(layer), x, pool, is_relu)  # type: ignore[arg-type]
+    return x if is_relu else activate(activation, x)
 
 
 def _inner(layer: nnx.Module) -> nnx.Module:
     return layer.layer if isinstance(layer, Activated) else layer
 
 
+def _dense(layer: layers.Dense, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
+    assert layer.units is not None
+    draw = INITIALIZERS[layer.kernel_initializer]
+    return nnx.Linear(shape[0], layer.units, use_bias=layer.use_bias, kernel_init=draw, rngs=rngs)
+
+
+def _pool(kind: Literal["max", "average"]) -> "Builder":
+    def build_pool(layer: layers.MaxPool | layers.AveragePool, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
+        return ops.Pool(kind, pair(layer.size), pair(layer.strides or layer.size), layer.padding)
+
+    return build_pool
+
+
+def _group_norm(layer: layers.GroupNorm, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
+    sizes = {"num_groups": layer.groups, "epsilon": layer.epsilon}
+    return nnx.GroupNorm(shape[-1], **sizes, use_fast_variance=False, rngs=rngs)
+
+
+Builder = Callable[[Any, Shape, nnx.Rngs], nnx.Module]
+BUILDERS: dict[type, Builder] = {
+    layers.Dense: _dense,
+    layers.Conv: lambda layer, shape, rngs: conv_module(layer, shape[2], rngs),
+    layers.DepthwiseConv: lambda layer, shape, rngs: DepthwiseModule(layer, shape[2], rngs),
+    layers.SeparableConv: lambda layer, shape, rngs: SeparableModule(layer, shape[2], rngs),
+    layers.ConvTranspose: lambda layer, shape, rngs: TransposeModule(layer, shape[2], rngs),
+    layers.MaxPool: _pool("max"),
+    layers.AveragePool: _pool("average"),
+    layers.Dropout: lambda layer, shape, rngs: nnx.Dropout(layer.rate, rngs=rngs),
+    layers.SpatialDropout: lambda layer, shape, rngs: nnx.Dropout(layer.rate, broadcast_dims=(1, 2), rngs=rngs),
+    layers.BatchNorm: lambda layer, shape, rngs: BatchNorm(
+        shape[-1], momentum=layer.momentum, epsilon=layer.epsilon, rngs=rngs
+    ),
+    layers.LayerNorm: lambda layer, shape, rngs: nnx.LayerNorm(
+        shape[-1], epsilon=layer.epsilon, use_fast_variance=False, rngs=rngs
+    ),
+    layers.GroupNorm: _group_norm,
+    layers.PReLU: lambda layer, shape, rngs: PReLUModule(layer, shape),
+}
+"""(layer, shape of an example, rngs) → module of the layers that are more than a function."""
+
+
 def _build_layer(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
-    match layer:
-        case layers.Dense():
-            assert layer.units is not None
-            dense = nnx.Linear(shape[0], layer.units, use_bias=layer.use_bias, kernel_init=KERNEL_INIT, rngs=rngs)
-            return Activated(dense, layer.activation) if layer.activation else dense
-        case layers.Conv():
-            conv = _build_conv(layer, shape[2], rngs)
-            return Activated(conv, layer.activation) if layer.activation else conv
-        case layers.MaxPool(size, strides, padding):
-            return ops.Pool("max", pair(size), pair(strides or size), padding)
-        case layers.AveragePool(size, strides, padding):
-            return ops.Pool("average", pair(size), pair(strides or size), padding)
-        case layers.Dropout(rate):
-            return nnx.Dropout(rate, rngs=rngs)
-        case layers.BatchNorm(momentum, epsilon):
-            return nnx.BatchNorm(shape[-1], momentum=momentum, epsilon=epsilon, rngs=rngs)
-        case _:
-            return Function(layer)
-
-
-def _build_conv(layer: layers.Conv, channels: int, rngs: nnx.Rngs) -> nnx.Conv:
-    pads = layer.padding
-    return nnx.Conv(
-        channels,
-        layer.filters,
-        pair(layer.kernel_size),
-        pair(layer.strides),
-        padding=((pads, pads), (pads, pads)) if isinstance(pads, int) else pads.upper(),
-        kernel_dilation=pair(layer.dilation),
-        feature_group_count=layer.groups,
-        use_bias=layer.use_bias,
-        kernel_init=KERNEL_INIT,
-        rngs=rngs,
-    )
+    if type(layer) in FUNCTIONS:
+        return Function(layer)
+    module = BUILDERS[type(layer)](layer, shape, rngs)
+    activation = activation_of(getattr(layer, "activation", None))
+    return Activated(module, activation) if activation else module
 
 
 def _build_custom(spec: specs.Custom, input_shape: Shape, num_outputs: int, rngs: nnx.Rngs) -> nnx.Module:

@@ -6,7 +6,18 @@ which leaves less of the images before that to be needed, and so on to the first
 
 from collections.abc import Sequence
 
-from engine.models.layers import Activation, AveragePool, Conv, Layer, MaxPool, Rescale, Shape, pair
+from engine.models.layers import (
+    Activation,
+    AveragePool,
+    Conv,
+    DepthwiseConv,
+    Layer,
+    MaxPool,
+    Rescale,
+    SeparableConv,
+    Shape,
+    pair,
+)
 
 
 def inputs_that_count(layers: Sequence[Layer], shapes: Sequence[Shape]) -> list[Shape]:
@@ -24,8 +35,8 @@ def inputs_that_count(layers: Sequence[Layer], shapes: Sequence[Shape]) -> list[
 def _input_size(layer: Layer, whole: Shape, output: Shape) -> Shape:
     """(h, w) of a layer's input that so much of its output depends on; all of it where padding or statistics do."""
     match layer:
-        case Conv(padding="valid" | 0, kernel_size=size, strides=strides, dilation=dilation):
-            pass
+        case Conv() | DepthwiseConv() | SeparableConv() if layer.padding in ("valid", 0):
+            size, strides, dilation = layer.kernel_size, layer.strides, layer.dilation
         case MaxPool(size, strides, padding="valid" | 0) | AveragePool(size, strides, padding="valid" | 0):
             dilation = 1
         case Activation() | Rescale():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from engine.errors import InputError, problem
+from engine.models.convolutions import AnyActivation
 from engine.models.layers import Conv, Dense, Dropout, Flatten, Layer, MaxPool, Padding, Shape, Size
 from engine.records import to_json
 
@@ -120,7 +121,7 @@ def custom(model_class: type, **arguments: Any) -> Custom:
     return Custom(f"{module_name}:{model_class.__qualname__}", arguments)
 
 
-def mlp(hidden: Sequence[int] = (128,), *, activation: str = "relu", dropout: float = 0.0) -> Sequential:
+def mlp(hidden: Sequence[int] = (128,), *, activation: AnyActivation = "relu", dropout: float = 0.0) -> Sequential:
     """A multilayer perceptron: flatten, hidden layers (each with dropout after it, if any), one output a class."""
     layers: list[Layer] = [Flatten()]
     for units in hidden:
@@ -135,7 +136,7 @@ def cnn(
     *,
     kernel_size: Size = 3,
     padding: Padding = "valid",
-    activation: str = "relu",
+    activation: AnyActivation = "relu",
     pool_size: Size | None = 2,
     pool_last: bool = False,
     hidden: Sequence[int] = (),

@@ -1,0 +1,220 @@
+"""Specs of layers with kernels: Dense and the convolutions. See `models.layers`.
+
+kernel_initializer: a name of `models.weights`. kernel_regularizer: one too, or l1(), l2() or L1L2() with an amount.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from engine.errors import InputError, problem
+from engine.models.activations import Activation, check_activation
+from engine.models.shapes import (
+    Padding,
+    Shape,
+    Size,
+    Trained,
+    check_count,
+    check_groups,
+    check_image,
+    check_padding,
+    check_positive,
+    check_vector,
+    pair,
+    slide,
+)
+from engine.models.weights import L1L2, check_initializer, regularizer_of
+
+AnyActivation = str | Activation | None
+AnyRegularizer = L1L2 | str | None
+
+
+class _Kernel(Trained):
+    """What layers with kernels check alike."""
+
+    has_kernel: ClassVar[bool] = True
+    activation: AnyActivation
+    kernel_initializer: str
+    kernel_regularizer: AnyRegularizer
+
+    def _check_alike(self) -> None:
+        check_activation(self.activation)
+        check_initializer(self.kernel_initializer)
+        object.__setattr__(self, "kernel_regularizer", regularizer_of(self.kernel_regularizer))
+
+
+@dataclass(frozen=True)
+class Dense(_Kernel):
+    """`units` weighted sums of a vector. `units=None` stands for the number of outputs the data asks for."""
+
+    units: int | None = None
+    activation: AnyActivation = None
+    use_bias: bool = True
+    kernel_initializer: str = "glorot_uniform"
+    kernel_regularizer: AnyRegularizer = None
+
+    def __post_init__(self):
+        if self.units is not None:
+            check_count("Dense units", self.units)
+        self._check_alike()
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(units,); refuses anything but a vector."""
+        check_vector(shape)
+        return (_known_units(self.units),)
+
+    def num_params(self, shape: Shape) -> int:
+        """Weights and biases."""
+        return _known_units(self.units) * (shape[0] + self.use_bias)
+
+
+@dataclass(frozen=True)
+class Conv(_Kernel):
+    """A 2-D convolution of `filters` kernels. `padding` is "valid", "same" or pixels on each side."""
+
+    filters: int
+    kernel_size: Size = 3
+    strides: Size = 1
+    padding: Padding = "valid"
+    dilation: Size = 1
+    groups: int = 1
+    use_bias: bool = True
+    activation: AnyActivation = None
+    kernel_initializer: str = "glorot_uniform"
+    kernel_regularizer: AnyRegularizer = None
+
+    def __post_init__(self):
+        check_count("Conv filters", self.filters)
+        check_count("Conv groups", self.groups)
+        _check_window(self, self.dilation)
+        self._check_alike()
+        if self.filters % self.groups:
+            rule = f"a divisor of its {self.filters} filters"
+            raise InputError(problem("Conv groups", self.groups, rule, "Change one of them."))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(h, w, filters) after the kernel has slid over the image."""
+        check_image(shape)
+        check_groups(shape[2], self.groups)
+        return (*slide(shape, self.kernel_size, self.strides, self.padding, self.dilation), self.filters)
+
+    def num_params(self, shape: Shape) -> int:
+        """Weights and biases."""
+        return self.filters * (prod(pair(self.kernel_size)) * shape[2] // self.groups + self.use_bias)
+
+
+@dataclass(frozen=True)
+class DepthwiseConv(_Kernel):
+    """A convolution of each channel by itself, with `multiplier` kernels each.
+
+    The maps of one channel lie side by side. Fans are those of Keras, of a kernel of h × w × c × multiplier.
+    """
+
+    kernel_size: Size = 3
+    strides: Size = 1
+    padding: Padding = "valid"
+    multiplier: int = 1
+    dilation: Size = 1
+    use_bias: bool = True
+    activation: AnyActivation = None
+    kernel_initializer: str = "glorot_uniform"
+    kernel_regularizer: AnyRegularizer = None
+
+    def __post_init__(self):
+        check_count("DepthwiseConv multiplier", self.multiplier)
+        _check_window(self, self.dilation)
+        self._check_alike()
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(h, w, c·multiplier)."""
+        check_image(shape)
+        places = slide(shape, self.kernel_size, self.strides, self.padding, self.dilation)
+        return (*places, shape[2] * self.multiplier)
+
+    def num_params(self, shape: Shape) -> int:
+        """Weights and biases."""
+        return shape[2] * self.multiplier * (prod(pair(self.kernel_size)) + self.use_bias)
+
+
+@dataclass(frozen=True)
+class SeparableConv(_Kernel):
+    """A depthwise convolution without biases, then one of 1×1 to `filters` channels.
+
+    Initializer and regularizer are those of both kernels.
+    """
+
+    filters: int
+    kernel_size: Size = 3
+    strides: Size = 1
+    padding: Padding = "valid"
+    multiplier: int = 1
+    dilation: Size = 1
+    use_bias: bool = True
+    activation: AnyActivation = None
+    kernel_initializer: str = "glorot_uniform"
+    kernel_regularizer: AnyRegularizer = None
+
+    def __post_init__(self):
+        check_count("SeparableConv filters", self.filters)
+        check_count("SeparableConv multiplier", self.multiplier)
+        _check_window(self, self.dilation)
+        self._check_alike()
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(h, w, filters)."""
+        check_image(shape)
+        return (*slide(shape, self.kernel_size, self.strides, self.padding, self.dilation), self.filters)
+
+    def num_params(self, shape: Shape) -> int:
+        """Weights of both kernels, and biases."""
+        between = shape[2] * self.multiplier
+        return between * (prod(pair(self.kernel_size)) + self.filters) + self.filters * self.use_bias
+
+
+@dataclass(frozen=True)
+class ConvTranspose(_Kernel):
+    """A transposed convolution: images `strides` times as large ("same"), or larger by what the kernel adds ("valid").
+
+    Its kernel has the axes h × w × filters × c, as in Keras, which is where its fans come from.
+    """
+
+    filters: int
+    kernel_size: Size = 3
+    strides: Size = 1
+    padding: Padding = "valid"
+    use_bias: bool = True
+    activation: AnyActivation = None
+    kernel_initializer: str = "glorot_uniform"
+    kernel_regularizer: AnyRegularizer = None
+
+    def __post_init__(self):
+        check_count("ConvTranspose filters", self.filters)
+        _check_window(self, 1)
+        self._check_alike()
+        if self.padding not in ("valid", "same"):
+            rule, remedy = '"valid" or "same"', "Choose one, and Crop() after it."
+            raise InputError(problem("ConvTranspose padding", repr(self.padding), rule, remedy))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(h, w, filters)."""
+        check_image(shape)
+        windows = zip(shape[:2], pair(self.kernel_size), pair(self.strides), strict=True)
+        sizes = (n * step + (0 if self.padding == "same" else max(taps - step, 0)) for n, taps, step in windows)
+        return (*sizes, self.filters)
+
+    def num_params(self, shape: Shape) -> int:
+        """Weights and biases."""
+        return self.filters * (prod(pair(self.kernel_size)) * shape[2] + self.use_bias)
+
+
+def _check_window(layer: Conv | DepthwiseConv | SeparableConv | ConvTranspose, dilation: Size) -> None:
+    name = type(layer).__name__
+    for field, size in (("kernel_size", layer.kernel_size), ("strides", layer.strides), ("dilation", dilation)):
+        check_positive(f"{name} {field}", size)
+    check_padding(name, layer.padding)
+
+
+def _known_units(units: int | None) -> int:
+    if units is None:
+        raise InputError("got no number of units; expected one. Give Dense(units), or build with num_outputs.")
+    return units

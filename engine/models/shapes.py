@@ -1,0 +1,135 @@
+"""Shapes and sizes of layers, and the checks that their specs share.
+
+Shapes are those of one example: (h, w, c) for images, (d,) for vectors. Every check raises InputError.
+"""
+
+from typing import Any, ClassVar, Literal, TypeGuard
+
+from engine.errors import InputError, problem, shape_text
+
+Shape = tuple[int, ...]
+Size = int | tuple[int, int]
+Padding = Literal["valid", "same"] | int
+Edges = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+class Untrained:
+    """A layer without parameters, whose output has the shape of its input unless it says otherwise.
+
+    has_kernel, has_params: whether it has weights to multiply with, or any parameters. is_random: whether it draws.
+    """
+
+    has_kernel: ClassVar[bool] = False
+    has_params: ClassVar[bool] = False
+    is_random: ClassVar[bool] = False
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Unchanged."""
+        return shape
+
+    def num_params(self, shape: Shape) -> int:
+        """None."""
+        return 0
+
+
+class Trained(Untrained):
+    """A layer with parameters."""
+
+    has_params = True
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """(height, width) of a size given as one number or two."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def edges(pixels: Edges) -> tuple[tuple[int, int], tuple[int, int]]:
+    """((top, bottom), (left, right)) of pixels given as one number, as (height, width) or in full, as in Keras."""
+    if isinstance(pixels, int):
+        return ((pixels, pixels), (pixels, pixels))
+    first, second = ((n, n) if isinstance(n, int) else n for n in pixels)
+    return ((first[0], first[1]), (second[0], second[1]))
+
+
+def slide(shape: Shape, window: Size, strides: Size, padding: Padding, dilation: Size = 1) -> tuple[int, int]:
+    """(h, w) of the positions a window can take, by the rules of lax and Keras."""
+    (kh, kw), (sh, sw), (dh, dw) = pair(window), pair(strides), pair(dilation)
+    reach_h, reach_w = (kh - 1) * dh + 1, (kw - 1) * dw + 1
+    if padding == "same":
+        return -(-shape[0] // sh), -(-shape[1] // sw)
+    pixels = padding if isinstance(padding, int) else 0
+    h, w = shape[0] + 2 * pixels, shape[1] + 2 * pixels
+    if h < reach_h or w < reach_w:
+        raise InputError(
+            f"got {shape_text(shape[:2])}; expected at least {shape_text((reach_h, reach_w))} for its window. "
+            'Use fewer or smaller pools and convolutions before it, or padding="same".'
+        )
+    return (h - reach_h) // sh + 1, (w - reach_w) // sw + 1
+
+
+def check_image(shape: Shape) -> None:
+    """Refuses vectors."""
+    if len(shape) != 3:
+        raise InputError(
+            f"got a vector of {shape_text(shape)}; expected an image h×w×c. Put it before Flatten and Dense."
+        )
+
+
+def check_vector(shape: Shape) -> None:
+    """Refuses images."""
+    if len(shape) != 1:
+        raise InputError(
+            f"got an image of {shape_text(shape)}; expected a vector. Put Flatten() or GlobalAveragePool() before it."
+        )
+
+
+def check_groups(channels: int, groups: int) -> None:
+    """Refuses channels that cannot be shared out equally."""
+    if channels % groups:
+        remedy = "Change the groups, or the layer before."
+        raise InputError(f"got {channels} channels; expected a multiple of its {groups} groups. {remedy}")
+
+
+def check_count(field: str, number: int) -> None:
+    """A whole number of at least 1."""
+    if not is_whole(number) or number < 1:
+        raise InputError(problem(field, repr(number), "a positive whole number", "Correct the layer."))
+
+
+def check_positive(field: str, size: Size) -> None:
+    """A whole number of at least 1, or two."""
+    numbers = size if isinstance(size, tuple) and len(size) == 2 else (size,)
+    if not all(is_whole(number) and number > 0 for number in numbers):
+        raise InputError(problem(field, repr(size), "a positive whole number, or two", "Correct the layer."))
+
+
+def check_padding(layer: str, padding: Padding) -> None:
+    """A rule by name or a number of pixels."""
+    if padding not in ("valid", "same") and not (is_whole(padding) and padding >= 0):
+        rule = '"valid", "same" or a number of pixels'
+        raise InputError(problem(f"{layer} padding", repr(padding), rule, "Choose one of these."))
+
+
+def check_edges(field: str, pixels: Edges) -> None:
+    """Numbers of at least 0: one, (height, width) or ((top, bottom), (left, right))."""
+    sides = pixels if isinstance(pixels, tuple) and len(pixels) == 2 else (pixels,)
+    numbers = [n for side in sides for n in (side if isinstance(side, tuple) and len(side) == 2 else (side,))]
+    if not all(is_whole(n) and n >= 0 for n in numbers):
+        rule = "pixels of 0 or more: one number, (height, width) or ((top, bottom), (left, right))"
+        raise InputError(problem(field, repr(pixels), rule, "Correct the layer."))
+
+
+def check_epsilon(field: str, epsilon: float) -> None:
+    """Above 0: it keeps a division by a spread of 0 finite."""
+    if not is_number(epsilon) or epsilon <= 0:
+        raise InputError(problem(field, epsilon, "a positive number", "Give 1e-3 or so."))
+
+
+def is_whole(number: Any) -> TypeGuard[int]:
+    """Whether it is an int, and no bool."""
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
+def is_number(number: Any) -> TypeGuard[float]:
+    """Whether it is an int or a float, and no bool."""
+    return isinstance(number, int | float) and not isinstance(number, bool)
