@@ -15,19 +15,19 @@ from engine.data.config import DataConfig
 from engine.errors import InputError, problem
 from engine.finetuning import FineTuneConfig, name_problems
 from engine.models.specs import Model, Sequential, custom
+from engine.optim_config import OPEN_ENDED_SCHEDULES as OPEN_ENDED_SCHEDULES
+from engine.optim_config import OptimConfig
+from engine.optim_config import OptimizerName as OptimizerName
+from engine.optim_config import ScheduleName as ScheduleName
 from engine.records import from_json, to_json
 
 Loss = Literal["softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"]
-OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
-ScheduleName = Literal["constant", "cosine", "linear", "step"]
 BestBy = Literal["accuracy", "loss"]
 BestIs = Literal["highest", "lowest"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 DataPlacement = Literal["resident", "streamed"]
 MemberMapping = Literal["outer", "vmap", "map"]
 CombinationKind = Literal["mean", "logits", "vote", "weighted", "greedy"]
-# Their course does not depend on the number of epochs, so a run may go on beyond those it was planned for.
-OPEN_ENDED_SCHEDULES: tuple[ScheduleName, ...] = ("constant", "step")
 Lowering = Literal["direct", "eigen", "matrix", "native"]
 LoweringName = Literal["auto", Lowering]
 
@@ -113,53 +113,6 @@ class EnsembleConfig:
             ("label_smoothings", all(0 <= s < 1 for s in self.label_smoothings or ()), "numbers from 0 to below 1"),
         ):
             problems += check(f"ensemble.{name}", getattr(self, name), holds, rule, "Correct it.")
-        return problems
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """The optimizer and the course of its learning rate."""
-
-    name: OptimizerName = "adam"
-    """sgd, momentum (Nesterov), rmsprop, adam or adamw, with the constants of Keras."""
-    learning_rate: float = 1e-3
-    """The rate after warm-up."""
-    momentum: float = 0.9
-    """Used by the momentum optimizer."""
-    weight_decay: float | None = None
-    """On kernels, not on biases. adamw decouples it (None: 1e-4); the others add it to the gradient (None: 0)."""
-    clip_norm: float | None = None
-    """Gradients are scaled down to this global norm when it is exceeded."""
-    schedule: ScheduleName = "constant"
-    """Course of the rate after warm-up: constant, cosine or linear to final_fraction, or step."""
-    final_fraction: float = 0.0
-    """What cosine and linear end at, as a share of learning_rate."""
-    warmup_epochs: float = 0.0
-    """Epochs, or parts of one, over which the rate rises linearly from 0."""
-    step_epochs: int = 10
-    """Epochs between two drops of the step schedule."""
-    step_factor: float = 0.1
-    """What the step schedule multiplies the rate by at each drop."""
-    average_decay: float | None = None
-    """Decay, at each step, of a running average of the weights, which then is the model: what is evaluated and saved.
-    Near the start the average follows faster."""
-
-    def __post_init__(self):
-        check_all(self, "optim", self._range_problems)
-
-    def _range_problems(self) -> list[str]:
-        problems = check_whole("optim.step_epochs", self.step_epochs, 1, "Give 10 or so.")
-        for name, holds, rule in (
-            ("learning_rate", self.learning_rate > 0, "a positive number"),
-            ("momentum", 0 <= self.momentum < 1, "0 ≤ momentum < 1"),
-            ("weight_decay", self.weight_decay is None or self.weight_decay >= 0, "0 or more"),
-            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a positive number"),
-            ("final_fraction", 0 <= self.final_fraction <= 1, "0 to 1"),
-            ("warmup_epochs", self.warmup_epochs >= 0, "0 or more"),
-            ("step_factor", 0 < self.step_factor <= 1, "above 0, at most 1"),
-            ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1, like 0.999"),
-        ):
-            problems += check(f"optim.{name}", getattr(self, name), holds, rule, "Correct it.")
         return problems
 
 
@@ -318,6 +271,13 @@ class RunConfig:
     def from_json(cls, value: Any) -> "RunConfig":
         """The config that `to_json` wrote; raises InputError naming the field that does not fit."""
         return from_json(cls, value, "config")
+
+    def in_terms_of_version_1(self) -> "RunConfig":
+        """The config with what its names meant before optimizers and activations were those of Keras."""
+        value = self.to_json()
+        for part in (value["model"], value["optim"]):
+            part.pop("version", None)
+        return RunConfig.from_json(value)
 
     @classmethod
     def read(cls, path: Path) -> "RunConfig":

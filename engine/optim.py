@@ -2,16 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from engine.config import OPEN_ENDED_SCHEDULES, OptimConfig
+from engine.optim_config import OPEN_ENDED_SCHEDULES, OptimConfig
 
-ADAMW_WEIGHT_DECAY = 1e-4
-KERAS_EPSILON = 1e-7
+KERAS_ADAMW_DECAY, OPTAX_ADAMW_DECAY = 0.004, 1e-4
 Rate = float | jax.Array
+
+
+class AdamState(NamedTuple):
+    """Steps done; running means of the gradients and of their squares; the largest of these so far, with amsgrad."""
+
+    count: jax.Array
+    mean: optax.Params
+    square: optax.Params
+    largest: optax.Params | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def optimizer(
     weight_decay: Rate | None = None,
     layers: LayerRates | None = None,
 ) -> optax.GradientTransformation:
-    """The Optax chain: clip by global norm, add coupled weight decay, then the named optimizer.
+    """The Optax chain: clip by global norm, then the named optimizer with its weight decay, as `config.rules` has it.
 
     learning_rate, weight_decay: in place of the config's; may be traced.
     layers: what sets some apart. Those that start to train at one time have an optimizer of their own, because one
@@ -77,17 +86,16 @@ def optimizer(
       several times too large; the learning rate follows the steps of the run for all.
     """
     decay = config.weight_decay if weight_decay is None else weight_decay
-    parts = []
-    if config.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
-    if config.name != "adamw" and (weight_decay is not None or decay):
-        parts.append(optax.add_decayed_weights(decay, mask=_kernels))  # type: ignore[arg-type]
     rate = schedule(config, steps_per_epoch, epochs, learning_rate)
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
+    if config.rules == "optax" and config.name != "adamw" and (weight_decay is not None or decay):
+        parts.append(optax.add_decayed_weights(decay, mask=_kernels))  # type: ignore[arg-type]
+    named = {"keras": _as_keras, "optax": _as_optax}[config.rules]
 
     def from_epoch(first: int) -> optax.GradientTransformation:
         start = first * steps_per_epoch
         course = (lambda step: rate(step + start)) if start else rate
-        return _named(config, course, ADAMW_WEIGHT_DECAY if decay is None else decay)
+        return named(config, course, decay)
 
     parts.append(_by_first_epoch(from_epoch, layers.first_epoch) if layers and layers.has_late else from_epoch(0))
     if layers and layers.has_factors:
@@ -113,20 +121,80 @@ def _by_first_epoch(
     )
 
 
-def _named(config: OptimConfig, rate: optax.Schedule, decay: Rate) -> optax.GradientTransformation:
+def _as_keras(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
+    """The optimizer that has this name in Keras 3, with its weight decay: decoupled, of all arrays."""
+    momentum = _momentum(config)
+    decay = KERAS_ADAMW_DECAY if decay is None and config.name == "adamw" else decay
     match config.name:
-        case "sgd":
-            return optax.sgd(rate)
-        case "momentum":
-            return optax.sgd(rate, momentum=config.momentum, nesterov=True)
+        case "sgd" | "momentum":
+            # The rate is inside the momentum: what a step was when it was taken stays, however the rate goes on.
+            trace = optax.identity() if momentum is None else optax.trace(momentum, config.nesterov)
+            step = optax.chain(optax.scale_by_learning_rate(rate), trace)
         case "rmsprop":
-            return optax.rmsprop(rate, decay=0.9, eps=KERAS_EPSILON)
+            constants = {"decay": config.rho, "eps": config.epsilon, "centered": config.centered}
+            step = optax.rmsprop(rate, **constants, momentum=momentum)
+        case "adam" | "adamw":
+            step = _keras_adam(config, rate)
+    return step if decay is None else optax.chain(step, _decayed(rate, decay))
+
+
+def _keras_adam(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Adam in the form before section 2.1 of Kingma and Ba: epsilon beside a root that is not corrected for its start.
+
+    So theirs is this one over √(1 − β₂ᵗ). amsgrad takes the largest of the squares that are not corrected either.
+    """
+
+    def init(params: optax.Params) -> AdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AdamState(jnp.zeros((), jnp.int32), zeros, zeros, zeros if config.amsgrad else None)
+
+    def update(gradients: optax.Updates, state: AdamState, params: optax.Params | None = None) -> tuple:
+        steps = (state.count + 1).astype(jnp.float32)
+        share = jnp.sqrt(1 - config.beta_2**steps) / (1 - config.beta_1**steps)
+        factor = -rate(state.count) * share
+        mean = jax.tree.map(lambda m, g: m + (1 - config.beta_1) * (g - m), state.mean, gradients)
+        square = jax.tree.map(lambda v, g: v + (1 - config.beta_2) * (jnp.square(g) - v), state.square, gradients)
+        largest = jax.tree.map(jnp.maximum, state.largest, square) if config.amsgrad else None
+        divisor = largest if config.amsgrad else square
+        updates = jax.tree.map(lambda m, v: factor * m / (jnp.sqrt(v) + config.epsilon), mean, divisor)
+        return updates, AdamState(state.count + 1, mean, square, largest)
+
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
+
+
+def _decayed(rate: optax.Schedule, decay: Rate) -> optax.GradientTransformation:
+    """Takes a share `rate × decay` of every array off it."""
+
+    def update(updates: optax.Updates, count: jax.Array, params: optax.Params | None = None) -> tuple:
+        share = rate(count) * decay
+        return jax.tree.map(lambda update, array: update - share * array, updates, params), count + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)  # type: ignore[arg-type]
+
+
+def _as_optax(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
+    """Optax's own of this name, for runs that were begun before there were Keras's."""
+    momentum, betas = _momentum(config), {"b1": config.beta_1, "b2": config.beta_2, "eps": config.epsilon}
+    decay = OPTAX_ADAMW_DECAY if decay is None else decay
+    match config.name:
+        case "sgd" | "momentum":
+            return optax.sgd(rate, momentum=momentum, nesterov=config.nesterov)
+        case "rmsprop":
+            constants = {"decay": config.rho, "eps": config.epsilon, "centered": config.centered}
+            return optax.rmsprop(rate, **constants, momentum=momentum)
         case "adam":
-            return optax.adam(rate, eps=KERAS_EPSILON)
+            return (optax.amsgrad if config.amsgrad else optax.adam)(rate, **betas)
         case "adamw":
-            return optax.adamw(rate, eps=KERAS_EPSILON, weight_decay=decay, mask=_kernels)  # type: ignore[arg-type]
+            if config.amsgrad:
+                decayed = optax.add_decayed_weights(decay, mask=_kernels)  # type: ignore[arg-type]
+                return optax.chain(optax.scale_by_amsgrad(**betas), decayed, optax.scale_by_learning_rate(rate))
+            return optax.adamw(rate, **betas, weight_decay=decay, mask=_kernels)  # type: ignore[arg-type]
+
+
+def _momentum(config: OptimConfig) -> float | None:
+    return 0.9 if config.momentum is None and config.name == "momentum" else config.momentum
 
 
 def _kernels(params: optax.Params) -> optax.Params:
-    """True for arrays with two axes or more: decaying biases and scales helps nothing."""
+    """True for arrays with two axes or more."""
     return jax.tree.map(lambda array: array.ndim > 1, params)

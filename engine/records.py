@@ -3,6 +3,9 @@
 A dataclass becomes an object of its fields. Where a field may hold one of several dataclasses (the layers of a
 model), the object also carries `kind`, the class name. Reading checks every value against the field's type, so a
 record that was edited by hand fails with the field's name rather than later and elsewhere.
+
+A dataclass whose fields have changed their meaning has a class attribute RECORD_VERSION, which its objects carry as
+`version` (1 where there is none), and a class method `upgraded(fields, version)` → the fields in today's terms.
 """
 
 import dataclasses
@@ -30,7 +33,8 @@ def to_json(value: Any) -> Any:
     """The JSON value (dict, list, str, number, bool, None) that stands for a dataclass or a plain value."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"kind": type(value).__name__, **fields}
+        version = getattr(value, "RECORD_VERSION", None)
+        return {"kind": type(value).__name__, **({"version": version} if version else {}), **fields}
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
@@ -129,7 +133,7 @@ def _from_object(kind: Any, value: Any, where: str) -> Any:
     types_of = _types_of(kind)
     if _expect(value, dict, where).get("kind", kind.__name__) != kind.__name__:
         raise InputError(problem(f"{where}.kind", repr(value["kind"]), repr(kind.__name__), "Correct it."))
-    given = {name: item for name, item in value.items() if name != "kind"}
+    given = _upgraded(kind, {name: item for name, item in value.items() if name != "kind"}, where)
     for name in given:
         if name not in types_of:
             raise InputError(unknown(f"{where}.{name}", name, types_of))
@@ -137,6 +141,18 @@ def _from_object(kind: Any, value: Any, where: str) -> Any:
     if missing:
         raise InputError(problem(f"{where}.{missing[0]}", "nothing", "a value", "Add the field."))
     return kind(**{name: from_json(types_of[name], item, f"{where}.{name}") for name, item in given.items()})
+
+
+def _upgraded(kind: Any, given: dict[str, Any], where: str) -> dict[str, Any]:
+    """The fields of an object as its class means them today."""
+    newest = getattr(kind, "RECORD_VERSION", None)
+    if newest is None:
+        return given
+    version = given.pop("version", 1)
+    if not isinstance(version, int) or not 1 <= version <= newest:
+        rule = f"1 to {newest}"
+        raise InputError(problem(f"{where}.version", repr(version), rule, "Install a newer engine, or use another."))
+    return given if version == newest else kind.upgraded(given, version)
 
 
 @cache

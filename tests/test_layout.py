@@ -28,6 +28,7 @@ LAYOUT = [
     "data.decoding",
     "data.config",
     "finetuning",
+    "optim_config",
     "config",
     "plan",
     "stopping",

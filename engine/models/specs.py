@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 from engine.errors import InputError, problem
+from engine.models.activations import Activation
 from engine.models.convolutions import AnyActivation
 from engine.models.layers import Conv, Dense, Dropout, Flatten, Layer, MaxPool, Padding, Shape, Size
 from engine.records import to_json
@@ -23,9 +24,18 @@ class LayerRow(NamedTuple):
     num_params: int
 
 
+_BEFORE_KERAS: dict[str, Any] = {
+    "gelu": to_json(Activation("gelu_tanh")),
+    "leaky_relu": to_json(Activation("leaky_relu", 0.01)),
+}
+"""What names of activations meant in records of version 1."""
+
+
 @dataclass(frozen=True)
 class Sequential:
     """Layers applied one after the other."""
+
+    RECORD_VERSION: ClassVar[int] = 2  # 1: gelu was its approximation by tanh, leaky_relu had a slope of 0.01
 
     layers: tuple[Layer, ...]
 
@@ -35,6 +45,12 @@ class Sequential:
             if not isinstance(layer, Layer):
                 kinds = ", ".join(kind.__name__ for kind in get_args(Layer))
                 raise InputError(problem(f"layer {number}", repr(layer), f"one of {kinds}", "Use a layer spec."))
+
+    @classmethod
+    def upgraded(cls, given: dict[str, Any], version: int) -> dict[str, Any]:
+        """The fields of a record of an earlier version, in today's terms."""
+        layers = given.get("layers")
+        return {**given, "layers": [_upgraded_layer(layer) for layer in layers] if isinstance(layers, list) else layers}
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -107,6 +123,16 @@ class Custom:
 
 
 Model = Sequential | Custom
+
+
+def _upgraded_layer(layer: Any) -> Any:
+    if not isinstance(layer, dict):
+        return layer
+    field = "name" if layer.get("kind") == "Activation" else "activation"
+    meant = _BEFORE_KERAS.get(layer[field]) if isinstance(layer.get(field), str) else None
+    if meant is None:
+        return layer
+    return meant if field == "name" else {**layer, field: meant}
 
 
 def custom(model_class: type, **arguments: Any) -> Custom:
