@@ -29,7 +29,7 @@ from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
 from engine.result import Result
-from engine.run_directory import claimed, clear_run, open_run, write_config, write_skipped
+from engine.run_directory import claimed, clear_run, in_terms_of, open_run, write_config, write_skipped
 from engine.saving import Checkpoints, SaveTimes
 from engine.session import Session
 from engine.storage import expanded, write_atomically
@@ -56,6 +56,9 @@ def run(
     directory = expanded(run_dir or Path("runs") / config.name)
     with claimed(directory):
         record = open_run(directory, config, resume, overwrite, reporter.say)
+        if record and in_terms_of(record.config, config) != config:
+            reporter.say("optimizer and activations mean what they did when the run was begun (optim.rules optax)")
+            config = in_terms_of(record.config, config)
         check_mesh(config.plan.mesh)  # before the data, which may take a while
         with clock.measure("data"):
             start = record or record_of(config)

@@ -1,12 +1,16 @@
 """Losses of each example: outputs [b k] and targets → float32[b]. Sums and means are taken elsewhere."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 
 from engine.config import Loss
+from engine.models.functions import penalty
+from engine.models.specs import Model, Sequential
 
 Smoothing = float | jax.Array  # traced where the members of an ensemble have their own
 LossFunction = Callable[[jax.Array, jax.Array, Smoothing], jax.Array]
@@ -40,6 +44,24 @@ LOSSES: dict[Loss, LossFunction] = {
     "binary_cross_entropy": binary_cross_entropy,
     "mean_squared_error": mean_squared_error,
 }
+
+
+def kernel_penalty(model: Model) -> Callable[[Any], jax.Array] | None:
+    """(parameters, as a tree by layer) → what kernel regularizers add to the loss; None where a model has none.
+
+    Frozen layers, whose penalty is constant, are not among the parameters and add nothing.
+    """
+    layers = model.layers if isinstance(model, Sequential) else ()
+    regularizers = {i: found for i, e in enumerate(layers) if (found := getattr(e, "kernel_regularizer", None))}
+    if not regularizers:
+        return None
+
+    def total(params: Any) -> jax.Array:
+        flat: list[tuple[Any, jax.Array]] = nnx.to_flat_state(params)  # type: ignore[assignment]
+        kernels = [(path[1], leaf) for path, leaf in flat if path[-1] == "kernel" and path[1] in regularizers]
+        return sum((penalty(regularizers[number], leaf) for number, leaf in kernels), start=jnp.zeros(()))
+
+    return total
 
 
 def probabilities(outputs: jax.Array, loss: Loss) -> jax.Array:

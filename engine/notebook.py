@@ -42,7 +42,7 @@ def fit(
     *,
     epochs: int = 5,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     optimizer: OptimizerName | OptimConfig = "adam",
     loss: Loss = "softmax_cross_entropy",
     validation: float | Dataset | Arrays | None = 0.1,
@@ -64,7 +64,7 @@ def fit(
     scale: what uint8 pixels are multiplied by (a DataConfig says that itself).
     augment: random changes of the training images. patience: epochs without a better one until the training stops.
     members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
-    optimizer: a name, used with `learning_rate`, or a whole OptimConfig.
+    optimizer: a name, used with `learning_rate` (None: 0.01 for sgd and momentum, else 0.001), or a whole OptimConfig.
     The run lives in a temporary directory as long as the result does; `result.save(path)` copies it. Ctrl-C saves
     there, and raises Interrupted, a KeyboardInterrupt, with the path.
     """
@@ -92,7 +92,7 @@ def finetune(
     model: Model | None = None,
     epochs: int = 5,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     optimizer: OptimizerName | OptimConfig = "adam",
     loss: Loss | None = None,
     validation: float | Dataset | Arrays | None = 0.1,
@@ -144,8 +144,13 @@ def finetune(
     return _trained(config, data, validation, class_names, verbose, source)
 
 
-def _optim(optimizer: OptimizerName | OptimConfig, learning_rate: float) -> OptimConfig:
-    return optimizer if isinstance(optimizer, OptimConfig) else OptimConfig(optimizer, learning_rate)
+def _optim(optimizer: OptimizerName | OptimConfig, learning_rate: float | None) -> OptimConfig:
+    if not isinstance(optimizer, OptimConfig):
+        return OptimConfig(optimizer, learning_rate)  # type: ignore[arg-type]  # None is the optimizer's own
+    if learning_rate is not None:
+        rule = "that of the OptimConfig"
+        raise InputError(problem("learning_rate", f"{learning_rate} beside an OptimConfig", rule, "Set it there."))
+    return optimizer
 
 
 def _data_config(data: Data, validation: Any, scale: float = DataConfig.scale) -> DataConfig:

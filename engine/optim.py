@@ -151,7 +151,7 @@ def _keras_adam(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTran
     def update(gradients: optax.Updates, state: AdamState, params: optax.Params | None = None) -> tuple:
         steps = (state.count + 1).astype(jnp.float32)
         share = jnp.sqrt(1 - config.beta_2**steps) / (1 - config.beta_1**steps)
-        factor = -rate(state.count) * share
+        factor = -jnp.asarray(rate(state.count)) * share
         mean = jax.tree.map(lambda m, g: m + (1 - config.beta_1) * (g - m), state.mean, gradients)
         square = jax.tree.map(lambda v, g: v + (1 - config.beta_2) * (jnp.square(g) - v), state.square, gradients)
         largest = jax.tree.map(jnp.maximum, state.largest, square) if config.amsgrad else None
@@ -174,7 +174,7 @@ def _decayed(rate: optax.Schedule, decay: Rate) -> optax.GradientTransformation:
 
 def _as_optax(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
     """Optax's own of this name, for runs that were begun before there were Keras's."""
-    momentum, betas = _momentum(config), {"b1": config.beta_1, "b2": config.beta_2, "eps": config.epsilon}
+    momentum, betas = _momentum(config), (config.beta_1, config.beta_2, config.epsilon)
     decay = OPTAX_ADAMW_DECAY if decay is None else decay
     match config.name:
         case "sgd" | "momentum":
@@ -183,12 +183,12 @@ def _as_optax(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> 
             constants = {"decay": config.rho, "eps": config.epsilon, "centered": config.centered}
             return optax.rmsprop(rate, **constants, momentum=momentum)
         case "adam":
-            return (optax.amsgrad if config.amsgrad else optax.adam)(rate, **betas)
+            return (optax.amsgrad if config.amsgrad else optax.adam)(rate, *betas)
         case "adamw":
             if config.amsgrad:
                 decayed = optax.add_decayed_weights(decay, mask=_kernels)  # type: ignore[arg-type]
-                return optax.chain(optax.scale_by_amsgrad(**betas), decayed, optax.scale_by_learning_rate(rate))
-            return optax.adamw(rate, **betas, weight_decay=decay, mask=_kernels)  # type: ignore[arg-type]
+                return optax.chain(optax.scale_by_amsgrad(*betas), decayed, optax.scale_by_learning_rate(rate))
+            return optax.adamw(rate, *betas, weight_decay=decay, mask=_kernels)  # type: ignore[arg-type]
 
 
 def _momentum(config: OptimConfig) -> float | None:

@@ -1,7 +1,7 @@
 """OptimConfig: the optimizer of a run and the course of its learning rate."""
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from engine.checks import check, check_all, check_whole
 
@@ -31,7 +31,7 @@ class OptimConfig:
 
     name: OptimizerName = "adam"
     """sgd, momentum, rmsprop, adam or adamw: the algorithms and constants of Keras under these names."""
-    learning_rate: float = None  # type: ignore[assignment]  # a number once it is built
+    learning_rate: float = cast(float, None)  # a number once the config is built
     """The rate after warm-up; by default 0.01 for sgd and momentum, else 0.001."""
     momentum: float | None = None
     """Of sgd, momentum and rmsprop. None: 0.9 for momentum, none for the others."""
@@ -97,6 +97,8 @@ class OptimConfig:
     def _option_problems(self) -> list[str]:
         """Options that the optimizer would ignore."""
         defaults, problems = {field.name: field.default for field in fields(self)}, []
+        if self.name not in OPTIONS:
+            return []
         for name in sorted({option for options in OPTIONS.values() for option in options}):
             holds = name in OPTIONS[self.name] or getattr(self, name) == defaults[name]
             rule = f"{defaults[name]!r} with {self.name}, which has no such option"

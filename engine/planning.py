@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from engine.augment.config import AugmentConfig
 from engine.clock import Clock
 from engine.config import EnsembleConfig, PlanConfig, RunConfig
 from engine.data.cache import cache_directory
@@ -23,6 +24,7 @@ from engine.data.dataset import Dataset, Splits
 from engine.ensemble_session import session_of
 from engine.errors import InputError, problem
 from engine.finetuning import FineTuneConfig
+from engine.models.specs import Model
 from engine.plan import Alternative, Plan, PlanFile
 from engine.program import choose_lowering
 from engine.records import differences, from_json, to_json
@@ -78,7 +80,7 @@ def read_plan(path: Path, made_for: dict[str, Any]) -> PlanFile:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         rule = "auto, fast, safe, or a file that `engine plan RUN --out FILE` wrote"
         raise InputError(problem("plan", f"{path} ({error})", rule, "Choose one of these.")) from None
-    lines = differences(found.made_for, made_for)
+    lines = differences(_in_todays_fields(found.made_for), made_for)
     if lines:
         shown = "; ".join(line.replace("stored", "made for").replace("given", "this is") for line in lines)
         rule, remedy = "one for this model, batch and device", "Use --plan fast to measure here."
@@ -104,6 +106,12 @@ def circumstances(config: RunConfig, train: Dataset) -> dict[str, Any]:
         "augment": to_json(config.augment),
         "mesh": config.plan.mesh,
     }
+
+
+def _in_todays_fields(made_for: dict[str, Any]) -> dict[str, Any]:
+    """Circumstances, perhaps of an earlier version, with the fields that models and augmentation have today."""
+    kinds = {"model": Model, "augment": AugmentConfig}
+    return {name: to_json(from_json(kinds[name], v, name)) if name in kinds else v for name, v in made_for.items()}
 
 
 def _rule_is_clear(config: RunConfig) -> bool:

@@ -157,7 +157,8 @@ def _upgraded(kind: Any, given: dict[str, Any], where: str) -> dict[str, Any]:
 
 @cache
 def _types_of(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _is_required(field: dataclasses.Field) -> bool:

@@ -127,7 +127,7 @@ def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str],
     record = read_record(path, choose_step(path, "last"))
     if record.step < newest:
         say(f"going on from step {record.step:,}: {newest - record.step:,} steps are lost and trained again")
-    changes = _changes(record.config, config)
+    changes = _changes(record.config, in_terms_of(record.config, config))
     if not resume:
         state = "a run of another config" if changes else _progress(record)
         remedy = "Add --resume to go on with it, --overwrite to start anew, or choose another --run-dir."
@@ -137,6 +137,11 @@ def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str],
         got = f"{path}, which holds a run of another config"
         raise InputError(_with(changes, problem("run_dir", got, "the config it was started with", remedy)))
     return record
+
+
+def in_terms_of(stored: RunConfig, given: RunConfig) -> RunConfig:
+    """The given config, with its names read as those of before, if that is how it is closer to the stored one's."""
+    return min(given, given.in_terms_of_version_1(), key=lambda config: len(_changes(stored, config)))
 
 
 def _changes(stored: RunConfig, given: RunConfig) -> list[str]:

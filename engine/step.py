@@ -1,5 +1,6 @@
 """Pure train and eval steps for one batch. They know no disk, no clock, no mesh."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -33,7 +34,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Task:
-    """What is bound when the program is built: network, objective, optimizer, input contract and augmentation."""
+    """What is bound when the program is built: network, objective, optimizer, input contract and augmentation.
+
+    penalty: of the parameters, added to the loss that is trained on, and not to the one that is reported.
+    """
 
     network: AnyNetwork
     loss: Loss
@@ -42,6 +46,7 @@ class Task:
     inputs: InputSpec
     augment: AugmentConfig = NO_AUGMENTATION
     average_decay: float | None = None
+    penalty: Callable[[Tree], jax.Array] | None = None
 
 
 def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
@@ -67,6 +72,8 @@ def train_step(task: Task, state: TrainState, batch: Batch, key: jax.Array) -> t
         outputs, model_state = task.network.apply(params, state.model_state, inputs, batch.mask, key)
         losses = _losses(task, outputs, batch)
         mean = jnp.sum(jnp.where(batch.mask, losses, 0)) / jnp.sum(batch.mask)
+        if task.penalty is not None:
+            mean = mean + task.penalty(params)
         return mean, (outputs, losses, model_state)
 
     (_, (outputs, losses, model_state)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)

@@ -20,6 +20,7 @@ from engine.executables import Executables
 from engine.feature_cache import Features, cache_megabytes, features_megabytes, features_of, may_cache
 from engine.feed import Feed, choose_placement, make_feed
 from engine.finetuning import name_problems
+from engine.losses import kernel_penalty
 from engine.members import Settings, draw_of, settings_of, tuned
 from engine.metrics import Metrics
 from engine.models.specs import Custom, Sequential
@@ -198,7 +199,10 @@ class Trainer:
         chain = optimizer(config.optim, steps, config.train.epochs, layers=phase.rates)
         network, _ = self._network_of(self._lowering, phase.part)
         loss, smoothing = config.train.loss, config.train.label_smoothing
-        self._task = Task(network, loss, smoothing, chain, self.inputs, config.augment, config.optim.average_decay)
+        self._task = Task(
+            network, loss, smoothing, chain, self.inputs, config.augment, config.optim.average_decay,
+            kernel_penalty(config.model),
+        )  # fmt: skip
         self._tune = partial(tuned, config, steps, phase.rates)
         self.phase = phase
         self._features: Features | None = None

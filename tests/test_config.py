@@ -101,9 +101,9 @@ TRAIN = st.builds(
 )
 OPTIM = st.builds(
     OptimConfig,
-    name=st.sampled_from(get_args(config_module.OptimizerName)),
+    name=st.sampled_from(("sgd", "momentum", "rmsprop")),
     learning_rate=POSITIVE,
-    momentum=st.floats(0, 1, exclude_max=True),
+    momentum=st.none() | st.floats(0, 1, exclude_max=True),
     weight_decay=st.none() | st.just(0.0) | POSITIVE,
     clip_norm=st.none() | POSITIVE,
     schedule=st.sampled_from(get_args(config_module.ScheduleName)),
@@ -112,6 +112,14 @@ OPTIM = st.builds(
     step_epochs=st.integers(1, 1000),
     step_factor=st.floats(0, 1, exclude_min=True),
     average_decay=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+    rules=st.sampled_from(("keras", "optax")),
+) | st.builds(
+    OptimConfig,
+    name=st.sampled_from(("adam", "adamw")),
+    beta_1=st.floats(0, 1, exclude_max=True),
+    beta_2=st.floats(0, 1, exclude_max=True),
+    epsilon=POSITIVE,
+    amsgrad=st.booleans(),
 )
 PLAN = st.builds(
     PlanConfig,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ import optax
 import pytest
 
 from engine.config import OptimConfig, OptimizerName, ScheduleName
+from engine.errors import InputError
 from engine.optim import optimizer, schedule
+from engine.records import from_json, to_json
 
 OPTIMIZERS = get_args(OptimizerName)
 RATE = 0.01
@@ -61,8 +63,15 @@ def test_optimizer_moves_nothing_when_gradient_and_decay_are_zero(name: Optimize
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_weight_decay_shrinks_kernels_and_leaves_biases_alone(name: OptimizerName):
-    got = after_steps(OptimConfig(name, RATE, weight_decay=0.1), [zeros()])
+def test_weight_decay_takes_its_share_off_all_arrays(name: OptimizerName):
+    got = after_steps(OptimConfig(name, RATE, weight_decay=0.1), [zeros(), zeros()])
+    np.testing.assert_allclose(got["kernel"], (1 - 0.1 * RATE) ** 2 * KERNEL, rtol=1e-6)
+    np.testing.assert_allclose(got["bias"], (1 - 0.1 * RATE) ** 2 * BIAS, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_by_the_rules_of_before_shrinks_kernels_and_leaves_biases_alone(name: OptimizerName):
+    got = after_steps(OptimConfig(name, RATE, weight_decay=0.1, rules="optax"), [zeros()])
     assert np.all(np.abs(got["kernel"]) < np.abs(KERNEL))
     np.testing.assert_array_equal(got["bias"], BIAS.astype(np.float32))
 
@@ -95,12 +104,16 @@ def sgd(w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
     return w
 
 
-def nesterov(w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+def momentum(w: np.ndarray, gradients: list[np.ndarray], is_nesterov: bool = False) -> np.ndarray:
     velocity = 0
     for g in gradients:
-        velocity = 0.9 * velocity + g
-        w = w - RATE * (0.9 * velocity + g)
+        velocity = 0.9 * velocity - RATE * g
+        w = w + (0.9 * velocity - RATE * g if is_nesterov else velocity)
     return w
+
+
+def nesterov(w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    return momentum(w, gradients, is_nesterov=True)
 
 
 def rmsprop(w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
@@ -115,17 +128,17 @@ def adam(w: np.ndarray, gradients: list[np.ndarray], decay: float = 0.0) -> np.n
     mean = square = 0
     for t, g in enumerate(gradients, 1):
         mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
-        step = (mean / (1 - 0.9**t)) / (np.sqrt(square / (1 - 0.999**t)) + 1e-7)
+        step = mean * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) / (np.sqrt(square) + 1e-7)
         w = w - RATE * (step + decay * w)
     return w
 
 
 def adamw(w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
-    return adam(w, gradients, decay=1e-4)  # what the config says of weight_decay=None
+    return adam(w, gradients, decay=0.004)  # what the config says of weight_decay=None
 
 
 CLOSED_FORMS: dict[str, Callable] = {
-    "sgd": sgd, "momentum": nesterov, "rmsprop": rmsprop, "adam": adam, "adamw": adamw,
+    "sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam, "adamw": adamw,
 }  # fmt: skip
 
 
@@ -135,14 +148,95 @@ def test_two_steps_equal_the_closed_form(name: OptimizerName):
     np.testing.assert_allclose(got["kernel"], CLOSED_FORMS[name](KERNEL, [FIRST, SECOND]), rtol=1e-6)
 
 
-def test_weight_decay_is_added_to_the_gradient_when_the_optimizer_is_not_adamw():
-    got = after_steps(OptimConfig("sgd", RATE, weight_decay=0.5), [params_of(FIRST)])
-    np.testing.assert_allclose(got["kernel"], KERNEL - RATE * (FIRST + 0.5 * KERNEL), rtol=1e-6)
+def test_nesterov_is_an_option():
+    for config in (OptimConfig("momentum", RATE, nesterov=True), OptimConfig("sgd", RATE, 0.9, nesterov=True)):
+        got = after_steps(config, [params_of(FIRST), params_of(SECOND)])
+        np.testing.assert_allclose(got["kernel"], nesterov(KERNEL, [FIRST, SECOND]), rtol=1e-6)
 
 
 def test_momentum_is_what_the_config_says():
-    got = after_steps(OptimConfig("momentum", RATE, momentum=0.5), [params_of(FIRST)])
+    got = after_steps(OptimConfig("momentum", RATE, momentum=0.5, nesterov=True), [params_of(FIRST)])
     np.testing.assert_allclose(got["kernel"], KERNEL - RATE * 1.5 * FIRST, rtol=1e-6)
+
+
+# What `optimizer` was, line by line, before optimizers were those of Keras: that runs of then go on with it.
+BEFORE: dict[str, Callable[[OptimConfig, Callable], optax.GradientTransformation]] = {
+    "sgd": lambda config, rate: optax.sgd(rate),
+    "momentum": lambda config, rate: optax.sgd(rate, momentum=config.momentum, nesterov=True),
+    "rmsprop": lambda config, rate: optax.rmsprop(rate, decay=0.9, eps=1e-7),
+    "adam": lambda config, rate: optax.adam(rate, eps=1e-7),
+    "adamw": lambda config, rate: optax.adamw(
+        rate, eps=1e-7, weight_decay=1e-4 if config.weight_decay is None else config.weight_decay, mask=are_kernels
+    ),
+}
+
+
+def are_kernels(params: dict[str, jax.Array]) -> dict[str, bool]:
+    return jax.tree.map(lambda array: array.ndim > 1, params)
+
+
+def chain_of_before(config: OptimConfig) -> optax.GradientTransformation:
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
+    if config.name != "adamw" and config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=are_kernels))
+    return optax.chain(*parts, BEFORE[config.name](config, schedule(config, 10, 10)))
+
+
+def of_before(**fields: Any) -> OptimConfig:
+    """The config of a record of before: without any of the fields that came later."""
+    shared = {"learning_rate": RATE, "momentum": 0.9, "weight_decay": None, "clip_norm": None, "schedule": "cosine"}
+    return from_json(OptimConfig, {"kind": "OptimConfig", **shared, **fields})
+
+
+@pytest.mark.parametrize("weight_decay", [None, 0.3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_config_of_before_gives_the_bits_of_before(name: OptimizerName, weight_decay: float | None):
+    config = of_before(name=name, weight_decay=weight_decay, clip_norm=3.0)
+    assert config.rules == "optax"
+    got, expected = optimizer(config, 10, 10), chain_of_before(config)
+    assert jax.tree.structure(got.init(params_of())) == jax.tree.structure(expected.init(params_of()))
+    states = []
+    for chain in (got, expected):
+        carry, update = (params_of(), chain.init(params_of())), jax.jit(chain.update)
+        for gradient in (params_of(FIRST), params_of(SECOND), params_of(FIRST)):
+            updates, state = update(gradient, carry[1], carry[0])
+            carry = optax.apply_updates(carry[0], updates), state
+        states.append(carry)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    keras = optimizer(replace(config, rules="keras"), 10, 10)
+    assert name in ("sgd", "rmsprop") or jax.tree.structure(keras.init(params_of())) != jax.tree.structure(states[0][1])
+
+
+def test_config_is_the_same_after_json_whatever_its_rules():
+    for config in (of_before(name="momentum"), OptimConfig("momentum"), OptimConfig("adam", rules="optax")):
+        assert from_json(OptimConfig, to_json(config)) == config
+    assert of_before(name="momentum").nesterov
+    assert of_before(name="adam").momentum is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "sgd", "amsgrad": True}, r"optim\.amsgrad: got True; expected False with sgd.*use adam or adamw\."),
+        ({"name": "adam", "rho": 0.5}, r"optim\.rho: got 0\.5; expected 0\.9 with adam.*use rmsprop\."),
+        ({"name": "adam", "momentum": 0.5}, r"optim\.momentum: got 0\.5; expected None with adam"),
+        ({"name": "sgd", "nesterov": True}, r"optim\.nesterov: got True; expected a momentum with it"),
+        ({"name": "adam", "beta_2": 1.0}, r"optim\.beta_2: got 1\.0; expected 0 ≤ beta_2 < 1"),
+        ({"name": "adam", "epsilon": 0.0}, r"optim\.epsilon: got 0\.0; expected a positive number"),
+    ],
+)
+def test_option_that_an_optimizer_has_not_is_refused(fields: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        OptimConfig(**fields)
+
+
+def test_record_of_a_later_version_is_refused():
+    with pytest.raises(InputError, match=r"record\.version: got 3; expected 1 to 2\. Install a newer engine"):
+        from_json(OptimConfig, {**to_json(OptimConfig()), "version": 3})
+
+
+def test_rate_is_that_of_the_optimizer_when_none_is_given():
+    assert [OptimConfig(name).learning_rate for name in OPTIMIZERS] == [0.01, 0.01, 0.001, 0.001, 0.001]
 
 
 # Ten epochs of ten steps each.

@@ -78,8 +78,24 @@ def penalty(regularizer: L1L2, kernel: jax.Array) -> jax.Array:
     return sum((amount * jnp.sum(cost(kernel)) for amount, cost in costs if amount), start=jnp.zeros(()))
 
 
-def _global_max(layer: layers.GlobalMaxPool, x: jax.Array) -> jax.Array:
-    return x.max(axis=(1, 2))
+@jax.custom_vjp
+def global_max(images: jax.Array) -> jax.Array:
+    """[b h w c] → [b c]; the gradient goes to the first of equals."""
+    return images.max(axis=(1, 2))
+
+
+def _global_max_forward(images: jax.Array) -> tuple:
+    return global_max(images), (images.shape, images.reshape(len(images), -1, images.shape[3]).argmax(axis=1))
+
+
+def _global_max_backward(saved: tuple, gradient: jax.Array) -> tuple:
+    """By number: that of jnp.max looks for the largest among images that XLA may have computed again, a bit off."""
+    (b, h, w, c), winner = saved
+    position = jnp.arange(h * w).reshape(1, -1, 1)
+    return (jnp.where(position == winner[:, None], gradient[:, None], 0).reshape(b, h, w, c),)
+
+
+global_max.defvjp(_global_max_forward, _global_max_backward)
 
 
 def _zero_pad(layer: layers.ZeroPad, x: jax.Array) -> jax.Array:
@@ -112,7 +128,7 @@ def repeated(x: jax.Array, axis: int, times: int) -> jax.Array:
 
 FUNCTIONS: dict[type, Callable[[Any, jax.Array], jax.Array]] = {
     layers.GlobalAveragePool: lambda layer, x: x.mean(axis=(1, 2)),
-    layers.GlobalMaxPool: _global_max,
+    layers.GlobalMaxPool: lambda layer, x: global_max(x),
     layers.Flatten: lambda layer, x: x.reshape(x.shape[0], -1),  # [b h w c] → [b d]
     layers.Activation: activate,
     layers.Rescale: lambda layer, x: x * layer.scale + layer.offset,
