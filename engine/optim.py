@@ -123,7 +123,7 @@ def _by_first_epoch(
 
 def _as_keras(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
     """The optimizer that has this name in Keras 3, with its weight decay: decoupled, of all arrays."""
-    momentum = _momentum(config)
+    momentum = config.momentum
     decay = KERAS_ADAMW_DECAY if decay is None and config.name == "adamw" else decay
     match config.name:
         case "sgd" | "momentum":
@@ -174,7 +174,7 @@ def _decayed(rate: optax.Schedule, decay: Rate) -> optax.GradientTransformation:
 
 def _as_optax(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
     """Optax's own of this name, for runs that were begun before there were Keras's."""
-    momentum, betas = _momentum(config), (config.beta_1, config.beta_2, config.epsilon)
+    momentum, betas = config.momentum, (config.beta_1, config.beta_2, config.epsilon)
     decay = OPTAX_ADAMW_DECAY if decay is None else decay
     match config.name:
         case "sgd" | "momentum":
@@ -189,10 +189,6 @@ def _as_optax(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> 
                 decayed = optax.add_decayed_weights(decay, mask=_kernels)  # type: ignore[arg-type]
                 return optax.chain(optax.scale_by_amsgrad(*betas), decayed, optax.scale_by_learning_rate(rate))
             return optax.adamw(rate, *betas, weight_decay=decay, mask=_kernels)  # type: ignore[arg-type]
-
-
-def _momentum(config: OptimConfig) -> float | None:
-    return 0.9 if config.momentum is None and config.name == "momentum" else config.momentum
 
 
 def _kernels(params: optax.Params) -> optax.Params:

@@ -34,7 +34,7 @@ class OptimConfig:
     learning_rate: float = cast(float, None)  # a number once the config is built
     """The rate after warm-up; by default 0.01 for sgd and momentum, else 0.001."""
     momentum: float | None = None
-    """Of sgd, momentum and rmsprop. None: 0.9 for momentum, none for the others."""
+    """Of sgd, momentum and rmsprop; by default 0.9 for momentum, none for the others."""
     weight_decay: float | None = None
     """Share of all weights, times the rate, that each step takes off. None: 0.004 for adamw, 0 for the others."""
     clip_norm: float | None = None
@@ -73,6 +73,8 @@ class OptimConfig:
     def __post_init__(self):
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES.get(self.name, 1e-3))
+        if self.momentum is None and self.name == "momentum":
+            object.__setattr__(self, "momentum", 0.9)
         check_all(self, "optim", self._range_problems)
 
     def _range_problems(self) -> list[str]:

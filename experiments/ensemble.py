@@ -12,13 +12,15 @@ from experiments.fashion_fast import augment, model
 
 
 def config() -> engine.RunConfig:
-    """Nesterov momentum, up to 0.1 over two epochs and down to 0 over eighteen; batch 128; the best step by loss."""
+    """Nesterov momentum with the decay of kernels alone, up to 0.1 over two epochs and down to 0 over eighteen; batch 128; the best step by loss."""
     return engine.RunConfig(
         "ensemble",
         model((32, 64, 128, 128)),
         engine.DataConfig("fashion_mnist"),
         engine.TrainConfig(epochs=20, batch_size=128, best_by="loss", members=10),
-        engine.OptimConfig("momentum", 0.1, weight_decay=5e-4, schedule="linear", warmup_epochs=2),
+        engine.OptimConfig(
+            "momentum", 0.1, weight_decay=5e-4, schedule="linear", warmup_epochs=2, nesterov=True, rules="optax"
+        ),
         augment=augment(),
         ensemble=engine.EnsembleConfig(temperature=True),
     )

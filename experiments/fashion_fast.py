@@ -27,13 +27,15 @@ def augment() -> engine.AugmentConfig:
 
 
 def config() -> engine.RunConfig:
-    """Nesterov momentum, up to 0.4 over three epochs and down to 0 over thirteen; batch 512."""
+    """Nesterov momentum with the decay of kernels alone, up to 0.4 over three epochs and down to 0 over thirteen; batch 512."""
     return engine.RunConfig(
         "fashion_fast",
         model(),
         engine.DataConfig("fashion_mnist"),
         engine.TrainConfig(epochs=16, batch_size=512, label_smoothing=0.1, precision="bfloat16"),
-        engine.OptimConfig("momentum", 0.4, weight_decay=5e-4, schedule="linear", warmup_epochs=3),
+        engine.OptimConfig(
+            "momentum", 0.4, weight_decay=5e-4, schedule="linear", warmup_epochs=3, nesterov=True, rules="optax"
+        ),
         augment=augment(),
     )
 

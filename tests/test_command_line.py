@@ -66,7 +66,7 @@ def test_help_of_an_experiment_shows_type_default_and_help_of_each_option():
         "--train.epochs INT Times the training split is gone through; .* (default: 5)",
         "--train.batch-size INT Examples a step. (default: 64)",
         "--optim.name {sgd,momentum,rmsprop,adam,adamw} .* (default: rmsprop)",
-        "--optim.learning-rate FLOAT The rate after warm-up. (default: 0.001)",
+        "--optim.learning-rate FLOAT The rate after warm-up; .* (default: 0.001)",
         "--plan.lowering {auto,direct,eigen,matrix,native} .* (default: auto)",
     ):
         assert re.search(re.escape(option).replace(re.escape(".*"), ".*?"), shown), option
