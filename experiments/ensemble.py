@@ -12,7 +12,7 @@ from experiments.fashion_fast import augment, model
 
 
 def config() -> engine.RunConfig:
-    """Nesterov momentum with the decay of kernels alone, up to 0.1 over two epochs and down to 0 over eighteen; batch 128; the best step by loss."""
+    """Nesterov momentum, up to 0.1 over two epochs and down to 0 over eighteen; batch 128; the best step by loss."""
     return engine.RunConfig(
         "ensemble",
         model((32, 64, 128, 128)),

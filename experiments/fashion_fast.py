@@ -27,7 +27,7 @@ def augment() -> engine.AugmentConfig:
 
 
 def config() -> engine.RunConfig:
-    """Nesterov momentum with the decay of kernels alone, up to 0.4 over three epochs and down to 0 over thirteen; batch 512."""
+    """Nesterov momentum, up to 0.4 over three epochs and down to 0 over thirteen; batch 512."""
     return engine.RunConfig(
         "fashion_fast",
         model(),

@@ -188,14 +188,35 @@ def _product(writer: Writer, names: list[str], equation: Any) -> str:
 def _convolve(writer: Writer, names: list[str], equation: Any) -> str:
     params = equation.params
     low, high = zip(*params["padding"], strict=True)
-    if any(size != 1 for size in params["lhs_dilation"]) or params["batch_group_count"] != 1 or min(low + high) < 0:
-        raise NotImplementedError("a transposed convolution, or one with negative padding")
+    if any(size != 1 for size in params["lhs_dilation"]):
+        return _convolve_transposed(writer, names, params)
+    if params["batch_group_count"] != 1 or min(low + high) < 0:
+        raise NotImplementedError("a convolution with groups of examples, or with negative padding")
     numbers = params["dimension_numbers"]
     images = writer.transpose(names[0], numbers.lhs_spec)
     kernel = writer.transpose(names[1], numbers.rhs_spec)
     maps = writer.node(
         "Conv", [images, kernel], strides=params["window_strides"], pads=(*low, *high),
         dilations=params["rhs_dilation"], group=params["feature_group_count"],
+    )  # fmt: skip
+    return writer.transpose(maps, np.argsort(numbers.out_spec).tolist())
+
+
+def _convolve_transposed(writer: Writer, names: list[str], params: dict[str, Any]) -> str:
+    """A convolution of images with zeros between their pixels: ONNX has it with the flipped kernel, which is constant."""
+    numbers, kernel = params["dimension_numbers"], writer.stored.get(names[1])
+    is_plain = params["batch_group_count"] == params["feature_group_count"] == 1
+    if kernel is None or not is_plain or any(size != 1 for size in params["window_strides"]):
+        raise NotImplementedError("a transposed convolution with groups, strides or a kernel that is not constant")
+    weights = np.flip(kernel.transpose(numbers.rhs_spec), (2, 3)).swapaxes(0, 1)  # [o c i j] → [c o i j]
+    reach = [(size - 1) * gap for size, gap in zip(weights.shape[2:], params["rhs_dilation"], strict=True)]
+    low, high = ([far - pads[end] for far, pads in zip(reach, params["padding"], strict=True)] for end in (0, 1))
+    if min(low) < 0:
+        raise NotImplementedError("a transposed convolution that is padded at its start")
+    maps = writer.node(
+        "ConvTranspose", [writer.transpose(names[0], numbers.lhs_spec), writer.store(np.ascontiguousarray(weights))],
+        strides=params["lhs_dilation"], pads=(*low, *(max(0, n) for n in high)), dilations=params["rhs_dilation"],
+        output_padding=[max(0, -n) for n in high],
     )  # fmt: skip
     return writer.transpose(maps, np.argsort(numbers.out_spec).tolist())
 
