@@ -21,7 +21,8 @@ from engine.plan import Alternative, Plan
 from engine.records import from_json
 from engine.stopping import has_stopped_early
 
-FORMAT_VERSION = 3  # 2: before there were checksums of files; 1: before there were ensembles
+FORMAT_VERSION = 4
+"""3: before optimizers and activations were those of Keras; 2: before checksums of files; 1: before ensembles."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from engine.clock import Clock
 from engine.config import EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
 from engine.data.dataset import Splits
 from engine.models import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Sequential
+from engine.models.modules import moments
 from engine.parallel import Devices, by_example
 from engine.report.progress import Silent
 from engine.session import Session
@@ -89,6 +90,19 @@ def test_results_are_those_of_one_device(data: Splits, on_one: Session, mesh: st
     assert_only_sums_are_exchanged(session)
     images = session._feed.window(0, 0).images
     assert len(images.sharding.device_set) == int(mesh[-1])
+
+
+def test_batch_norm_keeps_its_digits_over_devices_when_the_mean_is_far_from_zero():
+    values = np.random.default_rng(0).normal(200, 1, (24, 6, 5, 3)).astype(np.float32)
+    values[20:] = 7  # left out
+    devices = jax.make_mesh((8,), ("data",))
+    split = jax.device_put(values, jax.NamedSharding(devices, jax.P("data")))
+    compiled = jax.jit(lambda x: moments(x, jnp.arange(24) < 20)).lower(split).compile()
+    mean, variance = compiled(split)
+    exact = values[:20].astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-4)
+    assert not re.search(r"all-gather|all-to-all|collective-permute", compiled.as_text())
 
 
 def test_layers_that_are_frozen_for_a_while_and_averaged_weights_are_those_of_one_device(data: Splits):

@@ -12,12 +12,13 @@ import pytest
 import engine
 from engine.checkpoint import FORMAT_VERSION, check_step, choose_step, read_record
 from engine.clock import Clock
+from engine.config import RunConfig, TrainConfig
 from engine.data.dataset import Splits
-from engine.loop import train
+from engine.loop import run, train
 from engine.packing import opened, pack, unpack
 from engine.report.progress import Silent
 from engine.run_directory import open_run
-from tests.checkpoints.make import dataset
+from tests.checkpoints.make import MODEL, dataset
 
 STORED = Path(__file__).parent / "checkpoints"
 NAMES = sorted(path.stem for path in STORED.glob("*.engine"))
@@ -58,6 +59,25 @@ def test_stored_run_goes_on_as_it_did_then(name: str, tmp_path: Path):
     check_step(directory, last)
     file = directory / "checkpoints" / str(last) / "record" / "metadata"
     assert json.loads(file.read_text())["format_version"] == FORMAT_VERSION
+
+
+def test_run_of_before_is_resumed_by_the_script_that_began_it_and_keeps_the_meaning_of_its_names(tmp_path: Path):
+    """The script says Adam and gelu, as it did then; the run goes on with what these were then."""
+    stored, directory, said = np.load(STORED / "version_3.npz"), tmp_path / "run", []
+    unpack(STORED / "version_3.engine", directory)
+    script = RunConfig("version_3", MODEL, train=TrainConfig(epochs=2, batch_size=10))
+    assert script.optim.rules == "keras"
+    splits = Splits(dataset(stored["images"], stored["labels"]), dataset(stored["held_images"], stored["held_labels"]))
+    reporter = Silent()
+    reporter.say = said.append  # type: ignore[method-assign]
+    run(script, directory, splits=splits, resume=True, reporter=reporter)
+    later = engine.restore(directory, step="last")
+    assert later.record.config.optim.rules == "optax"
+    assert any("optim.rules optax" in line for line in said)
+    np.testing.assert_allclose(later.outputs(stored["held_images"]), stored["later"], rtol=1e-3, atol=1e-5)
+    again = replace(script, train=replace(script.train, epochs=3), optim=replace(script.optim, beta_1=0.8))
+    with pytest.raises(engine.InputError, match=r"optim\.beta_1: stored 0\.9, given 0\.8"):
+        run(again, directory, splits=splits, resume=True, reporter=reporter)
 
 
 @pytest.mark.parametrize("name", NAMES)

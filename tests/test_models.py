@@ -47,6 +47,7 @@ from engine.models.activations import ACTIVATIONS as ACTIVATION_NAMES
 from engine.models.build import BUILDERS, build, takes_mask
 from engine.models.functions import ACTIVATIONS, FUNCTIONS, INITIALIZERS
 from engine.models.layers import Layer
+from engine.models.modules import moments
 from engine.models.specs import Model
 from engine.models.weights import INITIALIZERS as INITIALIZER_NAMES
 from engine.records import from_json, to_json
@@ -468,6 +469,122 @@ def test_batch_norm_leaves_masked_examples_out():
         np.testing.assert_allclose(under_mask, own, rtol=1e-4, atol=1e-5)
         assert not np.allclose(all_eight, own, rtol=0.1)
     assert takes_mask(masked)
+
+
+def far_from_zero(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """float32 values whose mean is 200 standard deviations, unlike in each channel."""
+    draw = np.random.default_rng(seed)
+    values = draw.normal(0, 1, shape) * np.linspace(0.5, 2, shape[-1])
+    signs = np.where(np.arange(shape[-1]) % 2, 1, -1)
+    return (values + 200 * np.linspace(0.5, 2, shape[-1]) * signs).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(32, 9, 8, 4), (32, 1, 1, 4), (64, 6)])
+@pytest.mark.parametrize("num_masked", [0, 5])
+def test_batch_norm_keeps_its_digits_when_the_mean_is_far_from_zero(shape: tuple[int, ...], num_masked: int):
+    values = far_from_zero((3, *shape))
+    values[:, len(values[0]) - num_masked :] = -3e4  # what the mask leaves out
+    real = values[:, : shape[0] - num_masked].astype(np.float64)
+    axes = tuple(range(1, real.ndim - 1))
+    mask = jnp.arange(shape[0]) < shape[0] - num_masked if num_masked else None
+    of_one = jax.jit(lambda x: moments(x, mask))
+    means, variances = jax.jit(jax.vmap(lambda x: moments(x, mask)))(values)
+    np.testing.assert_allclose(means, real.mean(axes), rtol=1e-6)
+    np.testing.assert_allclose(variances, real.var(axes), rtol=1e-4)
+    for values_of_one, variance in zip(values, real.var(axes), strict=True):
+        np.testing.assert_allclose(of_one(values_of_one)[1], variance, rtol=1e-4)
+
+
+def test_batch_norm_keeps_its_digits_when_the_first_rows_and_examples_are_unlike_the_others():
+    values = far_from_zero((16, 12, 8, 3)).astype(np.float64)
+    values[0], values[:, 0], values[:, :, -1] = 0, 0, 0  # a black picture; padding
+    values = values.astype(np.float32)
+    variance = jax.jit(lambda x: moments(x, None)[1])(values)
+    np.testing.assert_allclose(variance, values.astype(np.float64).var((0, 1, 2)), rtol=1e-4)
+
+
+def test_gradient_of_batch_norm_keeps_its_digits_when_the_mean_is_far_from_zero():
+    values, weights = far_from_zero((16, 6, 5, 3)), np.random.default_rng(1).normal(size=(16, 6, 5, 3))
+    module = build(Sequential((BatchNorm(), Flatten())), (6, 5, 3), 90, nnx.Rngs(0))
+    graph, state = nnx.split(module)
+
+    def loss(x: jax.Array) -> jax.Array:
+        outputs = nnx.merge(graph, state, copy=True)(x).reshape(values.shape)
+        return jnp.sum(outputs * weights.astype(np.float32))
+
+    got = jax.jit(jax.grad(loss))(values)
+    axes, exact = (0, 1, 2), values.astype(np.float64)
+    spread = np.sqrt(exact.var(axes) + 1e-3)
+    normal = (exact - exact.mean(axes)) / spread
+    expected = (weights - weights.mean(axes) - normal * (weights * normal).mean(axes)) / spread
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_of_global_max_pool_goes_to_one_of_equals():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 3, (4, 5, 6, 2)), jnp.float32)
+    module = build(Sequential((GlobalMaxPool(),)), (5, 6, 2), 2, nnx.Rngs(0))
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(module(x) * jnp.array([[2.0, 3.0]]))))(images)
+    np.testing.assert_array_equal(gradient.sum((1, 2)), np.tile([2.0, 3.0], (4, 1)))
+    assert np.all(np.asarray(images)[np.asarray(gradient) > 0] == 2)
+    assert np.count_nonzero(gradient) == 8
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(("size", "strides"), [((3, 2), (2, 3)), ((2, 5), 2), (1, 3)])
+def test_transposed_convolution_is_the_same_by_each_lowering(padding: Any, size: Any, strides: Any):
+    layer = ConvTranspose(4, size, strides, padding)
+    images, num_outputs = (
+        jax.random.normal(jax.random.key(0), (2, 4, 5, 3)),
+        int(np.prod(layer.output_shape((4, 5, 3)))),
+    )
+    modules = (
+        build(Sequential((layer, Flatten())), (4, 5, 3), num_outputs, nnx.Rngs(0), lowering)
+        for lowering in ("matrix", "native")
+    )
+    by_product, by_lax = (jax.jit(module)(images) for module in modules)
+    np.testing.assert_allclose(by_product, by_lax, rtol=1e-4, atol=1e-5)
+
+
+OLD_NAMES = {"gelu": Activation("gelu_tanh"), "leaky_relu": Activation("leaky_relu", 0.01), "relu": "relu", None: None}
+
+
+@pytest.mark.parametrize("name", OLD_NAMES)
+def test_activation_of_a_record_of_before_means_what_it_did_then(name: str | None):
+    layers = [{"kind": "Flatten"}, {"kind": "Dense", "units": 4, "activation": name, "use_bias": True}]
+    layers += [{"kind": "Activation", "name": name}] if name else []
+    spec = from_json(Model, {"kind": "Sequential", "layers": layers}, "model")
+    assert spec.layers[1].activation == OLD_NAMES[name]
+    if name:
+        assert spec.layers[2] == Activation(name) if name == "relu" else spec.layers[2] == OLD_NAMES[name]
+    assert through_json(spec) == spec  # and goes on meaning that
+    assert Dense(4, "gelu").activation == "gelu"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Activation("relu", 0.1),
+            r"activation slope: got 0\.1; expected none with relu: leaky_relu, elu, celu",
+        ),
+        (lambda: Activation("elu", -1.0), r"activation slope: got -1\.0; expected a number of 0 or more"),
+        (lambda: Dense(3, kernel_initializer="he"), r"kernel_initializer: got 'he'; expected one of glorot_uniform"),
+        (lambda: Conv(3, kernel_regularizer="l3"), r"kernel_regularizer: got 'l3'; expected one of l1, l2, l1_l2"),
+        (lambda: l2(-1.0), r"regularizer l2: got -1\.0; expected a number of 0 or more"),
+        (lambda: ZeroPad(-1), r"ZeroPad padding: got -1; expected pixels of 0 or more"),
+        (lambda: Crop((1, 2, 3)), r"Crop cropping: got \(1, 2, 3\)"),
+        (lambda: UpSample(2, "cubic"), r"UpSample interpolation: got 'cubic'; expected one of nearest, bilinear"),
+        (lambda: ConvTranspose(3, padding=1), r'ConvTranspose padding: got 1; expected "valid" or "same"'),
+        (lambda: PReLU((0,)), r"PReLU shared_axes: got \(0,\); expected axes from 1 to 3"),
+        (lambda: GroupNorm(0), r"GroupNorm groups: got 0"),
+        (lambda: Sequential((GroupNorm(3),)).rows((8, 8, 4)), r"layer 1 GroupNorm: got 4 channels; .* its 3 groups"),
+        (lambda: Sequential((Crop(4),)).rows((8, 9, 4)), r"layer 1 Crop: got 8×9; expected more than the pixels"),
+        (lambda: Sequential((PReLU((1, 2)),)).rows((8,)), r"layer 1 PReLU: got 8; expected as many axes"),
+    ],
+)
+def test_layers_of_keras_refuse_what_does_not_fit(make: Any, message: str):
+    with pytest.raises(InputError, match=message):
+        make()
 
 
 def test_matrix_and_native_lowering_give_the_same_outputs():

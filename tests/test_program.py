@@ -169,7 +169,7 @@ class OwnLinear(nnx.Module):
 
 
 def test_training_equals_a_plain_flax_and_optax_loop_with_a_ragged_last_batch(splits):
-    config = RunConfig("plain", PLAIN, train=TrainConfig(2, 64), optim=OptimConfig("adam", 1e-2))
+    config = RunConfig("plain", PLAIN, train=TrainConfig(2, 64), optim=OptimConfig("adam", 1e-2, rules="optax"))
     session = train_epochs(config, splits, 2)
 
     start = Session(config, splits, Clock(), Path("unused")).state

@@ -203,7 +203,7 @@ def _convolve(writer: Writer, names: list[str], equation: Any) -> str:
 
 
 def _convolve_transposed(writer: Writer, names: list[str], params: dict[str, Any]) -> str:
-    """A convolution of images with zeros between their pixels: ONNX has it with the flipped kernel, which is constant."""
+    """A convolution of images with zeros between their pixels; ONNX has it with the flipped kernel."""
     numbers, kernel = params["dimension_numbers"], writer.stored.get(names[1])
     is_plain = params["batch_group_count"] == params["feature_group_count"] == 1
     if kernel is None or not is_plain or any(size != 1 for size in params["window_strides"]):
