@@ -199,7 +199,7 @@ def test_names_that_differ_in_form_are_matched_and_that_is_said():
     ):
         found = match((theirs, "dog"), ("dog", ours), "data", "the model")
         assert found.positions.tolist() == [1, 0]
-        assert found.note == f"data: class names that differ only in form: {theirs} is taken for {ours}"
+        assert found.note == f"warning: data: class names that differ only in form: {theirs} is taken for {ours}"
     assert match(("e\u0301", "a"), ("a", "\u00e9"), "data", "the model").note == ""
 
 
@@ -410,6 +410,14 @@ def data_of(counts: dict[str, int], name: str = "data") -> Dataset:
                 "warning: a single training example of 2, 3 (2 of 3 classes)",
             ],
         ),
+        (
+            {name: 3 for letter in "abcde" for name in (letter, letter.upper())},
+            {name: 1 for letter in "abcde" for name in (letter, letter.upper())},
+            [
+                *(f"warning: {letter} and {letter.upper()} are 2 classes" for letter in "abc"),
+                "warning: 2 more groups of class names that differ only in form",
+            ],
+        ),
         ({"Cat": 5, "cat": 5}, {"Cat": 1, "cat": 1}, ["warning: Cat and cat are 2 classes"]),
         (
             {"ant": 5, "bee": 0},
@@ -471,6 +479,20 @@ def test_labels_with_gaps_make_no_empty_classes(capsys):
     how = {"loss": "binary_cross_entropy"}
     two = engine.fit(DENSE, (images, np.arange(20) % 2 + 1), epochs=1, batch_size=4, verbose=False, **how)
     assert two.classifier.class_names == ("1", "2")
+
+
+def test_warnings_are_said_even_where_nothing_else_is(capsys):
+    images = np.random.default_rng(0).integers(0, 256, (24, 4, 4, 1), np.uint8)
+    validation, how = (images[:3], np.arange(3)), {"epochs": 0, "batch_size": 6, "verbose": False}
+    data = engine.dataset(images, np.arange(24) % 3, ["ant", "bee", "Bee"])
+    engine.fit(DENSE, data, validation=validation, **how)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "warning: validation arrays: classes are compared by index, because those of validation arrays have no names: "
+        "0 is taken for ant, 1 is taken for bee, 2 is taken for Bee",
+        "warning: bee and Bee are 2 classes",
+    ]
 
 
 def test_validation_labels_are_read_as_those_of_training(capsys):

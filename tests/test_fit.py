@@ -201,7 +201,7 @@ def test_classes_are_compared_by_name_in_any_order_and_unnamed_ones_by_index_whi
     assert capsys.readouterr().err == ""
     assert fitted.evaluate(engine.dataset(data.images, data.labels)) == expected
     assert capsys.readouterr().err == (
-        "arrays: classes are compared by index, because those of arrays have no names: "
+        "warning: arrays: classes are compared by index, because those of arrays have no names: "
         "0 is taken for band 0, 1 is taken for band 1, 2 is taken for band 2\n"
     )
 

@@ -9,6 +9,8 @@ from engine.data.matching import unlike_in_form
 from engine.data.names import Names, are_numbers, names_text
 from engine.errors import InputError, problem
 
+SHOWN = 3
+
 
 def check_several_classes(train: Dataset) -> None:
     """Raises InputError for training data of one class, of which nothing can be learnt: accuracy 1.0 from the start."""
@@ -44,7 +46,10 @@ def counts_of(dataset: Dataset) -> np.ndarray:
 
 
 def _name_notes(names: Names) -> list[str]:
-    notes = [f"warning: {' and '.join(group)} are {len(group)} classes" for group in unlike_in_form(names)]
+    groups = unlike_in_form(names)
+    notes = [f"warning: {' and '.join(group[:SHOWN])} are {len(group):,} classes" for group in groups[:SHOWN]]
+    if len(groups) > SHOWN:
+        notes.append(f"warning: {len(groups) - SHOWN:,} more groups of class names that differ only in form")
     if are_numbers(names) and names != tuple(map(str, range(len(names)))):
         notes.append(f"{len(names):,} classes, named by their labels: {names_text(names)}, the outputs in this order")
     return notes

@@ -102,7 +102,7 @@ def _index_note(found: dict[str, int], ours: Names, where: str, owner: str) -> s
     shown = ", ".join(f"{name} is taken for {ours[k]}" for name, k in list(found.items())[:SHOWN])
     more = ", …" if len(found) > SHOWN else ""
     whose = owner if are_numbers(ours) else where
-    return f"{where}: classes are compared by index, because those of {whose} have no names: {shown}{more}"
+    return f"warning: {where}: classes are compared by index, because those of {whose} have no names: {shown}{more}"
 
 
 def _alike_note(loose: dict[str, int], ours: Names, where: str) -> str:
@@ -110,7 +110,7 @@ def _alike_note(loose: dict[str, int], ours: Names, where: str) -> str:
         return ""
     shown = ", ".join(f"{name} is taken for {ours[k]}" for name, k in list(loose.items())[:SHOWN])
     more = f" and {len(loose) - SHOWN:,} more" if len(loose) > SHOWN else ""
-    return f"{where}: class names that differ only in form: {shown}{more}"
+    return f"warning: {where}: class names that differ only in form: {shown}{more}"
 
 
 def _remedy(missing: Sequence[str], ours: Names) -> str:

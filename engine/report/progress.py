@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from engine.console import Console, as_text
+from engine.console import Console, as_text, tell
 from engine.report.tables import format_metric
 from engine.storage import open_own
 from engine.text import printable
@@ -90,10 +90,16 @@ class Reporter:
 
 
 class Silent(Reporter):
-    """Says nothing."""
+    """Says nothing but warnings, on the error stream."""
 
     def __init__(self):
         super().__init__(Console(quiet=True))
+
+    def say(self, message: Any) -> None:
+        """Keeps it for the log."""
+        super().say(message)
+        if isinstance(message, str) and message.startswith("warning: "):
+            tell(message)
 
 
 class _Remaining(ProgressColumn):
