@@ -45,7 +45,7 @@ def numbers_of(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
     if _is_signed_8(image):
         return values.view(np.int8)
-    is_unsigned = image.mode == "I" and _tag(image, TIFF_BITS) == 32 and _tag(image, TIFF_FORMAT) == 1
+    is_unsigned = image.mode == "I" and _tag(image, TIFF_BITS) == 32 and _tag(image, TIFF_FORMAT) in (None, 1)
     return values.view(np.uint32) if is_unsigned else values
 
 

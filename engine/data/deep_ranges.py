@@ -38,6 +38,10 @@ class Ranges:
                 self.untagged = self._found
             return self.untagged
 
+    def recount(self) -> None:
+        """Counts from 0: the first pictures were decoded to see what they are like, and are decoded again."""
+        self._tagged.clear()
+
     @cached_property
     def _found(self) -> Range:
         """Of the numbers in all pictures without tags; that of the tags, where others have them."""

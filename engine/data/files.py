@@ -124,6 +124,7 @@ def decode_files(
     """
     ranges, findings = Ranges(lambda: files), Findings()
     shape, skipped, passing = _shape(files, config, ranges), [], []
+    ranges.recount()
     batches = _batches(files, np.asarray(labels, np.int32), shape, config, ranges, skipped, passing, findings)
     return Decoded(len(files), shape, class_names, batches, skipped, passing, findings)
 

@@ -205,6 +205,7 @@ def _opened(directory: Path, config: DataConfig, split: str, field: str) -> Deco
     ranges = Ranges(lambda: (source[i][image_key] for i in range(count)))
     decode = _decoder(builder.info.features[image_key], config, ranges)
     first = decode(source[0][image_key])
+    ranges.recount()
     findings = Findings()
 
     def batches() -> Iterator[DecodedBatch]:
