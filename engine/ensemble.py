@@ -232,8 +232,11 @@ def _check_same(ours: Classifier, theirs: Classifier) -> None:
     if not ours.class_names and ours.record.num_outputs != theirs.record.num_outputs:
         got, rule = f"{theirs.record.num_outputs} outputs", f"{ours.record.num_outputs}, as the first part"
         raise InputError(problem("parts", got, rule, "Join models of the same targets."))
-    if ours.input_spec != theirs.input_spec:
-        stored, given = to_json(ours.input_spec), to_json(theirs.input_spec)
+    spec = theirs.input_spec
+    if "type" in (ours.input_spec.levels, spec.levels):  # saved before there was this field, of 8 bits nearly all
+        spec = replace(spec, levels=ours.input_spec.levels)
+    if ours.input_spec != spec:
+        stored, given = to_json(ours.input_spec), to_json(spec)
         lines = [line.replace("stored", "first").replace("given", "other") for line in differences(stored, given)]
         got = f"another input contract ({'; '.join(lines)})"
         raise InputError(problem("parts", got, "that of the first part", "Join models trained for the same inputs."))

@@ -98,8 +98,8 @@ class Classifier:
         resize: how pictures of another size are made to fit; by default the model's own rule, which may refuse them.
         tta: test-time augmentation. The probabilities are means over the picture as it is and so many draws of the
           augmentation the model was trained with, or TTA_DRAWS draws of another one. The same draws every time.
-        value_range: what is black and what is white in arrays, like (0, 1). Without it arrays must be uint8, from 0 to
-          255. Values that cannot be of that range are refused.
+        value_range: what is black and what is white in arrays, like (0, 1), and in pictures of more than 8 bits.
+          Without it arrays must be uint8, from 0 to 255. Values that cannot be of that range are refused.
         Raises InputError naming each picture that cannot be used.
         """
         self._check_names(top)

@@ -55,8 +55,9 @@ def evaluate(
     given = {name: value for name, value in vars(data).items() if value is not None and name != "split"}
     if "name" in given and "path" not in given:
         given["path"] = None
-    # Black and white are what they were in training, whatever would be guessed of this data.
-    given["levels"] = classifier.record.config.data.levels or classifier.input_spec.levels
+    # Colours, black and white are what they were in training, whatever would be guessed of this data.
+    known, spec = classifier.record.config.data, classifier.input_spec
+    given |= {"levels": known.levels or spec.levels, "color": known.color or spec.color}
     config: DataConfig = replace(classifier.record.config.data, **given)
     if config.name == "arrays" and config.path is None:
         rule = "the name of a dataset, because the run was trained on arrays"

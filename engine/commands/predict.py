@@ -27,6 +27,8 @@ def predict(
     top: int = 1,
     resize: ResizeRule | None = None,
     tta: int = 0,
+    value_range: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
     out: Annotated[Path | None, arg(aliases=["--csv"])] = None,
     overwrite: Flag = False,
     step: str = "best",
@@ -44,6 +46,8 @@ def predict(
         top: How many classes to name for each.
         resize: How images of another size are made to fit; None for the model's own rule, which may refuse them.
         tta: Average over so many random draws, too, of the augmentation that the model was trained with.
+        value_range: Black and white of images with more than 8 bits, like 0 4095; None: as in training, or as they say.
+        max_pixels: Most pixels of an image, decoded, so that none fills the memory; None: 89,478,485 or as trained.
         out: CSV file to write image, label, probability (label_2, …) and error to, a line for each image; of a table
             ImageId, Label, as Kaggle takes them.
         overwrite: Replace that file if there is one.
@@ -51,20 +55,26 @@ def predict(
         member: Of an ensemble the member with this number alone; None for all, combined.
         trust: Import the model class that the run names, which runs its code.
     """
-    _check(images, out, overwrite)
+    _check(images, out, overwrite, max_pixels)
     set_up_process()
     warnings.filterwarnings("ignore", module="PIL")  # what it finds odd in a TIFF names no file; what is bad is told
     find_own_classes(trust)
+    from PIL import Image
+
     from engine.ensemble import restore
 
     classifier = restore(run, step_of(step), trust, member)
+    if max_pixels is not None:
+        Image.MAX_IMAGE_PIXELS = max_pixels
     if _is_table(images[0]):
         _of_table(classifier, images[0], top, tta, out)
     else:
-        _of_files(classifier, images, top, resize, tta, out)
+        _of_files(classifier, images, top, resize, tta, value_range, out)
 
 
-def _check(images: Sequence[Path], out: Path | None, overwrite: bool) -> None:
+def _check(images: Sequence[Path], out: Path | None, overwrite: bool, max_pixels: int | None) -> None:
+    if max_pixels is not None and max_pixels < 1:
+        raise InputError(problem("max-pixels", max_pixels, "a positive number", "Give the pixels of the largest."))
     if not images:
         raise InputError(problem("images", "none", "at least one file or folder", "Name them after the run."))
     tables = [path for path in images if _is_table(path)]
@@ -102,6 +112,7 @@ def _of_files(
     top: int,
     resize: ResizeRule | None,
     tta: int,
+    value_range: tuple[float, float] | None,
     out: Path | None,
 ) -> None:
     """Predicts files, a batch at a time. Those that cannot be read are told, and make the exit code PARTLY_DONE.
@@ -126,7 +137,8 @@ def _of_files(
     with contextlib.nullcontext() if out is None else csv_file(out) as file:
         if file is not None:
             file.writerow(picture_header(places))
-        for name, answer in shown_progress(classifier.stream(files, top, resize, tta), len(files), console):
+        answers = classifier.stream(files, top, resize, tta, value_range)
+        for name, answer in shown_progress(answers, len(files), console):
             if isinstance(answer, InputError):
                 num_bad += 1
                 bad += [answer] if len(bad) < NAMED_PICTURES else []

@@ -20,7 +20,7 @@ SIXTEEN = re.compile(r"(RGBA|RGBX?|RGBa|LA|CMYK);16([BLN])")
 SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 BITS = (1, 2, 4, 8, 10, 12, 14, 16, 24, 31, 32)
 ALPHAS = {"RGBA", "LA"}
-TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_FORMAT = 258, 262, 339
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_PLANES, TIFF_FORMAT = 258, 262, 284, 339
 TIFF_RANGES = ((340, 341), (280, 281))  # of values of any type, and of whole ones from 0
 SIGNED = 2
 FULL = 65535.0
@@ -32,6 +32,17 @@ def is_deep(image: Image.Image) -> bool:
     if image.mode[:1] in ("I", "F"):
         return True
     return SIXTEEN.match(_raw_mode(image)) is not None or _is_signed_8(image)
+
+
+def has_planes(image: Image.Image) -> bool:
+    """Whether it is a TIFF that stores its channels of 16 bits one after the other, which Pillow reads as of 8."""
+    bits = _values(image, TIFF_BITS)
+    return _tag(image, TIFF_PLANES) == 2 and len(bits) > 1 and 16 in bits
+
+
+def is_cut(image: Image.Image) -> bool:
+    """Whether only the upper byte of 16 bits can be read: where Pillow divides by opacity, or has loaded it."""
+    return _raw_mode(image).startswith("RGBa;16")
 
 
 def numbers_of(image: Image.Image) -> np.ndarray:
@@ -130,7 +141,7 @@ def _raw_mode(image: Image.Image) -> str:
 def _both_bytes(image: Image.Image, raw: str, order: str) -> np.ndarray:
     """uint16[h w c]"""
     swapped = raw.replace(f";16{order}", f";16{SWAPPED[order]}")
-    other = _opened_again(image) if raw.startswith(("RGB;", "RGBA;", "RGBX;", "CMYK;")) else None
+    other = None if is_cut(image) else _opened_again(image)
     if other is not None:
         other.tile = [tile._replace(args=_with_raw_mode(tile[3], swapped)) for tile in other.tile]
         other.load()

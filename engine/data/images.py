@@ -78,8 +78,10 @@ class InputSpec:
 
     @property
     def decoding(self) -> Decoding:
-        """How stored pictures are decoded."""
-        return Decoding(self.interpolation, self.antialias, self.levels, self.max_pixels)
+        """How stored pictures are decoded, of as many pixels as this process allows or the training data did."""
+        limits = (self.max_pixels, Image.MAX_IMAGE_PIXELS)
+        most = None if limits[0] is None or limits[1] is None else max(limits[0], limits[1])
+        return Decoding(self.interpolation, self.antialias, self.levels, most)
 
 
 def is_picture_name(name: str) -> bool:

@@ -29,7 +29,7 @@ def interpolated(levels: np.ndarray, height_width: tuple[int, int], interpolatio
     """uint8[y x c] of uint8[h w c]."""
     (h, w, _), (y, x) = levels.shape, height_width
     if interpolation == "nearest":
-        return levels[nearest_places(h, y)][:, nearest_places(w, x)]
+        return levels[np.ix_(nearest_places(h, y), nearest_places(w, x))]
     axes = [(0, taps(h, y, interpolation)), (1, taps(w, x, interpolation))]
     values: np.ndarray = levels
     for axis, chosen in sorted(axes, key=lambda pair: len(pair[1].places) / levels.shape[pair[0]]):  # the least work

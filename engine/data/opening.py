@@ -33,6 +33,7 @@ from engine.errors import InputError, problem
 MODES: dict[ColorMode, str] = {
     "grayscale": "L", "rgb": "RGB", "rgba": "RGBA", "la": "LA", "cmyk": "CMYK", "lab": "LAB",
 }  # fmt: skip
+LEAST_CUT = 2**15  # white of 16 bits whose lower byte is not needed to tell 128 levels apart
 HEADER_BYTES = 2**20  # of a JPEG, in which it is told how it goes on
 Stored = str | PathLike[str] | bytes | Image.Image
 
@@ -117,6 +118,7 @@ def _loaded(image: Image.Image, name: str, decoding: Decoding, ranges: Ranging |
     if decoding.levels == "type" or not deep.is_deep(image):
         image.load()
         return image
+    is_cut = deep.is_cut(image)
     values = deep.numbers_of(image)
     lowest, highest = deep.extremes_of(image, values)
     kind = f"levels from {lowest:g} to {highest:g} ({values.dtype.name})"
@@ -136,6 +138,9 @@ def _loaded(image: Image.Image, name: str, decoding: Decoding, ranges: Ranging |
         low, high = min(range_[0], lowest), max(range_[1], highest)
         remedy = f"Set a range that holds all of them, like --data.levels {low:g} {high:g}, or value_range to predict."
         raise UnreadablePicture(name, kind, rule, remedy)
+    if is_cut and range_[1] < LEAST_CUT:
+        rule = "16 bits that are used, where colours are multiplied by opacity"
+        raise UnreadablePicture(name, kind, rule, "Save it with opacity of its own (unassociated alpha).")
     return deep.eight_bits(image, values, range_)
 
 
@@ -202,7 +207,11 @@ def _opened(source: Stored) -> Iterator[Image.Image]:
         yield source
         return
     with _stream(source) as file, Budgeted(file) as budgeted:
-        yield _identified(budgeted, name_of_picture(source))
+        image = _identified(budgeted, name_of_picture(source))
+        if deep.has_planes(image):
+            rule, remedy = "channels side by side", "Save it so (planar configuration 1)."
+            raise UnreadablePicture(name_of_picture(source), "a TIFF of 16 bits in planes", rule, remedy)
+        yield image
 
 
 def _stream(source: str | PathLike[str] | bytes) -> io.FileIO | io.BytesIO:
@@ -265,7 +274,8 @@ def most_pixels(decoding: Decoding) -> int | None:
 def _allow_pixels(image: Image.Image) -> None:
     """Lets as much of the file be read as its pixels may take, twice because they may be, and a header's worth."""
     if isinstance(file := getattr(image, "fp", None), Budgeted):
-        file.allow(2 * MOST_BYTES_A_PIXEL * image.width * image.height + MOST_BYTES)
+        beside = MOST_HEADER_BYTES.get(str(image.format), MOST_BYTES)
+        file.allow(2 * MOST_BYTES_A_PIXEL * image.width * image.height + beside)
 
 
 def _plain_jpeg(

@@ -25,7 +25,7 @@ TURNS = {
 
 def orientation_of(info: Mapping[Any, Any]) -> int:
     """1 to 8 as EXIF counts, of a picture's "exif" and "xmp" data as Pillow keeps them; 1 where neither says."""
-    found = _exif_orientation(info.get("exif", b""))
+    found = _exif_orientation(info.get("exif") or b"")
     if found is None and (match := re.search(rb'tiff:Orientation(?:="|>)([1-8])', _xmp(info))):
         return int(match[1])
     return found or 1
