@@ -248,7 +248,7 @@ class Classifier:
             raise InputError(problem("tta", repr(tta), "a number of draws or an AugmentConfig", "Give 8 or so."))
         if not draws:
             return augment, 0
-        augment = replace(augment, mixup=0.0, cutmix=0.0, erasing=0.0)  # these would take away what is asked about
+        augment = replace(augment.without_mixing(), erasing=0.0)  # these would take away what is asked about
         if not augment.is_active:
             rule = "a model that was trained with augmentation, or an AugmentConfig"
             raise InputError(problem("tta", repr(tta), rule, "Leave it out, or pass an AugmentConfig."))

@@ -13,12 +13,12 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage, stats
 
 from engine.augment import policies
+from engine.augment.apply import augment_policy
 from engine.augment.config import AugmentConfig
 from engine.augment.policies import (
     OPERATIONS,
     RAND_AUGMENT,
     TRIVIAL_AUGMENT,
-    augment_policy,
     rand_augment,
     trivial_augment,
 )

@@ -1,5 +1,6 @@
 """Presets against what Keras does with the same arguments, and AugmentConfig: its rules, ranges, JSON and merging."""
 
+import inspect
 import json
 import os
 from dataclasses import fields, replace
@@ -11,25 +12,27 @@ import numpy as np
 import pytest
 
 from engine.augment.apply import augment_image
-from engine.augment.config import AMOUNTS, FACTORS, MANNERS, PROBABILITIES, AugmentConfig, Interpolation, Range
-from engine.augment.geometry import augment_geometry, flipped, rotated, sheared, shifted, zoomed
+from engine.augment.config import AugmentConfig
+from engine.augment.generator import PREPROCESSING
+from engine.augment.geometry import augment_geometry, draw_matrix
 from engine.augment.presets import (
     Flips,
-    LayerFill,
     image_data_generator,
     random_flip,
+    random_perspective,
     random_rotation,
+    random_shear,
     random_translation,
     random_zoom,
 )
+from engine.augment.rules import AMOUNTS, FACTORS, MANNERS, PROBABILITIES, Range
 from engine.config import RunConfig
+from engine.data.config import DataConfig
+from engine.data.images import InputSpec
 from engine.errors import InputError
+from engine.step import normalize
 from tests.conftest import TINY
-from tests.test_augment_geometry import LEVELS, draw_keys, places, random_image, warps
-
-FILL_VALUE = 37.0
-# Keras reads through a name that scipy has deprecated.
-through_old_name = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
+from tests.test_augment_geometry import draw_keys, random_image
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +46,6 @@ def keras() -> Any:
 def generator(keras) -> Any:
     """The class ImageDataGenerator, which Keras 3 keeps where it is not documented."""
     return pytest.importorskip("keras.src.legacy.preprocessing.image").ImageDataGenerator
-
-
-# A layer of Keras and our preset with the same arguments, which leave nothing to chance.
-LAYERS: dict[str, tuple[str, Any, tuple]] = {
-    "rotation": ("RandomRotation", random_rotation, ((0.07, 0.07),)),
-    "rotation clockwise": ("RandomRotation", random_rotation, ((-0.31, -0.31),)),
-    "translation": ("RandomTranslation", random_translation, ((0.213, 0.213), (-0.31, -0.31))),
-    "zoom out": ("RandomZoom", random_zoom, ((0.3, 0.3),)),
-    "zoom in, width apart": ("RandomZoom", random_zoom, ((-0.43, -0.43), (0.2, 0.2))),
-}
-
-
-@pytest.mark.parametrize("fill", get_args(LayerFill))
-@pytest.mark.parametrize("interpolation", get_args(Interpolation))
-def test_preset_of_a_layer_gives_the_pixels_of_keras(keras, fill: LayerFill, interpolation: Interpolation):
-    image = random_image((9, 7, 3))
-    manner = {"fill_mode": fill, "interpolation": interpolation, "fill_value": FILL_VALUE}
-    for name, (layer, preset, arguments) in LAYERS.items():
-        expected = getattr(keras.layers, layer)(*arguments, **manner)(image[None], training=True)[0]
-        result = augment_geometry(jax.random.key(0), jnp.asarray(image), preset(*arguments, **manner))
-        np.testing.assert_allclose(result, np.asarray(expected), rtol=0, atol=LEVELS, err_msg=name)
-        assert np.abs(np.asarray(result) - image).mean() > 5
 
 
 def test_factors_of_one_number_stand_for_the_ranges_of_keras(keras):
@@ -85,10 +66,15 @@ def test_factors_of_one_number_stand_for_the_ranges_of_keras(keras):
 
 def test_manner_of_a_layer_is_the_default_of_keras(keras):
     layers = keras.layers
-    for layer in (layers.RandomRotation(0.1), layers.RandomTranslation(0.1, 0.1), layers.RandomZoom(0.1)):
-        theirs = (layer.fill_mode, layer.interpolation, layer.fill_value)
-        for ours in (random_rotation(0.1), random_translation(0.1, 0.1), random_zoom(0.1)):
-            assert (ours.fill, ours.interpolation, ours.fill_value) == theirs
+    for layer, ours in (
+        (layers.RandomRotation(0.1), random_rotation(0.1)),
+        (layers.RandomTranslation(0.1, 0.1), random_translation(0.1, 0.1)),
+        (layers.RandomZoom(0.1), random_zoom(0.1)),
+        (layers.RandomShear(0.1), random_shear(0.1)),
+    ):
+        assert (ours.fill, ours.interpolation, ours.fill_value) == (layer.fill_mode, layer.interpolation, 0)
+    layer, ours = layers.RandomPerspective(), random_perspective()
+    assert (ours.interpolation, ours.fill_value) == (layer.interpolation, layer.fill_value)
 
 
 @pytest.mark.parametrize("mode", get_args(Flips))
@@ -110,59 +96,13 @@ def test_random_flip_without_a_mode_flips_both_ways():
     assert random_flip() == AugmentConfig(horizontal_flip=True, vertical_flip=True)
 
 
-TRANSFORMS: list[dict[str, Any]] = [
-    {"theta": 25.0},
-    {"tx": 1.3, "ty": -2.0},
-    {"shear": 20.0},
-    {"shear": -35.0},
-    {"zx": 0.7, "zy": 1.4},
-    {"theta": -40.0, "tx": 0.8, "ty": -1.6, "shear": 15.0, "zx": 1.2, "zy": 0.8},
-    {"theta": 10.0, "shear": 15.0, "flip_horizontal": True, "flip_vertical": True},
-    {"theta": 10.0, "tx": -2.1, "flip_horizontal": True},
-]
-
-
-def matrix_of(transform: dict[str, Any]) -> jax.Array:
-    """What Keras does, with our builders: the affine part before the flips. It exchanges the two axes of shift and
-    zoom (its x is the height when drawn, the width when applied), and moves where we read from."""
-    affine = rotated(transform.get("theta", 0.0))
-    affine = affine @ shifted(-transform.get("ty", 0.0), -transform.get("tx", 0.0))
-    affine = affine @ sheared(transform.get("shear", 0.0)) @ zoomed(transform.get("zy", 1.0), transform.get("zx", 1.0))
-    return affine @ flipped(transform.get("flip_vertical", False), transform.get("flip_horizontal", False))
-
-
-@through_old_name
-@pytest.mark.parametrize("fill", ["nearest", "reflect", "constant"])
-def test_matrices_give_the_pixels_of_the_image_data_generator(generator, fill: LayerFill):
-    size = 9  # square: Keras takes the centres of height and width for each other
-    image = random_image((size, size, 3))
-    ours = image_data_generator(fill_mode=fill, cval=FILL_VALUE)
-    matrices = np.stack([matrix_of(transform) for transform in TRANSFORMS])
-    results = warps(ours.fill, "bilinear")(image, matrices)
-    for transform, matrix, result in zip(TRANSFORMS, matrices, results, strict=True):
-        made = generator(fill_mode=fill, cval=FILL_VALUE, interpolation_order=1, dtype="float32")
-        expected, at = made.apply_transform(image.copy(), transform), places(matrix, size, size)
-        near_border = np.any(((at > -1.01) & (at < 0.01)) | ((at > size - 1.01) & (at < size + 0.01)), axis=0)
-        # Around the border we blend towards a constant, where Keras's scipy mode ends at once.
-        compared = ~near_border if fill == "constant" else np.ones_like(near_border)
-        assert compared.mean() > 0.4
-        np.testing.assert_allclose(np.asarray(result)[compared], expected[compared], rtol=0, atol=LEVELS)
-
-
-def test_brightness_is_that_of_the_image_data_generator(generator):
-    image = random_image((6, 7, 3))
-    expected = generator(brightness_range=(1.4, 1.4)).apply_transform(image.copy(), {"brightness": 1.4})
-    result = augment_image(jax.random.key(0), jnp.asarray(image), image_data_generator(brightness_range=(1.4, 1.4)))
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1.01)  # Pillow cuts to whole levels
-
-
 HEIGHT, WIDTH = 20, 32
 ARGUMENTS: list[dict[str, Any]] = [
     {"rotation_range": 30, "shear_range": 12.0, "zoom_range": 0.2, "channel_shift_range": 25.0},
     {"zoom_range": [0.5, 1.1], "brightness_range": [0.4, 1.3]},
     {"height_shift_range": 0.1, "width_shift_range": 0.3},
     {"horizontal_flip": True, "vertical_flip": True, "rotation_range": 90},
-    {"height_shift_range": 0.2},
+    {"height_shift_range": 2.5, "width_shift_range": 0.2},
 ]
 
 
@@ -171,48 +111,60 @@ def test_ranges_are_those_of_the_image_data_generator(generator, arguments: dict
     ours, made = image_data_generator(**arguments), generator(**arguments)
     draws = [made.get_random_transform((HEIGHT, WIDTH, 3), seed=seed) for seed in range(300)]
     scales = {"rotation": ("theta", 1), "shear": ("shear", 1), "zoom": ("zx", 1), "width_zoom": ("zy", 1)}
-    scales |= {"height_shift": ("tx", HEIGHT), "width_shift": ("ty", WIDTH), "brightness": ("brightness", 1)}
-    scales["channel_shift"] = ("channel_shift_intensity", 1)
+    scales |= {"height_shift": ("tx", HEIGHT), "width_shift": ("ty", WIDTH)}
+    scales |= {"level_shift": ("channel_shift_intensity", 1), "whole_brightness": ("brightness", 1)}
     for name, (theirs, scale) in scales.items():
         values = np.array([draw[theirs] for draw in draws])
         if not ours.changes(name):
             assert np.all((values == None) | (values == (1 if name in FACTORS else 0))), name  # noqa: E711
             continue
         (low, high), values = ours.range(name), values.astype(float) / scale
+        if low <= -1:  # pixels, which the draws have already
+            values = values * scale
         assert low <= values.min() < low + 0.05 * (high - low), name
         assert high >= values.max() > high - 0.05 * (high - low), name
     for name in ("horizontal", "vertical"):
         assert getattr(ours, f"{name}_flip") == any(draw[f"flip_{name}"] for draw in draws)
 
 
-@pytest.mark.parametrize("arguments", [{"height_shift_range": 3}, {"height_shift_range": 2, "width_shift_range": 4}])
-def test_shifts_by_pixels_are_those_of_the_image_data_generator(generator, arguments: dict[str, int]):
-    ours, made = image_data_generator(**arguments), generator(**arguments)
+@pytest.mark.parametrize("height", [3, 1, [2, 4], (0.1, 0.3), np.array([5, 7])], ids=str)
+@pytest.mark.parametrize("width", [0.0, 4], ids=str)
+def test_steps_of_shifts_are_those_of_the_image_data_generator(generator, height: Any, width: Any):
+    made = generator(height_shift_range=0, width_shift_range=width)
+    made.height_shift_range = list(height) if isinstance(height, (tuple, np.ndarray)) else height
+    ours = image_data_generator(height_shift_range=height, width_shift_range=width)
     draws = [made.get_random_transform((HEIGHT, WIDTH, 3), seed=seed) for seed in range(300)]
-    assert ours.shift_unit == "pixels"
-    for name, theirs in (("height_shift", "tx"), ("width_shift", "ty")):
-        low, high = map(round, ours.range(name))
-        assert {int(draw[theirs]) for draw in draws} == set(range(low, high + 1))
+    keys = jax.random.split(jax.random.key(3), 300)
+    moves = np.asarray(jax.vmap(lambda key: draw_matrix(key, HEIGHT, WIDTH, ours))(keys))[:, [0, 1], [2, 2]]
+    for theirs, drawn in (("tx", moves[:, 1]), ("ty", moves[:, 0])):  # what is drawn for the height moves the width
+        values, counts = np.unique(np.round([draw[theirs] for draw in draws], 4), return_counts=True)
+        found, ours_counts = np.unique(np.round(drawn, 4), return_counts=True)
+        np.testing.assert_allclose(found, values, atol=1e-3)
+        np.testing.assert_allclose(ours_counts, counts, atol=60)
 
 
 def test_image_data_generator_takes_the_arguments_and_defaults_of_keras(generator):
     made, ours = generator(), image_data_generator()
     assert not ours.is_active
+    assert ours.data.given() == {}
     assert (made.fill_mode, made.cval) == ("nearest", 0.0)
     assert (ours.fill, ours.fill_value) == ("edge", 0.0)
-    for name in image_data_generator.__kwdefaults__:
-        assert hasattr(made, name), name
+    theirs = {*inspect.signature(type(made)).parameters} - {"data_format", "dtype"}  # of arrays at hand
+    assert {*image_data_generator.__kwdefaults__} == theirs
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"height_shift_range": 2.5}, r"height_shift_range: got 2\.5; expected a fraction .* or an int of pixels"),
         ({"width_shift_range": -0.1}, r"width_shift_range: got -0\.1; expected a fraction from 0"),
-        (
-            {"height_shift_range": 3, "width_shift_range": 0.1},
-            r"height_shift_range: got a number of pixels beside a fraction; expected both",
-        ),
+        ({"height_shift_range": [2, "3"]}, r"height_shift_range: got \[2, '3'\]; expected a fraction from 0"),
+        ({"interpolation_order": 3}, r"interpolation_order: got 3; expected 0 .* or 1"),
+        ({"validation_split": 1.5}, r"validation_split: got 1\.5; expected 0 ≤ share < 1"),
+        ({"preprocessing_function": np.tanh}, r"preprocessing_function: got tanh; expected the name of an application"),
+        ({"preprocessing_function": "vgg16"}, r"preprocessing_function: got 'vgg16'; expected one that keeps red"),
+        ({"preprocessing_function": "mobilenetv2"}, r"Did you mean 'mobilenet_v2'\?"),
+        ({"rescale": 0.0}, r"rescale: got 0\.0; expected a positive number"),
+        ({"samplewise_center": True, "zca_whitening": True}, r"samplewise_center: got it beside"),
         ({"fill_mode": "edge"}, r"fill_mode: got 'edge'; expected one of constant, nearest, reflect, wrap"),
         ({"rotation_range": -5}, r"augment\.rotation: got -5"),
     ],
@@ -228,12 +180,13 @@ def test_layers_refuse_unknown_names_listing_the_known():
     for preset, arguments in ((random_rotation, (0.1,)), (random_translation, (0.1, 0.1)), (random_zoom, (0.1,))):
         with pytest.raises(InputError, match=r"fill_mode: got 'nearrest'.*Did you mean 'nearest'\?"):
             preset(*arguments, fill_mode="nearrest")
-        with pytest.raises(InputError, match=r"augment\.interpolation: got 'cubic'; expected one of bilinear, nearest"):
+        with pytest.raises(InputError, match=r"^interpolation: got 'cubic'; expected one of bilinear, nearest"):
             preset(*arguments, interpolation="cubic")
 
 
 def test_presets_add_up_to_one_config():
-    stack = random_flip("horizontal") | random_rotation(0.1, "nearest") | random_zoom(0.1) | random_zoom(0.1)
+    zoom = random_zoom(0.1, fill_mode="nearest")
+    stack = random_flip("horizontal") | random_rotation(0.1, "nearest") | zoom | zoom
     expected = AugmentConfig(horizontal_flip=True, rotation=36.0, zoom=(0.9, 1.1), fill="edge")
     assert stack == expected == expected | AugmentConfig() == AugmentConfig() | expected
 
@@ -246,6 +199,69 @@ def test_adding_what_contradicts_is_refused_naming_every_field_and_both_values()
     assert "expected 10.0 as before it" in lines[0]
 
 
+def test_warps_that_read_beyond_the_border_in_other_ways_do_not_add_up():
+    with pytest.raises(InputError, match=r"augment\.fill: got reflect; expected edge as before it, because all geometry"):
+        _ = random_rotation(0.1, "nearest") | random_zoom(0.1)
+    with pytest.raises(InputError, match=r"augment\.fill: got constant; expected reflect as before it"):
+        _ = random_translation(0.1, 0.1) | random_perspective()
+    assert (random_flip() | random_zoom(0.1, fill_mode="wrap")).fill == "tensorflow_wrap"  # a flip reads no further
+
+
+def test_data_of_a_generator_goes_to_the_data_of_the_run():
+    generator = image_data_generator(
+        rotation_range=20, rescale=1 / 128, validation_split=0.25, featurewise_std_normalization=True
+    )
+    config = RunConfig("run", TINY, augment=generator)
+    assert type(config.augment) is AugmentConfig
+    assert config.augment.rotation == 20
+    assert config.data == DataConfig(scale=1 / 128, validation_fraction=0.25, standardize="dataset")
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    flipped = RunConfig("run", TINY, augment=generator | random_flip("horizontal"))
+    assert flipped == RunConfig("run", TINY, augment=random_flip("horizontal") | generator)
+    assert flipped.data == config.data
+    assert flipped.augment.horizontal_flip
+
+
+def test_data_of_a_generator_and_of_the_run_that_contradict_are_refused_naming_both():
+    generator = image_data_generator(rescale=1 / 128, validation_split=0.25)
+    with pytest.raises(InputError) as error:
+        RunConfig("run", TINY, DataConfig(validation_fraction=0.2, scale=1.0), augment=generator)
+    assert str(error.value).splitlines() == [
+        "data.validation_fraction: got 0.2; expected 0.25, which the generator has. Leave out one of them.",
+        "data.scale: got 1.0; expected 0.0078125, which the generator has. Leave out one of them.",
+    ]
+    same = RunConfig("run", TINY, DataConfig(validation_fraction=0.25), augment=generator)
+    assert same.data.scale == 1 / 128
+
+
+@pytest.mark.parametrize(
+    ("arguments", "standardize"),
+    [
+        ({"featurewise_center": True}, "dataset_center"),
+        ({"featurewise_center": True, "featurewise_std_normalization": True}, "dataset"),
+        ({"featurewise_std_normalization": True}, "dataset"),
+        ({"samplewise_center": True}, "example_center"),
+        ({"samplewise_std_normalization": True}, "example"),
+        ({"zca_whitening": True, "featurewise_std_normalization": True}, "zca"),
+    ],
+)
+def test_standardization_of_a_generator_is_that_of_data(arguments: dict[str, bool], standardize: str):
+    assert RunConfig("run", TINY, augment=image_data_generator(**arguments)).data.standardize == standardize
+
+
+@pytest.mark.parametrize("name", sorted(PREPROCESSING))
+def test_preprocessing_by_name_is_that_of_keras(keras, name: str):
+    levels = random_image((2, 3, 3))
+    expected = np.asarray(getattr(keras.applications, name).preprocess_input(levels.copy()))
+    for rescale in (None, 0.5):
+        data = RunConfig(
+            "run", TINY, augment=image_data_generator(preprocessing_function=name, rescale=rescale)
+        ).data
+        spec = InputSpec((2, 3, 3), scale=data.scale, mean=data.mean, std=data.std)
+        shown = normalize(jnp.asarray(levels)[None], spec)[0]
+        np.testing.assert_allclose(shown, expected * (rescale or 1), rtol=0, atol=1e-5)
+
+
 # For every field values other than its default; a new field must be put here, and its wrong values below.
 RIGHT: dict[str, list[Any]] = {
     "horizontal_flip": [True],
@@ -254,21 +270,37 @@ RIGHT: dict[str, list[Any]] = {
     "height_shift": [0.2, (0.1, 0.1)],
     "width_shift": [0.2, (-0.1, 2.0)],
     "shift_unit": ["pixels"],
+    "height_shift_steps": [(1.0, 3.0), (0.25,)],
+    "width_shift_steps": [(2.0, 0.0, 5.0)],
     "shear": [89.0, (-10.0, 0.0)],
+    "shear_x": [0.3, (0.1, 0.2)],
+    "shear_y": [1.0, (-0.2, 0.2)],
     "zoom": [0.2, (0.01, 5.0)],
     "width_zoom": [0.2, (1.5, 2.5)],
+    "perspective": [0.5, 1.0],
+    "perspective_scale": [0.0, 0.4],
     "crop_padding": [4],
     "crop_area": [(0.08, 1.0), (1.0, 1.0)],
     "crop_ratio": [(0.5, 2.0)],
-    "fill": ["constant", "edge", "wrap"],
+    "elastic": [0.3],
+    "elastic_scale": [(0.5, 0.5), (0.0, 0.1)],
+    "generator_geometry": [True],
+    "fill": ["constant", "edge", "wrap", "tensorflow_reflect", "tensorflow_wrap", "scipy_wrap", "scipy_constant"],
     "fill_value": [255.0],
-    "interpolation": ["nearest"],
+    "interpolation": ["nearest", "nearest_away"],
     "brightness": [1.0, (0.0, 3.0)],
+    "brightness_shift": [1.0, (-0.5, 0.2)],
     "contrast": [0.3, (0.2, 0.3)],
+    "channel_contrast": [0.3, (1.0, 1.6)],
     "saturation": [0.3, (0.0, 2.0)],
+    "hsv_saturation": [(-1.0, 1.0), (0.0, 0.0)],
     "hue": [0.5, (-0.1, 0.2)],
+    "hue_either_way": [True],
+    "level_shift": [255.0, (0.0, 10.0)],
+    "whole_brightness": [(0.0, 0.0), (1.0, 1.0), (0.5, 3.0)],
     "channel_shift": [255.0, (0.0, 10.0)],
     "grayscale": [0.1, 1.0],
+    "invert": [0.2],
     "posterize": [0.1],
     "posterize_bits": [1, 8],
     "solarize": [0.1],
@@ -278,15 +310,21 @@ RIGHT: dict[str, list[Any]] = {
     "sharpness": [0.5, (0.0, 4.0)],
     "blur": [(0.0, 1.5)],
     "noise": [3.0],
-    "policy": ["rand_augment", "trivial_augment"],
+    "policy": ["rand_augment", "trivial_augment", "auto_augment_imagenet", "keras_rand_augment", "aug_mix"],
     "policy_ops": [1, 16],
     "policy_magnitude": [0, 30],
+    "policy_factor": [(0.0, 1.0), (0.2, 0.2)],
+    "policy_chains": [1, 16],
+    "policy_depth": [1, 16],
+    "policy_alpha": [0.1],
+    "policy_all_ops": [False],
     "erasing": [0.5],
     "erasing_area": [(0.1, 0.1)],
-    "erasing_ratio": [(1.0, 1.0)],
-    "erasing_value": [128.0],
+    "erasing_ratio": [(1.0, 1.0), None],
+    "erasing_value": [128.0, (0.0, 255.0, 3.0), None],
     "mixup": [0.2],
     "cutmix": [1.0],
+    "cutmix_inside": [(0.0, 0.0), (0.2, 1.0)],
 }
 WRONG_FACTORS = [1.5, -0.1, (-0.1, 1.0), (1.2, 0.8), (1.0,), "some"]
 WRONG_PROBABILITIES = [1.5, -0.1, (0.0, 0.5), "often", float("nan")]
@@ -297,21 +335,37 @@ WRONG: dict[str, list[Any]] = {
     "height_shift": [-0.1, (0.2, -0.2), None],
     "width_shift": [-0.1, (0.2, -0.2), True],
     "shift_unit": ["inches"],
+    "height_shift_steps": [(-1.0,), 3.0, ("a",)],
+    "width_shift_steps": [(1.0, -0.5)],
     "shear": [90.0, (-95.0, 0.0), -1.0],
+    "shear_x": [1.5, (0.2, 0.1), -0.1],
+    "shear_y": [(-2.0, 0.0)],
     "zoom": [1.0, (0.0, 1.0), *WRONG_FACTORS],
     "width_zoom": [1.0, (0.0, 1.0), *WRONG_FACTORS],
+    "perspective": WRONG_PROBABILITIES,
+    "perspective_scale": [-0.1, 1.1],
     "crop_padding": [-1, 1.5],
     "crop_area": [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5), 0.5, (0.1, 0.2, 0.3)],
     "crop_ratio": [(0.0, 1.0), (2.0, 1.0), None],
+    "elastic": WRONG_PROBABILITIES,
+    "elastic_scale": [(0.5, 0.2), (0.0, 1.5), 0.5],
+    "generator_geometry": ["yes"],
     "fill": ["mirror", 3],
     "fill_value": [-1.0, 256.0],
     "interpolation": ["cubic"],
     "brightness": WRONG_FACTORS,
+    "brightness_shift": [1.5, (-2.0, 0.0), -0.1],
     "contrast": WRONG_FACTORS,
+    "channel_contrast": WRONG_FACTORS,
     "saturation": WRONG_FACTORS,
+    "hsv_saturation": [(0.5, 0.1), (-2.0, 0.0), (0.0, 1.5), 0.5],
     "hue": [0.6, (-0.6, 0.0), -0.1],
+    "hue_either_way": [1],
+    "level_shift": [256.0, (-300.0, 0.0)],
+    "whole_brightness": [(1.5, 0.5), (-1.0, 1.0), 1.0],
     "channel_shift": [256.0, (-300.0, 0.0)],
     "grayscale": WRONG_PROBABILITIES,
+    "invert": WRONG_PROBABILITIES,
     "posterize": WRONG_PROBABILITIES,
     "posterize_bits": [0, 9, 4.5],
     "solarize": WRONG_PROBABILITIES,
@@ -324,12 +378,18 @@ WRONG: dict[str, list[Any]] = {
     "policy": ["autoaugment"],
     "policy_ops": [0, 17],
     "policy_magnitude": [-1, 31],
+    "policy_factor": [(0.5, 0.1), (0.0, 1.5)],
+    "policy_chains": [0, 17],
+    "policy_depth": [0, 17],
+    "policy_alpha": [0.0, -1.0],
+    "policy_all_ops": [0],
     "erasing": WRONG_PROBABILITIES,
     "erasing_area": [(0.0, 0.5), (0.5, 0.2), (0.5, 1.1)],
     "erasing_ratio": [(0.0, 1.0), (2.0, 1.0)],
-    "erasing_value": [-1.0, 256.0],
+    "erasing_value": [-1.0, 256.0, (0.0, 1.0), (0.0, 300.0, 0.0)],
     "mixup": [-0.1, (0.1, 0.2)],
     "cutmix": [-1.0],
+    "cutmix_inside": [(0.5, 0.1), (-0.1, 0.5), (0.0, 1.5)],
 }
 NAMES = [field.name for field in fields(AugmentConfig)]
 
@@ -361,7 +421,7 @@ def test_field_alone_makes_the_config_active_unless_it_only_says_how(name: str):
         assert getattr(config, name) == value != getattr(AugmentConfig(), name)
         assert config.is_active == config.changes(name) == (name not in MANNERS)
         assert not any(config.changes(other) for other in NAMES if other != name)
-        assert config.pairs_examples == (name in ("mixup", "cutmix"))
+        assert config.pairs_examples == (name in ("mixup", "cutmix", "cutmix_inside"))
 
 
 @pytest.mark.parametrize("name", [*AMOUNTS, *FACTORS])

@@ -1,15 +1,18 @@
 """All of an AugmentConfig on one image or one batch: pure functions of keys and images."""
 
 import zlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from engine.augment import keras_policies
+from engine.augment.auto_augment import auto_augment
 from engine.augment.color import augment_color
-from engine.augment.config import AugmentConfig
+from engine.augment.config import AugmentConfig, PolicyName
 from engine.augment.geometry import augment_geometry
 from engine.augment.mixing import erase, mix_pairs
-from engine.augment.policies import augment_policy
+from engine.augment.policies import rand_augment, trivial_augment
 from engine.keys import step_key
 
 
@@ -19,6 +22,11 @@ def augment_image(key: jax.Array, image: jax.Array, config: AugmentConfig) -> ja
     image = augment_color(_part(key, "color"), image, config)
     image = augment_policy(_part(key, "policy"), image, config)
     return erase(_part(key, "erasing"), image, config) if config.erasing else image
+
+
+def augment_policy(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
+    """float32[h w c] after the policy of `config`; without one, the image as it is."""
+    return image if config.policy is None else _POLICIES[config.policy](key, image, config)
 
 
 def augment_batch(keys: jax.Array, images: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array | None]:
@@ -41,3 +49,23 @@ def example_keys(
 
 def _part(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def _rand_augment(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
+    how = (config.fill, config.fill_value, config.interpolation)
+    return rand_augment(key, image, config.policy_ops, config.policy_magnitude, *how)
+
+
+def _trivial_augment(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
+    return trivial_augment(key, image, config.fill, config.fill_value, config.interpolation)
+
+
+_POLICIES: dict[PolicyName, Callable[[jax.Array, jax.Array, AugmentConfig], jax.Array]] = {
+    "rand_augment": _rand_augment,
+    "trivial_augment": _trivial_augment,
+    "auto_augment_imagenet": auto_augment,
+    "auto_augment_cifar10": auto_augment,
+    "auto_augment_svhn": auto_augment,
+    "keras_rand_augment": keras_policies.rand_augment,
+    "aug_mix": keras_policies.aug_mix,
+}

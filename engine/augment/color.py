@@ -12,6 +12,7 @@ from functools import reduce
 import jax
 import jax.numpy as jnp
 
+from engine.augment import as_keras
 from engine.augment.config import AugmentConfig
 
 Scalar = float | jax.Array
@@ -93,6 +94,11 @@ def channel_shift(image: jax.Array, amounts: jax.Array) -> jax.Array:
 def grayscale(image: jax.Array) -> jax.Array:
     """All channels at the luma of ITU-R BT.601."""
     return image if _is_grey(image) else jnp.broadcast_to(_clip(_luma(image)), image.shape)
+
+
+def invert(image: jax.Array) -> jax.Array:
+    """255 less each level."""
+    return 255 - image
 
 
 def posterize(image: jax.Array, bits: Scalar) -> jax.Array:
@@ -222,6 +228,13 @@ def _shift_channels(key: jax.Array, image: jax.Array, config: AugmentConfig) -> 
     return channel_shift(image, _draw(key, config.range("channel_shift"), image.shape[-1:]))
 
 
+def _turn_hue(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
+    turns = _draw(key, config.range("hue"))
+    if config.hue_either_way:
+        turns = turns * jax.random.rademacher(jax.random.fold_in(key, 1), ())
+    return adjust_hue(image, turns)
+
+
 def _blur(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
     radius = int(BLUR_REACH * config.blur[1] + 0.5)
     return gaussian_blur(image, _draw(key, config.blur), radius)
@@ -230,11 +243,17 @@ def _blur(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
 # In the order of AugmentConfig's fields.
 _CHANGES: dict[str, _Change] = {
     "brightness": _ranged("brightness", adjust_brightness),
+    "brightness_shift": _ranged("brightness_shift", as_keras.shift_brightness),
     "contrast": _ranged("contrast", adjust_contrast),
+    "channel_contrast": _ranged("channel_contrast", as_keras.adjust_channel_contrast),
     "saturation": _ranged("saturation", adjust_saturation),
-    "hue": _ranged("hue", adjust_hue),
+    "hsv_saturation": _ranged("hsv_saturation", as_keras.adjust_hsv_saturation),
+    "hue": _turn_hue,
+    "level_shift": _ranged("level_shift", as_keras.shift_levels),
+    "whole_brightness": _ranged("whole_brightness", as_keras.adjust_whole_brightness),
     "channel_shift": _shift_channels,
     "grayscale": _chance("grayscale", lambda image, config: grayscale(image)),
+    "invert": _chance("invert", lambda image, config: invert(image)),
     "posterize": _chance("posterize", lambda image, config: posterize(image, config.posterize_bits)),
     "solarize": _chance("solarize", lambda image, config: solarize(image, config.solarize_threshold)),
     "autocontrast": _chance("autocontrast", lambda image, config: autocontrast(image)),

@@ -3,23 +3,25 @@
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from engine.checks import check, check_all, check_whole
+from engine.augment.rules import AMOUNTS, FACTORS, FILLED, MANNERS, WARP_MANNERS, Range, range_of, range_problems
+from engine.checks import check_all
 from engine.errors import InputError, problem
 
-FillMode = Literal["constant", "edge", "reflect", "wrap"]
-Interpolation = Literal["bilinear", "nearest"]
-PolicyName = Literal["rand_augment", "trivial_augment"]
-ShiftUnit = Literal["fraction", "pixels"]
-Range = float | tuple[float, float]
-
-AMOUNTS = ("rotation", "height_shift", "width_shift", "shear", "hue", "channel_shift")
-FACTORS = ("zoom", "width_zoom", "brightness", "contrast", "saturation", "sharpness")
-PROBABILITIES = ("grayscale", "posterize", "solarize", "autocontrast", "equalize", "erasing")
-# Fields that only say how another one works: alone they change nothing.
-MANNERS = (
-    "shift_unit", "crop_ratio", "fill", "fill_value", "interpolation", "posterize_bits", "solarize_threshold",
-    "policy_ops", "policy_magnitude", "erasing_area", "erasing_ratio", "erasing_value",
-)  # fmt: skip
+# The last four are other libraries' own: see docs/augment.md.
+FillMode = Literal[
+    "constant", "edge", "reflect", "wrap", "tensorflow_reflect", "tensorflow_wrap", "scipy_wrap", "scipy_constant"
+]  # fmt: skip
+Interpolation = Literal["bilinear", "nearest", "nearest_away"]
+PolicyName = Literal[
+    "rand_augment",
+    "trivial_augment",
+    "auto_augment_imagenet",
+    "auto_augment_cifar10",
+    "auto_augment_svhn",
+    "keras_rand_augment",
+    "aug_mix",
+]
+ShiftUnit = Literal["fraction", "pixels", "keras"]
 
 
 @dataclass(frozen=True)
@@ -42,38 +44,73 @@ class AugmentConfig:
     width_shift: Range = 0.0
     """To the right, as a fraction of the width or in whole pixels."""
     shift_unit: ShiftUnit = "fraction"
-    """What shifts are counted in."""
+    """What shifts are counted in; keras: ranges below 1 are fractions, others pixels and parts of them."""
+    height_shift_steps: tuple[float, ...] = ()
+    """In place of height_shift: one of these, up or down, in fractions if all are below 1, else in pixels."""
+    width_shift_steps: tuple[float, ...] = ()
+    """In place of width_shift: one of these, to the left or right, counted in the same way."""
     shear: Range = 0.0
     """Degrees that the y axis is turned by, counter-clockwise, while the x axis stays."""
+    shear_x: Range = 0.0
+    """Pixels that rows move to the side for each pixel further down, to either side, about the upper left pixel."""
+    shear_y: Range = 0.0
+    """Pixels that columns move for each pixel further right, to the side that shear_x draws, too."""
     zoom: Range = 0.0
     """Factor of what is in view: above 1 the image gets smaller, below 1 larger."""
     width_zoom: Range | None = None
     """The factor for the width, drawn apart; None: that of zoom, which keeps the proportions."""
+    perspective: float = 0.0
+    """Probability of moving the right and lower corners, each by its own draw."""
+    perspective_scale: float = 1.0
+    """Twice the share of its distance from the upper left that a corner moves by at most, 0 to 1."""
     crop_padding: int = 0
     """Random crop with padding: pixels added on each side, out of which the old size is cut."""
     crop_area: tuple[float, float] | None = None
     """Random resized crop: share of the area that is cut out and brought to full size, like 0.08 1."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of what crop_area cuts out, in proportion to the image's own."""
+    elastic: float = 0.0
+    """Probability of moving every pixel by smoothed noise of its own."""
+    elastic_scale: tuple[float, float] = (0.0, 1.0)
+    """How strong and how smooth that noise is: 1 stands for a tenth of the longer side, smoothed over a twentieth of
+    the shorter one."""
+    generator_geometry: bool = False
+    """As ImageDataGenerator: what is drawn for the height moves along the width and the reverse, about the centre of
+    the transposed image; flips come last."""
     fill: FillMode = "reflect"
-    """What lies beyond the border: fill_value (constant), the edge, the mirrored (reflect) or repeated (wrap) image."""
+    """What lies beyond the border: fill_value (constant), the edge, the mirrored (reflect) or repeated (wrap) image;
+    or what TensorFlow and SciPy do under these names."""
     fill_value: float = 0.0
     """The level that constant fills with."""
     interpolation: Interpolation = "bilinear"
-    """How the warp reads between pixels."""
+    """How the warp reads between pixels; nearest_away: as nearest, but halves are rounded away from the first pixel."""
 
     brightness: Range = 0.0
     """Factor of all levels."""
+    brightness_shift: Range = 0.0
+    """Added to all levels, as a fraction of 255."""
     contrast: Range = 0.0
     """Factor of the distance from the mean grey."""
+    channel_contrast: Range = 0.0
+    """Factor of the distance of each channel from its own mean."""
     saturation: Range = 0.0
     """Factor of the distance from the grey image."""
+    hsv_saturation: tuple[float, float] | None = None
+    """Range of a draw u; the saturation of HSV is multiplied by u / (1 − u). 0.5 changes nothing, below 0 is grey."""
     hue: Range = 0.0
     """Turns of the colour circle, -0.5 to 0.5."""
+    hue_either_way: bool = False
+    """Whether the turn that hue draws changes its sign every other time."""
+    level_shift: Range = 0.0
+    """Levels added to all channels, kept between the lowest and the highest level of the image."""
+    whole_brightness: tuple[float, float] | None = None
+    """Factor of all levels, cut to whole levels before and after it, as Pillow does."""
     channel_shift: Range = 0.0
     """Levels added to a channel, drawn for each."""
     grayscale: float = 0.0
     """Probability of losing all colour."""
+    invert: float = 0.0
+    """Probability of taking all levels from 255."""
     posterize: float = 0.0
     """Probability of keeping the upper posterize_bits bits only."""
     posterize_bits: int = 4
@@ -94,38 +131,57 @@ class AugmentConfig:
     """Standard deviation of Gaussian noise in levels."""
 
     policy: PolicyName | None = None
-    """rand_augment: policy_ops operations of policy_magnitude; trivial_augment: one of a random strength."""
+    """rand_augment: policy_ops operations of policy_magnitude; trivial_augment: one of a random strength;
+    auto_augment_…: two operations, found for that data; keras_rand_augment, aug_mix: Keras's layers of these names."""
     policy_ops: int = 2
     """Operations that rand_augment applies."""
     policy_magnitude: int = 9
     """Strength of rand_augment's operations, 0 to 30."""
+    policy_factor: tuple[float, float] = (0.0, 0.3)
+    """Range of the strengths of the operations of keras_rand_augment and aug_mix, within 0 to 1."""
+    policy_chains: int = 3
+    """Chains of operations that aug_mix mixes."""
+    policy_depth: int = 3
+    """Operations in each chain of aug_mix, of which some do nothing."""
+    policy_alpha: float = 1.0
+    """Concentration of the shares that aug_mix mixes with; 1 makes all equally likely."""
+    policy_all_ops: bool = True
+    """Whether aug_mix changes brightness, contrast, colour and sharpness, too."""
 
     erasing: float = 0.0
     """Probability of covering a box with erasing_value (cutout)."""
     erasing_area: tuple[float, float] = (0.02, 0.33)
     """Share of the area that erasing covers."""
-    erasing_ratio: tuple[float, float] = (0.3, 3.3)
-    """Height over width of the box that erasing covers."""
-    erasing_value: float = 0.0
-    """The level that erasing writes."""
+    erasing_ratio: tuple[float, float] | None = (0.3, 3.3)
+    """Height over width of the box that erasing covers; None: both sides are drawn apart, each as the square root of a
+    draw from erasing_area."""
+    erasing_value: float | tuple[float, float, float] | None = 0.0
+    """The level that erasing writes, or one for each channel; None: noise, black at half of the values."""
 
     mixup: float = 0.0
     """Blend each example with another; λ is drawn from Beta(mixup, mixup). 0.2 is usual, 0 is none."""
     cutmix: float = 0.0
     """Paste a box of another example into each; its share of the area is drawn from Beta(cutmix, cutmix)."""
+    cutmix_inside: tuple[float, float] | None = None
+    """As cutmix, but α is drawn from this range, and the box lies inside the image, so that it keeps its area."""
 
     def __post_init__(self):
-        check_all(self, "augment", self._range_problems)
+        check_all(self, "augment", lambda: range_problems(self))
 
     def __or__(self, other: "AugmentConfig") -> "AugmentConfig":
-        """Both: what either sets; raises InputError where they set the same field to different values."""
+        """Both: what either sets; raises InputError where they set the same field to different values, or both warp
+        the image but read it differently, which one warp cannot."""
+        if not isinstance(self, type(other)):
+            return other | self  # the preset that says more
         changed, problems = {}, []
-        for field in fields(self):
+        both_warp = self._warps and other._warps
+        for field in fields(other):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
-            if theirs not in (field.default, ours):
+            is_shared = both_warp and field.name in WARP_MANNERS
+            if ours != theirs and (theirs != field.default or is_shared):
                 changed[field.name] = theirs
-                if ours != field.default:
-                    rule = f"{ours} as before it"
+                if ours != field.default or is_shared:
+                    rule = f"{ours} as before it" + (", because all geometry is one warp" if is_shared else "")
                     problems.append(problem(f"augment.{field.name}", theirs, rule, "Give one of them."))
         if problems:
             raise InputError("\n".join(problems))
@@ -133,20 +189,21 @@ class AugmentConfig:
 
     def range(self, name: str) -> tuple[float, float]:
         """The (lowest, highest) draw that a range field stands for."""
-        value = getattr(self, name)
-        if isinstance(value, tuple):
-            return value
-        return (1 - value, 1 + value) if name in FACTORS else (-value, value)
+        return range_of(self, name)
 
     @property
     def is_active(self) -> bool:
         """Whether anything is changed at all."""
-        return any(self.changes(field.name) for field in fields(self))
+        return any(self.changes(field.name) for field in fields(AugmentConfig))
 
     @property
     def pairs_examples(self) -> bool:
         """Whether examples are mixed with others of their batch."""
-        return self.mixup > 0 or self.cutmix > 0
+        return self.mixup > 0 or self.cutmix > 0 or self.cutmix_inside is not None
+
+    def without_mixing(self) -> "AugmentConfig":
+        """The same for one example by itself."""
+        return replace(self, mixup=0.0, cutmix=0.0, cutmix_inside=None)
 
     def changes(self, name: str) -> bool:
         """Whether a field asks for a change: its range is not just the identity, its probability not 0."""
@@ -157,61 +214,10 @@ class AugmentConfig:
             return self.range(name) != (0, 0)
         if name in FACTORS:
             return self.range(name) != (1, 1)
-        return value != (0, 0) if isinstance(value, tuple) else bool(value)
+        if name.endswith("_steps"):
+            return any(value)
+        return value != (0, 0) if name == "blur" else bool(value)
 
-    def _range_problems(self) -> list[str]:
-        if any(isinstance(value, tuple) and len(value) != 2 for value in vars(self).values()):
-            return []  # their types are told
-        problems = []
-        for name in (*AMOUNTS, *FACTORS):
-            problems += self._range_problem(name)
-        for name in PROBABILITIES:
-            value = getattr(self, name)
-            problems += check(f"augment.{name}", value, 0 <= value <= 1, "a probability, 0 to 1", "Give 0.5 or so.")
-        for name in ("mixup", "cutmix", "noise"):
-            value = getattr(self, name)
-            problems += check(f"augment.{name}", value, value >= 0, "0 or more", "Give 0 for none.")
-        for name in ("fill_value", "solarize_threshold", "erasing_value"):
-            value = getattr(self, name)
-            problems += check(f"augment.{name}", value, 0 <= value <= 255, "a level, 0 to 255", "Correct it.")
-        problems += check_whole("augment.crop_padding", self.crop_padding, 0, "Give pixels, or 0 for none.")
-        problems += check_whole("augment.posterize_bits", self.posterize_bits, 1, "Give 1 to 8.", below=9)
-        problems += check_whole("augment.policy_ops", self.policy_ops, 1, "Give 2 or so.", below=17)
-        problems += check_whole("augment.policy_magnitude", self.policy_magnitude, 0, "Give 9 or so.", below=31)
-        for name in ("crop_area", "erasing_area"):
-            low, high = getattr(self, name) or (1, 1)
-            problems += check(f"augment.{name}", (low, high), 0 < low <= high <= 1, "0 < low ≤ high ≤ 1", "Correct it.")
-        for name in ("crop_ratio", "erasing_ratio"):
-            low, high = getattr(self, name)
-            problems += check(f"augment.{name}", (low, high), 0 < low <= high, "0 < low ≤ high", "Correct it.")
-        low, high = self.blur
-        return problems + check("augment.blur", self.blur, 0 <= low <= high <= 20, "0 ≤ low ≤ high ≤ 20", "Correct it.")
-
-    def _range_problem(self, name: str) -> list[str]:
-        value = getattr(self, name)
-        if value is None:
-            return []
-        if not isinstance(value, tuple) and value < 0:
-            return check(f"augment.{name}", value, False, "a number of at least 0, or a range", "Leave out the sign.")
-        low, high = self.range(name)
-        least, most = _LIMITS.get(name, (float("-inf"), float("inf")))
-        is_open = name in ("zoom", "width_zoom")  # a factor of 0 shows one point
-        holds = (least < low if is_open else least <= low) and low <= high <= most
-        rule = f"a range from low to high{_limits_text(name)}"
-        return check(f"augment.{name}", value, holds, rule, "Give two numbers, the lower one first.")
-
-
-_LIMITS = {
-    "hue": (-0.5, 0.5),
-    "shear": (-89, 89),
-    "channel_shift": (-255, 255),
-    **{name: (0, float("inf")) for name in FACTORS},
-}
-
-
-def _limits_text(name: str) -> str:
-    if name in ("zoom", "width_zoom"):
-        return " of factors above 0"
-    if name in FACTORS:
-        return " of factors of at least 0"
-    return " within {} to {}".format(*_LIMITS[name]) if name in _LIMITS else ""
+    @property
+    def _warps(self) -> bool:
+        return any(map(self.changes, FILLED))

@@ -13,7 +13,7 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 
 from engine.augment import color
-from engine.augment.config import AugmentConfig, FillMode, Interpolation
+from engine.augment.config import FillMode, Interpolation
 from engine.augment.geometry import rotated, shifted, warp
 
 STRENGTHS = 30  # both papers count strengths from 0 to 30
@@ -52,15 +52,8 @@ _COLOR = (
     "sharpness",
 )  # fmt: skip
 _GEOMETRY = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
-OPERATIONS = (*_COLOR, *_GEOMETRY)
-
-
-def augment_policy(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
-    """float32[h w c] after the policy of `config`; without one, the image as it is."""
-    how = (config.fill, config.fill_value, config.interpolation)
-    if config.policy == "rand_augment":
-        return rand_augment(key, image, config.policy_ops, config.policy_magnitude, *how)
-    return trivial_augment(key, image, *how) if config.policy == "trivial_augment" else image
+OPERATIONS = (*_COLOR, *_GEOMETRY)  # which RandAugment and TrivialAugment draw from
+INVERT = len(OPERATIONS)
 
 
 def rand_augment(
@@ -105,7 +98,7 @@ def apply_operation(
     fill_value: float = 0.0,
     interpolation: Interpolation = "bilinear",
 ) -> jax.Array:
-    """float32[h w c] after the operation at that place of OPERATIONS, of a strength from -1 to 1 of `ranges`.
+    """float32[h w c] after the operation at that place of OPERATIONS (or INVERT); strength: -1 to 1 of `ranges`.
 
     Operations without a direction take the strength without its sign.
     """
@@ -136,8 +129,10 @@ def _switch(
         matrix = _matrix(operation, strength, ranges, image.shape)
         return warp(image, matrix, fill, fill_value, interpolation)
 
-    branches = [*(partial(_recolor, name, ranges) for name in _COLOR), bend]  # all geometry is one warp
-    return lax.switch(jnp.minimum(operation, len(_COLOR)), branches, image, strength)
+    colors = [partial(_recolor, name, ranges) for name in _COLOR]
+    branches = [*colors, bend, lambda image, strength: color.invert(image)]  # all geometry is one warp
+    branch = jnp.where(operation == INVERT, len(_COLOR) + 1, jnp.minimum(operation, len(_COLOR)))
+    return lax.switch(branch, branches, image, strength)
 
 
 def _recolor(name: str, ranges: Ranges, image: jax.Array, strength: jax.Array) -> jax.Array:

@@ -1,70 +1,56 @@
 """Augmentation in the words of Keras: the same argument names, ranges and fill modes, turned into an AugmentConfig.
 
-`random_flip("horizontal") | random_rotation(0.1) | random_zoom(0.1)` is the usual stack of Keras layers. What
-`ImageDataGenerator` also does to images at evaluation is part of the data here: `rescale` is `DataConfig.scale`, the
-`featurewise_…`, `samplewise_…` and `zca_…` arguments are `DataConfig.standardize`.
+`random_flip("horizontal") | random_rotation(0.1) | random_zoom(0.1)` is the usual stack of Keras layers. Each gives the
+pixels that Keras 3 on TensorFlow gives for the same draw; docs/augment.md lists where something differs, and why.
 """
 
 from typing import Any, Literal, get_args
 
-from engine.augment.config import AugmentConfig, FillMode, Interpolation, Range
+from engine.augment.config import AugmentConfig, FillMode, Interpolation
+from engine.augment.generator import GeneratorPreset, image_data_generator
+from engine.augment.rules import Range
 from engine.errors import InputError, problem, unknown
+
+__all__ = [
+    "GeneratorPreset",
+    "aug_mix",
+    "auto_augment",
+    "cut_mix",
+    "image_data_generator",
+    "mix_up",
+    "rand_augment",
+    "random_brightness",
+    "random_color_jitter",
+    "random_contrast",
+    "random_elastic_transform",
+    "random_erasing",
+    "random_flip",
+    "random_grayscale",
+    "random_hue",
+    "random_invert",
+    "random_perspective",
+    "random_rotation",
+    "random_saturation",
+    "random_shear",
+    "random_translation",
+    "random_zoom",
+]
 
 Flips = Literal["horizontal", "vertical", "horizontal_and_vertical"]
 LayerFill = Literal["constant", "nearest", "reflect", "wrap"]
-_FILLS: dict[str, FillMode] = {"constant": "constant", "nearest": "edge", "reflect": "reflect", "wrap": "wrap"}
+LayerInterpolation = Literal["bilinear", "nearest"]
+AutoAugmentPolicy = Literal["imagenet", "cifar10", "svhn"]
 
-
-def image_data_generator(
-    *,
-    rotation_range: float = 0,
-    width_shift_range: float = 0.0,
-    height_shift_range: float = 0.0,
-    brightness_range: tuple[float, float] | None = None,
-    shear_range: float = 0.0,
-    zoom_range: Range = 0.0,
-    channel_shift_range: float = 0.0,
-    fill_mode: LayerFill = "nearest",
-    cval: float = 0.0,
-    horizontal_flip: bool = False,
-    vertical_flip: bool = False,
-    rescale: float | None = None,
-    featurewise_center: bool = False,
-    featurewise_std_normalization: bool = False,
-    samplewise_center: bool = False,
-    samplewise_std_normalization: bool = False,
-    zca_whitening: bool = False,
-) -> AugmentConfig:
-    """What `keras.preprocessing.image.ImageDataGenerator` does with the same arguments.
-
-    Shifts below 1 are fractions; whole numbers n are pixels, from −(n−1) to n−1 as there. Rotation and shear are
-    degrees. zoom_range z stands for 1−z to 1+z, drawn for height and width apart. Channel shifts are drawn for each
-    channel, where Keras draws one for all. The last six arguments say what evaluation is shown too, which is up to
-    DataConfig here: asked for anything but its defaults, they raise InputError naming the field to set.
-    """
-    _check_rescale(rescale)
-    _check_standardization(
-        featurewise_center or featurewise_std_normalization,
-        samplewise_center or samplewise_std_normalization,
-        zca_whitening,
-    )
-    in_pixels = _are_pixels(width_shift_range=width_shift_range, height_shift_range=height_shift_range)
-    width, height = (s - 1 if in_pixels and s else s for s in (width_shift_range, height_shift_range))
-    return AugmentConfig(
-        horizontal_flip=horizontal_flip,
-        vertical_flip=vertical_flip,
-        rotation=rotation_range,
-        height_shift=height,
-        width_shift=width,
-        shift_unit="pixels" if in_pixels else "fraction",
-        shear=shear_range,
-        zoom=zoom_range,
-        width_zoom=zoom_range if zoom_range else None,
-        fill=_fill("fill_mode", fill_mode),
-        fill_value=cval,
-        brightness=brightness_range or 0.0,
-        channel_shift=channel_shift_range,
-    )
+_FILLS: dict[str, FillMode] = {
+    "constant": "constant",
+    "nearest": "edge",
+    "reflect": "reflect",
+    "wrap": "tensorflow_wrap",
+}
+# Keras's elastic layer reads the image with another function than its other layers do.
+_ELASTIC_FILLS: dict[str, FillMode] = {**_FILLS, "wrap": "wrap", "reflect": "tensorflow_reflect"}
+_INTERPOLATIONS: dict[str, Interpolation] = {"bilinear": "bilinear", "nearest": "nearest_away"}
+_LEVELS = (0, 255)
 
 
 def random_flip(mode: Flips = "horizontal_and_vertical") -> AugmentConfig:
@@ -76,84 +62,265 @@ def random_flip(mode: Flips = "horizontal_and_vertical") -> AugmentConfig:
 
 
 def random_rotation(
-    factor: Range, fill_mode: LayerFill = "reflect", interpolation: Interpolation = "bilinear", fill_value: float = 0.0
+    factor: Range,
+    fill_mode: LayerFill = "reflect",
+    interpolation: LayerInterpolation = "bilinear",
+    fill_value: float = 0.0,
 ) -> AugmentConfig:
     """What `keras.layers.RandomRotation` does: factor in turns, one number for both directions, counter-clockwise."""
-    turns = factor if isinstance(factor, (int, float)) else _pair(factor)
-    degrees = 360 * turns if isinstance(turns, (int, float)) else (360 * turns[0], 360 * turns[1])
-    return AugmentConfig(rotation=degrees, **_manner(fill_mode, interpolation, fill_value))
+    low, high = _limits("factor", factor, -1, 1)
+    return AugmentConfig(rotation=_range(360 * low, 360 * high), **_manner(fill_mode, interpolation, fill_value))
 
 
 def random_translation(
     height_factor: Range,
     width_factor: Range,
     fill_mode: LayerFill = "reflect",
-    interpolation: Interpolation = "bilinear",
+    interpolation: LayerInterpolation = "bilinear",
     fill_value: float = 0.0,
 ) -> AugmentConfig:
     """What `keras.layers.RandomTranslation` does: fractions, down and to the right."""
+    down, right = (
+        _limits(f"{side}_factor", factor, -1, 1)
+        for side, factor in (("height", height_factor), ("width", width_factor))
+    )
     manner = _manner(fill_mode, interpolation, fill_value)
-    return AugmentConfig(height_shift=height_factor, width_shift=width_factor, **manner)
+    return AugmentConfig(height_shift=_range(*down), width_shift=_range(*right), **manner)
 
 
 def random_zoom(
     height_factor: Range,
     width_factor: Range | None = None,
     fill_mode: LayerFill = "reflect",
-    interpolation: Interpolation = "bilinear",
+    interpolation: LayerInterpolation = "bilinear",
     fill_value: float = 0.0,
 ) -> AugmentConfig:
     """What `keras.layers.RandomZoom` does: fractions, positive ones zoom out, negative ones in.
 
     Without width_factor the proportions are kept.
     """
-    width = None if width_factor is None else _factors(width_factor)
+    width = None if width_factor is None else _zooms("width_factor", width_factor)
     manner = _manner(fill_mode, interpolation, fill_value)
-    return AugmentConfig(zoom=_factors(height_factor), width_zoom=width, **manner)
+    return AugmentConfig(zoom=_zooms("height_factor", height_factor), width_zoom=width, **manner)
 
 
-def _check_rescale(rescale: float | None) -> None:
-    if rescale not in (None, 1 / 255):
-        rule = "1/255, the default of data.scale"
-        raise InputError(problem("rescale", rescale, rule, "Leave it out and set data.scale."))
+def random_shear(
+    x_factor: Range = 0.0,
+    y_factor: Range = 0.0,
+    interpolation: LayerInterpolation = "bilinear",
+    fill_mode: LayerFill = "reflect",
+    fill_value: float = 0.0,
+) -> AugmentConfig:
+    """What `keras.layers.RandomShear` does: about the upper left pixel, both axes to the same side, which is drawn."""
+
+    def drawn(name: str, factor: Range) -> tuple[float, float]:
+        low, high = _limits(name, factor, 0, 1)
+        return (low, high) if isinstance(factor, (tuple, list)) else (-high, high)
+
+    shears = {"shear_x": drawn("x_factor", x_factor), "shear_y": drawn("y_factor", y_factor)}
+    return AugmentConfig(**shears, **_manner(fill_mode, interpolation, fill_value))
 
 
-def _check_standardization(of_dataset: bool, of_example: bool, whitened: bool) -> None:
-    for asked, field in ((of_dataset, "dataset"), (of_example, "example"), (whitened, "whiten")):
-        if asked:
-            rule = f'DataConfig(standardize="{field}")'
-            raise InputError(problem("standardization", "an argument of the augmentation", rule, "Set it there."))
+def random_perspective(
+    factor: Range = 1.0, scale: float = 1.0, interpolation: LayerInterpolation = "bilinear", fill_value: float = 0.0
+) -> AugmentConfig:
+    """What `keras.layers.RandomPerspective` does: with probability factor / 2 (of two numbers, their mean), all
+    corners but the upper left are moved by up to scale / 2 of their distance from it; beyond lies fill_value."""
+    chance = _chance("factor", factor)
+    return AugmentConfig(perspective=chance, perspective_scale=scale, **_manner("constant", interpolation, fill_value))
 
 
-def _are_pixels(**shifts: float) -> bool:
-    """Whether shifts are ints of pixels, not fractions; raises InputError if they are neither, or one of each."""
-    for name, shift in shifts.items():
-        if not isinstance(shift, (int, float)) or shift < 0 or (shift >= 1 and not isinstance(shift, int)):
-            rule = "a fraction from 0 to below 1, or an int of pixels"
-            raise InputError(problem(name, shift, rule, "Give 0.1 or 3 or so."))
-    in_pixels = [name for name, shift in shifts.items() if shift >= 1]
-    if in_pixels and any(0 < shift < 1 for shift in shifts.values()):
-        got, rule = "a number of pixels beside a fraction", "both shifts in pixels or both as fractions"
-        raise InputError(problem(in_pixels[0], got, rule, "Turn one into the other."))
-    return bool(in_pixels)
+def random_elastic_transform(
+    factor: Range = 1.0,
+    scale: Range = 1.0,
+    interpolation: LayerInterpolation = "bilinear",
+    fill_mode: LayerFill = "reflect",
+    fill_value: float = 0.0,
+    value_range: tuple[float, float] = _LEVELS,
+) -> AugmentConfig:
+    """What `keras.layers.RandomElasticTransform` does with probability factor / 2; height and width have noise of their
+    own, where Keras 3 moves both by the same, and each example a scale of its own."""
+    _check_levels(value_range)
+    manner = _manner(fill_mode, interpolation, fill_value, _ELASTIC_FILLS)
+    chance, scales = _chance("factor", factor), _limits("scale", scale, 0, 1)
+    return AugmentConfig(elastic=chance, elastic_scale=scales, **manner)
 
 
-def _factors(change: Range) -> tuple[float, float]:
-    low, high = (-change, change) if isinstance(change, (int, float)) else _pair(change)
+def random_brightness(factor: Range, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+    """What `keras.layers.RandomBrightness` does: adds a share of 255 to all levels, −factor to factor."""
+    _check_levels(value_range)
+    return AugmentConfig(brightness_shift=_limits("factor", factor, -1, 1))
+
+
+def random_contrast(factor: Range, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+    """What `keras.layers.RandomContrast` of Keras 3 does: about each channel's mean, by a factor from 1 to 1 + factor;
+    of two numbers from 1 − the lower to 1 + the upper one."""
+    _check_levels(value_range)
+    low, high = _limits("factor", factor, 0, 1)
+    return AugmentConfig(channel_contrast=(1 - low, 1 + high))
+
+
+def random_saturation(factor: Range, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+    """What `keras.layers.RandomSaturation` does: the saturation of HSV times u / (1 − u), u from −factor to factor."""
+    _check_levels(value_range)
+    return AugmentConfig(hsv_saturation=_limits("factor", factor, -1, 1))
+
+
+def random_hue(factor: Range, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+    """What `keras.layers.RandomHue` does: up to half of `factor` of the colour circle, either way."""
+    _check_levels(value_range)
+    low, high = _limits("factor", factor, 0, 1)
+    return AugmentConfig(hue=(low / 2, high / 2), hue_either_way=True)
+
+
+def random_color_jitter(
+    value_range: tuple[float, float] = _LEVELS,
+    brightness_factor: Range | None = None,
+    contrast_factor: Range | None = None,
+    saturation_factor: Range | None = None,
+    hue_factor: Range | None = None,
+) -> AugmentConfig:
+    """What `keras.layers.RandomColorJitter` does: brightness, contrast, saturation and hue in this order."""
+    _check_levels(value_range)
+    changes = AugmentConfig()
+    for preset, factor in (
+        (random_brightness, brightness_factor),
+        (random_contrast, contrast_factor),
+        (random_saturation, saturation_factor),
+        (random_hue, hue_factor),
+    ):
+        changes = changes if factor is None else changes | preset(factor)
+    return changes
+
+
+def random_grayscale(factor: float = 0.5) -> AugmentConfig:
+    """What `keras.layers.RandomGrayscale` does, with probability `factor`."""
+    return AugmentConfig(grayscale=factor)
+
+
+def random_invert(factor: Range = 1.0, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+    """What `keras.layers.RandomInvert` does: 255 less each level, with probability factor / 2 (of two numbers, their
+    mean)."""
+    _check_levels(value_range)
+    return AugmentConfig(invert=_chance("factor", factor))
+
+
+def random_erasing(
+    factor: Range = 1.0,
+    scale: Range = (0.02, 0.33),
+    fill_value: float | tuple[float, float, float] | None = None,
+    value_range: tuple[float, float] = _LEVELS,
+) -> AugmentConfig:
+    """What `keras.layers.RandomErasing` does with probability factor / 2: each side of the box is the square root of a
+    draw from `scale`; it is filled with fill_value (one or three), without which with noise."""
+    _check_levels(value_range)
+    value = tuple(fill_value) if isinstance(fill_value, list) else fill_value
+    area, chance = _limits("scale", scale, 0, 1), _chance("factor", factor)
+    return AugmentConfig(erasing=chance, erasing_area=area, erasing_ratio=None, erasing_value=value)
+
+
+def mix_up(alpha: float = 0.2) -> AugmentConfig:
+    """What `keras.layers.MixUp` does: shares from Beta(alpha, alpha), drawn for each example. Partners are neighbours
+    of the epoch's random order, where Keras shuffles each batch once more and may leave an example by itself."""
+    return AugmentConfig(mixup=alpha)
+
+
+def cut_mix(factor: Range = 1.0) -> AugmentConfig:
+    """What `keras.layers.CutMix` does: α from 0 to factor (of two numbers, between them), drawn for each example where
+    Keras draws for each batch. Partners are those of `mix_up`."""
+    return AugmentConfig(cutmix_inside=_limits("factor", factor, 0, 1))
+
+
+def rand_augment(
+    value_range: tuple[float, float] = _LEVELS,
+    num_ops: int = 2,
+    factor: Range = 0.5,
+    interpolation: LayerInterpolation = "bilinear",
+) -> AugmentConfig:
+    """What `keras.layers.RandAugment` does, with operations drawn for each example where Keras draws for each batch."""
+    _check_levels(value_range)
+    manner = _manner("reflect", interpolation, 0.0)
+    factors = _limits("factor", factor, 0, 1)
+    return AugmentConfig(policy="keras_rand_augment", policy_ops=num_ops, policy_factor=factors, **manner)
+
+
+def aug_mix(
+    value_range: tuple[float, float] = _LEVELS,
+    num_chains: int = 3,
+    chain_depth: int = 3,
+    factor: Range = 0.3,
+    alpha: float = 1.0,
+    all_ops: bool = True,
+    interpolation: LayerInterpolation = "bilinear",
+) -> AugmentConfig:
+    """What `keras.layers.AugMix` does, with chains and shares drawn for each example, where Keras draws for each
+    batch."""
+    _check_levels(value_range)
+    return AugmentConfig(
+        policy="aug_mix",
+        policy_factor=_limits("factor", factor, 0, 1),
+        policy_chains=num_chains,
+        policy_depth=chain_depth,
+        policy_alpha=alpha,
+        policy_all_ops=all_ops,
+        **_manner("reflect", interpolation, 0.0),
+    )
+
+
+def auto_augment(
+    policy: AutoAugmentPolicy = "imagenet",
+    fill_mode: LayerFill = "constant",
+    interpolation: LayerInterpolation = "nearest",
+    fill_value: float = 0.0,
+) -> AugmentConfig:
+    """AutoAugment (Cubuk et al. 2018), which Keras does not have: one of 25 pairs of operations found for that data,
+    each with its own probability. Operations and strengths are those of `policy="rand_augment"`."""
+    if policy not in get_args(AutoAugmentPolicy):
+        raise InputError(unknown("policy", policy, get_args(AutoAugmentPolicy)))
+    return AugmentConfig(policy=f"auto_augment_{policy}", **_manner(fill_mode, interpolation, fill_value))
+
+
+def _limits(name: str, factor: Any, least: float, most: float) -> tuple[float, float]:
+    """(low, high) as Keras reads a factor: of one number f from −f, or `least` if that is more, to f."""
+    numbers = [*factor] if isinstance(factor, (tuple, list)) else [factor]
+    are_numbers = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers)
+    if not are_numbers or len(numbers) > 2 or not numbers or not all(least <= number <= most for number in numbers):
+        rule = f"a number, or two, from {least} to {most}"
+        raise InputError(problem(name, repr(factor)[:80], rule, "Give one of these."))
+    if isinstance(factor, (tuple, list)):
+        if len(numbers) != 2:
+            raise InputError(problem(name, repr(factor)[:80], "a number, or two", "Give one of these."))
+        low, high = sorted(numbers)
+        return low, high
+    return max(-abs(factor), least), abs(factor)
+
+
+def _range(low: float, high: float) -> Range:
+    """One number where the range is symmetric, which is how it is shown."""
+    return high if low == -high else (low, high)
+
+
+def _zooms(name: str, factor: Range) -> tuple[float, float]:
+    low, high = _limits(name, factor, -1, 1)
     return 1 + low, 1 + high
 
 
-def _pair(values: Any) -> tuple[float, float]:
-    if not isinstance(values, (tuple, list)) or len(values) != 2:
-        raise InputError(problem("factor", repr(values), "a number, or two", "Give one of these."))
-    return values[0], values[1]
+def _chance(name: str, factor: Range) -> float:
+    """The probability that a draw from [0, 1) is below one from the factor's range: of one number f, f / 2."""
+    return sum(_limits(name, factor, 0, 1)) / 2
 
 
-def _manner(fill_mode: LayerFill, interpolation: Interpolation, fill_value: float) -> dict[str, Any]:
-    return {"fill": _fill("fill_mode", fill_mode), "interpolation": interpolation, "fill_value": fill_value}
+def _check_levels(value_range: Any) -> None:
+    if tuple(value_range) != _LEVELS:
+        rule = "(0, 255), which pictures have here while they are augmented, whatever data.scale is"
+        raise InputError(problem("value_range", repr(value_range), rule, "Leave it out."))
 
 
-def _fill(name: str, fill_mode: str) -> FillMode:
-    if fill_mode not in _FILLS:
-        raise InputError(unknown(name, fill_mode, _FILLS))
-    return _FILLS[fill_mode]
+def _manner(
+    fill_mode: str, interpolation: str, fill_value: float, fills: dict[str, FillMode] = _FILLS
+) -> dict[str, Any]:
+    if fill_mode not in fills:
+        raise InputError(unknown("fill_mode", fill_mode, fills))
+    if interpolation not in _INTERPOLATIONS:
+        raise InputError(unknown("interpolation", interpolation, _INTERPOLATIONS))
+    return {"fill": fills[fill_mode], "interpolation": _INTERPOLATIONS[interpolation], "fill_value": fill_value}

@@ -101,7 +101,7 @@ def _without_mixing(chosen: AugmentConfig) -> AugmentConfig:
     """What can be done to a single file, which has no other example beside it."""
     if not chosen.pairs_examples:
         return chosen
-    alone = replace(chosen, mixup=0.0, cutmix=0.0)
+    alone = chosen.without_mixing()
     if not alone.is_active:
         remedy = "Name the data that the file is of."
         raise InputError(problem("augment", "mixup or cutmix alone", "other changes, of a single file", remedy))

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.augment.apply import augment_batch, example_keys
-from engine.augment.config import AMOUNTS, FACTORS, MANNERS, PROBABILITIES, AugmentConfig
+from engine.augment.config import AugmentConfig
+from engine.augment.rules import AMOUNTS, FACTORS, MANNERS, PROBABILITIES
 from engine.report.grid import PLACES
 
 DRAWS = PLACES - 1
 UNITS = {
-    "rotation": "°", "shear": "°", "channel_shift": " levels", "noise": " levels", "blur": " pixels",
-    "crop_padding": " pixels",
+    "rotation": "°", "shear": "°", "channel_shift": " levels", "level_shift": " levels", "noise": " levels",
+    "blur": " pixels", "crop_padding": " pixels",
 }  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def augmentation_text(config: AugmentConfig) -> str:
     """The fields that change something, and those that say how if they are not the usual: `rotation -36 to 36°, …`."""
     default = AugmentConfig()
     manners = {name for name in MANNERS if getattr(config, name) != getattr(default, name)}
-    shown = [field.name for field in fields(config) if config.changes(field.name) or field.name in manners]
+    shown = [field.name for field in fields(default) if config.changes(field.name) or field.name in manners]
     return ", ".join(_text(config, name) for name in shown)
 
 
@@ -58,10 +59,21 @@ def _text(config: AugmentConfig, name: str) -> str:
         value = config.range(name)
     if name in PROBABILITIES:
         return f"{words} {value:.0%} of the time"
+    if name == "erasing_value" and value is None:
+        return f"{words} noise"
+    if name.endswith("_steps"):
+        return f"{words} {_listed(value)}"
     return f"{words} {_value_text(value)}{UNITS.get(name, '')}"
+
+
+def _listed(steps: tuple[float, ...]) -> str:
+    """`0, 1, 2 or 5`; of many only the first and the last."""
+    texts = [f"{step:g}" for step in (steps if len(steps) < 8 else (*steps[:3], steps[-1]))]
+    joint = ", …, " if len(steps) >= 8 else " or "
+    return joint.join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]
 
 
 def _value_text(value: object) -> str:
     if isinstance(value, tuple):
-        return " to ".join(map(_value_text, value))
+        return (" to " if len(value) == 2 else ", ").join(map(_value_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
