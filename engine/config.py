@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Suppress, arg
 
 from engine.augment.config import AugmentConfig
+from engine.augment.generator import DataSettings, GeneratorPreset
 from engine.checks import check, check_all, check_whole
 from engine.data.config import DataConfig
 from engine.errors import InputError, problem
@@ -206,6 +207,9 @@ class RunConfig:
 
     def __post_init__(self):
         check_model(self.model)
+        if isinstance(self.augment, GeneratorPreset):
+            object.__setattr__(self, "data", _with_settings(self.data, self.augment.data))
+            object.__setattr__(self, "augment", self.augment.plain())
         check_all(self, "", self._range_problems)
         if not re.fullmatch(r"[\w][\w.\- ]*", self.name):
             raise InputError(
@@ -286,6 +290,19 @@ class RunConfig:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(problem(str(path), str(error), "the JSON of a run's config", "Use another run.")) from None
+
+
+def _with_settings(data: DataConfig, settings: DataSettings) -> DataConfig:
+    """The data config with what a preset says about the data; raises InputError where it says something else."""
+    problems = []
+    for name, value in settings.given().items():
+        given = getattr(data, name)
+        if given not in (getattr(DataConfig, name), value):
+            rule = f"{value}, which the generator has"
+            problems.append(problem(f"data.{name}", given, rule, "Leave out one of them."))
+    if problems:
+        raise InputError("\n".join(problems))
+    return replace(data, **settings.given())
 
 
 def mesh_shape(mesh: str | None) -> tuple[int, int]:

@@ -290,7 +290,7 @@ def _splits(
     else:
         whole = data if isinstance(data, Dataset) else dataset(*_pair("data", data), class_names)
         whole = whole.in_classes(order(whole.class_names), "the model", reporter.say)
-        splits = Splits(*split_by_fraction(whole, _fraction(validation), config.train.seed))
+        splits = Splits(*split_by_fraction(whole, config.data.validation_fraction, config.train.seed))
     if validation is None or isinstance(validation, (int, float)):
         return splits
     is_dataset = isinstance(validation, Dataset)

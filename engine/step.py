@@ -57,9 +57,10 @@ def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
         values = values - jnp.asarray(spec.mean, jnp.float32).reshape(by_channel)
     if spec.std is not None:
         values = values / jnp.asarray(spec.std, jnp.float32).reshape(by_channel)
-    if spec.per_example:
-        of_example = tuple(range(1, inputs.ndim))
+    of_example = tuple(range(1, inputs.ndim))
+    if spec.per_example or spec.center_example:
         values = values - jnp.mean(values, of_example, keepdims=True)
+    if spec.per_example:
         values = values / (jnp.std(values, of_example, keepdims=True) + PER_EXAMPLE_EPSILON)
     return values
 

@@ -107,7 +107,7 @@ class Trainer:
         start = start_from(source, self.config, self.phase.layers, self._of_one, train) if source else None
         fitted = None
         if self.inputs.whiten and source is None:
-            fitted = whitening(train, self.inputs.scale, self.config.data.whiten_epsilon)
+            fitted = whitening(train, self.config.data)
 
         def make(settings: Settings, start: Start | None, fitted: Any) -> TrainState:
             params, model_state = self._init(settings.seed)

@@ -99,11 +99,14 @@ def under_contract(data: DataConfig, spec: InputSpec) -> DataConfig:
         theirs.update(scale=spec.scale, background=spec.background)
         theirs.update(interpolation=spec.interpolation, antialias=spec.antialias, color=spec.color)
         theirs["levels"] = data.levels if spec.levels is None else spec.levels
-    if spec.per_example or spec.whiten:
-        theirs["standardize"] = "example" if spec.per_example else "whiten"
+    if spec.per_example or spec.center_example:
+        theirs["standardize"] = "example" if spec.per_example else "example_center"
+    if spec.whiten:  # by what was fitted for the source, whichever of the two it was
+        theirs["standardize"] = "zca" if data.standardize == "zca" else "whiten"
     if spec.resize is not None:
         theirs.update(image_size=shape_text(spec.shape[:2]).replace("×", "x"), resize=spec.resize)
-    if data.standardize == "dataset" and spec.mean is not None and spec.std is not None:
+    is_fitted = spec.mean is not None and (spec.std is not None or data.standardize == "dataset_center")
+    if data.standardize in ("dataset", "dataset_center") and is_fitted:
         data = replace(data, standardize=None)  # fitted once, on what the weights were trained on
     defaults, problems = DataConfig(), []
     for name, value in theirs.items():

@@ -21,6 +21,7 @@ from scipy import ndimage, stats
 from engine.augment import color
 from engine.augment.color import augment_color
 from engine.augment.config import AugmentConfig
+from engine.augment.rules import MANNERS
 from tests.harnesses import HARNESSES, looped
 
 skimage_color = pytest.importorskip("skimage.color", reason="scikit-image comes with the dev extra")
@@ -222,11 +223,17 @@ def test_levels_stay_within_0_and_255_as_float32(name: str):
 # The colour fields in their order, each switched on by itself.
 FIELDS: dict[str, dict[str, Any]] = {
     "brightness": {"brightness": 0.5},
+    "brightness_shift": {"brightness_shift": 0.2},
     "contrast": {"contrast": (0.6, 1.3)},
+    "channel_contrast": {"channel_contrast": 0.3},
     "saturation": {"saturation": 0.4},
+    "hsv_saturation": {"hsv_saturation": (0.3, 0.6)},
     "hue": {"hue": 0.2},
+    "level_shift": {"level_shift": 20.0},
+    "whole_brightness": {"whole_brightness": (0.8, 1.1)},
     "channel_shift": {"channel_shift": 30.0},
     "grayscale": {"grayscale": 0.4},
+    "invert": {"invert": 0.3},
     "posterize": {"posterize": 0.5, "posterize_bits": 3},
     "solarize": {"solarize": 0.5, "solarize_threshold": 90.0},
     "autocontrast": {"autocontrast": 0.5},
@@ -247,7 +254,7 @@ def draw_many(config: AugmentConfig, image: jax.Array, num: int = 2000) -> np.nd
 def test_cases_name_all_colour_fields_in_their_order():
     names = [field.name for field in fields(AugmentConfig)]
     between = names[names.index("brightness") : names.index("policy")]
-    assert [name for name in between if name not in ("posterize_bits", "solarize_threshold")] == list(FIELDS)
+    assert [name for name in between if name not in MANNERS] == list(FIELDS)
 
 
 def test_config_without_colour_does_nothing_at_all():
@@ -308,6 +315,14 @@ def test_hue_is_drawn_uniformly():
     results = draw_many(AugmentConfig(hue=(-0.1, 0.3)), jnp.array([200.0, 40.0, 40.0])[None, None, :])
     hues = skimage_color.rgb2hsv(results.astype(np.float64) / 255)[:, 0, 0, 0]
     assert is_uniform((hues + 0.5) % 1 - 0.5, -0.1, 0.3)
+
+
+def test_hue_either_way_turns_as_often_one_way_as_the_other():
+    image = jnp.full((1, 1, 3), jnp.array([200.0, 100.0, 50.0]))
+    drawn = draw_many(AugmentConfig(hue=(0.1, 0.1), hue_either_way=True), image, 400)
+    values, counts = np.unique(np.round(drawn[:, 0, 0, 0]), return_counts=True)
+    assert len(values) == 2
+    assert 160 < counts[0] < 240
 
 
 def test_channel_shift_is_drawn_uniformly_for_each_channel_apart():

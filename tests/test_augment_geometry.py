@@ -17,17 +17,22 @@ from scipy import ndimage, stats
 
 from engine.augment import geometry
 from engine.augment.apply import augment_image
-from engine.augment.config import AMOUNTS, FACTORS, MANNERS, AugmentConfig, FillMode, Interpolation
+from engine.augment.config import AugmentConfig, FillMode, Interpolation
 from engine.augment.geometry import augment_geometry, draw_matrix, flipped, rotated, sheared, shifted, warp, zoomed
+from engine.augment.rules import AMOUNTS, FACTORS, MANNERS
 from tests.harnesses import HARNESSES, looped
 
 SETTINGS = settings(max_examples=5, derandomize=True, deadline=None, database=None)
+# tensorflow_… are compared with Keras: see test_augment_keras.py.
 SCIPY_MODES: dict[FillMode, str] = {
     "constant": "grid-constant",
     "edge": "nearest",
     "reflect": "reflect",
     "wrap": "grid-wrap",
+    "scipy_wrap": "wrap",
+    "scipy_constant": "constant",
 }
+OWN_FILLS: tuple[FillMode, ...] = ("constant", "edge", "reflect", "wrap")
 PAD_MODES: dict[FillMode, Any] = {"constant": "constant", "edge": "edge", "reflect": "symmetric", "wrap": "wrap"}
 ORDERS: dict[Interpolation, int] = {"bilinear": 1, "nearest": 0}
 FILL_VALUE = 37.0
@@ -94,7 +99,7 @@ def warps(fill: FillMode, interpolation: Interpolation) -> Callable[..., jax.Arr
     return jax.jit(jax.vmap(one, in_axes=(None, 0)))
 
 
-@pytest.mark.parametrize("fill", get_args(FillMode))
+@pytest.mark.parametrize("fill", SCIPY_MODES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @SETTINGS
 @given(seed=st.integers(0, 10_000))
@@ -105,7 +110,7 @@ def test_bilinear_warp_equals_scipy(fill: FillMode, shape: tuple[int, int, int],
     np.testing.assert_allclose(results, expected, rtol=0, atol=LEVELS)
 
 
-@pytest.mark.parametrize("fill", get_args(FillMode))
+@pytest.mark.parametrize("fill", SCIPY_MODES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @SETTINGS
 @given(seed=st.integers(0, 10_000))
@@ -154,7 +159,7 @@ def test_identity_gives_the_image_back_to_the_bit(fill: FillMode, interpolation:
 def test_flip_is_numpys_to_the_bit(vertical: bool, horizontal: bool, shape: tuple[int, int, int]):
     image = random_image(shape)
     axes = [axis for axis, is_flipped in enumerate((vertical, horizontal)) if is_flipped]
-    for fill, interpolation in product(get_args(FillMode), get_args(Interpolation)):
+    for fill, interpolation in product(OWN_FILLS, get_args(Interpolation)):
         result = warps(fill, interpolation)(image, flipped(vertical, horizontal)[None])[0]
         np.testing.assert_array_equal(result, np.flip(image, axes))
 
@@ -162,7 +167,7 @@ def test_flip_is_numpys_to_the_bit(vertical: bool, horizontal: bool, shape: tupl
 SHIFTS = [(0, 0), (1, 0), (0, 1), (-2, 3), (3, -2), (5, 5), (-9, 6), (10, -14)]  # down and right, beyond one image too
 
 
-@pytest.mark.parametrize("fill", get_args(FillMode))
+@pytest.mark.parametrize("fill", OWN_FILLS)
 @pytest.mark.parametrize("interpolation", get_args(Interpolation))
 def test_shift_by_whole_pixels_is_numpys_pad_and_slice_to_the_bit(fill: FillMode, interpolation: Interpolation):
     height, width, margin = 9, 6, 14
@@ -180,7 +185,7 @@ def test_shift_by_whole_pixels_is_numpys_pad_and_slice_to_the_bit(fill: FillMode
 ANGLES = [-170.0, -90.0, -33.0, 4.5, 30.0, 90.0, 135.0, 180.0]
 
 
-@pytest.mark.parametrize("fill", get_args(FillMode))
+@pytest.mark.parametrize("fill", OWN_FILLS)
 def test_turn_is_scipys_counter_clockwise_one(fill: FillMode):
     image = random_image((9, 6, 3))
     results = warps(fill, "bilinear")(image, jnp.stack([rotated(angle) for angle in ANGLES]))
@@ -251,6 +256,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     "crop_padding": {"crop_padding": 2},
     "crop_area": {"crop_area": (0.3, 0.6)},
 }
+# Those whose draws are no product of independent matrices with the others'.
+APART: dict[str, dict[str, Any]] = {
+    "height_shift_steps": {"height_shift_steps": (1.0, 4.0)},
+    "width_shift_steps": {"width_shift_steps": (0.1, 0.3)},
+    "shear_x": {"shear_x": 0.4},
+    "shear_y": {"shear_y": (0.1, 0.2)},
+    "perspective": {"perspective": 0.7, "perspective_scale": 0.5},
+    "elastic": {"elastic": 0.5},
+}
 ALL_ON = AugmentConfig(**{name: value for on in [*FIELDS.values(), FIELDS["zoom"]] for name, value in on.items()})
 ALL_ON = replace(ALL_ON, width_zoom=FIELDS["width_zoom"]["width_zoom"])
 HEIGHT, WIDTH = 12, 17
@@ -273,7 +287,16 @@ def drawn(config: AugmentConfig) -> np.ndarray:
 def test_cases_name_all_geometry_fields_in_their_order():
     names = [field.name for field in fields(AugmentConfig)]
     before = names[: names.index("brightness")]
-    assert tuple(name for name in before if name not in MANNERS) == tuple(FIELDS) == geometry.FIELDS
+    assert {*(name for name in before if name not in MANNERS)} == {*FIELDS, *APART} == {*geometry.FIELDS}
+    assert list(FIELDS) == [name for name in before if name in FIELDS]
+
+
+@pytest.mark.parametrize("name", APART)
+def test_field_apart_leaves_the_draws_of_a_turn_and_a_crop(name: str):
+    turn, crop = AugmentConfig(rotation=30.0), AugmentConfig(crop_area=(0.3, 0.6))
+    together = replace(turn, crop_area=crop.crop_area, **APART[name])
+    expected = drawn(turn).astype(np.float64) @ drawn(AugmentConfig(**APART[name])) @ drawn(crop)
+    np.testing.assert_allclose(drawn(together), expected, rtol=0, atol=1e-4)
 
 
 def test_fields_together_are_the_product_of_the_fields_one_by_one_with_the_same_draws():
@@ -313,7 +336,7 @@ def test_config_without_geometry_does_nothing_at_all():
     assert augment_geometry(jax.random.key(0), image, AugmentConfig(brightness=0.5, fill="wrap")) is image
 
 
-@pytest.mark.parametrize("fill", get_args(FillMode))
+@pytest.mark.parametrize("fill", OWN_FILLS)
 def test_crop_with_padding_is_numpys_pad_and_slice_and_every_offset_is_equally_likely(fill: FillMode):
     pad, num = 2, 1000
     image = random_image((5, 8, 3))

@@ -1,5 +1,8 @@
 """The operations of the policies against Pillow, and what the policies draw."""
 
+import hashlib
+import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,8 +15,9 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage, stats
 
-from engine.augment import policies
+from engine.augment import as_keras, auto_augment, color, keras_policies, policies
 from engine.augment.apply import augment_policy
+from engine.augment.auto_augment import pairs
 from engine.augment.config import AugmentConfig
 from engine.augment.policies import (
     OPERATIONS,
@@ -235,3 +239,120 @@ def test_augment_policy_does_what_the_config_says():
         lambda image: trivial_augment(jax.random.key(3), image, *how)
     )
     assert augment_policy(jax.random.key(3), BUSY, config) is BUSY
+
+
+# ---- AutoAugment ----
+
+# SHA-256 of the tables of torchvision 0.29.2's AutoAugment as JSON, under our names of operations.
+TABLES = {
+    "imagenet": "e719bf4855940f957b4bca0dc82c4b253f384665a69c01e4c07cf0f3ea5da9c0",
+    "cifar10": "a95f8dc532b11a59ef2dfb6eab902bb2f8cbc39d9aef6b4470e5e476deba76e4",
+    "svhn": "641fbebcdbc979fcbbb41b26dccdc433f2ba4699243c875117ba61fa8163d290",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_auto_augment_are_those_of_torchvision(name: str):
+    table = [[list(step) for step in pair] for pair in pairs(name)]
+    assert hashlib.sha256(json.dumps(table).encode()).hexdigest() == TABLES[name]
+
+
+def test_auto_augment_makes_what_its_pairs_make(monkeypatch: pytest.MonkeyPatch):
+    image, config = jnp.asarray(smooth_image()), AugmentConfig(policy="auto_augment_svhn")
+    monkeypatch.setitem(auto_augment.TABLES, "svhn", "invert 5 -, rotate 10 9; solarize 0 3, equalize 10 -")
+    keys = jax.random.split(jax.random.key(1), 48)
+    results = jax.jit(jax.vmap(lambda key: augment_policy(key, image, config)))(keys)
+    turned = [policies.apply_operation(image, OPERATIONS.index("rotate"), sign, RAND_AUGMENT) for sign in (-1.0, 1.0)]
+    inverted = [
+        policies.apply_operation(255 - image, OPERATIONS.index("rotate"), sign, RAND_AUGMENT) for sign in (-1.0, 1.0)
+    ]
+    expected = jnp.stack([*turned, *inverted, color.equalize(image)])
+    distances = np.abs(np.asarray(results)[:, None] - np.asarray(expected)[None]).max((2, 3, 4))
+    assert distances.min(1).max() < 0.1
+    assert set(distances.argmin(1)) == set(range(5))
+
+
+# ---- RandAugment and AugMix of Keras ----
+
+FACTOR = (0.1, 0.45)
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    """Keras on the JAX backend."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    return pytest.importorskip("keras", reason="Keras comes with the dev extra")
+
+
+def test_operations_are_those_of_keras(keras):
+    """Each operation at draws in the middle of its ranges, against the layer that Keras's RandAugment has for it."""
+    image, layer = smooth_image(), keras.layers.RandAugment(factor=FACTOR)
+    shown, middle = image[None], sum(FACTOR) / 2
+    drawn = {
+        "random_shear": {"shear_factor": jnp.array([[-middle, -middle]]), "input_shape": shown.shape},
+        "random_translation": {"translations": jnp.array([[middle * WIDTH, middle * HEIGHT]])},
+        "random_rotation": None,
+        "random_brightness": {"rgb_delta": jnp.full((1, 1, 1, 1), 255 * middle)},
+        "random_color_degeneration": {"factor": jnp.full((1, 1, 1, 1), middle)},
+        "random_contrast": {"contrast_factor": jnp.full((1, 1, 1, 1), 1 + (FACTOR[1] - FACTOR[0]) / 2)},
+        "random_sharpness": {"factor": jnp.array([middle])},
+        "random_posterization": {"shift_factor": jnp.array([8 - 2], jnp.uint8)},
+        "solarization": dict.fromkeys(("additions", "thresholds"), (FACTOR[0] + 255 * FACTOR[1]) / 2),
+        "auto_contrast": None,
+        "equalization": None,
+    }
+    assert list(drawn) == layer._AUGMENT_LAYERS
+    assert len(keras_policies.OPERATIONS) == len(drawn)
+    layer.random_rotation.factor = (middle, middle)
+    drawn["random_rotation"] = layer.random_rotation.get_random_transformation(shown)
+    names = ["shear", "translation", "rotation", "brightness", "color", "contrast", "sharpness", "posterization",
+             "solarization", "autocontrast", "equalization"]  # fmt: skip
+    for name, part in zip(names, drawn, strict=True):
+        expected = getattr(layer, part).transform_images(jnp.asarray(shown), drawn[part])[0]
+        number = keras_policies.OPERATIONS.index(name)
+        draws = jnp.array([0.5, 0.5])
+        result = keras_policies.apply_operation(jnp.asarray(image), number, draws, -1.0, FACTOR)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=0.5, err_msg=name)
+        assert np.abs(np.asarray(result) - image).max() > 1, name
+    result = keras_policies.apply_operation(jnp.asarray(image), keras_policies.IDENTITY, draws, 1.0, FACTOR)
+    np.testing.assert_array_equal(result, image)
+
+
+def test_posterization_draws_the_bits_of_keras(keras):
+    image = jnp.asarray(smooth_image())
+    for factor, bits in (((0.0, 0.3), {1}), ((0.0, 0.5), {1, 2, 3}), ((0.0, 0.05), {1})):
+        drawn = keras.layers.RandomPosterization(max(1, int(8 * factor[1]))).get_random_transformation(
+            np.zeros((200, 2, 2, 3), np.float32)
+        )
+        assert {8 - int(shift) for shift in np.asarray(drawn["shift_factor"])} == bits
+        number, found = keras_policies.OPERATIONS.index("posterization"), set()
+        for draw in np.linspace(0, 0.999, 8):
+            ours = keras_policies.apply_operation(image, number, jnp.array([draw, 0]), 1.0, factor)
+            found |= {b for b in range(1, 9) if np.array_equal(ours, as_keras.posterize(image, b))}
+        assert found == bits
+
+
+def test_aug_mix_blends_the_image_with_a_blend_of_chains():
+    image = jnp.asarray(smooth_image())
+    config = AugmentConfig(policy="aug_mix", policy_factor=(0.3, 0.3), policy_depth=1, policy_chains=2)
+    keys = jax.random.split(jax.random.key(0), 24)
+    program = jax.jit(jax.vmap(lambda key: augment_policy(key, image, config)))
+    results = np.asarray(program(keys))
+    assert results.min() >= 0
+    assert results.max() <= 255
+    moved = np.abs(results - np.asarray(image)).mean((1, 2, 3))
+    assert len(set(np.round(moved, 4))) > 20  # shares are drawn for each
+    np.testing.assert_array_equal(results, program(keys))
+
+
+def test_aug_mix_without_all_operations_leaves_them_out(monkeypatch: pytest.MonkeyPatch):
+    drawn: list[Any] = []
+    monkeypatch.setattr(keras_policies, "_chain", lambda key, image, choices, *rest: drawn.append(choices) or image)
+    image = jnp.asarray(smooth_image())
+    for all_ops, number in ((True, 12), (False, 8)):
+        config = AugmentConfig(policy="aug_mix", policy_all_ops=all_ops)
+        result = augment_policy(jax.random.key(0), image, config)
+        np.testing.assert_allclose(result, image, atol=1e-3)  # shares of chains add up to 1
+        assert len(drawn[-1]) == number
+    left_out = {keras_policies.OPERATIONS[int(n)] for n in drawn[0] if n not in drawn[1]}
+    assert left_out == {"brightness", "color", "contrast", "sharpness"}

@@ -200,7 +200,9 @@ def test_adding_what_contradicts_is_refused_naming_every_field_and_both_values()
 
 
 def test_warps_that_read_beyond_the_border_in_other_ways_do_not_add_up():
-    with pytest.raises(InputError, match=r"augment\.fill: got reflect; expected edge as before it, because all geometry"):
+    with pytest.raises(
+        InputError, match=r"augment\.fill: got reflect; expected edge as before it, because all geometry"
+    ):
         _ = random_rotation(0.1, "nearest") | random_zoom(0.1)
     with pytest.raises(InputError, match=r"augment\.fill: got constant; expected reflect as before it"):
         _ = random_translation(0.1, 0.1) | random_perspective()
@@ -254,9 +256,7 @@ def test_preprocessing_by_name_is_that_of_keras(keras, name: str):
     levels = random_image((2, 3, 3))
     expected = np.asarray(getattr(keras.applications, name).preprocess_input(levels.copy()))
     for rescale in (None, 0.5):
-        data = RunConfig(
-            "run", TINY, augment=image_data_generator(preprocessing_function=name, rescale=rescale)
-        ).data
+        data = RunConfig("run", TINY, augment=image_data_generator(preprocessing_function=name, rescale=rescale)).data
         spec = InputSpec((2, 3, 3), scale=data.scale, mean=data.mean, std=data.std)
         shown = normalize(jnp.asarray(levels)[None], spec)[0]
         np.testing.assert_allclose(shown, expected * (rescale or 1), rtol=0, atol=1e-5)

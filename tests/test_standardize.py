@@ -1,6 +1,7 @@
 """Standardisation: fitted on the training split, exact, stored with the model, applied to whatever it is shown."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,10 @@ from engine.step import normalize
 from tests.conftest import make_dataset
 
 LINEAR = Sequential((Flatten(), Dense()))
+
+
+def whiten(epsilon: float) -> DataConfig:
+    return DataConfig(standardize="whiten", whiten_epsilon=epsilon)
 
 
 def pictures(num: int, shape: tuple[int, ...], seed: int = 0) -> Dataset:
@@ -50,7 +55,7 @@ def test_channel_statistics_do_not_depend_on_the_order_of_examples():
 @pytest.mark.parametrize("shape", [(5, 4, 1), (4, 4, 3)])
 def test_whitened_images_have_the_identity_as_covariance(shape: tuple[int, ...]):
     data, size = pictures(3000, shape), int(np.prod(shape))
-    mean, matrix = whitening(data, 1 / 255, 1e-9)
+    mean, matrix = whitening(data, whiten(1e-9))
     white = (data.images.reshape(-1, size) / 255 - mean) @ matrix
     np.testing.assert_allclose(white.T @ white / len(white), np.eye(size), atol=5e-3)
     np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
@@ -65,21 +70,48 @@ def test_whitening_is_that_of_keras_where_epsilon_does_not_matter(monkeypatch: p
     images -= images.mean(0)  # Keras subtracts the mean of each channel, we that of each pixel
     generator = legacy.ImageDataGenerator(featurewise_center=True, zca_whitening=True, zca_epsilon=1e-9)
     generator.fit(images)
-    _, matrix = whitening(data, 1 / 255, 1e-12)
+    _, matrix = whitening(data, whiten(1e-12))
     np.testing.assert_allclose(matrix, np.asarray(generator.zca_whitening_matrix), rtol=2e-2, atol=2e-2 * matrix.max())
+
+
+@pytest.mark.parametrize(
+    ("num", "shape", "epsilon"), [(400, (4, 5, 3), 1e-6), (400, (5, 4, 1), 3.0), (40, (4, 5, 3), 1.0)]
+)
+def test_zca_is_that_of_keras_with_its_mean_of_each_channel_and_its_epsilon(num: int, shape: Any, epsilon: float):
+    legacy = pytest.importorskip("keras.src.legacy.preprocessing.image", reason="needs Keras")
+    data = pictures(num, shape)
+    images = data.images.astype(np.float64)
+    generator = legacy.ImageDataGenerator(
+        featurewise_center=True, zca_whitening=True, zca_epsilon=epsilon, rescale=1 / 255, dtype="float64"
+    )
+    generator.fit(images)
+    expected = np.stack([generator.standardize(image.copy()) for image in images])
+    mean, matrix = whitening(data, DataConfig(standardize="zca", zca_epsilon=epsilon))
+    shown = (images.reshape(num, -1) / 255 - mean) @ matrix
+    np.testing.assert_allclose(shown.reshape(images.shape), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_centering_takes_the_mean_of_the_training_split_or_of_the_image_alone():
+    data = pictures(50, (4, 5, 3))
+    shown = normalize(data.images, input_spec(DataConfig(standardize="dataset_center"), data))
+    np.testing.assert_allclose(np.mean(shown, (0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(np.std(shown), np.std(data.images / 255 - data.images.mean((0, 1, 2)) / 255), rtol=1e-5)
+    shown = normalize(data.images, input_spec(DataConfig(standardize="example_center"), data))
+    means = data.images.mean((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(shown, (data.images - means) / 255, atol=1e-6)
 
 
 def test_epsilon_holds_back_directions_that_hardly_vary():
     images = np.repeat(np.random.default_rng(0).integers(0, 256, (500, 4, 1, 1), dtype=np.uint8), 4, 2)  # rank 4 of 16
     data = Dataset(images, np.zeros(500, np.int32), ("a",), "stripes", "stripes")
-    _, matrix = whitening(data, 1 / 255, 0.01)
+    _, matrix = whitening(data, whiten(0.01))
     assert np.linalg.norm(matrix, 2) == pytest.approx(10, rel=1e-3)  # 1 / sqrt(0.01) where nothing varies
 
 
 def test_images_too_large_to_whiten_are_refused():
     data = pictures(2, (64, 65, 1))
     with pytest.raises(InputError, match=r"data.standardize: got whiten with images of 64×65×1, 4,160 .*at most 4,096"):
-        whitening(data, 1 / 255, 0.01)
+        whitening(data, whiten(0.01))
 
 
 def test_statistics_become_the_input_contract():
@@ -143,7 +175,7 @@ def test_whitened_model_computes_what_numpy_does(tmp_path):
     config = RunConfig("w", LINEAR, DataConfig(standardize="whiten", validation_fraction=0.0), TrainConfig(1, 50))
     (tmp_path / "run").mkdir()
     result = loop.train(config, Splits(train), tmp_path / "run", Clock(), Silent())
-    mean, matrix = whitening(train, 1 / 255, 0.01)
+    mean, matrix = whitening(train, whiten(0.01))
     images = np.asarray(train.images[:7])
     dense = result.classifier._params["layers"]
     (kernel, bias) = (np.asarray(value) for value in _kernel_and_bias(dense))

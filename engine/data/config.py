@@ -11,7 +11,8 @@ from engine.data.decoding import ColorMode, Decoding, Interpolation, Levels, Res
 from engine.errors import problem
 
 BadFileRule = Literal["stop", "skip"]
-Standardization = Literal["dataset", "example", "whiten"]
+Standardization = Literal["dataset", "dataset_center", "example", "example_center", "whiten", "zca"]
+FITTED = ("dataset", "dataset_center", "whiten", "zca")  # on the training split
 MOST_PIXELS = 89_478_485  # of an image that is made; Pillow's own limit of those that are read
 
 
@@ -63,10 +64,12 @@ class DataConfig:
     std: tuple[float, ...] | None = None
     """Divided by after scaling and subtracting, one number or one a channel."""
     standardize: Standardization | None = None
-    """Mean 0 and deviation 1 of each channel over the training split (dataset) or of each image (example); or whiten:
-    ZCA, fitted on the training split."""
+    """Mean 0 and deviation 1 of each channel over the training split (dataset) or of each image (example), or the mean
+    alone (…_center); whiten: ZCA about the mean image of the training split; zca: as Keras, about means of channels."""
     whiten_epsilon: float = 0.01
     """Added to the variances that whiten divides by, those of pixels from 0 to 1."""
+    zca_epsilon: float = 1e-6
+    """Added to the singular values that zca divides by, as Keras's zca_epsilon."""
     data_dir: Path | None = None
     """Where tfds keeps prepared data; None for its own default."""
     manual_dir: Path | None = None
@@ -105,7 +108,8 @@ class DataConfig:
         problems += check(
             "data.whiten_epsilon", self.whiten_epsilon, self.whiten_epsilon > 0, "a positive number", "Give 0.01."
         )
-        if self.standardize in ("dataset", "whiten") and (self.mean is not None or self.std is not None):
+        problems += check("data.zca_epsilon", self.zca_epsilon, self.zca_epsilon > 0, "a positive number", "Give 1e-6.")
+        if self.standardize in FITTED and (self.mean is not None or self.std is not None):
             rule = "no mean and std of your own, because they are fitted"
             problems.append(problem("data.standardize", self.standardize, rule, "Leave out one or the other."))
         if self.image_size is not None and not re.fullmatch(r"[1-9]\d{0,18}x[1-9]\d{0,18}", self.image_size):

@@ -41,6 +41,7 @@ class InputSpec:
 
     shape: of one example, (h, w, c) for pictures.
     per_example, whiten: what is shown is then also standardized for each example, or whitened by what was fitted.
+    center_example: as per_example, without the division by the deviation.
     dtype: "uint8" for pictures with values 0 to 255, "float32" for other inputs.
     resize: how pictures of another size get this one; None refuses them.
     background: what transparent pictures are laid over.
@@ -60,6 +61,7 @@ class InputSpec:
     background: tuple[int, int, int] = (0, 0, 0)
     per_example: bool = False
     whiten: bool = False
+    center_example: bool = False
     value_range: Range | None = field(default=None, compare=False)
     color: ColorMode | None = None
     interpolation: Interpolation = "bilinear"

@@ -10,7 +10,7 @@ import numpy as np
 from engine.config import RunConfig
 from engine.console import show
 from engine.data.arrays import open_arrays
-from engine.data.config import DataConfig
+from engine.data.config import FITTED, DataConfig
 from engine.data.dataset import Dataset, Splits, num_shared, split_by_fraction
 from engine.data.fitting import channel_statistics
 from engine.data.folder import open_folder
@@ -135,13 +135,14 @@ def skipped_files(splits: Splits) -> list[str]:
 def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
     """The input contract of a model trained on `dataset` under `config`; fits mean and std where that is asked for."""
     is_uint8 = dataset.images.dtype == "uint8"
-    if config.standardize in ("dataset", "whiten") and not is_uint8:
+    if config.standardize in FITTED and not is_uint8:
         rule = "uint8 images to fit it on"
         raise InputError(problem("data.standardize", f"{config.standardize} of float inputs", rule, "Leave it out."))
     mean, std = config.mean, config.std
-    if config.standardize == "dataset":
+    if config.standardize in ("dataset", "dataset_center"):
         level_mean, level_std = channel_statistics(dataset)
         mean = tuple(float(m) * config.scale for m in level_mean)
+    if config.standardize == "dataset":
         std = tuple(max(float(s) * config.scale, LEAST_STD) for s in level_std)
     return InputSpec(
         shape=dataset.input_shape,
@@ -152,7 +153,8 @@ def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
         std=std,
         background=config.background,
         per_example=config.standardize == "example",
-        whiten=config.standardize == "whiten",
+        center_example=config.standardize == "example_center",
+        whiten=config.standardize in ("whiten", "zca"),
         color=config.color if is_uint8 else None,
         interpolation=config.interpolation,
         antialias=config.antialias,

@@ -116,9 +116,12 @@ def usage(about: dict[str, Any], path: str) -> list[str]:
     ]
 
 
+_SHOWN = ("scale", "mean", "std", "per_example", "center_example", "whiten")
+
+
 def _preprocessing(spec: InputSpec) -> dict[str, Any]:
     """What is done to the inputs before the network sees them; they must have the model's size and colours."""
-    return {name: to_json(getattr(spec, name)) for name in ("scale", "mean", "std", "per_example", "whiten")}
+    return {name: to_json(getattr(spec, name)) for name in _SHOWN}
 
 
 def _of_ensemble(classifier: Classifier) -> dict[str, Any]:
