@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Suppress, arg
 
 from engine.augment.config import AugmentConfig
-from engine.augment.generator import DataSettings, GeneratorPreset
+from engine.augment.preset_config import DataSettings, PresetConfig
 from engine.checks import check, check_all, check_whole
 from engine.data.config import DataConfig
 from engine.errors import InputError, problem
@@ -207,7 +207,7 @@ class RunConfig:
 
     def __post_init__(self):
         check_model(self.model)
-        if isinstance(self.augment, GeneratorPreset):
+        if isinstance(self.augment, PresetConfig):
             object.__setattr__(self, "data", _with_settings(self.data, self.augment.data))
             object.__setattr__(self, "augment", self.augment.plain())
         check_all(self, "", self._range_problems)
@@ -223,6 +223,11 @@ class RunConfig:
         if self.augment.pairs_examples:
             rule = "an even number with mixup or cutmix, which mix pairs"
             problems += check("train.batch_size", size, size % 2 == 0, rule, "Use one more or one less.")
+        crop = self.augment.random_crop
+        if crop is not None and crop != self.data.crop_height_width:
+            remedy = f"Set data.center_crop {crop[0]}x{crop[1]}, which evaluation cuts out of the middle."
+            got = f"{crop[0]}x{crop[1]}"
+            problems.append(problem("augment.random_crop", got, f"data.center_crop ({self.data.center_crop})", remedy))
         for name in ("learning_rates", "weight_decays", "label_smoothings"):
             given, rule = getattr(self.ensemble, name), f"one a member, {self.train.members} of them (train.members)"
             holds = given is None or len(given) == self.train.members
@@ -241,7 +246,12 @@ class RunConfig:
         epochs = 0 if self.optim.schedule in OPEN_ENDED_SCHEDULES else self.train.epochs
         train, finetune = replace(self.train, epochs=epochs, seed=0, first_member=0), replace(self.finetune, init=None)
         return replace(
-            self, name="any", data=DataConfig(), train=train, checkpoint=CheckpointConfig(), finetune=finetune
+            self,
+            name="any",
+            data=DataConfig(center_crop=self.data.center_crop),
+            train=train,
+            checkpoint=CheckpointConfig(),
+            finetune=finetune,
         )
 
     def of_member(self, index: int) -> "RunConfig":
@@ -298,7 +308,7 @@ def _with_settings(data: DataConfig, settings: DataSettings) -> DataConfig:
     for name, value in settings.given().items():
         given = getattr(data, name)
         if given not in (getattr(DataConfig, name), value):
-            rule = f"{value}, which the generator has"
+            rule = f"{value}, as the preset says"
             problems.append(problem(f"data.{name}", given, rule, "Leave out one of them."))
     if problems:
         raise InputError("\n".join(problems))

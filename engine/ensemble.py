@@ -145,7 +145,7 @@ def _restored(directory: Path, step: int | str, trust: bool, member: int | None)
     train, spec = record.config.train, record.input_spec
     index = None if member is None else _index_of(member, record)
     lowering = evaluation_lowering(record.config.plan)
-    of_record = (spec.shape, record.num_outputs, lowering, spec.whiten, train.precision)
+    of_record = (spec.network_shape, record.num_outputs, lowering, spec.whiten, train.precision)
     network, init = network_of(record.config.model, *of_record)
     abstract = jax.eval_shape(init, np.uint32(0))
     if train.members == 1:
@@ -272,7 +272,7 @@ def _asked_together(members: Sequence[Classifier], mapping: MemberMapping) -> Cl
     def make_member(seed: jax.Array) -> nnx.Module:
         rngs = nnx.Rngs(stream_key(seed, "init"))
         lowering = evaluation_lowering(record.config.plan)
-        return build(record.config.model, spec.shape, record.num_outputs, rngs, lowering)
+        return build(record.config.model, spec.network_shape, record.num_outputs, rngs, lowering)
 
     seeds = np.zeros(len(members), np.uint32)
     module = nnx.eval_shape(lambda: Ensemble(make_member, seeds, mapping, out_axis=1))

@@ -54,7 +54,7 @@ def features_of(record: Record, layer: str, lowering: Lowering) -> Callable[[Tre
     Raises InputError for a name that the model does not have, listing those it has.
     """
     spec, model, precision = record.input_spec, record.config.model, record.config.train.precision
-    of_inputs = spec.shape, record.num_outputs, lowering
+    of_inputs = spec.network_shape, record.num_outputs, lowering
     if isinstance(model, Sequential):
         names = model.layer_names
         _check_known(layer, names)
@@ -63,7 +63,7 @@ def features_of(record: Record, layer: str, lowering: Lowering) -> Callable[[Tre
         return lambda params, model_state, inputs: network.apply(params, model_state, inputs, None, None)[0]
 
     def make() -> nnx.Module:
-        return build(model, spec.shape, record.num_outputs, nnx.Rngs(0), lowering)
+        return build(model, spec.network_shape, record.num_outputs, nnx.Rngs(0), lowering)
 
     paths = layer_paths(nnx.eval_shape(make))
     _check_known(layer, paths)

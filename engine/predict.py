@@ -252,6 +252,10 @@ class Classifier:
         if not augment.is_active:
             rule = "a model that was trained with augmentation, or an AugmentConfig"
             raise InputError(problem("tta", repr(tta), rule, "Leave it out, or pass an AugmentConfig."))
+        crop = self.input_spec.center_crop
+        if augment.random_crop not in (None, crop):
+            rule = f"{crop}, the model's" if crop else "none, because the model sees whole images"
+            raise InputError(problem("tta.random_crop", augment.random_crop, rule, "Leave it out."))
         check_can_augment("tta", self.input_spec.shape, self.input_spec.dtype)
         return augment, draws
 

@@ -238,7 +238,7 @@ def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
 
 def _stalls_in_loops(task: Task, model: tuple[Tree, Tree]) -> bool:
     network = task.network
-    inputs = jax.ShapeDtypeStruct((1, *task.inputs.shape), jnp.float32)
+    inputs = jax.ShapeDtypeStruct((1, *task.inputs.network_shape), jnp.float32)
 
     def total(params: Any, model_state: Any, inputs: jax.Array) -> jax.Array:
         return jnp.sum(network.apply(params, model_state, inputs, None, None)[0])

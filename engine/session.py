@@ -70,7 +70,9 @@ class Session:
         spec, precision = self.input_spec, config.train.precision
         with clock.measure("compile"):  # as direct convolutions are, the first time on a machine
             lowering = evaluation_lowering(config.plan)
-        self._network, _ = network_of(config.model, spec.shape, self.num_outputs, lowering, spec.whiten, precision)
+        self._network, _ = network_of(
+            config.model, spec.network_shape, self.num_outputs, lowering, spec.whiten, precision
+        )
         self.alternatives = resumed.alternatives if resumed else plan.alternatives if plan else ()
         self._build(resumed, self._given_plan(resumed, plan), source)
 

@@ -51,6 +51,7 @@ class Task:
 
 def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
     """float32 `(scale × inputs − mean) / std`, what a model is shown; then, if asked for, the same for each example."""
+    inputs = _cropped(inputs, spec)
     values = inputs.astype(jnp.float32) * spec.scale if spec.scale != 1 else inputs.astype(jnp.float32)
     by_channel = (1,) * (inputs.ndim - 1) + (-1,)
     if spec.mean is not None:
@@ -63,6 +64,15 @@ def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
     if spec.per_example:
         values = values / (jnp.std(values, of_example, keepdims=True) + PER_EXAMPLE_EPSILON)
     return values
+
+
+def _cropped(inputs: jax.Array, spec: InputSpec) -> jax.Array:
+    """The middle of the inputs [b h w c], where the contract has a crop and augmentation has not cut it out already."""
+    if spec.center_crop is None or inputs.shape[1:3] == spec.center_crop:
+        return inputs
+    (height, width), (_, h, w, _) = spec.center_crop, inputs.shape
+    top, left = (h - height) // 2, (w - width) // 2  # as Keras's CenterCrop
+    return inputs[:, top : top + height, left : left + width]
 
 
 def train_step(task: Task, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:

@@ -68,7 +68,7 @@ class Trainer:
         network, self._init = self._network_of(self._lowering)
         self._of_one = jax.eval_shape(self._init, np.uint32(0))
         self.num_params = num_params(self._of_one[0])
-        layers = layers_in(config.model, inputs.shape, num_outputs)
+        layers = layers_in(config.model, inputs.network_shape, num_outputs)
         if problems := name_problems(config.finetune, layers.names, layers.are_ordered):
             raise InputError("\n".join(problems))
         self._set_phase(Phase(config.finetune, layers, epoch))
@@ -191,7 +191,7 @@ class Trainer:
         return chosen
 
     def _network_of(self, lowering: Lowering, part: Part = WHOLE) -> tuple[AnyNetwork, Callable[[Any], Model]]:
-        of_inputs = (self.inputs.shape, self._num_outputs, lowering, self.inputs.whiten)
+        of_inputs = (self.inputs.network_shape, self._num_outputs, lowering, self.inputs.whiten)
         return network_of(self.config.model, *of_inputs, self.config.train.precision, part)
 
     def _set_phase(self, phase: Phase) -> None:
@@ -223,7 +223,7 @@ class Trainer:
         spec = self.config.model
         if not (may_cache(self.config) and phase.cut and isinstance(spec, Sequential)):
             return 0
-        row = spec.with_outputs(self._num_outputs).rows(self.inputs.shape)[phase.cut - 1]
+        row = spec.with_outputs(self._num_outputs).rows(self.inputs.network_shape)[phase.cut - 1]
         return features_megabytes(len(self.splits.train) + len(self.splits.validation or ()), row.output_shape)
 
     def _affordable_megabytes(self) -> int:

@@ -103,6 +103,8 @@ def under_contract(data: DataConfig, spec: InputSpec) -> DataConfig:
         theirs["standardize"] = "example" if spec.per_example else "example_center"
     if spec.whiten:  # by what was fitted for the source, whichever of the two it was
         theirs["standardize"] = "zca" if data.standardize == "zca" else "whiten"
+    if spec.center_crop is not None:
+        theirs["center_crop"] = shape_text(spec.center_crop).replace("×", "x")
     if spec.resize is not None:
         theirs.update(image_size=shape_text(spec.shape[:2]).replace("×", "x"), resize=spec.resize)
     is_fitted = spec.mean is not None and (spec.std is not None or data.standardize == "dataset_center")
@@ -128,7 +130,9 @@ def start_from(source: Classifier, config: RunConfig, layers: Layers, fresh: tup
     _check_inputs(source, config, data)
     ours, (params, model_state) = _flat(fresh), _arrays_of(source, config.train.members)
     record = source.record
-    named = _by_name(layers_in(record.config.model, record.input_spec.shape, record.num_outputs), (params, model_state))
+    named = _by_name(
+        layers_in(record.config.model, record.input_spec.network_shape, record.num_outputs), (params, model_state)
+    )
     pairs = {path: named.get(name) for path, name in _names(layers, ours).items()}
     num_axes = int(isinstance(source, EnsembleClassifier))
     is_like = {path: array is not None and array.shape[num_axes:] == ours[path].shape for path, array in pairs.items()}

@@ -229,8 +229,8 @@ def test_data_of_a_generator_and_of_the_run_that_contradict_are_refused_naming_b
     with pytest.raises(InputError) as error:
         RunConfig("run", TINY, DataConfig(validation_fraction=0.2, scale=1.0), augment=generator)
     assert str(error.value).splitlines() == [
-        "data.validation_fraction: got 0.2; expected 0.25, which the generator has. Leave out one of them.",
-        "data.scale: got 1.0; expected 0.0078125, which the generator has. Leave out one of them.",
+        "data.validation_fraction: got 0.2; expected 0.25, as the preset says. Leave out one of them.",
+        "data.scale: got 1.0; expected 0.0078125, as the preset says. Leave out one of them.",
     ]
     same = RunConfig("run", TINY, DataConfig(validation_fraction=0.25), augment=generator)
     assert same.data.scale == 1 / 128
@@ -282,6 +282,7 @@ RIGHT: dict[str, list[Any]] = {
     "crop_padding": [4],
     "crop_area": [(0.08, 1.0), (1.0, 1.0)],
     "crop_ratio": [(0.5, 2.0)],
+    "random_crop": [(24, 32)],
     "elastic": [0.3],
     "elastic_scale": [(0.5, 0.5), (0.0, 0.1)],
     "generator_geometry": [True],
@@ -347,6 +348,7 @@ WRONG: dict[str, list[Any]] = {
     "crop_padding": [-1, 1.5],
     "crop_area": [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5), 0.5, (0.1, 0.2, 0.3)],
     "crop_ratio": [(0.0, 1.0), (2.0, 1.0), None],
+    "random_crop": [(0, 3), (2.5, 3), 24, (1, 2, 3)],
     "elastic": WRONG_PROBABILITIES,
     "elastic_scale": [(0.5, 0.2), (0.0, 1.5), 0.5],
     "generator_geometry": ["yes"],
@@ -452,7 +454,8 @@ def test_all_wrong_fields_are_told_at_once():
 @pytest.mark.parametrize("name", NAMES)
 def test_config_survives_json(name: str):
     for value in RIGHT[name]:
-        config = RunConfig("run", TINY, augment=AugmentConfig(**{name: value}))
+        data = DataConfig(center_crop="24x32" if name == "random_crop" else None)
+        config = RunConfig("run", TINY, data, augment=AugmentConfig(**{name: value}))
         read = RunConfig.from_json(json.loads(json.dumps(config.to_json())))
         assert read == config
         assert getattr(read.augment, name) == value

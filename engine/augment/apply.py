@@ -10,7 +10,7 @@ from engine.augment import keras_policies
 from engine.augment.auto_augment import auto_augment
 from engine.augment.color import augment_color
 from engine.augment.config import AugmentConfig, PolicyName
-from engine.augment.geometry import augment_geometry
+from engine.augment.geometry import augment_geometry, random_crop
 from engine.augment.mixing import erase, mix_pairs
 from engine.augment.policies import rand_augment, trivial_augment
 from engine.keys import step_key
@@ -19,6 +19,7 @@ from engine.keys import step_key
 def augment_image(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
     """float32[h w c], levels 0–255: an image [h w c] of such levels, or uint8, after all that needs no second image."""
     image = augment_geometry(_part(key, "geometry"), image.astype(jnp.float32), config)
+    image = random_crop(_part(key, "random_crop"), image, config.random_crop) if config.random_crop else image
     image = augment_color(_part(key, "color"), image, config)
     image = augment_policy(_part(key, "policy"), image, config)
     return erase(_part(key, "erasing"), image, config) if config.erasing else image

@@ -69,6 +69,8 @@ class AugmentConfig:
     """Random resized crop: share of the area that is cut out and brought to full size, like 0.08 1."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of what crop_area cuts out, in proportion to the image's own."""
+    random_crop: tuple[int, int] | None = None
+    """Height and width in pixels of what is cut out of a random place; data.center_crop says it for evaluation."""
     elastic: float = 0.0
     """Probability of moving every pixel by smoothed noise of its own."""
     elastic_scale: tuple[float, float] = (0.0, 1.0)
@@ -175,7 +177,7 @@ class AugmentConfig:
             return other | self  # the preset that says more
         changed, problems = {}, []
         both_warp = self._warps and other._warps
-        for field in fields(other):
+        for field in fields(AugmentConfig):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
             is_shared = both_warp and field.name in WARP_MANNERS
             if ours != theirs and (theirs != field.default or is_shared):

@@ -1,10 +1,10 @@
 """ImageDataGenerator of Keras: its arguments, turned into an AugmentConfig and what they say about the data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
-from engine.augment.config import AugmentConfig, FillMode
+from engine.augment.config import FillMode
+from engine.augment.preset_config import DataSettings, PresetConfig
 from engine.augment.rules import Range
 from engine.errors import InputError, problem, unknown
 
@@ -43,34 +43,6 @@ PREPROCESSING: dict[str, _Preprocessing] = {
 _BLUE_FIRST = ("resnet", "resnet50", "vgg16", "vgg19")
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """What an ImageDataGenerator says about the data, by the names of DataConfig; None: nothing."""
-
-    validation_fraction: float | None = None
-    scale: float | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    standardize: str | None = None
-    zca_epsilon: float | None = None
-
-    def given(self) -> dict[str, Any]:
-        """The settings that say something."""
-        values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class GeneratorPreset(AugmentConfig):
-    """An AugmentConfig that brings settings of the data along, which a RunConfig moves to its DataConfig."""
-
-    data: DataSettings = field(default_factory=DataSettings)
-
-    def plain(self) -> AugmentConfig:
-        """The augmentation alone."""
-        return AugmentConfig(**{own.name: getattr(self, own.name) for own in fields(AugmentConfig)})
-
-
 def image_data_generator(
     *,
     featurewise_center: bool = False,
@@ -94,7 +66,7 @@ def image_data_generator(
     preprocessing_function: str | None = None,
     validation_split: float = 0.0,
     interpolation_order: int = 1,
-) -> GeneratorPreset:
+) -> PresetConfig:
     """What `ImageDataGenerator` of Keras 3 does with the same arguments, to the pixel.
 
     That includes what surprises in it: what is drawn from height_shift_range moves the image along its width and the
@@ -105,7 +77,7 @@ def image_data_generator(
     What evaluation sees, too, and the share that is held out go to the DataConfig of the run this is given to; the
     share is drawn by the seed, where Keras takes the first files of each class.
     """
-    return GeneratorPreset(
+    return PresetConfig(
         horizontal_flip=horizontal_flip,
         vertical_flip=vertical_flip,
         rotation=rotation_range,

@@ -113,6 +113,13 @@ def augment_geometry(key: jax.Array, image: jax.Array, config: AugmentConfig) ->
     return warp(image, matrix, config.fill, config.fill_value, interpolation, displacement, is_projective)
 
 
+def random_crop(key: jax.Array, image: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """float32[height width c]: a window of that size of an image [h w c] at least as large, every place as likely."""
+    (height, width), (h, w, c) = size, image.shape
+    top, left = jax.random.randint(key, (2,), 0, jnp.array([h - height + 1, w - width + 1]))
+    return jax.lax.dynamic_slice(image, (top, left, 0), (height, width, c))
+
+
 def draw_matrix(key: jax.Array, height: int, width: int, config: AugmentConfig) -> jax.Array:
     """float32[3 3]: what the config's geometry comes to for one example; flips first, crops last."""
     matrices = [draw(key, height, width, config) for names, draw in _DRAWS if any(map(config.changes, names))]

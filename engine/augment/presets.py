@@ -7,14 +7,16 @@ pixels that Keras 3 on TensorFlow gives for the same draw; docs/augment.md lists
 from typing import Any, Literal, get_args
 
 from engine.augment.config import AugmentConfig, FillMode, Interpolation
-from engine.augment.generator import GeneratorPreset, image_data_generator
+from engine.augment.generator import image_data_generator
+from engine.augment.preset_config import DataSettings, PresetConfig
 from engine.augment.rules import Range
 from engine.errors import InputError, problem, unknown
 
 __all__ = [
-    "GeneratorPreset",
+    "PresetConfig",
     "aug_mix",
     "auto_augment",
+    "center_crop",
     "cut_mix",
     "image_data_generator",
     "mix_up",
@@ -22,6 +24,7 @@ __all__ = [
     "random_brightness",
     "random_color_jitter",
     "random_contrast",
+    "random_crop",
     "random_elastic_transform",
     "random_erasing",
     "random_flip",
@@ -128,6 +131,17 @@ def random_perspective(
     corners but the upper left are moved by up to scale / 2 of their distance from it; beyond lies fill_value."""
     chance = _chance("factor", factor)
     return AugmentConfig(perspective=chance, perspective_scale=scale, **_manner("constant", interpolation, fill_value))
+
+
+def random_crop(height: int, width: int) -> PresetConfig:
+    """What `keras.layers.RandomCrop` does to images that are larger: a window at a random place in training, drawn for
+    each example where Keras draws for each batch; the middle in evaluation, as `data.center_crop`."""
+    return PresetConfig(random_crop=(height, width), data=_cut(height, width))
+
+
+def center_crop(height: int, width: int) -> PresetConfig:
+    """What `keras.layers.CenterCrop` does to images that are at least as large: always the middle."""
+    return PresetConfig(data=_cut(height, width))
 
 
 def random_elastic_transform(
@@ -293,6 +307,13 @@ def _limits(name: str, factor: Any, least: float, most: float) -> tuple[float, f
         low, high = sorted(numbers)
         return low, high
     return max(-abs(factor), least), abs(factor)
+
+
+def _cut(height: Any, width: Any) -> DataSettings:
+    for name, pixels in (("height", height), ("width", width)):
+        if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 1:
+            raise InputError(problem(name, repr(pixels), "a whole number of pixels, at least 1", "Give 160 or so."))
+    return DataSettings(center_crop=f"{height}x{width}")
 
 
 def _range(low: float, high: float) -> Range:

@@ -72,6 +72,9 @@ def range_problems(config: Any) -> list[str]:
     problems += check_whole("augment.posterize_bits", config.posterize_bits, 1, "Give 1 to 8.", below=9)
     low, high = config.blur
     problems += check("augment.blur", config.blur, 0 <= low <= high <= 20, "0 ≤ low ≤ high ≤ 20", "Correct it.")
+    size = config.random_crop or (1, 1)
+    holds = all(pixels >= 1 for pixels in size)
+    problems += check("augment.random_crop", size, holds, "two whole numbers of at least 1", "Give pixels.")
     return problems + _policy_problems(config) + _pair_problems(config) + _box_problems(config)
 
 

@@ -1,5 +1,6 @@
 """`engine summary`: the layers of a model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -44,15 +45,16 @@ def _of_run(path: Path) -> tuple[RunConfig, tuple[int, ...], int]:
     from engine.packing import record_of
 
     record = record_of(path)
-    return record.config, record.input_spec.shape, record.num_outputs
+    return record.config, record.input_spec.network_shape, record.num_outputs
 
 
 def _of_experiment(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
-    from engine.data.load import num_outputs, open_source
+    from engine.data.load import input_spec, num_outputs, open_source
 
     config = experiment_config(target)
     train = open_source(config.data, tell).load(config.data.split, "data.split")
-    return config, train.input_shape, num_outputs(config, train)
+    spec = input_spec(replace(config.data, standardize=None), train)  # nothing is fitted for a look at shapes
+    return config, spec.network_shape, num_outputs(config, train)
 
 
 def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int, trust: bool) -> None:

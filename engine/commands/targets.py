@@ -32,6 +32,7 @@ class ShownData(DataConfig):
     std: Annotated[tuple[float, ...] | None, Suppress] = None
     standardize: Annotated[Standardization | None, Suppress] = None
     whiten_epsilon: Annotated[float, Suppress] = DataConfig.whiten_epsilon
+    center_crop: Annotated[str | None, Suppress] = None
     zca_epsilon: Annotated[float, Suppress] = DataConfig.zca_epsilon
 
 

@@ -51,6 +51,9 @@ class DataConfig:
     reported; type: the ends of their type, as before there was this setting."""
     max_pixels: int | None = None
     """Most pixels of a picture, decoded, so that none fills the memory; None: 89,478,485."""
+    center_crop: str | None = None
+    """Height and width that are cut out of the middle of images of image_size before the model sees them, like 160x160;
+    augment.random_crop cuts them out of a random place in training."""
     color: ColorMode | None = None
     """Colour mode that images are turned into; None keeps their own, of files rgb."""
     background: tuple[int, int, int] = (0, 0, 0)
@@ -118,12 +121,31 @@ class DataConfig:
         elif self.height_width is not None and math.prod(self.height_width) > MOST_PIXELS:
             rule = f"at most {MOST_PIXELS:,} pixels"
             problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
+        return problems + self._crop_problems()
+
+    def _crop_problems(self) -> list[str]:
+        if self.center_crop is None:
+            return []
+        problems, got = [], repr(self.center_crop)
+        if not re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}", self.center_crop):
+            problems.append(problem("data.center_crop", got, "HEIGHTxWIDTH in pixels", "Give it like 160x160."))
+        if self.standardize in ("whiten", "zca"):
+            rule = f"none with data.standardize {self.standardize}, which is fitted on whole images"
+            problems.append(problem("data.center_crop", got, rule, "Leave out one or the other."))
         return problems
 
     @property
     def decoding(self) -> Decoding:
         """How stored pictures are decoded."""
         return Decoding(self.interpolation, self.antialias, self.levels, self.max_pixels)
+
+    @property
+    def crop_height_width(self) -> tuple[int, int] | None:
+        """`center_crop` as numbers."""
+        if self.center_crop is None:
+            return None
+        height, width = self.center_crop.split("x")
+        return int(height), int(width)
 
     @property
     def height_width(self) -> tuple[int, int] | None:

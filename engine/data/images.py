@@ -40,6 +40,7 @@ class InputSpec:
     """The input contract of a model: what it is shown is `(scale × pixels − mean) / std`.
 
     shape: of one example, (h, w, c) for pictures.
+    center_crop: the height and width that are cut out of the middle before the model is shown it.
     per_example, whiten: what is shown is then also standardized for each example, or whitened by what was fitted.
     center_example: as per_example, without the division by the deviation.
     dtype: "uint8" for pictures with values 0 to 255, "float32" for other inputs.
@@ -62,6 +63,7 @@ class InputSpec:
     per_example: bool = False
     whiten: bool = False
     center_example: bool = False
+    center_crop: tuple[int, int] | None = None
     value_range: Range | None = field(default=None, compare=False)
     color: ColorMode | None = None
     interpolation: Interpolation = "bilinear"
@@ -77,6 +79,19 @@ class InputSpec:
             if numbers is not None and len(numbers) not in (1, self.shape[-1]):
                 rule = f"1 number or {self.shape[-1]}, one a channel"
                 raise InputError(problem(f"data.{name}", f"{len(numbers)} numbers", rule, "Correct it."))
+
+        if self.center_crop is not None and not self._holds_crop(*self.center_crop):
+            rule = f"at most the images' own size ({shape_text(self.shape)})"
+            remedy = "Give a smaller one, or a larger --data.image-size."
+            raise InputError(problem("data.center_crop", shape_text(self.center_crop), rule, remedy))
+
+    def _holds_crop(self, height: int, width: int) -> bool:
+        return len(self.shape) == 3 and height <= self.shape[0] and width <= self.shape[1]
+
+    @property
+    def network_shape(self) -> tuple[int, ...]:
+        """The shape of what the network is shown: that of one example, or of what is cut out of it."""
+        return self.shape if self.center_crop is None else (*self.center_crop, self.shape[-1])
 
     @property
     def decoding(self) -> Decoding:

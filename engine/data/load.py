@@ -153,6 +153,7 @@ def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
         std=std,
         background=config.background,
         per_example=config.standardize == "example",
+        center_crop=config.crop_height_width,
         center_example=config.standardize == "example_center",
         whiten=config.standardize in ("whiten", "zca"),
         color=config.color if is_uint8 else None,
