@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Suppress, arg
 
 from engine.augment.config import AugmentConfig
-from engine.augment.preset_config import DataSettings, PresetConfig
+from engine.augment.preset_config import PresetConfig
+from engine.augment.rules import crop_problems
 from engine.checks import check, check_all, check_whole
 from engine.data.config import DataConfig
 from engine.errors import InputError, problem
@@ -208,7 +209,7 @@ class RunConfig:
     def __post_init__(self):
         check_model(self.model)
         if isinstance(self.augment, PresetConfig):
-            object.__setattr__(self, "data", _with_settings(self.data, self.augment.data))
+            object.__setattr__(self, "data", self.augment.data.added_to(self.data))
             object.__setattr__(self, "augment", self.augment.plain())
         check_all(self, "", self._range_problems)
         if not re.fullmatch(r"[\w][\w.\- ]*", self.name):
@@ -223,11 +224,7 @@ class RunConfig:
         if self.augment.pairs_examples:
             rule = "an even number with mixup or cutmix, which mix pairs"
             problems += check("train.batch_size", size, size % 2 == 0, rule, "Use one more or one less.")
-        crop = self.augment.random_crop
-        if crop is not None and crop != self.data.crop_height_width:
-            remedy = f"Set data.center_crop {crop[0]}x{crop[1]}, which evaluation cuts out of the middle."
-            got = f"{crop[0]}x{crop[1]}"
-            problems.append(problem("augment.random_crop", got, f"data.center_crop ({self.data.center_crop})", remedy))
+        problems += crop_problems(self.augment.random_crop, self.data.crop_height_width)
         for name in ("learning_rates", "weight_decays", "label_smoothings"):
             given, rule = getattr(self.ensemble, name), f"one a member, {self.train.members} of them (train.members)"
             holds = given is None or len(given) == self.train.members
@@ -300,19 +297,6 @@ class RunConfig:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(problem(str(path), str(error), "the JSON of a run's config", "Use another run.")) from None
-
-
-def _with_settings(data: DataConfig, settings: DataSettings) -> DataConfig:
-    """The data config with what a preset says about the data; raises InputError where it says something else."""
-    problems = []
-    for name, value in settings.given().items():
-        given = getattr(data, name)
-        if given not in (getattr(DataConfig, name), value):
-            rule = f"{value}, as the preset says"
-            problems.append(problem(f"data.{name}", given, rule, "Leave out one of them."))
-    if problems:
-        raise InputError("\n".join(problems))
-    return replace(data, **settings.given())
 
 
 def mesh_shape(mesh: str | None) -> tuple[int, int]:

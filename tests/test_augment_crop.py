@@ -77,7 +77,7 @@ def test_presets_say_it_for_the_augmentation_and_for_the_data():
         (lambda: InputSpec((4, 4, 1), center_crop=(5, 3)), r"center_crop: got 5×3; expected at most .* \(4×4×1\)"),
         (
             lambda: RunConfig("run", MODEL, augment=AugmentConfig(random_crop=(4, 5))),
-            r"augment\.random_crop: got 4x5; expected data\.center_crop \(None\)\. Set data\.center_crop 4x5",
+            r"augment\.random_crop: got 4x5; expected that of data\.center_crop, which is none\.",
         ),
     ],
 )

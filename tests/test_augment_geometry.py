@@ -192,7 +192,7 @@ def test_turn_is_scipys_counter_clockwise_one(fill: FillMode):
         np.testing.assert_allclose(result, expected, rtol=0, atol=LEVELS)
 
 
-@pytest.mark.parametrize("interpolation", get_args(Interpolation))
+@pytest.mark.parametrize("interpolation", ORDERS)
 def test_turn_is_pillows_within_the_image(interpolation: Interpolation):
     height, width = 25, 19  # odd, so that a quarter turn lands on pixels
     image = random_image((height, width, 1))

@@ -350,9 +350,8 @@ def attributes_read() -> set[tuple[str, str]]:
 
 def names_quoted() -> set[str]:
     """The texts in engine/augment, outside its config, that could be names of fields."""
-    files = [
-        file for file in Path(augment.__file__).parent.glob("*.py") if file.name not in ("config.py", "presets.py")
-    ]
+    of_settings = ("config.py", "rules.py", "presets.py", "preset_config.py", "generator.py")
+    files = [file for file in Path(augment.__file__).parent.glob("*.py") if file.name not in of_settings]
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
     return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
@@ -363,8 +362,8 @@ READ, QUOTED = attributes_read(), names_quoted()
 @pytest.mark.parametrize(("kind", "name"), FIELDS, ids=FIELD_IDS)
 def test_field_has_a_reader(kind: type, name: str):
     owners = {"config", SECTION_OF.get(kind, "config")}
-    # The size is read as numbers.
-    names = {name, "height_width"} if name == "image_size" else {name}
+    # Sizes are read as numbers.
+    names = {name, {"image_size": "height_width", "center_crop": "crop_height_width"}.get(name, name)}
     read = {(owner, name) for owner in owners for name in names} & READ
     # Ranges and probabilities of an augmentation are asked for by their names.
     assert read or (kind is AugmentConfig and name in QUOTED), f"nothing reads {kind.__name__}.{name}"

@@ -228,7 +228,7 @@ def test_modules_that_answer_without_a_device_do_not_import_jax():
         "augment.rules",
         "augment.config",
         "augment.preset_config",
-    "augment.generator",
+        "augment.generator",
         "augment.presets",
         "config",
         "stopping",

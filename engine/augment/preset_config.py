@@ -24,6 +24,17 @@ class DataSettings:
         values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
+    def added_to(self, data: Any) -> Any:
+        """The DataConfig with these settings; raises InputError where it says something else."""
+        problems = [
+            problem(f"data.{name}", getattr(data, name), f"{value}, as the preset says", "Leave out one of them.")
+            for name, value in self.given().items()
+            if getattr(data, name) not in (getattr(type(data), name), value)
+        ]
+        if problems:
+            raise InputError("\n".join(problems))
+        return replace(data, **self.given())
+
 
 @dataclass(frozen=True)
 class PresetConfig(AugmentConfig):

@@ -78,6 +78,15 @@ def range_problems(config: Any) -> list[str]:
     return problems + _policy_problems(config) + _pair_problems(config) + _box_problems(config)
 
 
+def crop_problems(random: tuple[int, int] | None, middle: tuple[int, int] | None) -> list[str]:
+    """Problems of a random crop (height, width) beside the crop of the data, which evaluation sees."""
+    if random in (None, middle):
+        return []
+    ours, theirs = (f"{crop[0]}x{crop[1]}" if crop else "none" for crop in (random, middle))
+    remedy = f"Set data.center_crop {ours}, which evaluation cuts out of the middle."
+    return [problem("augment.random_crop", ours, f"that of data.center_crop, which is {theirs}", remedy)]
+
+
 def _range_problem(config: Any, name: str) -> list[str]:
     value = getattr(config, name)
     if value is None:
