@@ -53,7 +53,8 @@ def degenerate(image: jax.Array, factor: Scalar) -> jax.Array:
     """`RandomColorDegeneration`: the share `factor` of the way to the grey image."""
     if image.shape[-1] == 1:
         return image
-    grey = jnp.sum(image * jnp.array([0.2989, 0.5870, 0.1140]), axis=-1, keepdims=True)
+    weights = jnp.array([0.2989, 0.5870, 0.1140])[None, None, :]
+    grey = jnp.sum(image * weights, axis=-1, keepdims=True)
     return _clip(image + factor * (grey - image))
 
 

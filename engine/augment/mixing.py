@@ -56,7 +56,7 @@ def _erasing_levels(key: jax.Array, image: jax.Array, config: AugmentConfig) -> 
     levels = jnp.asarray(config.erasing_value, jnp.float32)
     if levels.ndim and image.shape[-1] != len(levels):
         return levels @ jnp.array([0.299, 0.587, 0.114])  # red, green and blue of an image of one channel
-    return levels
+    return levels[None, None, :] if levels.ndim else levels
 
 
 def mixup(key: jax.Array, image: jax.Array, other: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
