@@ -6,21 +6,27 @@ beside its place and renames it when it is complete, so a kill while saving leav
 Reading the record needs neither Orbax nor JAX.
 """
 
-import json
 import re
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from engine.checks import check
 from engine.checksums import SUMS, array_checksum, check_sums
 from engine.combination import Combination
 from engine.config import RunConfig
 from engine.data.images import InputSpec
 from engine.errors import InputError, problem
+from engine.json_files import read_json, shown
+from engine.memory import free_host_bytes
+from engine.models.specs import Sequential
 from engine.plan import Alternative, Plan
 from engine.records import from_json
 from engine.stopping import has_stopped_early
 
+MOST_INPUTS, MOST_OUTPUTS = 2**31, 2**24  # values of one example, of one answer
+DTYPES = ("uint8", "float32")
 FORMAT_VERSION = 4
 """3: before optimizers and activations were those of Keras; 2: before checksums of files; 1: before ensembles."""
 
@@ -128,10 +134,7 @@ def read_record(path: Path, step: int) -> Record:
     directory = checkpoints_of(path)
     file = _record_file(directory, str(step))
     rule, remedy = "a complete record", "Use another step or run."
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(problem(str(file), f"{error}", rule, remedy)) from None
+    value = read_json(file, rule, remedy)
     version = value.pop("format_version", None) if isinstance(value, dict) else None
     if not isinstance(version, int) or version < 1:
         raise InputError(problem(str(file), f"format {version!r}", f"1 to {FORMAT_VERSION}", remedy))
@@ -143,9 +146,33 @@ def read_record(path: Path, step: int) -> Record:
     if version == 1:
         value = _from_version_1(value)
     record = from_json(Record, value, str(file))
+    if problems := _contradictions(record):
+        raise InputError(f"{file}: {problems[0]}")
     if record.step != step:
         raise InputError(problem(str(file), f"the record of step {record.step}", f"that of step {step}", remedy))
     return record
+
+
+def _contradictions(record: Record) -> list[str]:
+    """What in a record cannot be, though each value is of its type."""
+    spec, train, remedy = record.input_spec, record.config.train, "Use another step or run."
+    names, outputs = record.class_names, record.num_outputs
+    is_binary = train.loss == "binary_cross_entropy"
+    holds = (len(names), outputs) == (2, 1) if is_binary else len(names) in (0, outputs)
+    members = f"{train.members:,}, the members"
+    combined = len(record.combination.weights) if record.combination else train.members
+    failed = len(record.failed_steps)
+    is_size = len(spec.shape) >= 1 and min(spec.shape) >= 1 and prod(spec.shape) <= MOST_INPUTS
+    return [
+        *check("num_outputs", outputs, 1 <= outputs <= MOST_OUTPUTS, f"1 to {MOST_OUTPUTS:,}", remedy),
+        *check("class_names", f"{len(names):,}", holds, f"as many as outputs ({outputs})", remedy),
+        *check("input_spec.shape", shown(spec.shape), is_size, f"sizes of 1 or more, {MOST_INPUTS:,} in all", remedy),
+        *check("input_spec.dtype", shown(spec.dtype), spec.dtype in DTYPES, f"one of {', '.join(DTYPES)}", remedy),
+        *check("step", record.step, record.step >= 0, "0 or more", remedy),
+        *check("steps_per_epoch", record.steps_per_epoch, record.steps_per_epoch >= 1, "1 or more", remedy),
+        *check("failed_steps", f"{failed:,}", failed in (0, train.members), members, remedy),
+        *check("combination", f"{combined:,} weights", combined == train.members, members, remedy),
+    ]
 
 
 def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
@@ -183,17 +210,82 @@ def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
     for name in items:
         if not (directory / name / "_METADATA").exists():
             raise InputError(problem(str(directory / name), "missing files", rule, remedy))
+    for name, tree in items.items():
+        _check_stored(directory / name, tree)
     try:
         wanted = {name: ocp.args.StandardRestore(on_host(tree)) for name, tree in items.items()}
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             restored = dict(checkpointer.restore(directory, args=ocp.args.Composite(**wanted)).items())
     except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(problem(str(directory), reason, rule, remedy)) from error
+        raise InputError(problem(str(directory), _first_line(error), rule, remedy)) from error
     for name, tree in restored.items():
         if array_checksum(tree) != record.checksums.get(name):
             raise InputError(problem(str(directory / name), "arrays that are not those saved", rule, remedy))
     return restored
+
+
+def _check_stored(directory: Path, tree: Any) -> None:
+    """Raises InputError unless an item's arrays have the shapes and dtypes of a tree, and there is memory for them.
+
+    Nothing but what describes them is read. Pieces are no larger than their array, so a small file unfolds to no more.
+    """
+    import orbax.checkpoint as ocp
+
+    rule, remedy = "arrays of the shapes that the record describes", "Restore another step or run."
+    read_json(directory / "_METADATA", rule, remedy)
+    try:
+        described = ocp.StandardCheckpointHandler().metadata(directory)
+    except Exception as error:  # whatever libraries raise for files that are not theirs
+        raise InputError(problem(str(directory), _first_line(error), rule, remedy)) from None
+    stored, needed = _by_path(described), 0
+    for path, leaf in _by_path(tree).items():
+        found, where = stored.get(path), f"{directory}: {'.'.join(path)}"
+        if found is None:
+            raise InputError(problem(where, "nothing", rule, remedy))
+        if tuple(found.shape) != tuple(leaf.shape) or found.dtype != leaf.dtype:
+            got = f"{shown(tuple(found.shape))} of {found.dtype}"
+            raise InputError(problem(where, got, f"{tuple(leaf.shape)} of {leaf.dtype}, by the record", remedy))
+        pieces = getattr(found.storage, "chunk_shape", None) or ()
+        if any(piece > max(size, 1) for piece, size in zip(pieces, leaf.shape, strict=False)):
+            raise InputError(problem(where, f"pieces of {shown(tuple(pieces))}", "none larger than the array", remedy))
+        needed += prod(leaf.shape) * leaf.dtype.itemsize
+    check_memory(str(directory), needed)
+
+
+def check_memory(where: str, needed: int) -> None:
+    """Raises InputError if so many bytes are more than this machine has free."""
+    free = free_host_bytes()
+    if needed > free:
+        got, rule = (
+            f"arrays of {needed / 2**30:,.1f} GiB",
+            f"at most the {free / 2**30:,.1f} GiB of memory that are free",
+        )
+        raise InputError(problem(where, got, rule, "Free some, or use a smaller model."))
+
+
+def check_model_fits(where: str, record: Record, copies: int = 1) -> None:
+    """Raises InputError if so many copies of a model's weights, or what one layer gives, are more than is free here.
+
+    A class of the user's own is only known when it is built.
+    """
+    model = record.config.model
+    if isinstance(model, Sequential):
+        rows = model.with_outputs(record.num_outputs).rows(record.input_spec.shape)
+        weights = sum(row.num_params for row in rows) * record.config.train.members
+        check_memory(where, 4 * max([copies * weights, *(prod(row.output_shape) for row in rows)]))
+
+
+def _by_path(tree: Any) -> dict[tuple[str, ...], Any]:
+    import jax
+
+    def name(key: Any) -> str:
+        return str(next(getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind)))
+
+    return {tuple(map(name, path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _record_file(directory: Path, step: str) -> Path:

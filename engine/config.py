@@ -1,6 +1,5 @@
 """Frozen dataclasses that describe a run completely; checked when built; to and from JSON without loss."""
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from math import gcd
@@ -16,6 +15,7 @@ from engine.checks import check, check_all, check_whole
 from engine.data.config import DataConfig
 from engine.errors import InputError, problem
 from engine.finetuning import FineTuneConfig, name_problems
+from engine.json_files import read_json
 from engine.models.specs import Model, Sequential, custom
 from engine.optim_config import OPEN_ENDED_SCHEDULES as OPEN_ENDED_SCHEDULES
 from engine.optim_config import OptimConfig
@@ -293,10 +293,7 @@ class RunConfig:
     @classmethod
     def read(cls, path: Path) -> "RunConfig":
         """The config in a JSON file."""
-        try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(problem(str(path), str(error), "the JSON of a run's config", "Use another run.")) from None
+        return cls.from_json(read_json(path, "the JSON of a run's config", "Use another run."))
 
 
 def mesh_shape(mesh: str | None) -> tuple[int, int]:

@@ -14,6 +14,7 @@ Axes: b batch, h w input, y x output, i j kernel, c input channels, o output cha
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import jax
@@ -164,7 +165,8 @@ def _thin_convolve(images: jax.Array, kernel: jax.Array, window: Window, precisi
     last = (THIN_PIXELS - 1) * window.strides[1]  # the first pixel below the last output of a block
     num_blocks, taps = -(-x // THIN_PIXELS), -(-(last + reach) // step)
     width = (num_blocks + taps - 1) * step
-    blocks = pad(images, ((0, 0), (left, width - w - left))).reshape(len(images), -1, width // step, step * c)
+    padded = pad(images, ((0, 0), (left, width - w - left)))
+    blocks = padded.reshape(*padded.shape[:2], width // step, step * c)
     offsets = range(0, last + 1, window.strides[1])
     kernels = [spread(kernel, (0, n), (1, window.dilation[1]), (kh, taps * step), first=0) for n in offsets]
     wide = jnp.stack(kernels, axis=3).reshape(
@@ -208,7 +210,7 @@ def input_gradient(
     if window.strides != (1, 1) or h * w > 1.25 * y * x:
         columns = kernel.reshape(-1, kernel.shape[3]).T  # [o ijc]
         flat = jnp.dot(gradient.reshape(-1, gradient.shape[3]), columns, precision=precision)
-        sent = flat.reshape(b, y, x, -1, c)  # what each output sends to each place of its window
+        sent = flat.reshape(b, y, x, prod(window.size), c)  # what each output sends to each place of its window
         return collect((sent[:, :, :, n] for n in range(sent.shape[3])), shape, window)
     return convolve(gradient, turned(kernel), turned_window(window, (h, w), (y, x)), precision)
 

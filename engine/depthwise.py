@@ -34,7 +34,7 @@ def _depthwise_backward(window: Window, saved: tuple, gradient: jax.Array) -> tu
     sent = (gradient * _row(weights, n) for n in range(len(weights)))
     input_gradient = collect(sent, images.shape, window._replace(pads=((0, 0), (0, 0))))
     folds = gcd(b, FOLD)
-    rows = [slice(n, n + b // folds) for n in range(0, b, b // folds)]
+    rows = [slice(n, n + b // folds) for n in range(0, b, b // folds or 1)] or [slice(0)]
     products = [
         total(slice_at(images[row], offset, window.strides, (y, x)) * gradient[row] for row in rows)
         for offset in window.offsets()

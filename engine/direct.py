@@ -54,7 +54,7 @@ def _convolve(
     if following.pool == native.NO_POOL:
         following = following._replace(pool=None)
     images, window = cut(images, window)
-    bias = jnp.zeros(kernel.shape[3]) if bias is None else bias
+    bias = jnp.zeros(kernel.shape[3], jnp.float32) if bias is None else bias
     return _direct(following, window, precision, images, kernel, bias)
 
 

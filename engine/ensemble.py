@@ -14,7 +14,7 @@ from flax import nnx
 
 from engine.augment.config import AugmentConfig
 from engine.calibration import scores
-from engine.checkpoint import Record, choose_step, read_record, restore_arrays
+from engine.checkpoint import Record, check_model_fits, choose_step, read_record, restore_arrays
 from engine.combination import LEAST_PROBABILITY, Combination, fit
 from engine.config import CombinationKind, MemberMapping
 from engine.console import tell
@@ -29,6 +29,7 @@ from engine.models.ensemble import Ensemble
 from engine.models.specs import Custom
 from engine.ops import evaluation_lowering
 from engine.packing import opened
+from engine.precision import in_32_bits
 from engine.predict import Classifier, with_skipped
 from engine.records import differences, to_json
 from engine.state import Network, Tree, Whitened, network_of
@@ -136,12 +137,14 @@ def restore(
         return _restored(directory, step, trust, member)
 
 
+@in_32_bits
 def _restored(directory: Path, step: int | str, trust: bool, member: int | None) -> Classifier:
     record = read_record(directory, choose_step(directory, step))
     if isinstance(record.config.model, Custom) and not trust:
         got = f"a model of the class {record.config.model.path}"
         remedy = "Pass trust=True (--trust) to import that class, which runs its module's code."
         raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
+    check_model_fits(str(directory), record)
     train, spec = record.config.train, record.input_spec
     index = None if member is None else _index_of(member, record)
     lowering = evaluation_lowering(record.config.plan)

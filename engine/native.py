@@ -94,13 +94,13 @@ def gradients(
     turned: the turned kernel [i j o c] and the window of the convolution with it; None: nothing for the images, [0].
     winners: what `convolve` gave. outputs: those of a relu without a pool.
     """
-    kernel, onto_images = turned or (jnp.zeros((0, 0, 0, 0)), NO_POOL)
+    kernel, onto_images = turned or (jnp.zeros((0, 0, 0, 0), jnp.float32), NO_POOL)
     results = (
         _floats(images.shape if turned else (0, 0, 0, 0)),
         _floats((*window.size, images.shape[3], gradient.shape[3])),
         _floats(gradient.shape[3:]),
     )
-    outputs = jnp.zeros((0, 0, 0, 0)) if outputs is None else outputs
+    outputs = jnp.zeros((0, 0, 0, 0), jnp.float32) if outputs is None else outputs
     sizes = {"sizes": _sizes(window), "back": _sizes(onto_images), "pool": _pool_sizes(pool)}
     return _call(BACKWARD, results, images, kernel, winners, outputs, gradient, **sizes)
 

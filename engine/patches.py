@@ -6,6 +6,7 @@ Axes: b batch, h w input, y x output, i j kernel, c input channels, o output cha
 """
 
 from functools import partial
+from math import prod
 from typing import Any
 
 import jax
@@ -46,7 +47,7 @@ def _input_gradient(
     b, h, w, c = shape
     y, x = gradient.shape[1:3]
     columns = kernel.reshape(-1, kernel.shape[3]).T  # [o ijc]
-    sent = _product(gradient, columns, precision).reshape(b, y, x, -1, c)
+    sent = _product(gradient, columns, precision).reshape(b, y, x, prod(window.size), c)
     return total(spread(sent[:, :, :, n], offset, window.strides, (h, w)) for n, offset in enumerate(window.offsets()))
 
 
@@ -59,7 +60,7 @@ def _patches(images: jax.Array, window: Window) -> jax.Array:
 def _product(pixels: jax.Array, columns: jax.Array, precision: Any) -> jax.Array:
     """[b y x d] · [d o] → [b y x o]."""
     flat = jnp.dot(pixels.reshape(-1, pixels.shape[-1]), columns, precision=precision)
-    return flat.reshape(*pixels.shape[:-1], -1)
+    return flat.reshape(*pixels.shape[:-1], columns.shape[1])
 
 
 def _product_over_pixels(left: jax.Array, right: jax.Array, precision: Any) -> jax.Array:

@@ -24,8 +24,10 @@ from engine.data.dataset import Dataset, Splits
 from engine.ensemble_session import session_of
 from engine.errors import InputError, problem
 from engine.finetuning import FineTuneConfig
+from engine.json_files import read_json
 from engine.models.specs import Model
 from engine.plan import Alternative, Plan, PlanFile
+from engine.precision import in_32_bits
 from engine.program import choose_lowering
 from engine.records import differences, from_json, to_json
 from engine.storage import expanded, write_atomically
@@ -55,6 +57,7 @@ def planned(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
     return measured(config, train, say)
 
 
+@in_32_bits
 def measured(config: RunConfig, train: Dataset, say: Say) -> PlanFile:
     """The fastest plan for a model and data like these, by measurement; from the cache if it was measured before."""
     made_for, candidates = circumstances(config, train), _candidates(config.plan, config.train.members)
@@ -75,11 +78,8 @@ def measured(config: RunConfig, train: Dataset, say: Say) -> PlanFile:
 
 def read_plan(path: Path, made_for: dict[str, Any]) -> PlanFile:
     """The plan in a file; raises InputError if there is none, or if it was made for something else."""
-    try:
-        found = from_json(PlanFile, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        rule = "auto, fast, safe, or a file that `engine plan RUN --out FILE` wrote"
-        raise InputError(problem("plan", f"{path} ({error})", rule, "Choose one of these.")) from None
+    rule = "auto, fast, safe, or a file that `engine plan RUN --out FILE` wrote"
+    found = from_json(PlanFile, read_json(path, rule, "Choose one of these."), str(path))
     lines = differences(_in_todays_fields(found.made_for), made_for)
     if lines:
         shown = "; ".join(line.replace("stored", "made for").replace("given", "this is") for line in lines)

@@ -4,8 +4,10 @@ Micikevicius et al., Mixed Precision Training (2018), https://arxiv.org/abs/1710
 float32, so no loss scaling is needed.
 """
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,24 @@ import jax.numpy as jnp
 from engine.config import Precision
 from engine.errors import InputError, problem
 
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
 TENSOR_CORES_WITH_TF32 = 8.0  # compute capability of NVIDIA's Ampere, the first with TF32 and bfloat16 products
+
+
+def in_32_bits(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """The function with JAX's usual 32 bits meanwhile, whatever JAX_ENABLE_X64 says outside.
+
+    With 64 random draws are others, and programs would be of two precisions.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Arguments.args, **named: Arguments.kwargs) -> Returned:
+        with jax.enable_x64(False):
+            return function(*arguments, **named)
+
+    return wrapped
 
 
 def products_in(precision: Precision) -> AbstractContextManager[Any]:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from engine.errors import InputError, problem, unknown
+from engine.json_files import LARGEST_WHOLE, shown
 
+LONGEST_NAME = 80
 NAMES = {
     int: "a whole number",
     float: "a number",
@@ -62,7 +64,7 @@ def from_json(kind: Any, value: Any, where: str = "record") -> Any:
         return from_json(get_args(kind)[0], value, where)
     if origin is typing.Literal:
         if value not in get_args(kind):
-            raise InputError(unknown(where, value, map(str, get_args(kind))))
+            raise InputError(unknown(where, _name(value), map(str, get_args(kind))))
         return value
     if origin is tuple:
         return _from_sequence(get_args(kind), value, where)
@@ -108,8 +110,8 @@ def _from_union(kinds: tuple, value: Any, where: str) -> Any:
     records: dict[str, Any] = {getattr(k, "__name__", ""): k for k in kinds if dataclasses.is_dataclass(k)}
     if records and isinstance(value, dict):
         name = value.get("kind")
-        if name not in records:
-            raise InputError(unknown(f"{where}.kind", name, records))
+        if not isinstance(name, str) or name not in records:
+            raise InputError(unknown(f"{where}.kind", _name(name), records))
         return from_json(records[name], value, where)
     problems = []
     for kind in (k for k in kinds if k is not type(None)):
@@ -132,11 +134,11 @@ def _from_sequence(kinds: tuple, value: Any, where: str) -> tuple:
 def _from_object(kind: Any, value: Any, where: str) -> Any:
     types_of = _types_of(kind)
     if _expect(value, dict, where).get("kind", kind.__name__) != kind.__name__:
-        raise InputError(problem(f"{where}.kind", repr(value["kind"]), repr(kind.__name__), "Correct it."))
+        raise InputError(problem(f"{where}.kind", shown(value["kind"]), repr(kind.__name__), "Correct it."))
     given = _upgraded(kind, {name: item for name, item in value.items() if name != "kind"}, where)
     for name in given:
         if name not in types_of:
-            raise InputError(unknown(f"{where}.{name}", name, types_of))
+            raise InputError(unknown(f"{where}.{_name(name)}", _name(name), types_of))
     missing = [f.name for f in dataclasses.fields(kind) if _is_required(f) and f.name not in given]
     if missing:
         raise InputError(problem(f"{where}.{missing[0]}", "nothing", "a value", "Add the field."))
@@ -151,8 +153,13 @@ def _upgraded(kind: Any, given: dict[str, Any], where: str) -> dict[str, Any]:
     version = given.pop("version", 1)
     if not isinstance(version, int) or not 1 <= version <= newest:
         rule = f"1 to {newest}"
-        raise InputError(problem(f"{where}.version", repr(version), rule, "Install a newer engine, or use another."))
+        raise InputError(problem(f"{where}.version", shown(version), rule, "Install a newer engine, or use another."))
     return given if version == newest else kind.upgraded(given, version)
+
+
+def _name(value: Any) -> Any:
+    """A name that is not known, as an error repeats it."""
+    return value[:LONGEST_NAME] if isinstance(value, str) else shown(value)
 
 
 @cache
@@ -168,6 +175,8 @@ def _is_required(field: dataclasses.Field) -> bool:
 def _from_scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is Path:
         return Path(_expect(value, str, where))
+    if kind in (int, float) and isinstance(value, int) and abs(value) >= LARGEST_WHOLE:
+        raise InputError(problem(where, shown(value), "a number below 2^63", "Correct it."))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is float and isinstance(value, float) and not math.isfinite(value):
@@ -178,5 +187,5 @@ def _from_scalar(kind: Any, value: Any, where: str) -> Any:
 def _expect(value: Any, kinds: Any, where: str) -> Any:
     is_bool_as_number = isinstance(value, bool) and kinds in (int, float)
     if is_bool_as_number or not isinstance(value, kinds):
-        raise InputError(problem(where, repr(value), NAMES.get(kinds, "another kind of value"), "Correct it."))
+        raise InputError(problem(where, shown(value), NAMES.get(kinds, "another kind of value"), "Correct it."))
     return value

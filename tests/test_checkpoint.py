@@ -149,7 +149,7 @@ def test_record_that_is_nested_without_end_is_refused(run):
 
 def test_model_that_no_memory_holds_is_refused(run):
     record = read_record(run, 4)
-    with pytest.raises(engine.InputError, match="expected complete files that fit the record"):
+    with pytest.raises(engine.InputError, match="expected arrays of the shapes that the record describes"):
         restore_arrays(run, record, model=jax.ShapeDtypeStruct((2**50,), np.float32))
 
 

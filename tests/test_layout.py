@@ -11,6 +11,7 @@ LAYOUT = [
     "text",
     "errors",
     "console",
+    "json_files",
     "records",
     "models.shapes",
     "models.activations",

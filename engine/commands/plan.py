@@ -1,5 +1,6 @@
 """`engine plan`: by which plan a run was executed, and what else was possible."""
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ def plan(
     find_own_classes(trust)
     from dataclasses import replace
 
+    from engine.checkpoint import check_model_fits
     from engine.packing import record_of
     from engine.plan import Alternative, PlanFile
     from engine.planning import circumstances, measured, write_plan
@@ -45,6 +47,7 @@ def plan(
         raise InputError(
             problem(str(run), got, rule, "Add --trust to import that class, which runs its module's code.")
         )
+    check_model_fits(str(run), record, copies=4)  # weights, gradients and two moments
     here, stored = record.device == device_text(), record.alternatives
     if measure or not stored or not here:
         found = measured(record.config, _noise(record), tell)
@@ -62,11 +65,13 @@ def _noise(record: "Record") -> "Dataset":
     """Random examples of the run's shape: what is in them does not change how long they take."""
     import numpy as np
 
+    from engine.checkpoint import check_memory
     from engine.data.dataset import Dataset
     from engine.planning import MEASURED_STEPS
 
     spec, draw = record.input_spec, np.random.default_rng(0)
     count = MEASURED_STEPS * record.config.train.batch_size
+    check_memory("input_spec.shape", 4 * count * prod(spec.shape))
     images = draw.integers(0, 256, (count, *spec.shape), dtype=np.uint8)
     inputs = images if spec.dtype == "uint8" else (images / np.float32(255)).astype(np.float32)
     if record.class_names:

@@ -1,13 +1,13 @@
 """The formats that models are exported in: where such a file or directory may be put, and how it is put there."""
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engine.errors import InputError, problem, unknown
+from engine.json_files import read_json
 
 ExportFormat = Literal["stablehlo", "onnx", "savedmodel"]
 SUFFIXES: dict[ExportFormat, str] = {"stablehlo": ".stablehlo", "onnx": ".onnx", "savedmodel": ".savedmodel"}
@@ -37,8 +37,8 @@ def check_target(target: Path, format: str, overwrite: bool) -> None:
 def description_of(directory: Path) -> dict[str, Any] | None:
     """What an exported directory says about its model; None if it is no export."""
     for file in DESCRIPTION_FILES.values():
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads((directory / file).read_text(encoding="utf-8"))
+        with contextlib.suppress(InputError):
+            found = read_json(directory / file, "an export's description", "")
             if isinstance(found, dict) and found.get("exported_by") == "engine":
                 return found
     return None

@@ -3,8 +3,10 @@
 import importlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args
 
@@ -13,6 +15,8 @@ from engine.models.activations import Activation
 from engine.models.convolutions import AnyActivation
 from engine.models.layers import Conv, Dense, Dropout, Flatten, Layer, MaxPool, Padding, Shape, Size
 from engine.records import to_json
+
+MOST_LAYERS = 2_000  # more would be compiled for hours
 
 
 class LayerRow(NamedTuple):
@@ -41,6 +45,11 @@ class Sequential:
 
     def __post_init__(self):
         object.__setattr__(self, "layers", tuple(self.layers))
+        if len(self.layers) > MOST_LAYERS:
+            rule = f"at most {MOST_LAYERS:,}"
+            raise InputError(
+                problem("layers", f"{len(self.layers):,}", rule, "Build the model in a class of your own.")
+            )
         for number, layer in enumerate(self.layers, 1):
             if not isinstance(layer, Layer):
                 kinds = ", ".join(kind.__name__ for kind in get_args(Layer))
@@ -56,7 +65,8 @@ class Sequential:
     def layer_names(self) -> tuple[str, ...]:
         """A name for each layer, its kind and which of that kind it is: conv_1, max_pool_1, conv_2, …, dense_1."""
         kinds = [re.sub(r"(?<!^)(?=[A-Z])", "_", type(layer).__name__).lower() for layer in self.layers]
-        return tuple(f"{kind}_{kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds))
+        numbers = defaultdict[str, Iterator[int]](lambda: count(1))
+        return tuple(f"{kind}_{next(numbers[kind])}" for kind in kinds)
 
     def with_outputs(self, num_outputs: int) -> "Sequential":
         """The same model with `num_outputs` filled in where a Dense layer left its units open."""
@@ -170,8 +180,8 @@ def cnn(
 ) -> Sequential:
     """A convnet: convolutions with max-pools between them (and after the last with `pool_last`), then an MLP head."""
     layers: list[Layer] = []
-    for i, count in enumerate(filters):
-        layers.append(Conv(count, kernel_size, padding=padding, activation=activation))
+    for i, number in enumerate(filters):
+        layers.append(Conv(number, kernel_size, padding=padding, activation=activation))
         if pool_size is not None and (pool_last or i < len(filters) - 1):
             layers.append(MaxPool(pool_size))
     head = mlp(hidden, activation=activation, dropout=dropout)
