@@ -77,6 +77,12 @@ SENSELESS: dict[str, Change | str] = {
     "kind that is long": put("config.model.kind", "x" * 10**6),
     "unknown field that is long": put("x" * 10**6, 1),
     "activation that is an object": put("config.model.layers", [{"kind": "Activation", "name": {}}]),
+    "old activation that is an object": put(
+        "config.model",
+        {"kind": "Sequential", "layers": [{"kind": "Activation", "name": {}}, {"kind": "Dense", "activation": []}, 3]},
+    ),
+    "version that is text": put("config.model.version", "2"),
+    "old optimizer that is a list": put("config.optim", {"kind": "OptimConfig", "name": [], "momentum": {}}),
     "optimizer that is a list": put("config.optim.name", []),
     "list of a million numbers for text": put("device", [0] * 10**6),
     "number of 400 digits": put("config.optim.learning_rate", 10**400),
@@ -171,7 +177,7 @@ def test_arrays_that_would_unfold_are_refused_before_one_is_read(
 
 def test_arrays_that_memory_does_not_hold_are_refused_before_one_is_read(run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checkpoint, "free_host_bytes", lambda: 1000)
-    with pytest.raises(engine.InputError, match=r"got arrays of 0\.0 GiB; 0\.0 GiB of memory that are free"):
+    with pytest.raises(engine.InputError, match=r"got arrays of .* memory that are free"):
         engine.restore(run)
 
 
