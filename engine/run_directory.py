@@ -27,8 +27,8 @@ FILES = (
 )  # fmt: skip
 # Where data lies and how long a compiled call takes change nothing that a run computes.
 FREE_FIELDS = (
-    "data.path", "data.data_dir", "data.manual_dir", "data.cache_dir", "plan.chunk_steps", "plan.readers", "plan.mesh",
-    "plan.resident_megabytes", "plan.mode", "train.patience", "name",
+    "data.path", "data.data_dir", "data.manual_dir", "data.cache_dir", "data.image_directory", "plan.chunk_steps",
+    "plan.readers", "plan.mesh", "plan.resident_megabytes", "plan.mode", "train.patience", "name",
     "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_seconds", "checkpoint.keep_last",
     "checkpoint.keep_best",
 )  # fmt: skip

@@ -220,7 +220,7 @@ def test_splits_are_known_by_their_usual_names_and_that_is_told(tmp_path: Path, 
     source = opened(tmp_path / "pets", messages)
     sizes = {split: sum(map(len, classes.values())) for split, classes in source.splits.items()}
     assert sizes == {"train": 2, "validation": 4, "test": 6}
-    assert source.class_names == ("cat", "dog")
+    assert tuple(source.splits["train"]) == ("cat", "dog")
     odd = [
         name for name in names if name in ("validate", "dev", "eval", "holdout", "hold-out", "trn") or "seg_" in name
     ]
@@ -230,7 +230,7 @@ def test_splits_are_known_by_their_usual_names_and_that_is_told(tmp_path: Path, 
 @pytest.mark.parametrize("names", [("bullet train", "toy train"), ("steam_train", "test tube"), ("valid", "invalid")])
 def test_names_that_only_hold_the_word_of_a_split_are_classes(tmp_path: Path, names: tuple[str, ...]):
     root = pictures(tmp_path / "things", *(f"{name}/1.png" for name in names))
-    assert opened(root).class_names == tuple(sorted(names))
+    assert tuple(opened(root).splits["train"]) == tuple(sorted(names))
 
 
 def test_doubled_folders_of_splits_are_read_and_the_unlabelled_one_is_left_out(tmp_path: Path):
@@ -245,7 +245,7 @@ def test_doubled_folders_of_splits_are_read_and_the_unlabelled_one_is_left_out(t
     )
     messages: list[str] = []
     source = opened(root, messages)
-    assert (source.split_names, source.class_names) == (("train", "test"), ("forest", "sea"))
+    assert (source.split_names, tuple(source.splits["train"])) == (("train", "test"), ("forest", "sea"))
     left_out = f"{root / 'seg_pred' / 'seg_pred'}: left out 1 image in no class folders, so that there is no such split"
     assert messages == [left_out, f"{root}: read seg_train/seg_train as train, seg_test/seg_test as test"]
     assert source.load("test", "data.test_split").labels.tolist() == [0, 1]
@@ -257,7 +257,7 @@ def test_copy_of_the_same_classes_is_left_out_and_that_is_told(tmp_path: Path):
     shutil.copytree(tmp_path / "copy", root / "cell_images")
     messages: list[str] = []
     source = opened(root, messages)
-    assert source.class_names == ("Parasitized", "Uninfected")
+    assert tuple(source.splits["train"]) == ("Parasitized", "Uninfected")
     assert len(source.load("train", "data.split")) == 3
     inner = root / "cell_images"
     assert messages[0] == f"{inner}: left out 3 images, a copy of Parasitized, Uninfected beside it"
@@ -274,7 +274,7 @@ def test_unlabelled_test_folder_is_no_class_and_evaluating_it_says_why(tmp_path:
     root = pictures(tmp_path / "pets", f"{train_top}cat/1.png", f"{train_top}dog/1.png", *test)
     messages: list[str] = []
     source = opened(root, messages)
-    assert (source.split_names, source.class_names) == (("train",), ("cat", "dog"))
+    assert (source.split_names, tuple(source.splits["train"])) == (("train",), ("cat", "dog"))
     assert re.fullmatch(rf"{root}/test.*: left out {len(test)} images? in no class folders, so .*", messages[0])
     with pytest.raises(
         InputError, match=r"data\.split: got 'test' .*whose images lie in no class folders; .*predict them"

@@ -23,7 +23,7 @@ def spoilt(root: Path) -> Path:
             Image.new("L", (8, 8), level + i).save(root / name / f"{i}.png")
     for i in range(6):
         (root / "bee" / f"bad{i}.png").touch()
-    for name in ("ant/1.heic", "bee/2.heic", ".DS_Store"):
+    for name in ("ant/1.mp4", "bee/2.mp4", ".DS_Store"):
         (root / name).touch()
     return root
 
@@ -48,11 +48,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 def test_run_says_what_it_passed_over_and_skipped_and_keeps_both_in_its_record(run: tuple[Path, list[str]]):
     directory, said = run
-    assert said[0] == "insects: passed over 2 .heic (ant/1.heic first), 1 hidden or system (.DS_Store)"
+    assert said[0] == "insects: passed over 2 .mp4 (ant/1.mp4 first), 1 hidden or system (.DS_Store)"
     first = f"{directory.parent / 'insects' / 'bee' / 'bad0.png'}: an empty file"
     assert f"insects: skipped 6 unreadable files of 26, first {first}" in said
     record = read_record(directory, choose_step(directory, "last"))
-    assert record.passed_over == {".heic": 2, "hidden or system": 1}
+    assert record.passed_over == {".mp4": 2, "hidden or system": 1}
     assert record.skipped == {"train": 6}
     assert len((directory / "skipped.txt").read_text().splitlines()) == 6
     assert "skipped" not in json.loads((directory / "result.json").read_text())["metrics"]["validation"]

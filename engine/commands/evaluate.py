@@ -5,7 +5,7 @@ from pathlib import Path
 
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
 from engine.console import show, tell
-from engine.data.config import DataConfig
+from engine.data.config import BadFileRule, DataConfig
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
 
@@ -20,6 +20,18 @@ class EvaluationData:
     """A folder of images, a CSV table, arrays or prepared tfds data in place of a name."""
     split: str = "test"
     """Split in tfds notation."""
+    path_column: str | None = None
+    """Column of a table that names the files."""
+    label_column: str | None = None
+    """Column of a table that holds the labels."""
+    image_directory: Path | None = None
+    """Where the paths in a table start."""
+    suffix: str | None = None
+    """What file names in a table lack at their end, like .jpg."""
+    encoding: str | None = None
+    """Encoding of a table."""
+    on_bad_file: BadFileRule | None = None
+    """What a file that cannot be read does: stop, or skip, which is counted beside n."""
     data_dir: Path | None = None
     """Where tfds keeps prepared data."""
     manual_dir: Path | None = None
@@ -47,7 +59,8 @@ def evaluate(
     set_up_process(data.cache_dir)
     find_own_classes(trust)
     from engine.data.coverage import absent_notes
-    from engine.data.load import open_source
+    from engine.data.load import kind_of, open_source
+    from engine.data.options import without_ignored
     from engine.ensemble import restore
     from engine.report.tables import metrics_table
 
@@ -58,10 +71,13 @@ def evaluate(
     # Colours, black and white are what they were in training, whatever would be guessed of this data.
     known, spec = classifier.record.config.data, classifier.input_spec
     given |= {"levels": known.levels or spec.levels, "color": known.color or spec.color}
-    config: DataConfig = replace(classifier.record.config.data, **given)
+    # Classes are matched by name, whatever the run's data was restricted to.
+    config: DataConfig = replace(known, class_names=None, **given)
     if config.name == "arrays" and config.path is None:
         rule = "the name of a dataset, because the run was trained on arrays"
         raise InputError(problem("data.name", "none", rule, "Name one with --data.name."))
+    if "path" in given or "name" in given:
+        config = without_ignored(config, kind_of(config), given)
     dataset = open_source(config, tell).load(data.split, "data.split")
     if dataset.class_names == classifier.class_names:  # else it is said where they are matched
         for line in absent_notes(dataset, dataset.name):

@@ -16,6 +16,7 @@ import numpy as np
 from engine.archives import check_directory_size
 from engine.data.cache import Decoded, DecodedBatch, cached
 from engine.data.class_folders import name_of
+from engine.data.class_order import in_listed_order
 from engine.data.classes import classes_of
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
@@ -72,7 +73,8 @@ class ArraySource:
         """One split; raises InputError naming `field` if there is no such split, or why the arrays cannot be used."""
         name = split_title(self.name, self.pairs, split, field)
         entry = cache_entry(self.config, name, file_key(self.files, self.config, split))
-        return cached(entry, name, lambda: self._decode(split), self.tell)
+        dataset = cached(entry, name, lambda: self._decode(split), self.tell)
+        return in_listed_order(dataset, self.config.class_names, split != self.config.split, self.tell)
 
     def _decode(self, split: str) -> Decoded:
         pair = self.pairs[split]

@@ -204,13 +204,13 @@ def _write(file: IO[bytes], images: np.ndarray) -> None:
 
 def _drain(decoded: Decoded, keep: Callable[[np.ndarray], object]) -> tuple[np.ndarray, np.ndarray, str]:
     """(labels, hashes, fingerprint) of all batches, whose images are handed to `keep` one by one."""
-    labels, hashes = [np.zeros(0, np.int32)], [np.zeros(0, np.uint64)]
+    labels, hashes = list[np.ndarray](), [np.zeros(0, np.uint64)]
     for batch in decoded.batches:
         images = np.ascontiguousarray(batch.images)
         keep(images)
         hashes.append(image_hashes(images) if batch.hashes is None else batch.hashes)
         labels.append(batch.labels)
-    all_labels, all_hashes = np.concatenate(labels), np.concatenate(hashes)
+    all_labels, all_hashes = np.concatenate(labels or [np.zeros(0, np.int32)]), np.concatenate(hashes)
     return all_labels, all_hashes, combined_fingerprint(decoded.input_shape, all_hashes, all_labels)
 
 

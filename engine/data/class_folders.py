@@ -7,9 +7,11 @@ from pathlib import Path
 
 from engine.data.dataset import names_text
 from engine.data.images import SUFFIXES
+from engine.data.names import composed
 from engine.data.split_names import SPLIT_ORDER, UNLABELLED, is_ordinary_word, split_roles
-from engine.data.walk import ImageFile, composed, is_hidden, printable
+from engine.data.walk import ImageFile, is_hidden
 from engine.errors import InputError, problem
+from engine.text import one_line
 
 LAYOUT = "one folder a class, like {name}/cat/1.jpg and {name}/dog/2.jpg, or these below {name}/train and {name}/test"
 
@@ -20,48 +22,55 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Layout:
-    """What the folders stand for: files by split and class, and the folders of splits that have no classes."""
+    """What the folders stand for: files by split and class, the folder of each, and those of splits without classes."""
 
     splits: dict[str, Classes] = field(default_factory=dict)
     unlabelled: dict[str, Path] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
 
 
-def lay_out(root: Path, files: list[ImageFile], tell: Tell) -> Layout:
+def lay_out(root: Path, files: list[ImageFile], tell: Tell, tell_empty: Tell | None = None) -> Layout:
     """The splits and classes that the names of the files below `root` stand for.
 
+    tell_empty: is told of folders without images, in place of `tell`.
     Raises InputError where folders would be taken for classes that are splits, or hold the same classes once more.
     """
     tops = _by_folder(files, 0)
     roles = split_roles(tops)
     others = [top for top in tops if top and top not in roles]
     if roles and not others:
-        return _divided(root, tops, roles, tell)
+        return _divided(root, tops, roles, tell, tell_empty or tell)
     kept = {top: role for top, role in roles.items() if not _is_class_of_that_name(top, tops)}
     divided = {top: role for top, role in kept.items() if role != UNLABELLED and _has_classes(top, tops)}
     if len(set(divided.values())) > 1:
         for top in others:
             tell(f"{root / top}: left out {_images(tops.pop(top))} beside the folders of splits")
-        return _divided(root, tops, roles, tell)
+        return _divided(root, tops, roles, tell, tell_empty or tell)
     if divided:
         raise InputError(_split_beside_classes(root, next(iter(divided)), others))
     for top in kept:
         _tell_unlabelled(root / top, tops.pop(top), tell)
-    classes = _classes(root, tops, 0, tell)
+    classes = _classes(root, tops, 0, tell, tell_empty or tell)
     _check_several(root, classes, 0)
     _tell_of_splits(root, tuple(classes), tell)
-    return Layout({"train": classes}, {_role_or_test(role): root / top for top, role in kept.items()})
+    unlabelled = {_role_or_test(role): root / top for top, role in kept.items()}
+    return Layout({"train": classes}, unlabelled, {"train": root})
 
 
 def layout_problem(folder: Path, got: str) -> str:
     """The wording for a folder that is laid out in no way that is known."""
     endings = " ".join(sorted(SUFFIXES))
-    rule = LAYOUT.format(name=name_of(folder))
-    return problem("data.path", f"{folder} with {got}", rule, f"Sort the files ({endings}) so.")
+    rule, remedy = LAYOUT.format(name=name_of(folder)), f"Sort the files ({endings}) so."
+    tables = sorted(path for place in (folder, folder.parent) for path in place.glob("*.csv"))
+    if tables:
+        remedy = f"If {one_line(tables[0].name)} names their classes, set --data.path {tables[0]}. Or sort them so."
+    return problem("data.path", f"{folder} with {got}", rule, remedy)
 
 
 def name_of(path: Path) -> str:
     """What reports call the data at a path: its last part, with � for what is no text."""
-    return printable(Path(os.path.abspath(path)).name or "root")
+    name = Path(os.path.abspath(path)).name or "root"
+    return "".join(letter if letter.isprintable() else "�" for letter in name)
 
 
 def _by_folder(files: list[ImageFile], depth: int) -> Classes:
@@ -102,7 +111,7 @@ def _role_or_test(role: str) -> str:
     return "test" if role == UNLABELLED else role
 
 
-def _divided(root: Path, tops: Classes, roles: dict[str, str], tell: Tell) -> Layout:
+def _divided(root: Path, tops: Classes, roles: dict[str, str], tell: Tell, tell_empty: Tell) -> Layout:
     """Files by split and class, for folders that are all named like splits."""
     layout, loose, read_as = Layout(), tops.pop("", []), list[str]()
     order = (*SPLIT_ORDER, UNLABELLED)
@@ -115,7 +124,7 @@ def _divided(root: Path, tops: Classes, roles: dict[str, str], tell: Tell) -> La
         elif split in layout.splits or split == UNLABELLED:
             raise InputError(_two_folders(root, split, [other for other in tops if roles[other] == split]))
         else:
-            layout.splits[split] = _classes(folder, classes, depth, tell)
+            layout.splits[split], layout.folders[split] = _classes(folder, classes, depth, tell, tell_empty), folder
             place = folder.relative_to(root).as_posix()
             read_as += [] if _is_evident(place.lower(), split) else [f"{place} as {split}"]
     if not layout.splits:
@@ -154,7 +163,7 @@ def _split_beside_classes(root: Path, split: str, others: list[str]) -> str:
     return problem("data.path", got, "either splits or classes in it", remedy)
 
 
-def _classes(folder: Path, found: Classes, depth: int, tell: Tell) -> Classes:
+def _classes(folder: Path, found: Classes, depth: int, tell: Tell, tell_empty: Tell) -> Classes:
     """The class folders among what was found in a folder; tells what else is there, so that nothing is lost unseen."""
     loose = found.pop("", [])
     if not found:
@@ -166,7 +175,7 @@ def _classes(folder: Path, found: Classes, depth: int, tell: Tell) -> Classes:
     with os.scandir(folder) as entries:
         folders = {composed(entry.name) for entry in entries if not is_hidden(entry.name) and entry.is_dir()}
     if empty := tuple(sorted(folders - set(found))):
-        tell(f"{folder}: no images in {names_text(empty)}, left out")
+        tell_empty(f"{folder}: no images in {names_text(empty)}, left out")
     return kept
 
 
@@ -214,7 +223,7 @@ def _images(files: list[ImageFile]) -> str:
 
 def _tell_of_loose(folder: Path, loose: list[ImageFile], tell: Tell) -> None:
     if loose:
-        first = printable(loose[0].name)
+        first = one_line(loose[0].name)
         tell(f"{folder}: left out {_images(loose)} beside the class folders, {first} first")
 
 

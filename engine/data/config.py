@@ -8,12 +8,15 @@ from typing import Literal
 
 from engine.checks import check, check_all
 from engine.data.decoding import ColorMode, Decoding, Interpolation, Levels, ResizeRule
+from engine.data.encodings import is_text_codec
 from engine.errors import problem
 
 BadFileRule = Literal["stop", "skip"]
 Standardization = Literal["dataset", "dataset_center", "example", "example_center", "whiten", "zca"]
 FITTED = ("dataset", "dataset_center", "whiten", "zca")  # on the training split
 MOST_PIXELS = 89_478_485  # of an image that is made; Pillow's own limit of those that are read
+FollowLinks = Literal["on", "off"]
+SplitRule = Literal["keras"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,23 @@ class DataConfig:
     """Which feature of tfds data is the picture; None: image, or the first one that is a picture."""
     label_feature: str | None = None
     """Which feature of tfds data is the class; None: label, or the first one that is a class."""
+    path_column: str | None = None
+    """Column of a table that names the files, by its name or, without a header, its number; None: as it is named."""
+    label_column: str | None = None
+    """Column of a table that holds the labels, by its name or number; None: as it is named."""
+    image_directory: Path | None = None
+    """Where the paths in a table start; None: beside the table, or where they are found near it."""
+    suffix: str | None = None
+    """What file names in a table lack at their end, like .jpg; None: found where it is clear."""
+    encoding: str | None = None
+    """Encoding of a table, like cp1250; None: UTF-8 or UTF-16, else the one in which its words are words."""
+    class_names: tuple[str, ...] | None = None
+    """Classes in the order of the model's outputs, others are left out; None: all, sorted."""
+    follow_links: FollowLinks | None = None
+    """Whether linked folders are read: on or off; None: on, but off with split-as keras, as there."""
+    split_as: SplitRule | None = None
+    """keras: list a folder's files, and set the validation share aside, exactly as Keras's
+    image_dataset_from_directory does for the seed of the run; None: as this package does."""
     image_size: str | None = None
     """Height and width that images are resized to, like 180x180; None keeps their own, which must then be equal."""
     resize: ResizeRule = "stretch"
@@ -81,6 +101,8 @@ class DataConfig:
     """Where decoded images are cached; None for $ENGINE_CACHE_DIR or ~/.cache/engine."""
 
     def __post_init__(self):
+        if isinstance(self.follow_links, bool):
+            object.__setattr__(self, "follow_links", "on" if self.follow_links else "off")
         check_all(self, "data", self._range_problems)
 
     def _range_problems(self) -> list[str]:
@@ -108,6 +130,25 @@ class DataConfig:
             "data.max_pixels", self.max_pixels, self.max_pixels is None or self.max_pixels > 0,
             "a positive number", "Give the pixels of the largest picture.",
         )  # fmt: skip
+        problems += check(
+            "data.encoding", repr(self.encoding), self.encoding is None or is_text_codec(self.encoding),
+            "an encoding that Python knows", "Give one like utf-8, cp1252, cp1251, shift_jis or gbk.",
+        )  # fmt: skip
+        problems += check(
+            "data.suffix", repr(self.suffix), self.suffix is None or re.fullmatch(r"[^/\\]+", self.suffix) is not None,
+            "the end of a file name", "Give it like .jpg.",
+        )  # fmt: skip
+        if self.class_names is not None:
+            given = self.class_names
+            rule = "at least one name, each once"
+            problems += check("data.class_names", given, 0 < len(given) == len(set(given)), rule, "Correct the list.")
+        if self.split_as == "keras":
+            remedy = "Leave out one or the other."
+            problems += check(
+                "data.stratified", self.stratified, not self.stratified, "off with split-as keras", remedy
+            )
+            rule = "stop with split-as keras, whose share counts every file"
+            problems += check("data.on_bad_file", self.on_bad_file, self.on_bad_file == "stop", rule, remedy)
         problems += check(
             "data.whiten_epsilon", self.whiten_epsilon, self.whiten_epsilon > 0, "a positive number", "Give 0.01."
         )

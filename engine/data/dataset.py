@@ -73,7 +73,10 @@ class Dataset:
         found = match(self.class_names, class_names, self.name, owner, used.tolist())
         if found.note:
             say(found.note)
-        labels = found.positions[self.labels]
+        return self.relabelled(found.positions[self.labels], class_names)
+
+    def relabelled(self, labels: np.ndarray, class_names: Names) -> "Dataset":
+        """The same examples with other labels, indices into `class_names`."""
         fingerprint = self.fingerprint
         if self.hashes is not None and not np.array_equal(labels, self.labels):
             fingerprint = combined_fingerprint(self.input_shape, self.hashes, labels)

@@ -64,15 +64,20 @@ class _Chunk:
 
 def load_files(
     files: Sequence[ImageFile],
-    labels: Sequence[int],
+    labels: Sequence[int] | Sequence[list[float]],
     class_names: tuple[str, ...],
     name: str,
     config: DataConfig,
     tell: Callable[[str], None],
 ) -> Dataset:
-    """The files as a dataset, from the decoded cache where none of them has changed since they were decoded."""
+    """The files as a dataset, from the decoded cache where none of them has changed since they were decoded.
+
+    labels: indices into the class names, or lists of numbers where there are no classes.
+    """
     # The place too: tools that pack folders may give every file the same time, and bitmaps of one size the same length.
-    settings = (DECODER, "files", _place(config), *pixel_settings(config), class_names)
+    settings: tuple[object, ...] = (DECODER, "files", _place(config), *pixel_settings(config), class_names)
+    if config.image_directory is not None or config.suffix is not None:
+        settings += (str(config.image_directory), config.suffix)
     digest = hashlib.blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=10)
     lines = (f"{f.name}\0{f.size_bytes} {f.mtime_ns} {k}\0" for f, k in zip(files, labels, strict=True))
     digest.update("".join(lines).encode("utf-8", "surrogateescape"))
@@ -114,7 +119,10 @@ def cache_entry(config: DataConfig, name: str, key: str) -> Path:
 
 
 def decode_files(
-    files: Sequence[str], labels: Sequence[int], class_names: tuple[str, ...], config: DataConfig
+    files: Sequence[str],
+    labels: Sequence[int] | Sequence[list[float]],
+    class_names: tuple[str, ...],
+    config: DataConfig,
 ) -> Decoded:
     """The files ready to be decoded, in their order, by as many threads as there are cores.
 
@@ -125,7 +133,8 @@ def decode_files(
     ranges, findings = Ranges(lambda: files), Findings()
     shape, skipped, passing = _shape(files, config, ranges), [], []
     ranges.recount()
-    batches = _batches(files, np.asarray(labels, np.int32), shape, config, ranges, skipped, passing, findings)
+    targets = np.asarray(labels, np.int32 if class_names else np.float32)
+    batches = _batches(files, targets, shape, config, ranges, skipped, passing, findings)
     return Decoded(len(files), shape, class_names, batches, skipped, passing, findings)
 
 

@@ -10,16 +10,18 @@ import numpy as np
 from engine.config import RunConfig
 from engine.console import show
 from engine.data.arrays import open_arrays
+from engine.data.as_keras import split_as_keras
 from engine.data.config import FITTED, DataConfig
 from engine.data.dataset import Dataset, Splits, num_shared, split_by_fraction
 from engine.data.fitting import channel_statistics
 from engine.data.folder import open_folder
 from engine.data.images import InputSpec
 from engine.data.names import Names
+from engine.data.options import Kind, check_taken
 from engine.data.prepared import is_prepared
 from engine.data.source import Source
 from engine.data.stored import StoredImages
-from engine.data.table import open_table
+from engine.data.table import is_table_name, open_table
 from engine.data.tfds_source import TfdsSource
 from engine.errors import InputError, problem
 from engine.storage import expanded
@@ -37,34 +39,49 @@ def as_they_are(class_names: Names) -> Names:
 
 def open_source(config: DataConfig, tell: Tell = show) -> Source:
     """What the config names: the data at `path`, by what lies there, or the tfds builder `name`."""
+    kind = kind_of(config)
+    check_taken(config, kind)
+    return _OPENERS[kind](config, tell)
+
+
+def kind_of(config: DataConfig) -> Kind:
+    """What kind of data the config names; raises InputError if it is none that is known."""
     if config.path is None:
-        return TfdsSource(config, tell)
+        return "tfds"
     path = expanded(config.path)
     if not os.path.exists(path):  # and not Path.exists, which raises for names that are too long
         remedy = "Correct the path; relative ones start at the working directory."
         raise InputError(problem("data.path", path, "a folder or file that exists", remedy))
     if path.is_dir():
-        return _source_in(path)(config, tell)
-    if path.name.lower().endswith(".csv"):
-        return open_table(config, tell)
+        return _kind_in(path)
+    if is_table_name(path.name):
+        return "table"
     if path.name.lower().endswith(ARRAY_ENDINGS):
-        return open_arrays(config, tell)
+        return "arrays"
     rule = "a folder of images, a table (.csv), arrays (.npz, .npy, IDX files), or data that tfds prepared"
     raise InputError(problem("data.path", path, rule, "Name one of these."))
 
 
-def _source_in(path: Path) -> Callable[[DataConfig, Tell], Source]:
-    """What opens a folder: by the data files right in it, unless it has folders that hold images beside them."""
+def _kind_in(path: Path) -> Kind:
+    """What a folder holds: by the data files right in it, unless it has folders that hold images beside them."""
     if is_prepared(path):
-        return TfdsSource
+        return "tfds"
     inside = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     names = [entry.name.lower() for entry in inside]
     has_folders = any(entry.is_dir() for entry in inside)
-    if "train.csv" in names or (not has_folders and any(name.endswith(".csv") for name in names)):
-        return open_table
+    if not {"train.csv", "train.tsv"}.isdisjoint(names) or (not has_folders and any(map(is_table_name, names))):
+        return "table"
     if not has_folders and any(name.endswith(ARRAY_ENDINGS) for name in names):
-        return open_arrays
-    return open_folder
+        return "arrays"
+    return "folder"
+
+
+_OPENERS: dict[Kind, Callable[[DataConfig, Tell], Source]] = {
+    "folder": open_folder,
+    "table": open_table,
+    "arrays": open_arrays,
+    "tfds": TfdsSource,
+}
 
 
 def load_splits(config: DataConfig, seed: int, tell: Tell = show, classes: ClassOrder = as_they_are) -> Splits:
@@ -84,6 +101,8 @@ def load_splits(config: DataConfig, seed: int, tell: Tell = show, classes: Class
     if validation_split:
         validation = source.load(validation_split, "data.validation_split")
         validation = validation.in_classes(train.class_names, train.name, tell)
+    elif config.split_as == "keras":
+        train, validation = split_as_keras(train, config.validation_fraction, seed)
     else:
         train, validation = split_by_fraction(train, config.validation_fraction, seed, config.stratified)
     test = None

@@ -1,108 +1,69 @@
-"""Rows of CSV tables: their columns, labels, pixels and file names, and what is wrong with a row."""
+"""Rows of CSV tables: their labels, pixels and file names, and what is wrong with a row."""
 
 import csv
-import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
-from math import isqrt
-from pathlib import Path
+from dataclasses import replace
+from itertools import groupby, islice
 
 import numpy as np
 
+from engine.data.columns import Table, text_of
 from engine.data.dataset import names_text
+from engine.data.split_names import SPLIT_ORDER, UNLABELLED, split_of_value
 from engine.errors import InputError, problem
 
-LABEL_NAMES = ("label", "class", "target")
-FILE_NAMES = ("path", "file", "filename", "image", "image_path")
 CHUNK_ROWS = 2048
-LEAST_PIXELS = 4
-COLUMNS = "label and pixels (label,pixel0,pixel1,…), or path and label (path,label)"
-
-
-@dataclass(frozen=True)
-class Table:
-    """What the first line of a CSV file says about it.
-
-    columns: their names as written; made up where there is no header.
-    label, file: the places of these columns; None where there are none.
-    """
-
-    path: Path
-    columns: tuple[str, ...]
-    has_header: bool
-    label: int | None
-    file: int | None
-
-    @property
-    def num_pixels(self) -> int:
-        """How many columns are pixels."""
-        return len(self.columns) - (self.label is not None)
-
-
-def describe(path: Path, num_pixels: int | None = None) -> Table:
-    """What the first line says; `num_pixels` is how many there should be, where that is known."""
-    with _text(path) as file:
-        cells = [cell.strip() for cell in next(csv.reader(file), [])]
-    if not cells:
-        raise InputError(problem(str(path), "an empty file", f"a table of {COLUMNS}", "Check the file."))
-    if all(map(_is_number, cells)):
-        return _without_header(path, len(cells), num_pixels)
-    names = [cell.lower() for cell in cells]
-    label = next((names.index(name) for name in LABEL_NAMES if name in names), None)
-    file = next((names.index(name) for name in FILE_NAMES if name in names), None)
-    if file is None and len(cells) - (label is not None) < LEAST_PIXELS:
-        remedy = "Name the columns in the first line, with commas between them."
-        raise InputError(problem(str(path), f"the columns {names_text(tuple(cells))}", f"columns {COLUMNS}", remedy))
-    return Table(path, tuple(cells), True, label, file)
-
-
-def _without_header(path: Path, count: int, num_pixels: int | None) -> Table:
-    """A table of numbers alone, which starts with a label if only then the other numbers make a picture."""
-    fits = [size == num_pixels if num_pixels else square_shape(size) is not None for size in (count, count - 1)]
-    if num_pixels is None and fits[0] == fits[1]:
-        rule = "a first line that names the columns, because it is not clear which one is the label"
-        raise InputError(problem(str(path), f"{count:,} columns without names", rule, "Add label,pixel0,pixel1,…"))
-    has_label = fits[1]
-    names = ["label"] * has_label + [f"pixel{i}" for i in range(count - has_label)]
-    return Table(path, tuple(names), False, 0 if has_label else None, None)
-
-
-def square_shape(num_pixels: int) -> tuple[int, int, int] | None:
-    """(h, w, c) of a square grey or else colour picture with so many numbers."""
-    for channels in (1, 3):
-        side = isqrt(num_pixels // channels)
-        if num_pixels and channels * side**2 == num_pixels:
-            return side, side, channels
-    return None
-
-
-@contextmanager
-def _text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """The file as text, without the mark that Excel puts before it; bytes that are no UTF-8 turn into �."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            yield file
-    except (OSError, csv.Error) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise InputError(problem(str(path), reason, "a table that can be read", "Correct the path or file.")) from None
-
-
-def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", cell) is not None
 
 
 def row_chunks(table: Table) -> Iterator[tuple[int, list[str]]]:
-    """(number of the first line, lines) of the rows, without the header."""
-    with _text(table.path) as file:
+    """(number of the first line, lines) of the rows, without the header; blank in place of those of other splits."""
+    with text_of(table) as file:
         number = 1 + table.has_header
         if table.has_header:
             next(file)
         while lines := list(islice(file, CHUNK_ROWS)):
-            yield number, lines
+            yield number, lines if table.part is None else [line if _is_of_part(table, line) else "" for line in lines]
             number += len(lines)
+
+
+def _is_of_part(table: Table, line: str) -> bool:
+    assert table.split is not None
+    return bool(line.strip()) and part_of(table, _cell(table, line, table.split)) == table.part
+
+
+def part_of(table: Table, value: str) -> str | None:
+    """The split that a cell of the table's column of splits stands for."""
+    assert table.split is not None
+    return split_of_value(value, table.columns[table.split].strip().lower())
+
+
+def _cell(table: Table, line: str, place: int) -> str:
+    """One cell of a line; empty where the line is too short."""
+    if '"' in line:
+        cells = next(csv.reader([line], delimiter=table.delimiter))
+    else:
+        cells = line.rstrip("\r\n").split(table.delimiter, place + 1)
+    return cells[place].strip() if len(cells) > place else ""
+
+
+def in_parts(table: Table) -> dict[str, Table]:
+    """The table as one for each split that its rows are said to belong to; as it is, for training, if none are.
+
+    Raises InputError where a column named like one of splits does not say so of every row.
+    """
+    if table.split is None:
+        return {"train": table}
+    values = {_cell(table, line, table.split) for _, lines in row_chunks(table) for line in lines if line.strip()}
+    roles = {value: part_of(table, value) for value in sorted(values)}
+    odd = tuple(value for value, role in roles.items() if role is None)
+    name = table.columns[table.split]
+    if odd:
+        got = f"the column {name} with {names_text(tuple(map(repr, odd)))}"
+        remedy = "Write these words in it, or rename or remove the column if it says something else."
+        raise InputError(problem(str(table.path), got, "train, validation or test in every row", remedy))
+    parts = [split for split in (*SPLIT_ORDER, UNLABELLED) if split in roles.values()]
+    return {split: replace(table, part=split) for split in parts}
 
 
 def pixel_labels(table: Table) -> list[str]:
@@ -113,8 +74,7 @@ def pixel_labels(table: Table) -> list[str]:
         for number, line in enumerate(lines, first):
             if not line.strip():
                 continue
-            cells = next(csv.reader([line])) if '"' in line else line.split(",", table.label + 1)
-            label = cells[table.label].strip() if len(cells) > table.label else ""
+            label = _cell(table, line, table.label)
             if not label:
                 raise InputError(_bad_row(table, number, line))
             labels.append(label)
@@ -125,39 +85,39 @@ def pixel_labels(table: Table) -> list[str]:
 
 def parse_pixels(table: Table, lines: list[str], first: int) -> np.ndarray:
     """uint8[b pixels] of some lines; raises InputError with line and column of the first that is bad."""
-    before = len(table.columns) if table.label is None else table.label
-    after = 0 if table.label is None else len(table.columns) - table.label - 1
-    parts = [("before", np.uint8, (before,)), ("label", "O"), ("after", np.uint8, (after,))]
-    kinds = np.dtype([part for part in parts if part[-1] != (0,) and (part[0] != "label" or table.label is not None)])
-    filled = [line for line in lines if not line.isspace()]
+    pixels = set(table.pixels)
+    runs = [(is_pixel, len(list(run))) for is_pixel, run in groupby(range(len(table.columns)), pixels.__contains__)]
+    kinds = np.dtype([(f"{k}", np.uint8 if is_pixel else "O", (n,)) for k, (is_pixel, n) in enumerate(runs)])
+    filled = [line for line in lines if line and not line.isspace()]
     if not filled:
         return np.zeros((0, table.num_pixels), np.uint8)
     try:
-        rows = np.loadtxt(filled, kinds, delimiter=",", comments=None, quotechar='"', ndmin=1)
+        rows = np.loadtxt(filled, kinds, delimiter=table.delimiter, comments=None, quotechar='"', ndmin=1)
     except (ValueError, OverflowError):
         raise InputError(_first_bad_row(table, lines, first)) from None
-    return np.concatenate([rows[name] for name in ("before", "after") if name in (kinds.names or ())], 1)
+    return np.concatenate([rows[f"{k}"] for k, (is_pixel, _) in enumerate(runs) if is_pixel], 1)
 
 
 def _first_bad_row(table: Table, lines: list[str], first: int) -> str:
     texts = (_bad_row(table, number, line) for number, line in enumerate(lines, first) if line.strip())
-    where, rule = f"{table.path} from line {first:,} on", "numbers with commas between them"
+    where, rule = f"{table.path} from line {first:,} on", "numbers with delimiters between them"
     return next(filter(None, texts), problem(where, "rows that cannot be read", rule, "Correct them."))
 
 
 def _bad_row(table: Table, number: int, line: str) -> str:
     """What is wrong with a row of pixels; empty if nothing is."""
-    cells = next(csv.reader([line]))
+    cells = next(csv.reader([line], delimiter=table.delimiter))
     where = f"{table.path} line {number:,}"
     if len(cells) != len(table.columns):
         rule = f"{len(table.columns):,}, as the first line has"
         return problem(where, f"{len(cells):,} columns", rule, "Correct or remove the line.")
+    pixels = set(table.pixels)
     for place, cell in enumerate(cells):
         where_exactly = f"{where}, column {place + 1:,} ({table.columns[place]})"
         if place == table.label:
             if not cell.strip():
                 return problem(where_exactly, "no label", "one", "Correct or remove the line.")
-        elif not re.fullmatch(r"\+?\d+", cell.strip(), re.ASCII) or int(cell) > 255:
+        elif place in pixels and not (re.fullmatch(r"\+?\d+", cell.strip(), re.ASCII) and int(cell) <= 255):
             return problem(where_exactly, repr(cell), "a whole number from 0 to 255", "Correct it.")
     return ""
 
@@ -168,26 +128,27 @@ def no_rows(table: Table) -> str:
 
 
 def labels_and_files(table: Table) -> tuple[list[str], list[str]]:
-    """(labels, file names) of every row."""
+    """(labels, file names) of every row; no labels where there is no column of them."""
     assert table.file is not None
-    assert table.label is not None
+    wanted = [place for place in (table.file, table.label) if place is not None]
     files, labels = [], []
-    with _text(table.path) as file:
-        rows = csv.reader(file)
-        next(rows)
+    with text_of(table) as file:
+        rows = csv.reader(file, delimiter=table.delimiter)
+        if table.has_header:
+            next(rows)
         for row in rows:
-            if not row:
+            if not row or (table.part and part_of(table, row[table.split or 0].strip()) != table.part):
                 continue
             where = f"{table.path} line {rows.line_num:,}"
             if len(row) != len(table.columns):
                 got, rule = f"{len(row):,} columns", f"{len(table.columns):,}, as the first line has"
-                raise InputError(problem(where, got, rule, 'Correct it; names with commas in them need "quotes".'))
-            for place in (table.file, table.label):
+                raise InputError(problem(where, got, rule, 'Correct it; names with delimiters in them need "quotes".'))
+            for place in wanted:
                 if not row[place].strip():
                     exactly = f"{where}, column {place + 1:,} ({table.columns[place]})"
                     raise InputError(problem(exactly, "nothing", "a value", "Correct or remove the line."))
             files.append(row[table.file].strip())
-            labels.append(row[table.label].strip())
+            labels += [row[table.label].strip()] if table.label is not None else []
     if not files:
         raise InputError(no_rows(table))
     return labels, files

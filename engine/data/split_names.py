@@ -25,6 +25,12 @@ SPLITS = {
 # Folders of pictures that are there to be predicted.
 _UNLABELLED_WORDS = dict.fromkeys(("pred", "predict", "unlabelled", "unlabeled"), UNLABELLED)
 _ROLES = {**SPLITS, **_UNLABELLED_WORDS}
+SPLIT_COLUMNS = {
+    "split", "set", "subset", "partition", "usage", "dataset", "phase", "fold", "data_split", "dataset_split",
+    "split_name", "train_test", "train_val_test", "purpose",
+}  # fmt: skip
+_FLAGS = {**dict.fromkeys(("1", "1.0", "true", "t", "yes", "y"), True)}
+_FLAGS |= dict.fromkeys(("0", "0.0", "false", "f", "no", "n"), False)
 _FILLERS = {
     "set", "sets", "data", "dataset", "split", "subset", "image", "images", "img", "imgs", "picture", "pictures",
     "photos", "pics", "files", "folder", "the",
@@ -43,6 +49,25 @@ def split_roles(names: Iterable[str]) -> dict[str, str]:
     for role, rest in read.values():
         sharing.setdefault(rest, set()).add(role)
     return {name: role for name, (role, rest) in read.items() if not rest or len(sharing[rest]) > 1}
+
+
+def is_split_column(name: str) -> bool:
+    """Whether a column of a table, by its name in lower case, says which split a row belongs to."""
+    is_flag = name in SPLITS or re.match(r"is_(train|test|val)", name) is not None
+    return is_flag or name in SPLIT_COLUMNS
+
+
+def split_of_value(value: str, column: str = "") -> str | None:
+    """The split that a cell names: in words, or yes and no in a column named like one (is_valid); None for none."""
+    role = _only_role(column)
+    if role is not None and value.lower() in _FLAGS:
+        return role if _FLAGS[value.lower()] else "test" if role == "train" else "train"
+    return _only_role(value)
+
+
+def _only_role(text: str) -> str | None:
+    found = _read(text)
+    return None if found is None else found[0]
 
 
 def is_ordinary_word(name: str) -> bool:

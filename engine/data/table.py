@@ -1,6 +1,5 @@
 """CSV tables → Source: rows of pixels with a label, or rows of a file name and a label."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
@@ -11,27 +10,22 @@ import numpy as np
 from engine.data.arrays import fit_images, fitted_shape
 from engine.data.cache import Decoded, DecodedBatch, cached
 from engine.data.class_folders import name_of
+from engine.data.class_order import in_listed_order
 from engine.data.classes import Names, classes_of
+from engine.data.columns import COLUMNS, Table, describe, is_number, square_shape
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import cache_entry, file_key, load_files
-from engine.data.rows import (
-    COLUMNS,
-    Table,
-    describe,
-    labels_and_files,
-    no_rows,
-    parse_pixels,
-    pixel_labels,
-    row_chunks,
-    square_shape,
-)
+from engine.data.listed_files import Finder, check_there, finder_for, image_file
+from engine.data.rows import in_parts, labels_and_files, no_rows, parse_pixels, pixel_labels, row_chunks
 from engine.data.source import split_title
-from engine.data.split_names import SPLIT_ORDER, SPLITS
+from engine.data.split_names import SPLIT_ORDER, SPLITS, UNLABELLED, split_roles
 from engine.data.walk import ImageFile
 from engine.errors import InputError, problem, shape_text
 from engine.storage import expanded
+from engine.text import one_line
 
+TABLE_ENDINGS = (".csv", ".tsv")
 Tell = Callable[[str], None]
 
 
@@ -57,40 +51,102 @@ class TableSource:
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or file, line and column if bad."""
         name = split_title(self.name, self.tables, split, field)
+        may_lack = split != self.config.split
+        return in_listed_order(self._read(split, name), self.config.class_names, may_lack, self.tell)
+
+    def _read(self, split: str, name: str) -> Dataset:
         table = self.tables[split]
         if table.file is not None:
-            return self._load_files(table, name)
-        entry = cache_entry(self.config, name, file_key([table.path], self.config, table.label))
+            return self._load_files(table, split, name)
+        about = (table.label, table.split, table.part, table.encoding, table.delimiter)
+        entry = cache_entry(self.config, name, file_key([table.path], self.config, *about))
         return cached(entry, name, lambda: self._decode(table), self.tell)
 
-    def _load_files(self, table: Table, name: str) -> Dataset:
-        labels, names = labels_and_files(table)
-        indices, class_names = _classes_of(labels, table)
-        files = [_found(table.path.parent, name) for name in names]
-        return load_files(files, indices.tolist(), class_names, name, self.config, self.tell)
+    def files(self, split: str) -> list[ImageFile]:
+        """The files that a split names, in order; empty for a table of pixels. Reports how names had to be read."""
+        table = self.tables[split]
+        if table.file is None:
+            return []
+        _, names = labels_and_files(table)
+        finder = finder_for(table.path, names, self.config)
+        found = [finder.find(name) for name in names]
+        self._tell_how(table, finder)
+        if self.config.on_bad_file == "stop":
+            missing = [name for name, path in zip(names, found, strict=True) if path is None]
+            check_there(table.path, missing, len(names), finder)
+        return [image_file(path, name, finder.base) for path, name in zip(found, names, strict=True)]
+
+    def _tell_how(self, table: Table, finder: Finder) -> None:
+        where = [f"files found in {finder.base or '.'}"] if Path(finder.base) != table.path.parent else []
+        how = [f"{count:,} found {kind}" for kind, count in finder.counts.most_common()]
+        if where or how:
+            self.tell(f"{table.path}: {', '.join([*where, *how])}")
+
+    def _load_files(self, table: Table, split: str, name: str) -> Dataset:
+        labels, _ = labels_and_files(table)
+        targets, class_names = targets_of(labels, table, self.tell)
+        return load_files(self.files(split), targets.tolist(), class_names, name, self.config, self.tell)
 
     def _decode(self, table: Table) -> Decoded:
-        indices, class_names = _classes_of(pixel_labels(table), table)
+        targets, class_names = targets_of(pixel_labels(table), table, self.tell)
         shape = _pixel_shape(table, self.config)
-        batches = _pixel_batches(table, indices, shape, self.config)
-        return Decoded(len(indices), fitted_shape(shape, self.config), class_names, batches)
+        batches = _pixel_batches(table, targets, shape, self.config)
+        return Decoded(len(targets), fitted_shape(shape, self.config), class_names, batches)
 
 
 def open_table(config: DataConfig, tell: Tell) -> TableSource:
-    """The table at `config.path`, or the train.csv (validation.csv, test.csv) in that folder; only headers are read."""
+    """The table at `config.path`, or the train.csv (validation.csv, test.csv) in that folder.
+
+    A column that says which split a row belongs to divides the table. Only that column and the first lines are read.
+    """
     assert config.path is not None
     path = expanded(config.path)
+    files = _tables_of(path) if path.is_dir() else {"train": path}
     tables: dict[str, Table] = {}
-    for split, file in (_tables_of(path) if path.is_dir() else {"train": path}).items():
-        table = describe(file)
-        if table.label is not None:
-            tables[split] = table
-        elif split == "train":
-            got = f"{file} with the columns {names_text(table.columns)}"
-            raise InputError(problem("data.path", got, f"columns {COLUMNS}", "Name the columns in the first line."))
-        else:
+    for split, file in files.items():
+        table = describe(file, config, holds_files=lambda cells, file=file: _name_files(file, cells, config))
+        for note in table.notes:
+            tell(note)
+        if table.label is None and split != "train":
             tell(f"{file}: has no column of labels; this split is left out")
+            continue
+        if table.label is None:
+            raise InputError(_no_labels(table))
+        parts = in_parts(table)
+        if len(files) > 1 and table.split is not None and set(parts) != {split}:
+            got = f"{file} with rows of {names_text(parts)} in the column {table.columns[table.split]}"
+            remedy = "Give the path of that table alone, or remove the column."
+            raise InputError(problem("data.path", got, f"rows of {split} alone, as the file is named", remedy))
+        tables.update({split: table} if len(files) > 1 else parts)
+        _tell_parts(table, parts, tell)
+    tables.pop(UNLABELLED, None)
     return TableSource(name_of(path), tables, config, tell)
+
+
+def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
+    """(int32[n] indices, class names), or (float32[n 1], no names) where the labels are numbers with fractions.
+
+    Reports which of the two tasks it is.
+    """
+    assert table.label is not None
+    column = table.columns[table.label] if table.has_header else f"column {table.label + 1}"
+    numbers = _as_numbers(labels)
+    if numbers is not None and not (numbers == np.round(numbers)).all():
+        low, high = numbers.min(), numbers.max()
+        task = f"numbers from {low:g} to {high:g}: a regression (--train.loss mean_squared_error)"
+        tell(f"{table.path}: {column} has {task}")
+        return numbers.astype(np.float32)[:, None], ()
+    # As they are written (001 and 1 are two classes), but for the fractions that pandas adds to whole numbers.
+    has_fractions = numbers is not None and any("." in label or "," in label for label in set(labels))
+    written = numbers.astype(np.int64) if numbers is not None and has_fractions else labels
+    indices, names = classes_of(written, f"{table.path} label")
+    tell(f"{table.path}: {column} has {len(names):,} classes ({names_text(names)})")
+    return indices, names
+
+
+def is_table_name(name: str) -> bool:
+    """Whether a file of this name is taken for a table."""
+    return name.lower().endswith(TABLE_ENDINGS)
 
 
 def read_unlabelled_table(path: Path, input_shape: tuple[int, ...]) -> np.ndarray:
@@ -98,7 +154,7 @@ def read_unlabelled_table(path: Path, input_shape: tuple[int, ...]) -> np.ndarra
 
     Raises InputError unless there are as many pixels a row as the model's input has.
     """
-    table = describe(path, prod(input_shape))
+    table = describe(path, num_pixels=prod(input_shape))
     if table.file is not None or table.num_pixels != prod(input_shape):
         got = f"{len(table.columns):,} columns ({names_text(table.columns)})"
         rule = f"{prod(input_shape):,} columns of pixels, the model's input of {shape_text(input_shape)}"
@@ -111,11 +167,19 @@ def read_unlabelled_table(path: Path, input_shape: tuple[int, ...]) -> np.ndarra
 
 def _tables_of(folder: Path) -> dict[str, Path]:
     """The CSV files of a folder by split; one alone is for training."""
-    inside = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
+    inside = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv") and path.name[0] != "."
+    )
+    roles = split_roles(path.stem for path in inside)
     found: dict[str, Path] = {}
-    for path in inside:
-        if path.stem.lower() in SPLITS:
-            found.setdefault(SPLITS[path.stem.lower()], path)
+    for path in sorted(inside, key=lambda path: (path.stem.lower() not in SPLITS, path)):
+        split = roles.get(path.stem)
+        if split is None or split == UNLABELLED:
+            continue
+        if split in found and path.stem.lower() not in SPLITS and found[split].stem.lower() not in SPLITS:
+            got, rule = f"{found[split].name} and {path.name} in {folder}", f"one table for the {split} split"
+            raise InputError(problem("data.path", got, rule, "Rename one, or give the path of one table."))
+        found.setdefault(split, path)
     if "train" not in found and len(inside) == 1:
         return {"train": inside[0]}
     if not found:
@@ -151,16 +215,27 @@ def _pixel_batches(
         done += len(pixels)
 
 
-def _found(folder: Path, name: str) -> ImageFile:
-    """A file as it lies there; one that does not is found out when it is decoded."""
-    path = os.path.join(folder, name)
-    try:
-        about = os.stat(path)
-    except OSError:
-        return ImageFile(path, name, -1, 0)
-    return ImageFile(path, name, about.st_size, about.st_mtime_ns)
+def _name_files(table: Path, cells: list[str], config: DataConfig) -> bool:
+    """Whether cells of a table are names of files, most of which are there."""
+    finder = finder_for(table, cells, config)
+    return 2 * sum(finder.find(cell) is not None for cell in cells) > len(cells)
 
 
-def _classes_of(labels: list[str], table: Table) -> tuple[np.ndarray, Names]:
-    """Labels stay texts, as they are written: 001 and 1 are not the same class."""
-    return classes_of(labels, f"{table.path} label")
+def _no_labels(table: Table) -> str:
+    got, names = f"{table.path} with the columns {names_text(table.columns)}", ", ".join(table.columns)
+    remedy = f"Set --data.label-column to one of {one_line(names)}." if len(names) < 200 else "Set --data.label-column."
+    return problem("data.path", got, f"columns {COLUMNS}", remedy)
+
+
+def _tell_parts(table: Table, parts: dict[str, Table], tell: Tell) -> None:
+    if table.split is not None:
+        aside = "; those without labels are left out" if UNLABELLED in parts else ""
+        tell(f"{table.path}: the column {table.columns[table.split]} divides it into {', '.join(parts)}{aside}")
+
+
+def _as_numbers(labels: list[str]) -> np.ndarray | None:
+    """float64[n] if all labels are numbers, with a decimal comma perhaps; None if one is not."""
+    distinct = {label: label.replace(",", ".") for label in set(labels)}
+    if not all(map(is_number, distinct.values())):
+        return None
+    return np.array([float(distinct[label]) for label in labels])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from engine.data.cache import Decoded, DecodedBatch, Findings, cache_directory, cached, content_key
+from engine.data.class_order import in_listed_order
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
 from engine.data.decoding import USUAL_COLORS
@@ -69,7 +70,8 @@ class TfdsSource:
         name = f"{self.name} {split}"
         plain = re.sub(r"[^\w.\-]+", "-", name).strip("-")
         entry = cache_directory(config.cache_dir) / "decoded" / f"{plain}-{content_key(records, *settings)}"
-        return cached(entry, name, lambda: _decode(self.directory, config, split, field), self._tell)
+        dataset = cached(entry, name, lambda: _decode(self.directory, config, split, field), self._tell)
+        return in_listed_order(dataset, config.class_names, split != config.split, self._tell)
 
 
 def data_directory(config: DataConfig) -> Path:

@@ -2,7 +2,6 @@
 
 import heapq
 import os
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.data.images import SUFFIXES, is_picture_name
+from engine.data.names import composed
 from engine.data.split_names import split_roles
 from engine.errors import InputError, problem
+from engine.text import one_line
 
 # What systems lay beside people's files; in lower case, and whatever starts with a dot.
 SYSTEM_NAMES = {
@@ -25,7 +26,6 @@ HIDDEN = "hidden or system"
 LINKED_TWICE = "linked folders that are read elsewhere"
 NOT_FOLLOWED = "linked folders (data.follow-links off)"
 DEAD_LINKS = "links to nothing"
-NO_FILES = "no regular files"
 NO_SUFFIX = "without a suffix"
 OTHER_SUFFIXES = "of other suffixes"
 SHOWN_KINDS = 8
@@ -68,7 +68,7 @@ class PassedOver:
         return ", ".join([*shown, *([f"{more:,} of other kinds"] if more else [])])
 
     def _named(self, kind: str, count: int) -> str:
-        name = printable(self.first[kind])
+        name = one_line(self.first[kind])
         name = name if len(name) <= SHOWN_NAME else f"{name[: SHOWN_NAME // 2]}…{name[-SHOWN_NAME // 2 :]}"
         return f" ({name} first)" if count > 1 else f" ({name})"
 
@@ -90,9 +90,9 @@ def walk(root: str | PathLike[str], follow_links: bool = True) -> Found:
     """All image files at any depth below a folder.
 
     Hidden and system files and folders are passed over. Linked folders are read after all others, so that each folder
-    is read once in a split, under its own name where it has one below the root; this ends loops too. A link to nothing
-    that is named like a picture counts as one, which decoding will name. Names are composed (NFC), so that macOS and
-    Linux agree. Raises InputError for a folder that cannot be read.
+    is read once in a split, under its own name where it has one below the root; this ends loops too. Links to nothing
+    and pipes that are named like pictures count as such, which decoding will name. Names are composed (NFC), so that
+    macOS and Linux agree. Raises InputError for a folder that cannot be read.
     """
     start = _Folder("", "" if str(root) == "." else str(root))
     files, passed, links = list[ImageFile](), PassedOver(), list[_Folder]()
@@ -148,16 +148,6 @@ def passed_over_text(where: str, passed: PassedOver) -> str:
     return f"{where}: passed over {passed.text()}"
 
 
-def composed(name: str) -> str:
-    """The name in Unicode's composed form (NFC)."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def printable(name: str) -> str:
-    """The name with � for what cannot be shown."""
-    return "".join(letter if letter.isprintable() else "�" for letter in name)
-
-
 class _Seen:
     """The folders that were read, by device and inode; for each split, since one may be a link to another."""
 
@@ -210,23 +200,25 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _take_file(entry: os.DirEntry[str], path: str, name: str, files: list[ImageFile], passed: PassedOver) -> None:
-    kind = "" if is_picture_name(entry.name) else _suffix_kind(entry.name)
-    is_dead = False
-    try:
-        about = entry.stat()
-    except OSError:  # a link to nothing or to itself
-        about, is_dead = entry.stat(follow_symlinks=False), True
-    if is_dead and kind:
+    if is_picture_name(entry.name):
+        files.append(file_at(path, name))
+    elif entry.is_symlink() and not os.path.exists(path):
         passed.add(DEAD_LINKS, name)
-    elif not is_dead and not entry.is_file():
-        passed.add(NO_FILES, name)
-    elif kind:
-        passed.add(kind, name)
     else:
-        files.append(ImageFile(path, name, about.st_size, about.st_mtime_ns))
+        passed.add(suffix_kind(entry.name), name)
 
 
-def _suffix_kind(name: str) -> str:
+def file_at(path: str, name: str) -> ImageFile:
+    """A file as it lies there; of a link to nothing the link, which decoding will name."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        about = os.lstat(path)
+    return ImageFile(path, name, about.st_size, about.st_mtime_ns)
+
+
+def suffix_kind(name: str) -> str:
+    """What a file that is no picture is counted as."""
     suffix = os.path.splitext(name)[1].lower()
     if not suffix:
         return NO_SUFFIX

@@ -1,6 +1,5 @@
 """What is known of data before it is decoded: the files it is made of, their kinds and their sizes."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,6 @@ from engine.data.folder import FolderSource
 from engine.data.formats import START_BYTES, kind_of
 from engine.data.opening import UnreadablePicture, picture_height_width
 from engine.data.prepared import has_open_sizes
-from engine.data.rows import labels_and_files
 from engine.data.source import Source
 from engine.data.table import TableSource
 from engine.data.tfds_source import TfdsSource
@@ -48,11 +46,7 @@ def image_files(source: Source) -> dict[str, list[str]]:
     if isinstance(source, FolderSource):
         return {split: _of_classes(source, split) for split in source.split_names}
     if isinstance(source, TableSource):
-        tables = {split: table for split, table in source.tables.items() if table.file is not None}
-        return {
-            split: [os.path.join(table.path.parent, name) for name in labels_and_files(table)[1]]
-            for split, table in tables.items()
-        }
+        return {split: [file.path for file in source.files(split)] for split in source.split_names}
     return {}
 
 
