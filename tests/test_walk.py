@@ -56,7 +56,7 @@ def test_other_files_are_counted_by_their_suffixes_and_named_in_one_line(tmp_pat
     passed = walk(root).passed
     counts = {".mp4": 4, ".psd": 1, ".jpg_large": 1, "without a suffix": 1, "of other suffixes": 1}
     assert passed.counts == counts
-    assert passed.text().startswith("4 .mp4 (a/1.mp4 first), 1 .psd (b/x.psd), ")
+    assert passed.text().startswith("4 .mp4 (a/1.mp4 first), 1 .jpg_large (b/twitter.jpg_large), 1 .psd")
     assert passed.text().isprintable()
     assert names_below(root) == ["a/1.PNG", "a/2.JpEg"]
 
