@@ -28,7 +28,30 @@ from engine.ensemble import EnsembleClassifier
 from engine.exporting import export, writers
 from engine.exporting.graph import combined
 from engine.loop import train as train_run
-from engine.models import AveragePool, BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Sequential
+from engine.models import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Crop,
+    Dense,
+    DepthwiseConv,
+    Dropout,
+    Flatten,
+    GlobalMaxPool,
+    GroupNorm,
+    LayerNorm,
+    MaxPool,
+    PReLU,
+    SeparableConv,
+    Sequential,
+    SpatialDropout,
+    UpSample,
+    ZeroPad,
+)
+from engine.models.activations import ACTIVATIONS
+from engine.models.build import build
 from engine.predict import Classifier
 from engine.report.progress import Silent
 from tests.conftest import TINY, make_dataset
@@ -361,6 +384,43 @@ def test_operation_in_onnx_gives_what_it_gives_in_jax(name):
     for count in (1, 3):
         x = np.random.default_rng(count).normal(0, 2, (count, 4, 6)).astype(np.float32)
         np.testing.assert_allclose(session.run(None, {"x": x})[0], function(x), rtol=1e-5, atol=2e-6)
+
+
+# Every kind of layer that runs a forward pass of its own, and every activation, in two models.
+ALL_LAYERS = Sequential(
+    (
+        ZeroPad(((1, 0), (0, 2))), Conv(4, 2), DepthwiseConv(2, multiplier=2), PReLU((1, 2)), LayerNorm(),
+        UpSample(2, "bilinear"),
+        SeparableConv(4, 3, 2, "same", kernel_regularizer="l2"), GroupNorm(2), UpSample((1, 2)), SpatialDropout(0.5),
+        ConvTranspose(3, 3, 2, "same"), ConvTranspose(4, (2, 3), (3, 2)), Crop((2, 1)), AveragePool(2), PReLU(),
+        BatchNorm(), GlobalMaxPool(), LayerNorm(), Dense(),
+    )
+)  # fmt: skip
+ALL_ACTIVATIONS = Sequential(
+    (Conv(6, 3), *map(Activation, ACTIVATIONS), Activation("leaky_relu", 0.3), Flatten(), Dense(5, "celu"), Dense())
+)
+
+
+@pytest.mark.parametrize("spec", [ALL_LAYERS, ALL_ACTIVATIONS], ids=["layers", "activations"])
+def test_every_layer_is_exported(spec):
+    skip_without("onnx")
+    import onnxruntime
+
+    from engine.exporting.onnx import onnx_model
+
+    shape = (7, 6, 3)
+    module = build(spec, shape, 3, nnx.Rngs(0))
+    module.eval()
+    graph, state = nnx.split(module)
+    function = jax.jit(lambda x: nnx.merge(graph, state)(x))
+    images = np.random.default_rng(0).normal(0, 1, (3, *shape)).astype(np.float32)
+    expected = function(images)
+    model = onnx_model(function, shape, "float32", ("x", "y"), "t")
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    np.testing.assert_allclose(session.run(None, {"x": images})[0], expected, rtol=1e-4, atol=1e-5)
+    inputs = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), *shape), jnp.float32)
+    exported = jax_export.deserialize(jax_export.export(function)(inputs).serialize())
+    np.testing.assert_allclose(exported.call(images), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
