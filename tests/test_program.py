@@ -21,7 +21,7 @@ from engine.clock import Clock
 from engine.config import DataConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
 from engine.convolution import compiler_options
 from engine.data.dataset import Splits
-from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential, custom
+from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential, custom, l2
 from engine.models.build import build
 from engine.program import CHUNK_SECONDS, Pacer, Plan
 from engine.session import NotFinite, Session
@@ -195,6 +195,21 @@ def test_training_equals_a_plain_flax_and_optax_loop_with_a_ragged_last_batch(sp
             params, opt_state = step(params, opt_state, images[chosen], labels[chosen])
     for ours, theirs in zip(jax.tree.leaves(session.state.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+
+
+def test_kernel_regularizer_pulls_as_weight_decay_of_kernels_in_the_gradient(splits):
+    def trained_with(regularizer: Any, weight_decay: float) -> Session:
+        layers = (Conv(3, 5, 2, kernel_regularizer=regularizer), Flatten(), Dense(kernel_regularizer=regularizer))
+        optim = OptimConfig("sgd", 0.05, weight_decay=weight_decay, rules="optax")
+        config = RunConfig("p", Sequential(layers), train=TrainConfig(1, 64), optim=optim)
+        return train_epochs(config, splits, 1)
+
+    pulled, decayed, free = trained_with(l2(0.1), 0.0), trained_with(None, 0.2), trained_with(None, 0.0)
+    ours, theirs, without = (jax.tree.leaves(session.state.params) for session in (pulled, decayed, free))
+    for a, b, c in zip(ours, theirs, without, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        assert np.abs(a - c).max() > 1e-4
+    assert pulled.history[0]["loss"] == pytest.approx(decayed.history[0]["loss"], rel=1e-4)  # the penalty is not in it
 
 
 def test_batch_statistics_of_a_padded_batch_are_those_of_its_examples(splits):

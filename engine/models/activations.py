@@ -43,6 +43,10 @@ class Activation(Untrained):
         if self.name == "celu" and not self.slope:
             raise InputError(problem("activation slope", self.slope, "above 0 with celu", "Use relu."))
 
+    def __str__(self) -> str:
+        """As tables show it: `leaky_relu(0.1)`."""
+        return self.name if self.slope is None else f"{self.name}({self.slope:g})"
+
     @property
     def is_monotone(self) -> bool:
         """Whether a max-pool may go before it."""
