@@ -24,7 +24,7 @@ _HOMES = {
     "TrainConfig": "engine.config",
     "cnn": "engine.models",
     "custom": "engine.models",
-    "dataset": "engine.notebook",
+    "dataset": "engine.data.in_memory",
     "export": "engine.exporting.export",
     "EnsembleClassifier": "engine.ensemble",
     "EnsembleConfig": "engine.config",
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from engine.config import CheckpointConfig, EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
     from engine.data.config import DataConfig
     from engine.data.dataset import Dataset, Splits
+    from engine.data.in_memory import dataset
     from engine.ensemble import EnsembleClassifier, join, restore
     from engine.errors import InputError
     from engine.experiment import main
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
     from engine.finetuning import FineTuneConfig
     from engine.loop import run
     from engine.models import cnn, custom, mlp
-    from engine.notebook import dataset, finetune, fit
+    from engine.notebook import finetune, fit
     from engine.predict import Classifier
     from engine.result import Result
 

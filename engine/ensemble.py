@@ -19,6 +19,7 @@ from engine.combination import LEAST_PROBABILITY, Combination, fit
 from engine.config import CombinationKind, MemberMapping
 from engine.console import tell
 from engine.data.dataset import Dataset
+from engine.data.decoding import Range
 from engine.data.matching import match
 from engine.data.names import Names, names_text
 from engine.data.stored import StoredImages
@@ -104,9 +105,9 @@ class EnsembleClassifier(Classifier):
             return np.tensordot(np.asarray(self.combination.weights), outputs, axes=1)
         return self.combination.combine(logarithms(outputs))
 
-    def evaluate(self, dataset: Dataset) -> dict[str, Any]:
+    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> dict[str, Any]:
         """n, loss (negative log-likelihood), accuracy, Brier score and calibration error over every example."""
-        dataset = self.fitting(dataset)
+        dataset = self.fitting(data, value_range)
         return with_skipped(self.scores_of(self.member_outputs(dataset.images), dataset), dataset)
 
     def scores_of(self, outputs: np.ndarray, dataset: Dataset) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The one error a user sees for their own mistake, and how it is worded."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from engine.text import one_line, printable
+
+Say = Callable[[str], None]  # where messages go: a reporter, a list, print
 
 
 class InputError(ValueError):

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from engine.data.config import ResizeRule
+from engine.data.decoding import Range
 from engine.data.files import ahead, num_threads
-from engine.data.images import InputSpec, Picture, fit_array, fit_values, read_picture
-from engine.data.levels import Range, as_levels
+from engine.data.given import is_array_like, plain_array
+from engine.data.images import InputSpec, Picture, fit_array, fit_values, levels_of, read_picture
 from engine.data.stored import StoredImages
 from engine.data.walk import picture_files
 from engine.errors import InputError, problem, shape_text, unknown
@@ -56,7 +57,7 @@ def as_array(pictures: Any, spec: InputSpec, value_range: Range | None) -> np.nd
         return fit_values(pictures, spec, value_range, "images")
     if spec.resize is None or spec.dtype != "uint8" or len(shape) != 3:
         raise InputError(other_shape(pictures, spec))
-    levels = as_levels(pictures, value_range, "images")
+    levels = levels_of(pictures, spec, value_range, "images")
     return np.stack([fit_array(image, spec) for image in levels]) if len(levels) else np.zeros((0, *shape), np.uint8)
 
 
@@ -124,6 +125,5 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays of JAX, PyTorch and the like as NumPy's."""
-    is_foreign = hasattr(value, "__array__") and not isinstance(value, (np.ndarray, Image.Image, StoredImages))
-    return np.asarray(value) if is_foreign else value
+    """Arrays of JAX, PyTorch and the like as NumPy's; raises InputError for masked values."""
+    return plain_array(value, "pictures") if is_array_like(value) else value

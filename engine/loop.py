@@ -6,6 +6,7 @@ RunConfig → Splits → Batches → TrainState → chunk program → Metrics �
 import contextlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import numpy as np
 from engine.checkpoint import Record
 from engine.clock import Clock
 from engine.config import RunConfig
+from engine.correction import put_right
 from engine.data.coverage import check_several_classes, class_notes
 from engine.data.dataset import Splits
+from engine.data.in_memory import fitting
 from engine.data.load import load_splits, load_splits_intact, skipped_files
 from engine.ensemble import EnsembleClassifier
 from engine.ensemble_session import session_of
@@ -60,6 +63,9 @@ def run(
         if record and in_terms_of(record.config, config) != config:
             reporter.say("optimizer and activations mean what they did when the run was begun (optim.rules optax)")
             config = in_terms_of(record.config, config)
+        if record:  # what was put right when it started stays so
+            stored = record.config
+            config = replace(config, model=stored.model, data=replace(config.data, scale=stored.data.scale))
         check_mesh(config.plan.mesh)  # before the data, which may take a while
         with clock.measure("data"):
             start = record or record_of(config)
@@ -86,7 +92,11 @@ def train(
 
     source: a model at hand to start from, in place of what the config names.
     """
+    splits, notes = fitting(splits, config.train.loss), list[str]()
     check_several_classes(splits.train)
+    if resumed is None:
+        has_contract = source is not None or config.finetune.init is not None
+        config, notes = put_right(config, splits.train.extremes, has_contract)
     with clock.measure("plan"):
         plan = None if resumed else planned(config, splits.train, reporter.say)
     session = session_of(config, splits, clock, directory, resumed, plan, source)
@@ -96,8 +106,8 @@ def train(
         write_config(directory, config)
     reporter.log_to(directory / "log.txt")
     reporter.say(_opening(session, resumed))
-    for line in class_notes(splits) if resumed is None else []:
-        reporter.say(line)
+    for note in [*notes, *(class_notes(splits) if resumed is None else [])]:
+        reporter.say(note)
     session.tell(reporter.say)
     write_skipped(directory, skipped_files(splits))
     saving = Checkpoints(directory, config.checkpoint, reporter.say, reporter.log)

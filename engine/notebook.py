@@ -6,21 +6,22 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from engine.augment.config import AugmentConfig
 from engine.checkpoint import find_steps
 from engine.clock import Clock
 from engine.config import Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
-from engine.data.classes import classes_of
-from engine.data.config import DataConfig
-from engine.data.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
+from engine.data.config import DataConfig, Layout
+from engine.data.dataset import Dataset, Splits, split_by_fraction
+from engine.data.decoding import Range
+from engine.data.in_memory import ClassNames, Reading, as_targets, pair_of, read_dataset
 from engine.data.load import load_splits
+from engine.data.locate import located
 from engine.ensemble import EnsembleClassifier, Restorable, classifier_of
-from engine.errors import InputError, problem
+from engine.errors import InputError, Say, problem
 from engine.finetuning import FeatureCaching, FineTuneConfig
 from engine.interrupts import Interrupted
 from engine.loop import train
@@ -31,9 +32,9 @@ from engine.report.progress import Reporter, Silent
 from engine.result import Result
 from engine.transfer import order_of, under_contract
 
-Arrays = tuple[np.ndarray, np.ndarray]
-Data = str | DataConfig | Splits | Dataset | Arrays
-ClassNames = Sequence[str] | Mapping[Any, Any]
+Arrays = tuple[Any, Any]
+Data = str | PathLike[str] | DataConfig | Splits | Dataset | Arrays
+DATA_RULE = "a path, a tfds name, a DataConfig, Splits, a Dataset or (images, labels)"
 
 
 def fit(
@@ -48,6 +49,8 @@ def fit(
     validation: float | Dataset | Arrays | None = 0.1,
     class_names: ClassNames | None = None,
     scale: float = 1 / 255,
+    value_range: Range | None = None,
+    layout: Layout = "auto",
     augment: AugmentConfig | None = None,
     patience: int | None = None,
     members: int = 1,
@@ -57,14 +60,14 @@ def fit(
     """Trains a model on data at hand and returns its history, metrics and classifier.
 
     model: layer specs (`cnn()`, `mlp()`, Sequential) or `custom(YourNNXClass, …)`.
-    data: a tfds name, a DataConfig (which may name a path), Splits, a Dataset, or (images, labels): uint8[n h w c] or
-      [n h w] with int labels [n], or float32[n …] inputs, shown to the model as they are, with any of the targets of
-      `Dataset`.
+    data: a path (a folder of pictures, a table, arrays), a tfds name, a DataConfig, Splits, a Dataset, or
+      (images, labels) of any form that `engine.dataset` takes.
     validation: share of the data set aside (Splits and a DataConfig say that themselves), or data of its own.
     scale: what uint8 pixels are multiplied by (a DataConfig says that itself).
     augment: random changes of the training images. patience: epochs without a better one until the training stops.
     members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
     optimizer: a name, used with `learning_rate` (None: 0.01 for sgd and momentum, else 0.001), or a whole OptimConfig.
+    value_range, layout: of (images, labels), as of `engine.dataset`.
     The run lives in a temporary directory as long as the result does; `result.save(path)` copies it. Ctrl-C saves
     there, and raises Interrupted, a KeyboardInterrupt, with the path.
     """
@@ -76,7 +79,8 @@ def fit(
     train_config = TrainConfig(epochs, batch_size, loss, seed=seed, patience=patience, members=members)
     config = RunConfig("fit", model, data_config, train_config, _optim(optimizer, learning_rate))
     config = replace(config, augment=augment or AugmentConfig())
-    return _trained(config, data, validation, class_names, verbose)
+    reading = Reading(value_range, layout=layout, are_targets=loss == "mean_squared_error")
+    return _trained(config, data, validation, class_names, verbose, reading)
 
 
 def finetune(
@@ -97,6 +101,8 @@ def finetune(
     loss: Loss | None = None,
     validation: float | Dataset | Arrays | None = 0.1,
     class_names: ClassNames | None = None,
+    value_range: Range | None = None,
+    layout: Layout = "auto",
     augment: AugmentConfig | None = None,
     patience: int | None = None,
     seed: int = 0,
@@ -141,7 +147,16 @@ def finetune(
         augment=augment or AugmentConfig(),
         finetune=tuning,
     )
-    return _trained(config, data, validation, class_names, verbose, source)
+    usual = spec.value_range if spec.dtype == "uint8" else None
+    reading = Reading(value_range, usual, layout, train_config.loss == "mean_squared_error")
+    return _trained(config, data, validation, class_names, verbose, reading, source)
+
+
+def _check_reading(data: Data, reading: Reading) -> None:
+    if (reading.value_range is not None or reading.layout != "auto") and not isinstance(data, (tuple, list)):
+        rule = "(images, labels), which these say more about"
+        remedy = "Leave them out; a DataConfig and engine.dataset have their own."
+        raise InputError(problem("value_range, layout", f"one with {type(data).__name__}", rule, remedy))
 
 
 def _optim(optimizer: OptimizerName | OptimConfig, learning_rate: float | None) -> OptimConfig:
@@ -154,14 +169,14 @@ def _optim(optimizer: OptimizerName | OptimConfig, learning_rate: float | None) 
 
 
 def _data_config(data: Data, validation: Any, scale: float = DataConfig.scale) -> DataConfig:
-    """What is kept of data at hand: its name, if it has one, and what is set aside."""
-    name = data if isinstance(data, str) else "arrays"
-    return DataConfig(name=name, validation_fraction=_fraction(validation), scale=scale)
+    """What is kept of data at hand: its path or name, if it has one, and what is set aside."""
+    config = DataConfig(name="arrays", validation_fraction=_fraction(validation), scale=scale)
+    return located(data, config) if isinstance(data, (str, PathLike)) else config
 
 
 def _fraction(validation: Any) -> float:
     """The share of the data to set aside, 0 where the validation data are others."""
-    return float(validation) if isinstance(validation, (int, float)) else 0.0
+    return float(validation) if isinstance(validation, Real) else 0.0
 
 
 def _names(field: str, layers: Any) -> tuple[str, ...]:
@@ -208,11 +223,13 @@ def _trained(
     validation: Any,
     class_names: ClassNames | None,
     verbose: bool,
+    reading: Reading,
     source: Classifier | None = None,
 ) -> Result:
+    _check_reading(data, reading)
     reporter, clock = Reporter() if verbose else Silent(), Clock()
     with clock.measure("data"):
-        splits = _splits(data, validation, config, class_names, reporter, source)
+        splits = _splits(data, validation, config, class_names, reading, reporter.say, source)
     directory = Path(tempfile.mkdtemp(prefix="engine-fit-"))
     try:
         result = train(config, splits, directory, clock, reporter, source=source)
@@ -226,80 +243,38 @@ def _trained(
     return result
 
 
-def dataset(
-    images: np.ndarray, labels: np.ndarray, class_names: ClassNames | None = None, name: str = "arrays"
-) -> Dataset:
-    """A Dataset of arrays: uint8[n h w c] or [n h w] images or float32[n …] inputs, int[n] labels or float targets.
-
-    class_names: a list that int labels are indices into, or {label: name}; by default each label that occurs is a class
-      of that name. Raises InputError for other dtypes and shapes.
-    """
-    try:
-        images, labels = np.asarray(images), np.asarray(labels)
-    except ValueError as error:
-        raise InputError(problem("arrays", str(error), "examples of one shape", "Make them equal in size.")) from None
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        rule = "uint8 pixels from 0 to 255, or float inputs"
-        raise InputError(problem("images", images.dtype.name, rule, "Convert them with .astype(np.uint8)."))
-    if images.ndim < 2:
-        raise InputError(problem("images", f"rank {images.ndim}", "[n h w c], [n h w] or [n d]", "Reshape them."))
-    if 0 in images.shape[1:]:
-        raise InputError(problem("images", f"shape {images.shape}", "at least one value each", "Check the arrays."))
-    if images.dtype != np.uint8:
-        images = _finite_float32("images", images)
-    if images.ndim == 3:
-        images = images[..., None]  # [n h w] → [n h w 1]
-    if np.issubdtype(labels.dtype, np.floating):
-        labels = _finite_float32("labels", labels).reshape(
-            len(labels), int(np.prod(labels.shape[1:]))
-        )  # [n] or [n d] → [n d]
-        names: tuple[str, ...] = ()
-    elif np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1:
-        labels, names = classes_of(labels, "label", class_names)
-    else:
-        got = f"{labels.dtype.name} of rank {labels.ndim}"
-        rule = "class indices int[n], or float targets [n] or [n d]"
-        raise InputError(problem("labels", got, rule, "One-hot labels become indices with .argmax(-1)."))
-    return Dataset(images, labels, names, name, fingerprint_of(images, labels))
-
-
-def _finite_float32(field: str, values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
-        at = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise InputError(problem(f"{field} of example {at}", "NaN or infinity", "finite float32", "Correct the data."))
-    return values
-
-
 def _splits(
     data: Data,
     validation: Any,
     config: RunConfig,
     class_names: ClassNames | None,
-    reporter: Reporter,
+    reading: Reading,
+    say: Say,
     source: Classifier | None,
 ) -> Splits:
-    if class_names is not None and isinstance(data, (str, DataConfig, Splits, Dataset)):
+    if class_names is not None and isinstance(data, (str, PathLike, DataConfig, Splits, Dataset)):
         raise InputError(problem("class_names", "names", "none: the data has its own", "Leave them out."))
     order = order_of(None, source.record if source else None)
-    if isinstance(data, (str, DataConfig)):
-        splits = load_splits(config.data, config.train.seed, reporter.say, order)
+    if isinstance(data, (str, PathLike, DataConfig)):
+        splits = load_splits(config.data, config.train.seed, say, order)
     elif isinstance(data, Splits):
-        splits = data.in_classes(order(data.train.class_names), reporter.say)
+        splits = data.in_classes(order(data.train.class_names), say)
     else:
-        whole = data if isinstance(data, Dataset) else dataset(*_pair("data", data), class_names)
-        whole = whole.in_classes(order(whole.class_names), "the model", reporter.say)
+        pair = data if isinstance(data, Dataset) else pair_of(data, "data", DATA_RULE)
+        whole = pair if isinstance(pair, Dataset) else read_dataset(*pair, class_names, "arrays", reading, say)
+        whole = whole.in_classes(order(whole.class_names), "the model", say)
         splits = Splits(*split_by_fraction(whole, config.data.validation_fraction, config.train.seed))
-    if validation is None or isinstance(validation, (int, float)):
+    if validation is None or isinstance(validation, Real):
         return splits
-    is_dataset = isinstance(validation, Dataset)
-    held_out = validation if is_dataset else dataset(*_pair("validation", validation), class_names, "validation arrays")
-    return Splits(splits.train, held_out.in_classes(splits.train.class_names, "data", reporter.say), splits.test)
+    held_out = _held_out(validation, splits.train, class_names, reading, say)
+    return Splits(splits.train, held_out.in_classes(splits.train.class_names, "data", say), splits.test)
 
 
-def _pair(field: str, data: Any) -> Arrays:
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        rule = "a tfds name, a DataConfig, Splits, a Dataset or (images, labels)"
-        raise InputError(problem(field, type(data).__name__, rule, "Pass one of these."))
-    return data[0], data[1]
+def _held_out(validation: Any, train: Dataset, class_names: ClassNames | None, reading: Reading, say: Say) -> Dataset:
+    """Validation data of its own, its arrays read like those that are trained on."""
+    if isinstance(validation, Dataset):
+        return validation if train.class_names else as_targets(validation)
+    pair = pair_of(validation, "validation", "a share like 0.1, a Dataset or (images, labels)")
+    usual = train.value_range or reading.usual_range
+    known = replace(reading, usual_range=usual, are_targets=not train.class_names, of="validation ")
+    return read_dataset(*pair, class_names, "validation arrays", known, say)

@@ -19,10 +19,13 @@ from engine.console import tell
 from engine.data.config import ResizeRule
 from engine.data.coverage import absent_notes
 from engine.data.dataset import Dataset
+from engine.data.decoding import Range
 from engine.data.images import InputSpec, Picture, check_none
-from engine.data.levels import Range
+from engine.data.in_memory import Reading, as_targets, pair_of, read_dataset
+from engine.data.labels import targets_for_classes
+from engine.data.load import check_inputs
 from engine.data.stored import StoredImages
-from engine.errors import InputError, problem, shape_text
+from engine.errors import InputError, problem
 from engine.evaluate import eval_batch_size, evaluate
 from engine.executables import Executables
 from engine.features import features_of
@@ -275,33 +278,31 @@ class Classifier:
         weights = (self._params, self._model_state)
         return self._forward(("outputs", augment), lambda: forward, (*weights, np.int32(draw)), images, first)
 
-    def evaluate(self, dataset: Dataset) -> dict[str, Any]:
-        """n, loss and (for classes) accuracy and top5 over every example of a dataset, each exactly once.
+    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> dict[str, Any]:
+        """n, loss and (for classes) accuracy and top5 over every example, each exactly once.
 
-        Its classes are compared by name, in whatever order it has them, and may lack some of the model's.
+        data: a Dataset, or (images, labels) of any form that `engine.dataset` takes. Its classes are compared by name,
+          in whatever order it has them, and may lack some of the model's; numbers are also indices into these.
+        value_range: of (images, labels), what is black and what is white; by default as in training.
         skipped: how many files of the data could not be read, if there are any.
         """
-        dataset = self.fitting(dataset)
+        dataset = self.fitting(data, value_range)
         sums = evaluate(self._executables, self._task, self._params, self._model_state, dataset)
         return with_skipped(sums.means(self.record.config.train.loss, self.record.num_outputs), dataset)
 
-    def fitting(self, dataset: Dataset) -> Dataset:
-        """The dataset with labels as indices into the model's classes, matched by name.
+    def fitting(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> Dataset:
+        """What `evaluate` is given as a Dataset, with labels as indices into the model's classes, matched by name.
 
-        Raises InputError, showing both sides, unless it has the model's input and no classes that the model lacks.
+        Raises InputError, showing both sides, unless it has the model's input, its scale and no classes that it lacks.
         """
-        if not isinstance(dataset, Dataset):
-            rule, remedy = "a Dataset", "Make one of arrays with engine.dataset(images, labels)."
-            raise InputError(problem("dataset", type(dataset).__name__, rule, remedy))
-        spec = self.input_spec
-        if dataset.input_shape != tuple(spec.shape) or dataset.images.dtype.name != spec.dtype:
-            got = f"images of {shape_text(dataset.input_shape)} ({dataset.images.dtype.name})"
-            rule = f"{shape_text(spec.shape)} ({spec.dtype}), the model's input"
-            raise InputError(problem(dataset.name, got, rule, "Use data of that size, or set an image size."))
-        if bool(dataset.class_names) != bool(self.class_names):
-            kinds = ["class labels" if names else "float targets" for names in (dataset.class_names, self.class_names)]
-            rule = f"{kinds[1]}, as the model was trained on"
-            raise InputError(problem(dataset.name, kinds[0], rule, "Use data of that kind."))
+        dataset = data if isinstance(data, Dataset) else self._read(data, value_range)
+        dataset = dataset if self.class_names else as_targets(dataset)
+        check_inputs(dataset, self.input_spec, "the model's input")
+        if self.class_names and not dataset.class_names:
+            raise InputError(targets_for_classes(dataset.labels, f"labels of {dataset.name}", "a classifier"))
+        if dataset.class_names and not self.class_names:
+            rule = "float targets, as the model was trained on"
+            raise InputError(problem(dataset.name, "class labels", rule, "Pass (images, targets) with numbers."))
         if not self.class_names and dataset.labels.shape[1:] != (self.record.num_outputs,):
             got, rule = f"targets of {dataset.labels.shape[1:]}", f"{self.record.num_outputs} an example"
             raise InputError(problem(dataset.name, got, rule, "Use targets of the model's shape."))
@@ -309,6 +310,13 @@ class Classifier:
         for line in absent_notes(fitting, fitting.name) if fitting is not dataset else []:
             tell(line)
         return fitting
+
+    def _read(self, pair: Any, value_range: Range | None) -> Dataset:
+        """(images, labels) as a Dataset, read as the training data were."""
+        images, labels = pair_of(pair, "data", "a Dataset or (images, labels)")
+        usual = self.input_spec.value_range if self.input_spec.dtype == "uint8" else None
+        reading = Reading(value_range, usual, are_targets=not self.class_names)
+        return read_dataset(images, labels, None, "data", reading, tell)
 
     @property
     def _task(self) -> Task:

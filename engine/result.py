@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.data.dataset import Dataset
+from engine.data.decoding import Range
 from engine.data.images import Picture
 from engine.errors import InputError, problem
 from engine.predict import Classifier, Prediction
@@ -32,9 +33,9 @@ class Result:
     best_step: int
     seconds: dict[str, float]
 
-    def evaluate(self, dataset: Dataset) -> dict[str, Any]:
-        """n, loss and accuracy over every example of a dataset, each exactly once."""
-        return self.classifier.evaluate(dataset)
+    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> dict[str, Any]:
+        """n, loss and accuracy over every example of a Dataset or of (images, labels): see Classifier.evaluate."""
+        return self.classifier.evaluate(data, value_range)
 
     def predict(self, pictures: Picture | Sequence[Picture], top: int = 1) -> list[Prediction]:
         """One Prediction a picture: see Classifier.predict."""

@@ -10,6 +10,7 @@ from typing import IO
 
 from engine.checkpoint import Record, check_location, choose_step, find_steps, read_record, step_directories
 from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
+from engine.correction import variants
 from engine.errors import InputError, problem
 from engine.records import differences
 from engine.saving import NOBODY, set_damaged_aside
@@ -147,8 +148,8 @@ def in_terms_of(stored: RunConfig, given: RunConfig) -> RunConfig:
 def _changes(stored: RunConfig, given: RunConfig) -> list[str]:
     """Fields that differ and matter; the number of epochs does not while no schedule depends on it."""
     free = [*FREE_FIELDS, "train.epochs"] if given.optim.schedule in OPEN_ENDED_SCHEDULES else FREE_FIELDS
-    lines = differences(stored.to_json(), given.to_json())
-    return [line for line in lines if line.split(":")[0] not in free]
+    every = (differences(stored.to_json(), variant.to_json()) for variant in variants(given))
+    return min(([line for line in lines if line.split(":")[0] not in free] for lines in every), key=len)
 
 
 def _progress(record: Record) -> str:

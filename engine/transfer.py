@@ -13,7 +13,7 @@ from engine.config import RunConfig
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.images import InputSpec
-from engine.data.load import ClassOrder
+from engine.data.load import ClassOrder, check_inputs
 from engine.data.matching import same_classes
 from engine.ensemble import EnsembleClassifier, restore
 from engine.errors import InputError, problem, shape_text
@@ -205,10 +205,7 @@ def _check_inputs(source: Classifier, config: RunConfig, data: Dataset) -> None:
         kinds = [type(model).__name__ for model in (config.model, source.record.config.model)]
         rule = f"a {kinds[1]} model, as that to start from is"
         raise InputError(problem("model", f"a {kinds[0]} model", rule, "Use the same model, or leave init out."))
-    if data.input_shape != tuple(spec.shape) or data.images.dtype.name != spec.dtype:
-        got = f"images of {shape_text(data.input_shape)} ({data.images.dtype.name})"
-        rule = f"{shape_text(spec.shape)} ({spec.dtype}), the input of the model to start from"
-        raise InputError(problem(data.name, got, rule, "Set data.image_size to that, or use other data."))
+    check_inputs(data, spec, "the input of the model to start from")
 
 
 def _outputs_agree(record: Record, data: Dataset) -> bool:

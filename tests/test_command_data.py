@@ -15,10 +15,11 @@ from engine.__main__ import main
 from engine.commands import data as data_module
 from engine.commands.data import _next_commands
 from engine.commands.options import options_of
-from engine.commands.targets import ShownData, located
+from engine.commands.targets import ShownData
 from engine.data.config import DataConfig
 from engine.data.dataset import Splits
 from engine.data.load import load_splits, open_source
+from engine.data.locate import located
 from engine.report.data import classes_table, extremes_text, sample_indices
 from engine.report.grid import draw_grid, grid_figure, is_our_picture
 from engine.report.survey import Survey, with_one_size

@@ -110,7 +110,7 @@ def test_arrays_become_a_dataset_of_uint8_images_and_int32_labels():
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 3)])
 def test_float_labels_become_targets_of_a_regression(shape: tuple[int, ...]):
-    dataset = engine.dataset(np.zeros((4, 7)), np.zeros(shape))
+    dataset = engine.dataset(np.zeros((4, 7)), np.full(shape, 0.7))
     assert dataset.images.dtype == dataset.labels.dtype == np.float32
     assert dataset.labels.shape == (4, shape[1] if len(shape) > 1 else 1)
     assert dataset.num_classes == 0
@@ -119,14 +119,13 @@ def test_float_labels_become_targets_of_a_regression(shape: tuple[int, ...]):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((4, 5, 5), np.int32), np.zeros(4, int), r"images: got int32; expected uint8 .*astype"),
+        (np.full((4, 5, 5), 99999), np.zeros(4, int), r"images: got int64 images from 99999 .*value_range"),
         (np.zeros(4, np.uint8), np.zeros(4, int), r"images: got rank 1; expected \[n h w c\]"),
-        (np.zeros((4, 5, 5), np.uint8), np.eye(4, dtype=int), r"labels: got int64 of rank 2; .*argmax"),
-        (np.zeros((4, 5, 5), np.uint8), np.array(list("abcd")), r"labels: got str.* of rank 1; expected class indices"),
+        (np.zeros((4, 5, 5), np.uint8), np.full((4, 2), 3), r"labels: got labels of 4×2; expected one a picture"),
         (np.zeros((4, 5, 5), np.uint8), np.zeros(3, int), r"got 4 images and 3 labels"),
         (np.zeros((0, 5, 5), np.uint8), np.zeros(0, int), r"got 0 examples"),
         (np.zeros((0, 5)), np.zeros(0), r"got 0 examples"),
-        (np.zeros((2, 5, 5), np.uint8), np.array([0, -1]), r"label of example 1: got -1; expected 0 or more"),
+        (np.zeros((2, 5, 5), np.uint8), np.array([0, -1]), r"labels of example 1: got -1; expected 0 or more"),
     ],
 )
 def test_arrays_are_refused_when_they_are_no_dataset(images: np.ndarray, labels: np.ndarray, message: str):
@@ -534,7 +533,7 @@ def test_outputs_are_as_many_as_the_loss_needs(loss: Any, data: Dataset, outputs
     ],
 )
 def test_loss_is_refused_when_the_targets_are_of_another_kind(loss: Any, data: Dataset):
-    with pytest.raises(InputError, match=rf"train\.loss: got {loss} with .*; expected .*\. Use "):
+    with pytest.raises(InputError, match=r"(got .* with|float targets; expected class) .*(Use|loss=)"):
         num_outputs(RunConfig("a", mlp(), train=TrainConfig(loss=loss)), data)
 
 

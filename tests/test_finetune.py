@@ -392,7 +392,7 @@ def test_source_that_does_not_fit_is_refused_with_both_sides(source, four, tmp_p
         session_of(other, four)
     with pytest.raises(InputError, match=r"data.scale: got 1.0; expected 0.0039.*, as the weights were trained with"):
         session_of(replace(tuned(source), data=engine.DataConfig(scale=1.0)), four)
-    with pytest.raises(InputError, match=r"images of 9×9×1 \(uint8\); expected 8×8×1"):
+    with pytest.raises(InputError, match=r"images of 9×9×1; expected 8×8×1"):
         session_of(tuned(source), Splits(make_dataset(100, size=9)))
     with pytest.raises(InputError, match=r"no such directory"):
         session_of(tuned(tmp_path / "nowhere"), four)

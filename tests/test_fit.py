@@ -122,12 +122,12 @@ def test_images_without_a_channel_axis_get_one():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((4, 8, 8, 1), np.int64), np.zeros(4, int), r"images: got int64; expected uint8 pixels"),
+        (np.full((4, 8, 8, 1), -3), np.zeros(4, int), r"images: got int64 images from -3 to -3; expected 0 to 1, "),
         (np.zeros(4, np.uint8), np.zeros(4, int), r"images: got rank 1"),
-        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros((4, 3), int), r"labels: got int64 of rank 2.*argmax"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros((4, 3), int), r"labels: got labels of 4×3; expected one a picture"),
         (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(3, int), r"got 4 images and 3 labels"),
         (np.zeros((0, 8, 8, 1), np.uint8), np.zeros(0, int), r"got 0 examples"),
-        (np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, -1, 0]), r"label of example 2: got -1; expected 0 or more"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, -1, 0]), r"labels of example 2: got -1; expected 0 or more"),
     ],
 )
 def test_arrays_that_are_no_dataset_are_refused(images, labels, message):
@@ -163,11 +163,14 @@ def test_class_names_may_be_numbers_or_an_array():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, r"data: got NoneType; expected a tfds name, a DataConfig, Splits, a Dataset or \(images, labels\)"),
+        (
+            None,
+            r"data: got NoneType; expected a path, a tfds name, a DataConfig, Splits, a Dataset or \(images, labels\)",
+        ),
         ((np.full((4, 2), np.nan), np.zeros(4, int)), r"images of example 0: got NaN or infinity"),
         ((np.array([[1.0, 2.0], [1e300, 0.0]]), np.zeros(2, int)), r"images of example 1: got NaN or infinity"),
         ((np.zeros((4, 0, 8, 1), np.uint8), np.zeros(4, int)), r"images: got shape"),
-        (([[1.0], [1.0, 2.0]], np.zeros(2, int)), r"arrays: got .*; expected examples of one shape"),
+        (([[1.0], [1.0, 2.0]], np.zeros(2, int)), r"images: got .*; expected examples of one shape"),
     ],
 )
 def test_data_that_cannot_be_trained_on_is_refused_before_training(data, message):

@@ -8,10 +8,11 @@ from engine.augment.config import AugmentConfig
 from engine.commands.experiments import experiment_config
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
-from engine.commands.targets import NameOrPath, PictureData, check_seed, located
+from engine.commands.targets import NameOrPath, PictureData, check_seed
 from engine.config import RunConfig
 from engine.console import show, tell
 from engine.data.images import is_picture_name
+from engine.data.locate import located
 from engine.entry import set_up_process
 from engine.errors import InputError, problem
 from engine.storage import expanded
@@ -47,7 +48,7 @@ def augment(
     check_picture_file(out)
     model = _model_config(experiment, run)
     chosen = _chosen(augment, model, str(experiment or run))
-    config = located(source, _sized(data, model))
+    config = located(source, _sized(data, model), "NAME|PATH")
     is_file = config.path is not None and expanded(config.path).is_file() and is_picture_name(config.path.name)
     if is_file:
         chosen = _without_mixing(chosen)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
-from engine.commands.targets import NameOrPath, ShownData, check_seed, located
+from engine.commands.targets import NameOrPath, ShownData, check_seed
 from engine.console import show, tell
 from engine.data.config import DataConfig
 from engine.data.dataset import Splits
+from engine.data.locate import located
 from engine.entry import engine_command, python_command
 
 SMALL_PIXELS = 64 * 64
@@ -32,7 +33,7 @@ def data(
     """
     check_seed(seed)
     check_picture_file(out)
-    config = located(source, data)
+    config = located(source, data, "NAME|PATH")
     from engine.data.coverage import class_notes
     from engine.data.load import load_splits, open_source
     from engine.report.data import classes_table, extremes_text, facts_table, splits_table

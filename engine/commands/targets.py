@@ -1,23 +1,19 @@
 """What commands are given, found: experiments, runs, steps, and data by name or path."""
 
-import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 from engine.checks import check_whole
 from engine.data.config import BadFileRule, DataConfig, Standardization
-from engine.data.tfds_source import data_directory
-from engine.errors import InputError, problem
-from engine.storage import expanded
+from engine.errors import InputError
 
 Flag = Annotated[bool, FlagCreatePairsOff]
 RunDirectory = Annotated[Path, Positional, arg(metavar="RUN")]
 NameOrPath = Annotated[str, Positional, arg(metavar="NAME|PATH")]
-Config = TypeVar("Config", bound=DataConfig)
 
 
 @dataclass(frozen=True)
@@ -45,27 +41,6 @@ class PictureData(ShownData):
     stratified: Annotated[bool, Suppress] = False
     test_split: Annotated[str | None, Suppress] = DataConfig.test_split
     on_bad_file: Annotated[BadFileRule, Suppress] = DataConfig.on_bad_file
-
-
-def located(source: str, data: Config) -> Config:
-    """`data` at the path that `source` is, if there is one or it looks like one; else of the tfds name it is."""
-    if not source.strip():
-        rule = "a tfds name, like fashion_mnist_12k, or a path"
-        raise InputError(problem("NAME|PATH", repr(source), rule, "Name the data to look at."))
-    if _is_path(source, data):
-        return replace(data, path=Path(source))
-    return replace(data, name=source)
-
-
-def _is_path(source: str, data: DataConfig) -> bool:
-    """Names of tfds may have a version (mnist:3.0.1) and, where they are prepared, a configuration (name/config)."""
-    path = expanded(source)
-    if path.exists():
-        return True
-    base, _, version = source.partition(":")
-    if re.fullmatch(r"\d+\.\d+\.\d+", version) or (data_directory(data) / base).is_dir():
-        return False
-    return "/" in source or "\\" in source or path.suffix != ""
 
 
 def find_own_classes(trust: bool) -> None:

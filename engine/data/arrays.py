@@ -5,7 +5,7 @@ size of the file before memory is taken for it.
 """
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -14,29 +14,28 @@ from pathlib import Path
 import numpy as np
 
 from engine.archives import check_directory_size
+from engine.data.axes import channels_last, check_pictures
 from engine.data.cache import Decoded, DecodedBatch, cached
 from engine.data.class_folders import name_of
 from engine.data.class_order import in_listed_order
 from engine.data.classes import classes_of
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
-from engine.data.decoding import NUM_CHANNELS, USUAL_COLORS
+from engine.data.decoding import NUM_CHANNELS, USUAL_COLORS, Range
 from engine.data.files import cache_entry, file_key
 from engine.data.idx import MOST_DEFLATED, check_memory, check_size, idx_splits, labels_beside, read_idx, reading
 from engine.data.images import fit_levels
-from engine.data.labels import checked_labels
+from engine.data.labels import read_classes
+from engine.data.ranges import as_uint8, levels_range, parts_of, range_text
 from engine.data.source import split_title
 from engine.data.split_names import SPLIT_ORDER, SPLITS
-from engine.errors import InputError, problem, shape_text
+from engine.errors import InputError, Say, problem
 from engine.storage import expanded
 
 MOST_HEADER_BYTES = 10_000  # NumPy itself writes some 118 and trusts no more than this
-BATCH_EXAMPLES = 1024
-BATCH_BYTES = 64 * 2**20
 PAIRS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
 UNDIVIDED_PAIRS = (("images", "labels"), ("x", "y"), ("data", "labels"))
 SAVE_BOTH = "Save images and labels together: np.savez('data.npz', x_train=images, y_train=labels)."
-Tell = Callable[[str], None]
 Read = Callable[[], np.ndarray]
 
 
@@ -57,7 +56,7 @@ class ArraySource:
     pairs: dict[str, Pair]
     files: tuple[Path, ...]
     config: DataConfig
-    tell: Tell
+    tell: Say
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -72,21 +71,41 @@ class ArraySource:
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or why the arrays cannot be used."""
         name = split_title(self.name, self.pairs, split, field)
-        entry = cache_entry(self.config, name, file_key(self.files, self.config, split))
+        entry = cache_entry(self.config, name, file_key(self.files, self.config, split, self.config.layout))
         dataset = cached(entry, name, lambda: self._decode(split), self.tell)
         return in_listed_order(dataset, self.config.class_names, split != self.config.split, self.tell)
 
     def _decode(self, split: str) -> Decoded:
         pair = self.pairs[split]
-        labels, class_names = classes_of(checked_labels(pair.labels(), pair.names[1]), pair.names[1])
-        images = _checked_images(pair.images(), pair.names[0], self.tell)
+        read = read_classes(pair.labels(), pair.names[1])
+        labels, class_names = classes_of(read.values, pair.names[1], read.names)
+        images, value_range = self._images(pair, self.pairs.get("train", pair))
         if len(images) != len(labels):
             got = f"{len(images):,} images in {pair.names[0]} and {len(labels):,} labels in {pair.names[1]}"
             raise InputError(problem("data.path", got, "as many of each", "Check how they were made."))
-        return decode_arrays(images, labels, class_names, self.config)
+        return decode_arrays(images, labels, class_names, self.config, value_range)
+
+    def _images(self, pair: Pair, known: Pair) -> tuple[np.ndarray, Range | None]:
+        """[n h w c] of some type of number, and what stands for black and white unless they are uint8."""
+        images = self._pictures(pair, self.tell)
+        if images.dtype == np.uint8:
+            return images, None
+        usual = self.config.levels if isinstance(self.config.levels, tuple) else None
+        if usual is None and known is not pair:
+            train = self._pictures(known, lambda text: None)
+            usual = (0.0, 255.0) if train.dtype == np.uint8 else levels_range(train, known.names[0], None)
+        value_range = levels_range(images, pair.names[0], usual)
+        if value_range != (0, 255):
+            self.tell(f"{pair.names[0]}: {images.dtype} is read as levels, {range_text(value_range)}")
+        return images, value_range
+
+    def _pictures(self, pair: Pair, tell: Say) -> np.ndarray:
+        images = channels_last(pair.images(), pair.names[0], self.config.layout, tell)
+        check_pictures(images, pair.names[0])
+        return images
 
 
-def open_arrays(config: DataConfig, tell: Tell) -> ArraySource:
+def open_arrays(config: DataConfig, tell: Say) -> ArraySource:
     """The arrays at `config.path`, not yet read; raises InputError if there are none that go together."""
     assert config.path is not None
     path = expanded(config.path)
@@ -193,47 +212,24 @@ def _of_idx(images: dict[str, Path]) -> tuple[dict[str, Pair], list[Path]]:
     return pairs, files
 
 
-def _checked_images(images: np.ndarray, name: str, tell: Tell) -> np.ndarray:
-    """[n h w c] with levels from 0 to 255 in some type of number; raises InputError if they are anything else."""
-    if images.ndim == 3:
-        images = images[..., None]  # [n h w] → [n h w 1]
-    elif images.ndim == 4 and images.shape[-1] not in USUAL_COLORS and images.shape[1] in USUAL_COLORS:
-        tell(f"{name}: {shape_text(images.shape)} is read as channels first")
-        images = np.moveaxis(images, 1, -1)  # [n c h w] → [n h w c]
-    if images.ndim != 4 or images.shape[-1] not in USUAL_COLORS:
-        rule = "[n h w], or [n h w c] with 1 to 4 channels"
-        raise InputError(problem(name, f"images of {shape_text(images.shape)}", rule, "Reshape or convert them."))
-    if images.dtype != np.uint8 and len(images):
-        _check_levels(images, name)
-    return images
+def decode_arrays(
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    config: DataConfig,
+    value_range: Range | None = None,
+) -> Decoded:
+    """Images [n h w c] and their labels, in the size and colours of the config.
 
+    value_range: what is black and what white in images other than uint8.
+    """
 
-def _check_levels(images: np.ndarray, name: str) -> None:
-    """Raises InputError unless an array that is not uint8 holds nothing but whole numbers from 0 to 255."""
-    kind, rule = images.dtype.kind, "levels from 0 to 255, uint8"
-    if kind not in "iuf":
-        raise InputError(problem(name, f"{images.dtype} images", rule, "Convert them with astype."))
-    parts = [images[part] for part in _parts(images)]
-    low, high = float(np.min([part.min() for part in parts])), float(np.max([part.max() for part in parts]))
-    if kind == "f" and low >= 0 and high <= 1:
-        remedy = "Multiply by 255, round and convert to uint8; or train with engine.fit, which takes floats."
-        raise InputError(problem(name, f"{images.dtype} images from {low:g} to {high:g}", rule, remedy))
-    if not (low >= 0 and high <= 255):  # so written that NaN is refused
-        remedy = "Scale them to 0 to 255 and convert to uint8; or train with engine.fit, which takes floats."
-        raise InputError(problem(name, f"{images.dtype} images from {low:g} to {high:g}", rule, remedy))
-    if kind == "f" and any((part != np.floor(part)).any() for part in parts):
-        raise InputError(problem(name, f"{images.dtype} images with fractions", rule, "Round and convert to uint8."))
+    def levels(part: slice) -> np.ndarray:
+        return images[part] if value_range is None else as_uint8(images[part], value_range)
 
-
-def _parts(images: np.ndarray) -> Iterator[slice]:
-    size = max(1, min(BATCH_EXAMPLES, BATCH_BYTES // max(1, prod(images.shape[1:]))))
-    return (slice(start, start + size) for start in range(0, len(images), size))
-
-
-def decode_arrays(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], config: DataConfig) -> Decoded:
-    """Images [n h w c] with levels from 0 to 255 and their labels, in the size and colours of the config."""
-    batches = (DecodedBatch(fit_images(images[part].astype(np.uint8), config), labels[part]) for part in _parts(images))
-    return Decoded(len(images), fitted_shape(images.shape[1:], config), class_names, batches)
+    batches = (DecodedBatch(fit_images(levels(part), config), labels[part]) for part in parts_of(images))
+    shape = fitted_shape(images.shape[1:], config)
+    return Decoded(len(images), shape, class_names, batches, value_range=value_range)
 
 
 def fitted_shape(shape: tuple[int, ...], config: DataConfig) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from engine.data.dataset import Dataset, combined_fingerprint
 from engine.data.decoding import Range
+from engine.data.ranges import doubts_of
 from engine.data.stored import StoredImages, image_hashes
 from engine.errors import InputError, problem
 from engine.memory import free_host_bytes
@@ -58,6 +59,7 @@ class Decoded:
     num_examples: how many there are, before any are skipped.
     skipped: "path: reason" of each file left out; complete when the last batch was taken.
     passing: those of them that may be readable the next time, because the system and not their content was at fault.
+    value_range: (black, white) of the numbers that the levels are made of; None where they are levels.
     """
 
     num_examples: int
@@ -67,6 +69,7 @@ class Decoded:
     skipped: list[str] = field(default_factory=list)
     passing: list[str] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    value_range: Range | None = None
 
 
 def cache_directory(given: Path | None = None) -> Path:
@@ -120,7 +123,7 @@ def _decoded(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callab
     dataset = _read(entry, name)
     if dataset is not None and _is_final(entry):
         return dataset
-    decoded = decode()
+    decoded = _watched(decode())
     tell(f"decoding {name}: {decoded.num_examples:,} images, once")
     try:
         _store(entry, decoded)
@@ -131,6 +134,21 @@ def _decoded(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callab
         return _in_memory(name, decode())
     stored = _read(entry, name)
     return stored if stored is not None else _in_memory(name, decode())
+
+
+def _watched(decoded: Decoded) -> Decoded:
+    """The same; once all batches were taken, a note says if no level is above 1."""
+
+    def batches() -> Iterator[DecodedBatch]:
+        highest = 0
+        for batch in decoded.batches:
+            if highest <= 1:
+                highest = max(highest, int(batch.images.max(initial=0)))
+            yield batch
+        if doubts := doubts_of((0, highest), np.dtype(np.uint8)):
+            decoded.findings.notes.append(doubts)
+
+    return replace(decoded, batches=batches())
 
 
 def _read(entry: Path, name: str) -> Dataset | None:
@@ -149,7 +167,10 @@ def _read(entry: Path, name: str) -> Dataset | None:
         images.hold()
         class_names, skipped, notes = (tuple(map(str, about[part])) for part in ("class_names", "skipped", "notes"))
         levels = about["levels"] and (float(about["levels"][0]), float(about["levels"][1]))
-        return Dataset(images, labels, class_names, name, about["fingerprint"], hashes, skipped, notes, levels)
+        black_white = tuple(map(float, about.get("value_range") or ()))
+        value_range = (black_white[0], black_white[1]) if black_white else None
+        found = (about["fingerprint"], hashes, skipped, notes, levels, value_range)
+        return Dataset(images, labels, class_names, name, *found)
     except Exception:  # of nearly every kind, where a header or a text is damaged
         return None
 
@@ -190,6 +211,7 @@ def _store(entry: Path, decoded: Decoded) -> None:
             "skipped": decoded.skipped,
             "notes": decoded.findings.notes,
             "levels": decoded.findings.levels,
+            "value_range": decoded.value_range,
             "is_final": not decoded.passing,
         }
         (scratch / "about.json").write_text(json.dumps({**about, "digest": _digest(about)}), encoding="utf-8")
@@ -247,7 +269,8 @@ def _in_memory(name: str, decoded: Decoded) -> Dataset:
     labels, hashes, fingerprint = _drain(decoded, images.append)
     held = np.concatenate(images) if images else np.zeros((0, *decoded.input_shape), np.uint8)
     skipped, notes, levels = tuple(decoded.skipped), tuple(decoded.findings.notes), decoded.findings.levels
-    return Dataset(held, labels, decoded.class_names, name, fingerprint, hashes, skipped, notes, levels)
+    found = (fingerprint, hashes, skipped, notes, levels, decoded.value_range)
+    return Dataset(held, labels, decoded.class_names, name, *found)
 
 
 def _check_fits_memory(decoded: Decoded, entry: Path, reason: str) -> None:

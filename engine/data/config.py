@@ -12,6 +12,7 @@ from engine.data.encodings import is_text_codec
 from engine.errors import problem
 
 BadFileRule = Literal["stop", "skip"]
+Layout = Literal["auto", "channels_last", "channels_first"]
 Standardization = Literal["dataset", "dataset_center", "example", "example_center", "whiten", "zca"]
 FITTED = ("dataset", "dataset_center", "whiten", "zca")  # on the training split
 MOST_PIXELS = 89_478_485  # of an image that is made; Pillow's own limit of those that are read
@@ -76,6 +77,8 @@ class DataConfig:
     augment.random_crop cuts them out of a random place in training."""
     color: ColorMode | None = None
     """Colour mode that images are turned into; None keeps their own, of files rgb."""
+    layout: Layout = "auto"
+    """Where arrays have their channels; auto: first where the shape leaves no doubt, which is reported, else last."""
     background: tuple[int, int, int] = (0, 0, 0)
     """Colour (red, green, blue) that transparent pictures are laid over."""
     on_bad_file: BadFileRule = "stop"

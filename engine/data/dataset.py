@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from engine.data.classes import read_names
 from engine.data.decoding import Range
 from engine.data.matching import match
 from engine.data.names import Names, names_text
+from engine.data.ranges import check_like_training, check_same_range, range_of
 from engine.data.stored import StoredImages, image_hashes
 from engine.errors import InputError, problem, shape_text
 
@@ -26,6 +28,8 @@ class Dataset:
     skipped: "path: reason" of files left out because they could not be read; of a share set aside, none.
     notes: what reading them guessed, for the user to know.
     levels: what was taken for black and for white in pictures of more than 8 bits that do not say it.
+    value_range: (black, white) of the numbers in arrays that the levels were made of; None where they were uint8.
+    targets: float32[n d], the labels as they were given, where floats were read as class labels; for a regression.
     """
 
     images: np.ndarray | StoredImages
@@ -37,6 +41,8 @@ class Dataset:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     levels: Range | None = None
+    value_range: Range | None = None
+    targets: np.ndarray | None = None
 
     def __post_init__(self):
         if len(self.images) == 0:
@@ -60,6 +66,13 @@ class Dataset:
     def num_classes(self) -> int:
         """How many classes there are; 0 for a regression."""
         return len(self.class_names)
+
+    @cached_property
+    def extremes(self) -> Range | None:
+        """(the least, the largest) value of float32 pictures; None for levels and for vectors."""
+        if self.images.dtype == "uint8" or len(self.input_shape) != 3:
+            return None
+        return range_of(np.asarray(self.images), f"{self.name} images")
 
     def in_classes(self, class_names: Names, owner: str, say: Callable[[str], None] = tell) -> "Dataset":
         """The same examples with labels as indices into other class names, those of `owner`, matched by name.
@@ -86,7 +99,9 @@ class Dataset:
         """The examples at `indices`, in that order; copied, unless their images are in a file."""
         stored = self.images.take(indices) if isinstance(self.images, StoredImages) else self.images[indices]
         hashes = None if self.hashes is None else self.hashes[indices]
-        return replace(self, images=stored, labels=self.labels[indices], name=name, hashes=hashes)
+        targets = None if self.targets is None else self.targets[indices]
+        labels = self.labels[indices]
+        return replace(self, images=stored, labels=labels, name=name, hashes=hashes, targets=targets)
 
 
 @dataclass(frozen=True)
@@ -128,7 +143,10 @@ def check_same_kind(train: Dataset, other: Dataset) -> None:
         )
     if train.images.dtype != other.images.dtype:
         got, rule = f"{other.images.dtype} inputs", f"{train.images.dtype} like {train.name}"
-        raise InputError(problem(other.name, got, rule, "Convert one of them."))
+        raise InputError(problem(other.name, got, rule, "Scale and convert both in the same way."))
+    if train.extremes is not None and other.extremes is not None:
+        check_like_training(other.extremes, train.extremes, f"{other.name} images", other.images.dtype, len(other))
+    check_same_range(other.value_range, train.value_range, other.name, f"like {train.name}")
     if train.labels.shape[1:] != other.labels.shape[1:]:
         got, rule = f"targets of {other.labels.shape[1:]}", f"{train.labels.shape[1:]} like {train.name}"
         raise InputError(problem(other.name, got, rule, "Use targets of the same shape."))

@@ -19,7 +19,7 @@ from engine.data.decoding import (
     ResizeRule,
 )
 from engine.data.formats import SUFFIXES
-from engine.data.levels import LEAST_SHARE, as_levels, check_range, extremes
+from engine.data.levels import as_levels, check_range, extremes
 from engine.data.opening import (
     MODES,
     Ranging,
@@ -28,6 +28,7 @@ from engine.data.opening import (
     name_of_picture,
     open_levels,
 )
+from engine.data.ranges import check_like_training
 from engine.data.resampling import fitted
 from engine.errors import InputError, problem, shape_text
 
@@ -50,7 +51,8 @@ class InputSpec:
     interpolation, antialias, levels: how pictures are resized, and read where they have more than 8 bits, see
       `Decoding`; levels as of runs saved before there was this field where it is missing.
     max_pixels: the most that a picture may hold; no part of what the model is.
-    value_range: the least and the largest value of float32 pictures that the model was trained on, where known.
+    value_range: the least and the largest value of float32 pictures that the model was trained on; of uint8, what was
+      black and white in the training arrays, if these were other numbers. None where not known.
     """
 
     shape: tuple[int, ...]
@@ -237,7 +239,7 @@ def fit_array(array: np.ndarray, spec: InputSpec, value_range: Range | None = No
     if array.ndim == 2 and spec.shape[-1:] == (1,):
         array = array[..., None]
     if spec.dtype == "uint8" and spec.resize is not None and _is_resizable(array, spec):
-        levels = as_levels(array, value_range, "image array")
+        levels = levels_of(array, spec, value_range, "image array")
         return fitted(levels, (spec.shape[0], spec.shape[1]), spec.resize, spec.decoding)
     if array.shape != tuple(spec.shape):
         got, expected = shape_text(array.shape), shape_text(spec.shape)
@@ -248,24 +250,22 @@ def fit_array(array: np.ndarray, spec: InputSpec, value_range: Range | None = No
 def fit_values(array: np.ndarray, spec: InputSpec, value_range: Range | None, name: str) -> np.ndarray:
     """The array […] in the contract's dtype; raises InputError, showing both sides, for what does not fit it."""
     if spec.dtype == "uint8":
-        return as_levels(array, value_range, name)
+        return levels_of(array, spec, value_range, name)
     if value_range is not None:
         rule = f"none: the model's input is {spec.dtype}, shown to it as it is"
         raise InputError(problem("value_range", value_range, rule, "Scale as for training, and leave it out."))
     if array.dtype != np.dtype(spec.dtype):
         raise InputError(problem(name, array.dtype.name, spec.dtype, "Convert it with astype."))
     if spec.value_range is not None and array.size:
-        _check_like_training(array, spec.value_range, name)
+        count = len(array) if array.ndim > len(spec.shape) else 1
+        check_like_training(extremes(array, name), spec.value_range, name, array.dtype, count)
     return array
 
 
-def _check_like_training(array: np.ndarray, trained: Range, name: str) -> None:
-    """Catches pictures of 0 to 255 where the model was trained on 0 to 1, and the reverse."""
-    found, usual = (max(map(abs, pair)) for pair in (extremes(array, name), trained))
-    if found * LEAST_SHARE > usual or 0 < found < usual * LEAST_SHARE:
-        got = f"{array.dtype.name} from {array.min():g} to {array.max():g}"
-        rule = f"values like those the model was trained on, {trained[0]:g} to {trained[1]:g}"
-        raise InputError(problem(name, got, rule, "Scale them in the same way."))
+def levels_of(array: np.ndarray, spec: InputSpec, value_range: Range | None, name: str) -> np.ndarray:
+    """uint8 […] as by `as_levels`; without a range, numbers other than uint8 have that of the training images."""
+    usual = None if array.dtype == np.uint8 else spec.value_range
+    return as_levels(array, usual if value_range is None else value_range, name)
 
 
 def _is_resizable(array: np.ndarray, spec: InputSpec) -> bool:

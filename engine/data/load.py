@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from engine.config import RunConfig
 from engine.console import show
 from engine.data.arrays import open_arrays
@@ -16,14 +14,16 @@ from engine.data.dataset import Dataset, Splits, num_shared, split_by_fraction
 from engine.data.fitting import channel_statistics
 from engine.data.folder import open_folder
 from engine.data.images import InputSpec
+from engine.data.labels import targets_for_classes
 from engine.data.names import Names
 from engine.data.options import Kind, check_taken
 from engine.data.prepared import is_prepared
+from engine.data.ranges import check_like_training, check_same_range, deep_range
 from engine.data.source import Source
 from engine.data.stored import StoredImages
 from engine.data.table import is_table_name, open_table
 from engine.data.tfds_source import TfdsSource
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, shape_text
 from engine.storage import expanded
 
 ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
@@ -178,14 +178,27 @@ def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
         color=config.color if is_uint8 else None,
         interpolation=config.interpolation,
         antialias=config.antialias,
-        levels=config.levels or dataset.levels,
+        levels=config.levels or dataset.levels or deep_range(dataset.value_range),
         max_pixels=config.max_pixels,
-        value_range=None if is_uint8 or len(dataset.input_shape) != 3 else _value_range(dataset),
+        value_range=dataset.value_range if is_uint8 else dataset.extremes,
     )
 
 
-def _value_range(dataset: Dataset) -> tuple[float, float]:
-    return float(np.min(dataset.images)), float(np.max(dataset.images))  # type: ignore[arg-type]
+def check_inputs(dataset: Dataset, spec: InputSpec, whose: str) -> None:
+    """Raises InputError, showing both sides, unless a dataset has the shape, type and scale of an input contract."""
+    if dataset.input_shape != tuple(spec.shape):
+        got, rule = f"images of {shape_text(dataset.input_shape)}", f"{shape_text(spec.shape)}, {whose}"
+        raise InputError(problem(dataset.name, got, rule, "Use data of that size, or set data.image_size to it."))
+    dtype = dataset.images.dtype.name
+    if dtype != spec.dtype:
+        rule = f"{spec.dtype}, {whose}"
+        remedy = "Scale and convert them as for training."
+        if spec.dtype == "uint8":
+            remedy = "Say what is black and white: engine.dataset(images, labels, value_range=(0, 1)), or pass uint8."
+        raise InputError(problem(dataset.name, f"{dtype} images", rule, remedy))
+    if dataset.extremes is not None and spec.value_range is not None:
+        check_like_training(dataset.extremes, spec.value_range, f"{dataset.name} images", dtype, len(dataset))
+    check_same_range(dataset.value_range, spec.value_range, dataset.name, "as in training")
 
 
 def num_outputs(config: RunConfig, train: Dataset) -> int:
@@ -194,10 +207,11 @@ def num_outputs(config: RunConfig, train: Dataset) -> int:
     if loss == "mean_squared_error":
         if classes or train.labels.ndim != 2:
             got = f"{loss} with {classes} classes" if classes else f"targets of rank {train.labels.ndim}"
-            raise InputError(problem("train.loss", got, "float targets [n d]", "Use another loss, or such targets."))
+            remedy = "Use softmax_cross_entropy for classes, or give engine.fit the numbers: (images, targets)."
+            raise InputError(problem("train.loss", got, "float targets [n d]", remedy))
         return train.labels.shape[1]
     if not classes:
-        raise InputError(problem("train.loss", f"{loss} with float targets", "class labels", "Use mean_squared_error."))
+        raise InputError(targets_for_classes(train.labels, f"labels of {train.name}", loss))
     if loss == "binary_cross_entropy":
         if classes != 2:
             rule = "2 classes"

@@ -1,0 +1,113 @@
+"""What models from other libraries do twice here, put right before a run starts: a last softmax, the scaling of pixels.
+
+Losses take logits and predictions apply softmax or sigmoid themselves; pixels are scaled by the data (`data.scale`).
+Only what starts is put right: models that were trained otherwise stay what they are.
+"""
+
+from dataclasses import replace
+
+from engine.config import RunConfig
+from engine.data.levels import LEAST_SHARE, Range
+from engine.errors import InputError, problem
+from engine.models.layers import Activation, BatchNorm, Conv, Dense, Layer, Rescale
+from engine.models.specs import Model, Sequential
+
+PROBABILITIES = ("softmax", "sigmoid")
+PIXEL_SCALE = 1 / 100  # a smaller factor is meant for pixels up to 255: 1/255, 1/256, 1/127.5
+LEVELS = 255
+
+
+def put_right(
+    config: RunConfig, floats: Range | None = None, has_contract: bool = False
+) -> tuple[RunConfig, list[str]]:
+    """(the config of a run that starts, what was put right and why, in words).
+
+    floats: the extremes of the training images, where they are float32 and no uint8 levels.
+    has_contract: how inputs are scaled is taken over from another run.
+    Raises InputError for a last layer that goes with another loss.
+    """
+    model, lines = _without_probabilities(config.model, config.train.loss)
+    config = replace(config, model=model)
+    if has_contract:
+        return config, lines
+    config, more = _scaled_once(config, floats)
+    return config, lines + more
+
+
+def variants(config: RunConfig) -> list[RunConfig]:
+    """What a config may have become when its run started: itself, or put right for levels or for floats."""
+    try:
+        found = [put_right(config)[0], put_right(config, (0, 1))[0], put_right(config, has_contract=True)[0]]
+    except InputError:
+        return [config]
+    return [config, *found]
+
+
+def _without_probabilities(model: Model, loss: str) -> tuple[Model, list[str]]:
+    """The model without a last softmax or sigmoid, where the loss takes logits."""
+    if not isinstance(model, Sequential) or not model.layers or loss == "mean_squared_error":
+        return model, []
+    last = model.layers[-1]
+    name = last.name if isinstance(last, Activation) else getattr(last, "activation", None)
+    if name not in PROBABILITIES:
+        return model, []
+    rest: tuple[Layer, ...] = model.layers[:-1]
+    rest = rest if isinstance(last, Activation) else (*rest, replace(last, activation=None))  # type: ignore[type-var]
+    if not rest:
+        return model, []
+    _check_units(rest[-1], loss, name)
+    reason = f"{loss} takes what comes before it (logits), and predictions apply it themselves"
+    return Sequential(rest), [f"model: the last {name} is left out: {reason}"]
+
+
+def _check_units(last: Layer, loss: str, name: str) -> None:
+    """Raises InputError where one unit meets the loss of several classes, or the reverse."""
+    units = last.units if isinstance(last, Dense) else None
+    if units is None or (units == 1) == (loss == "binary_cross_entropy"):
+        return
+    rule, other = "one unit a class", "binary_cross_entropy"
+    if loss == "binary_cross_entropy":
+        rule, other = "one unit", "softmax_cross_entropy"
+    raise InputError(problem("train.loss", f"{loss} with {units} units ({name})", rule, f"Use {other}."))
+
+
+def _scaled_once(config: RunConfig, floats: Range | None) -> tuple[RunConfig, list[str]]:
+    """The config with pixels scaled by the model's first Rescale or by the data, where both did."""
+    place = _first_rescale(config.model)
+    if place is None:
+        return config, []
+    assert isinstance(config.model, Sequential)
+    layer, data = config.model.layers[place], config.data
+    assert isinstance(layer, Rescale)
+    text = f"Rescale({layer.scale:.4g}{f', {layer.offset:g}' if layer.offset else ''})"
+    is_standardized = data.mean is not None or data.std is not None or data.standardize is not None
+    if floats is None and is_standardized:
+        line = f"model: {text} is left out: the images are standardized already"
+        return _with_layer(config, place, Rescale(1.0)), [line]
+    if floats is None and data.scale < PIXEL_SCALE:
+        line = f"data.scale: 1 in place of {data.scale:.4g}, because the model's {text} scales pixels itself"
+        return replace(config, data=replace(data, scale=1.0)), [line]
+    if floats is not None and max(map(abs, floats)) <= LEVELS * LEAST_SHARE:
+        once = Rescale(layer.scale * LEVELS, layer.offset) if floats[0] >= 0 else Rescale(1.0)
+        line = f"model: {text} is left out: the images are scaled already, from {floats[0]:g} to {floats[1]:g}"
+        if once != Rescale(1.0):
+            line = line.replace("is left out", f"is Rescale({once.scale:g}, {once.offset:g})")
+        return _with_layer(config, place, once), [line]
+    return config, []
+
+
+def _first_rescale(model: Model) -> int | None:
+    """The number of a Rescale for pixels before all layers with weights."""
+    for place, layer in enumerate(model.layers if isinstance(model, Sequential) else ()):
+        if isinstance(layer, Rescale) and abs(layer.scale) < PIXEL_SCALE:
+            return place
+        if isinstance(layer, (Dense, Conv, BatchNorm)):
+            return None
+    return None
+
+
+def _with_layer(config: RunConfig, place: int, layer: Layer) -> RunConfig:
+    """The config with another layer at a place; it stays a Rescale, so that the names of the layers stay."""
+    assert isinstance(config.model, Sequential)
+    layers = (*config.model.layers[:place], layer, *config.model.layers[place + 1 :])
+    return replace(config, model=Sequential(layers))

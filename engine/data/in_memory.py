@@ -1,0 +1,194 @@
+"""Arrays at hand → Dataset: what `fit`, `finetune`, `evaluate` and `engine.dataset` take, all read here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from engine.config import Loss
+from engine.console import tell
+from engine.data.axes import channels_last
+from engine.data.classes import classes_of, read_names
+from engine.data.config import Layout
+from engine.data.dataset import Dataset, Splits, fingerprint_of
+from engine.data.decoding import Range
+from engine.data.given import plain_array
+from engine.data.labels import are_targets, read_classes, read_targets
+from engine.data.ranges import as_uint8, doubts_of, levels_range, parts_of, range_of, range_text
+from engine.errors import InputError, Say, problem
+
+ClassNames = Sequence[str] | Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How arrays are read beyond what they say themselves.
+
+    value_range: what is black and what white in images other than uint8, which then become levels.
+    usual_range: the same where it is not stated: that of the training images. layout: where the channels are.
+    are_targets: the labels are numbers to be predicted, as mean_squared_error needs them; None: as they look.
+    of: what errors call these arrays, like "validation ".
+    """
+
+    value_range: Range | None = None
+    usual_range: Range | None = None
+    layout: Layout = "auto"
+    are_targets: bool | None = None
+    of: str = ""
+
+
+def dataset(
+    images: Any,
+    labels: Any,
+    class_names: ClassNames | None = None,
+    name: str = "arrays",
+    *,
+    value_range: Range | None = None,
+    layout: Layout = "auto",
+) -> Dataset:
+    """A Dataset of arrays, of NumPy, JAX, PyTorch or pandas, or lists; what is converted is printed.
+
+    images: [n h w c], [n h w], [n c h w] or vectors [n d]. uint8 is from 0 to 255; other whole numbers and truth values
+      become uint8 by their range; floats are shown to the model as they are, unless `value_range` is given.
+    labels: class numbers [n] or [n 1] (also as floats or truth values), texts, or one-hot [n k]; or float targets [n]
+      or [n d] of a regression.
+    class_names: a list that numbers are indices into, or {label: name}; by default each label that occurs is a class
+      of that name, and so is each column of one-hot labels.
+    value_range: what is black and what white, like (0, 4095).
+    layout: where the channels are; auto: last, or first where the shape leaves no doubt.
+    Raises InputError for anything else, saying what it is taken for.
+    """
+    return read_dataset(images, labels, class_names, name, Reading(value_range, layout=layout), tell)
+
+
+def read_dataset(
+    images: Any, labels: Any, class_names: ClassNames | None, name: str, reading: Reading, say: Say
+) -> Dataset:
+    """As `dataset`, with what is known of the arrays; `say` gets a line for all that is converted."""
+    if class_names is not None and not isinstance(class_names, Mapping):
+        class_names = read_names(class_names)
+    pixels, value_range = read_images(images, f"{reading.of}images", reading, say)
+    field = f"{reading.of}labels"
+    has_targets = are_targets(labels, field) if reading.are_targets is None else reading.are_targets
+    if has_targets:
+        if class_names is not None:
+            raise InputError(
+                problem("class_names", "names", f"none, because the {field} are numbers", "Leave them out.")
+            )
+        targets = read_targets(labels, field)
+        _check_counts(pixels, targets, reading)
+        return Dataset(pixels, targets, (), name, fingerprint_of(pixels, targets), value_range=value_range)
+    indices, names = _indices(labels, class_names, field)
+    _check_counts(pixels, indices, reading)
+    given = plain_array(labels, field)
+    targets = read_targets(given, field) if given.dtype.kind == "f" else None
+    return Dataset(
+        pixels, indices, names, name, fingerprint_of(pixels, indices), value_range=value_range, targets=targets
+    )
+
+
+def read_images(given: Any, field: str, reading: Reading, say: Say) -> tuple[np.ndarray, Range | None]:
+    """(uint8[n h w c] or [n d], or float32[n …]; what was black and white where levels were made of other numbers)."""
+    images = _stacked(plain_array(given, field), field)
+    if images.dtype.kind not in "buif":
+        is_text = images.dtype.kind in "USTO"
+        remedy = "Pass pixels. Of files make a table with the columns path and label, and pass its path."
+        got = "text" if is_text else images.dtype.name
+        raise InputError(problem(field, got, "arrays of pixels", remedy if is_text else "Convert them to numbers."))
+    if images.ndim < 2:
+        raise InputError(problem(field, f"rank {images.ndim}", "[n h w c], [n h w] or [n d]", "Reshape them."))
+    if 0 in images.shape[1:]:
+        raise InputError(problem(field, f"shape {images.shape}", "at least one value each", "Check the arrays."))
+    images = channels_last(images, field, reading.layout, say)
+    stated = reading.value_range if reading.value_range is not None or images.dtype == np.uint8 else reading.usual_range
+    if images.dtype == np.uint8 and stated is None:
+        if len(images) and images.ndim == 4:
+            _say_doubts((0.0, float(images.max())), images.dtype, field, say)
+        return images, None
+    if images.dtype.kind == "f" and stated is None:
+        return _float32(images, field, say), None
+    found = levels_range(images, field, stated)
+    if found != (0, 255):
+        say(f"{field}: {images.dtype} is read as levels, {range_text(found)}")
+    return _levels(images, found), found if images.dtype != np.uint8 else None
+
+
+def pair_of(given: Any, field: str, rule: str) -> tuple[Any, Any]:
+    """(images, labels) of a tuple or list of these two; raises InputError, with what is taken instead, for others."""
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise InputError(problem(field, type(given).__name__, rule, "Pass one of these."))
+    if all(isinstance(part, tuple) and len(part) == 2 for part in given):
+        got = "two pairs, ((x_train, y_train), (x_test, y_test))"
+        remedy = "Pass the first, and evaluate on the second: result.evaluate(engine.dataset(x_test, y_test))."
+        raise InputError(problem(field, got, rule, remedy))
+    return given[0], given[1]
+
+
+def _stacked(images: np.ndarray, field: str) -> np.ndarray:
+    """Images in an array of Python objects as one array of numbers."""
+    if images.dtype != object:
+        return images
+    try:
+        return np.array(images.tolist()) if images.ndim > 1 else np.stack([plain_array(one, field) for one in images])
+    except ValueError as error:
+        raise InputError(problem(field, str(error), "examples of one shape", "Make them equal in size.")) from None
+
+
+def _float32(images: np.ndarray, field: str, say: Say) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = images.astype(np.float32, copy=False)
+    if len(values):
+        found = range_of(values, field)
+        if values.ndim == 4:
+            _say_doubts(found, images.dtype, field, say)
+    return values
+
+
+def _levels(images: np.ndarray, value_range: Range) -> np.ndarray:
+    levels = np.empty(images.shape, np.uint8)
+    for part in parts_of(images):
+        levels[part] = as_uint8(images[part], value_range)
+    return levels
+
+
+def _say_doubts(found: Range, dtype: np.dtype, field: str, say: Say) -> None:
+    if doubts := doubts_of(found, dtype):
+        say(f"warning: {field}: {doubts}")
+
+
+def _indices(labels: Any, class_names: ClassNames | None, field: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """int32[n] and the class names: those given, those that come with the labels, or those made of them."""
+    read = read_classes(labels, field)
+    if read.names and isinstance(class_names, Sequence) and len(class_names) != len(read.names):
+        got, rule = f"one-hot {field} of {len(read.names)} columns", f"{len(class_names)}, one a class"
+        raise InputError(problem(field, got, rule, "Encode all classes, or correct class_names."))
+    if read.names and class_names is None:  # the labels are numbers of columns
+        return read.values.astype(np.int32), read_names(read.names, field)
+    return classes_of(read.values, field, class_names)
+
+
+def _check_counts(images: np.ndarray, labels: np.ndarray, reading: Reading) -> None:
+    """Raises InputError unless there are as many labels as images, naming the axis that has as many."""
+    if len(images) == len(labels):
+        return
+    got = f"{len(images):,} {reading.of}images and {len(labels):,} labels"
+    remedy = "Check how they were read."
+    if images.ndim == 4 and images.shape[-1] == len(labels):
+        remedy = "If the examples are the last axis: np.moveaxis(images, -1, 0)."
+    raise InputError(problem(reading.of.strip() or "arrays", got, "as many of each", remedy))
+
+
+def as_targets(data: Dataset) -> Dataset:
+    """The dataset with its labels as the floats they were given as, for a regression; itself where it is one."""
+    if data.class_names and data.targets is not None:
+        return replace(data, labels=data.targets, class_names=(), targets=None)
+    return data
+
+
+def fitting(splits: Splits, loss: Loss) -> Splits:
+    """The splits with labels as a loss takes them: of a regression the floats they were given as."""
+    if loss != "mean_squared_error":
+        return splits
+    parts = (splits.train, splits.validation, splits.test)
+    return Splits(*(None if part is None else as_targets(part) for part in parts))  # type: ignore[arg-type]
