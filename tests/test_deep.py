@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import engine
+from engine.data import load
 from engine.data.config import DataConfig
 from engine.data.decoding import Decoding
 from engine.data.deep import usual_range
@@ -20,6 +22,7 @@ from engine.data.folder import open_folder
 from engine.data.images import InputSpec, decode_picture, read_picture
 from engine.data.load import input_spec, load_splits
 from engine.errors import InputError
+from tests.test_command_data import command
 
 RAMP = np.linspace(0, 1, 40 * 30).reshape(40, 30)
 LEVELS = np.rint(RAMP * 255).astype(np.uint8)
@@ -232,3 +235,23 @@ def test_model_saved_before_reads_deep_pictures_as_it_did():
     spec = InputSpec((40, 30, 1))  # as from a record without levels
     values = scaled(RAMP, 4095)
     np.testing.assert_array_equal(read_picture(saved(values), spec)[..., 0], np.rint(values.astype(np.float32) / 257))
+
+
+def test_run_on_deep_pictures_predicts_and_evaluates_with_the_range_of_training(
+    tmp_path: Path, capsys: Any, monkeypatch: Any
+):
+    bright, dark = [scaled(RAMP, 4000 + i) for i in range(6)], [scaled(RAMP, 300 + i) for i in range(6)]
+    config = folder(tmp_path / "data", {"bright": bright, "dark": dark})
+    engine.fit(engine.mlp((8,)), config, epochs=1, batch_size=4, verbose=False).save(tmp_path / "run")
+    classifier = engine.restore(tmp_path / "run")
+    assert classifier.input_spec.levels == (0, 4095)
+    files = sorted((tmp_path / "data").glob("*/*.png"))
+    levels = np.stack([np.rint(values / 4095 * 255) for values in (*bright, *dark)]).astype(np.uint8)
+    expected = classifier.predict_proba(np.repeat(levels[..., None], 3, -1))
+    for pictures in (files, [Image.open(file) for file in files]):
+        np.testing.assert_array_equal(classifier.predict_proba(pictures), expected)
+    seen, own = list[DataConfig](), load.open_source
+    monkeypatch.setattr(load, "open_source", lambda config, tell: (seen.append(config), own(config, tell))[1])
+    folder(tmp_path / "other", {"bright": dark[:2], "dark": dark})  # by themselves they would be read as of 10 bits
+    command(capsys, "eval", tmp_path / "run", "--data.path", tmp_path / "other", "--data.split", "train")
+    assert [config.levels for config in seen] == [(0, 4095)]

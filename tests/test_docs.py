@@ -40,7 +40,8 @@ def test_pictures_of_the_pages_are_those_the_script_draws(tmp_path: Path):
 def test_settings_and_modules_named_on_a_page_exist(page: Path):
     text = page.read_text("utf-8")
     for section, name in re.findall(r"--(augment|data|ensemble|finetune|plan|train)\.([a-z-]+)", text):
-        assert name.replace("-", "_") in SECTIONS[section].__dataclass_fields__, f"--{section}.{name}"
+        fields, field = SECTIONS[section].__dataclass_fields__, name.replace("-", "_")
+        assert field in fields or field.removeprefix("no_") in fields, f"--{section}.{name}"
     for module in re.findall(r"python -m ((?:experiments|benchmarks)\.\w+)", text):
         assert importlib.util.find_spec(module), module
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
