@@ -23,8 +23,9 @@ from rich.table import Table
 
 from benchmarks.measure import Measuring, interleaved, median_and_spread, ratio, show_circumstances, write_json
 from benchmarks.peers_worker import Job, Unavailable, Worker
-from benchmarks.throughput import Training
+from benchmarks.throughput import Training, with_precision
 from benchmarks.workloads import Workload, workload_of
+from engine.config import Precision
 
 READY_SECONDS = 600
 
@@ -41,6 +42,8 @@ class Options(Measuring):
     """About how long one member trains in a round."""
     torch_members: tuple[int, ...] = (1, 10)
     """Sizes that PyTorch trains too."""
+    precision: Precision = "float32"
+    """Of the products; weights are float32."""
     separate: int = 10
     """Members of the run that is compared with separate runs; 0 for no comparison."""
 
@@ -51,7 +54,7 @@ def measure_members(options: Options, workload: Workload) -> dict[str, list[floa
     variants = {}
     for count in options.members:
         config = workload.config()
-        config = replace(config, train=replace(config.train, members=count))
+        config = with_precision(replace(config, train=replace(config.train, members=count)), options.precision)
         training = Training(config, workload.images(num_images))
         variants[f"engine {count}"] = lambda training=training, count=count: count * training.rate()
     with ExitStack() as stack:

@@ -67,6 +67,7 @@ LAYOUT = [
     "patches",
     "native",
     "convolution",
+    "gpu_convolution",
     "direct",
     "ops",
     "models.build",
