@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -50,7 +51,8 @@ class Options(Measuring):
 
 def measure_members(options: Options, workload: Workload) -> dict[str, list[float]]:
     """Images a second, of all members together, by "engine M" and "torch M"."""
-    num_images = workload.steps(options.seconds) * workload.batch_size
+    is_cpu = jax.default_backend() == "cpu"
+    num_images = workload.steps(options.seconds, is_cpu or options.smoke) * workload.batch_size
     variants = {}
     for count in options.members:
         config = workload.config()

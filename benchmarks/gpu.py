@@ -46,7 +46,7 @@ def _peers(*more: str) -> Part:
 
 
 PARTS = {
-    "numbers are right": Part("pytest", 120, ("-q", "-m", "gpu", "-n", "8", "tests"), has_figures=False),
+    "numbers are right": Part("pytest", 120, ("-q", "-m", "gpu", "-n", "8", "-p", "no:benchmark", "tests"), has_figures=False),
     "convnet against PyTorch, float32": _peers("--variants", *TORCH),
     "convnet against PyTorch, bfloat16": _peers("--precision", "bfloat16", "--variants", *TORCH),
     "ten members": Part(
@@ -59,7 +59,8 @@ PARTS = {
     "fashion_fast": Part(
         "benchmarks.accuracy", 150, ("--recipe", "fashion_fast", "--seeds", "0", "1", "2", "3", "4"), needs_data=True
     ),
-    "families": Part("benchmarks.families", 150),
+    "MobileNet": Part("benchmarks.families", 120, ("--families", "mobilenet_128")),
+    "ResNet50": Part("benchmarks.families", 240, ("--families", "resnet50_224", "--rounds", "3")),
     "cifar_fast": Part("benchmarks.fast_steps", 60),
     "saving": Part("benchmarks.checkpoint", 90, ("--rounds", "3", "--epochs", "6", "--calls", "100")),
     "convnet against PyTorch, tf32": _peers("--precision", "tf32", "--variants", *TORCH),
