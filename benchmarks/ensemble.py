@@ -17,14 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Measuring, interleaved, median_and_spread, ratio, show_circumstances, write_json
 from benchmarks.peers_worker import Job, Unavailable, Worker
-from benchmarks.throughput import Training
+from benchmarks.throughput import Training, with_precision
 from benchmarks.workloads import Workload, workload_of
+from engine.config import Precision
 
 READY_SECONDS = 600
 
@@ -41,17 +43,20 @@ class Options(Measuring):
     """About how long one member trains in a round."""
     torch_members: tuple[int, ...] = (1, 10)
     """Sizes that PyTorch trains too."""
+    precision: Precision = "float32"
+    """Of the products; weights are float32."""
     separate: int = 10
     """Members of the run that is compared with separate runs; 0 for no comparison."""
 
 
 def measure_members(options: Options, workload: Workload) -> dict[str, list[float]]:
     """Images a second, of all members together, by "engine M" and "torch M"."""
-    num_images = workload.steps(options.seconds) * workload.batch_size
+    is_cpu = jax.default_backend() == "cpu"
+    num_images = workload.steps(options.seconds, is_cpu or options.smoke) * workload.batch_size
     variants = {}
     for count in options.members:
         config = workload.config()
-        config = replace(config, train=replace(config.train, members=count))
+        config = with_precision(replace(config, train=replace(config.train, members=count)), options.precision)
         training = Training(config, workload.images(num_images))
         variants[f"engine {count}"] = lambda training=training, count=count: count * training.rate()
     with ExitStack() as stack:

@@ -15,7 +15,11 @@ from engine.models import Conv, Dense, MaxPool, Sequential
 
 IMAGE, CLASSES = (28, 28, 1), 10
 # Of recipes that are not for Fashion-MNIST: image shape, classes, images of the training split.
-MEANT_FOR = {"flowers": ((180, 180, 3), 5, 2_936), "malaria": ((32, 32, 3), 2, 22_046)}
+MEANT_FOR = {
+    "flowers": ((180, 180, 3), 5, 2_936),
+    "malaria": ((32, 32, 3), 2, 22_046),
+    "cifar_fast": ((32, 32, 3), 10, 45_000),
+}
 CPU_RATE = 60e9  # operations a second that any CPU roughly trains at
 FLOAT_BYTES = 4
 

@@ -11,6 +11,7 @@ value and gradients are written in this form, and a depthwise convolution as shi
 Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,6 +34,11 @@ COMPILER_OPTIONS: dict[str, str | bool] = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 }
 """For programs on the CPU: YNNPACK for products and sums, but Eigen for convolutions, which it does twice as fast."""
+GPU_OPTIONS: dict[str, str | bool] = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
+    "xla_gpu_graph_min_graph_size": "1",
+}
+"""For programs on a GPU: the loop over steps is part of a CUDA graph, so that the host launches nothing within it."""
 
 
 THIN_CHANNELS = 4  # up to so many, Eigen's packing of windows costs more than the products
@@ -45,9 +51,20 @@ def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | 
     is_deterministic: the same bits from run to run, on a GPU too, where XLA else adds up by atomics and chooses
       algorithms by timing them.
     """
-    if jax.default_backend() == "gpu" and is_deterministic:
-        return {"xla_gpu_deterministic_ops": True}
+    if jax.default_backend() == "gpu":
+        known = GPU_OPTIONS if _knows_gpu_options() else {}
+        return known | ({"xla_gpu_deterministic_ops": True} if is_deterministic else {}) or None
     return COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
+
+
+@functools.cache
+def _knows_gpu_options() -> bool:
+    """Whether this version of XLA takes them: their names are none that it promises to keep."""
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=GPU_OPTIONS).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:

@@ -1,4 +1,6 @@
-"""Convolutions by the library of `engine/native.py`, with what follows them: bias, relu and a pool in the same pass.
+"""Convolutions with what follows them, bias, relu and a pool, in the same pass: by our own code for this device.
+
+On a CPU that is the library of `engine/native.py`, on an NVIDIA GPU `engine/gpu_convolution.py`.
 
 The maps before a pool are never in memory: of a window's largest value it is kept which one it was, and what comes back
 is spread out again where it is needed.
@@ -13,10 +15,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from engine import native
-from engine.convolution import cut, eigen_convolve, input_gradient, served, turned, turned_window
+from engine import gpu_convolution, native
+from engine.convolution import NHWC, cut, eigen_convolve, input_gradient, served, turned, turned_window
 from engine.windows import Window, collect
 
 MOST_WASTE = 2.0  # times as many products as needed, up to which the gradient of images is a convolution
@@ -35,12 +38,31 @@ class Following(NamedTuple):
 NOTHING = Following()
 
 
+def is_available() -> bool:
+    """Whether convolutions can run directly on this device."""
+    return native.is_available() or gpu_convolution.is_available()
+
+
+def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
+    """Whether images are convolved directly. kernel: an array, or its shape and dtype."""
+    return (
+        gpu_convolution.serves(images, kernel)
+        if gpu_convolution.is_available()
+        else native.serves(images, kernel, window)
+    )
+
+
+def may_pool(pool: Window) -> bool:
+    """Whether a pool without padding can be part of a direct convolution."""
+    return gpu_convolution.pools(pool) if gpu_convolution.is_available() else prod(pool.size) <= native.MOST_PLACES
+
+
 def direct_conv_general_dilated(
     *arguments: Any, bias: jax.Array | None = None, following: Following = NOTHING, **named: Any
 ) -> jax.Array:
     """`lax.conv_general_dilated` and what follows it, value and gradients.
 
-    What `native.serves` not goes to Eigen or lax, with nothing following.
+    What is not served goes to Eigen's form or lax, with nothing following.
     """
     return served(partial(_convolve, bias, following), *arguments, **named)
 
@@ -48,14 +70,23 @@ def direct_conv_general_dilated(
 def _convolve(
     bias: jax.Array | None, following: Following, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
 ) -> jax.Array:
-    if not native.serves(images, kernel, window):
-        assert (bias, following) == (None, NOTHING), "asked for without native.serves"
-        return eigen_convolve(images, kernel, window, precision)
+    if not serves(images, kernel, window):
+        assert (bias, following) == (None, NOTHING), "asked for without being served"
+        return _otherwise(images, kernel, window, precision)
     if following.pool == native.NO_POOL:
         following = following._replace(pool=None)
     images, window = cut(images, window)
-    bias = jnp.zeros(kernel.shape[3], jnp.float32) if bias is None else bias
+    bias = jnp.zeros(kernel.shape[3], kernel.dtype) if bias is None else bias
+    if gpu_convolution.is_available():
+        return gpu_convolution.convolve(*following, window, precision, images, kernel, bias)
     return _direct(following, window, precision, images, kernel, bias)
+
+
+def _otherwise(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    if not gpu_convolution.is_available():
+        return eigen_convolve(images, kernel, window, precision)
+    sizes = window.strides, window.pads, None, window.dilation
+    return lax.conv_general_dilated(images, kernel, *sizes, NHWC, precision=precision)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

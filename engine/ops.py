@@ -8,7 +8,6 @@ Axes: b batch, h w input, y x output, i j window, c channels. Images are NHWC.
 
 from collections.abc import Callable
 from functools import partial, reduce
-from math import prod
 from typing import Any, Literal
 
 import jax
@@ -17,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from engine import native
+from engine import direct, native
 from engine.config import Lowering, PlanConfig
 from engine.convolution import (
     eigen_conv_general_dilated,
@@ -78,9 +77,9 @@ def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
         return False
     size, sizes = conv.kernel_size, (conv.strides, conv.kernel_dilation, conv.padding)
     window = sliding(images.shape, size, *sizes)  # type: ignore[arg-type]
-    kernel, bias = conv.kernel[...], jnp.float32 if conv.bias is None else conv.bias[...].dtype
-    has_float32 = bias == jnp.float32 and conv.dtype in (None, jnp.float32)  # else they are first made so by Flax
-    return conv.feature_group_count == 1 and has_float32 and native.serves(images, kernel, window)
+    kernel, bias = conv.kernel[...], images.dtype if conv.bias is None else conv.bias[...].dtype
+    has_one_dtype = bias == images.dtype and conv.dtype in (None, images.dtype)  # else Flax first makes them one
+    return conv.feature_group_count == 1 and has_one_dtype and direct.serves(images, kernel, window)
 
 
 def pools_directly(pool: nnx.Module | None) -> bool:
@@ -89,7 +88,7 @@ def pools_directly(pool: nnx.Module | None) -> bool:
         isinstance(pool, Pool)
         and pool.kind == "max"
         and pool.padding in ("valid", 0)
-        and prod(pool.size) <= native.MOST_PLACES
+        and direct.may_pool(Window(pool.size, pool.strides))
     )
 
 

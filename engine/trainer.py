@@ -183,12 +183,15 @@ class Trainer:
 
     def _choose_lowering(self, given: Plan | None, platform: str) -> Lowering:
         if given is None or not keeps_lowering(self.config.plan, given):
-            return choose_lowering(self.config.plan, platform)
+            return self._lowering_by_rule(platform)
         if runs_here(given.lowering):
             return given.lowering
-        chosen = choose_lowering(self.config.plan, platform)
+        chosen = self._lowering_by_rule(platform)
         self._tell(f"the run's {given.lowering} convolutions do not run here: going on with {chosen}")
         return chosen
+
+    def _lowering_by_rule(self, platform: str) -> Lowering:
+        return choose_lowering(self.config.plan, platform, self.config.train.precision, self.inputs.shape)
 
     def _network_of(self, lowering: Lowering, part: Part = WHOLE) -> tuple[AnyNetwork, Callable[[Any], Model]]:
         of_inputs = (self.inputs.network_shape, self._num_outputs, lowering, self.inputs.whiten)

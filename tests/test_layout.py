@@ -113,6 +113,7 @@ LAYOUT = [
     "patches",
     "native",
     "convolution",
+    "gpu_convolution",
     "direct",
     "ops",
     "models.functions",

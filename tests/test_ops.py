@@ -17,6 +17,8 @@ from jax import lax
 
 from engine import convolution, direct, native, ops, windows
 
+pytestmark = pytest.mark.gpu
+
 SETTINGS = settings(max_examples=15, derandomize=True, deadline=None, database=None)
 NHWC = ("NHWC", "HWIO", "NHWC")
 PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))

@@ -27,6 +27,8 @@ from engine.step import Batch, Task, eval_step, train_step
 from tests.conftest import make_dataset
 from tests.test_loop import start
 
+pytestmark = pytest.mark.gpu
+
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 LOWERINGS: tuple[Lowering, ...] = ("native", "matrix")
 NET = Sequential((Conv(4, 3), BatchNorm(), MaxPool(2), Flatten(), Dense(8, activation="relu"), Dense()))

@@ -19,7 +19,7 @@ from engine.augment.config import AugmentConfig
 from engine.batches import epoch_order
 from engine.clock import Clock
 from engine.config import DataConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
-from engine.convolution import compiler_options
+from engine.convolution import GPU_OPTIONS, compiler_options
 from engine.data.dataset import Splits
 from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential, custom, l2
 from engine.models.build import build
@@ -282,8 +282,10 @@ def test_dropout_draws_differ_from_step_to_step_and_repeat_for_the_same_step(spl
 def test_same_bits_from_run_to_run_are_asked_of_xla_on_a_gpu_alone(monkeypatch):
     assert compiler_options(True) == compiler_options(False)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert compiler_options(True) == {"xla_gpu_deterministic_ops": True}
-    assert compiler_options(False) is None
+    for is_known, options in ((True, GPU_OPTIONS), (False, {})):
+        monkeypatch.setattr("engine.convolution._knows_gpu_options", lambda is_known=is_known: is_known)
+        assert compiler_options(True) == {**options, "xla_gpu_deterministic_ops": True}
+        assert (compiler_options(False) or {}) == options
 
 
 def test_average_of_the_weights_is_that_of_optax(splits):

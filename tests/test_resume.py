@@ -15,6 +15,8 @@ from tests.faults.comparison import content_differences, same_bits, step_content
 from tests.faults.runs import CASES
 from tests.test_loop import StopsAt, start
 
+pytestmark = pytest.mark.gpu
+
 
 def config_of(case: str) -> engine.RunConfig:
     """A run of the faults harness in two epochs of three steps; one that stops early may take more."""
