@@ -6,6 +6,7 @@ terminal, and what goes to a file or pipe does not depend on the width of any te
 
 import io
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
@@ -106,6 +107,11 @@ def show(*renderables: Any) -> None:
 def tell(text: str) -> None:
     """Says on stderr what happens beside a command's output."""
     Console(stderr=True).print(text, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Warns of what happens beside the work of a function that was called, where there is nobody to tell it to."""
+    warnings.warn(printable(text), stacklevel=3)
 
 
 def as_text(renderable: Any) -> str:

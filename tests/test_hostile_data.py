@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -130,6 +131,14 @@ def test_array_with_an_odd_header_is_refused_in_one_line(name, tmp_path):
     for part in ("images", "labels"):
         (tmp_path / "set" / f"{part}.npy").write_bytes(array)
     answer(tmp_path / "set", tmp_path)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_text_with_letters_that_do_not_exist_is_refused(order, tmp_path):
+    labels = np.array(["a", "b"] * 3, f"{order}U2")
+    labels.view(f"{order}u4")[3] = 0x110000
+    np.savez(tmp_path / "a.npz", images=np.zeros((6, 4, 4), np.uint8), labels=labels)
+    assert "letters that do not exist" in answer(tmp_path / "a.npz", tmp_path)
 
 
 def test_archive_in_place_of_an_array_is_refused(tmp_path):

@@ -4,6 +4,7 @@ Nothing is unpickled, so that opening data never runs code; and what a header sa
 size of the file before memory is taken for it.
 """
 
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -180,7 +181,7 @@ def _read_member(path: Path, name: str) -> np.ndarray:
         check_size(path, min(about.file_size, packed), about.file_size)
         check_memory(path, about.file_size)
         with archive.open(name) as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+            return _checked_text(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def _check_header(path: Path, version: tuple[int, int], archive: zipfile.ZipFile, name: str) -> None:
@@ -198,7 +199,16 @@ def _read_npy(path: Path) -> np.ndarray:
         if path.stat().st_size == 0:
             raise EOFError
         # Mapped, which fails where the header promises more than there is, and takes no memory.
-        return np.lib.format.open_memmap(path, mode="r")
+        return _checked_text(np.lib.format.open_memmap(path, mode="r"))
+
+
+def _checked_text(array: np.ndarray) -> np.ndarray:
+    """The array, if what is text in it can be: NumPy takes any 32 bits for a letter, and Python then fails."""
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        letters = np.ascontiguousarray(array).reshape(-1).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if letters.max() > sys.maxunicode:
+            raise ValueError("text with letters that do not exist")
+    return array
 
 
 def _of_idx(images: dict[str, Path]) -> tuple[dict[str, Pair], list[Path]]:

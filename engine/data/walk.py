@@ -2,7 +2,6 @@
 
 import heapq
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.console import warn
 from engine.data.images import SUFFIXES, is_picture_name
 from engine.data.names import composed
 from engine.data.split_names import split_roles
@@ -120,7 +120,7 @@ def walk(root: str | PathLike[str], follow_links: bool = True) -> Found:
 
 
 def picture_files(
-    paths: Iterable[str | PathLike[str]], say: Callable[[str], None] = warnings.warn, follow_links: bool = True
+    paths: Iterable[str | PathLike[str]], say: Callable[[str], None] = warn, follow_links: bool = True
 ) -> list[str]:
     """The files named, and in place of each folder all image files below it, in order of their names.
 
