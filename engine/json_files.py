@@ -58,7 +58,7 @@ def _read(path: Path) -> str:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("no file")
-        content = file.read(MOST_BYTES + 1)
+        content = file.read(min(status.st_size, MOST_BYTES) + 1)  # as much memory is taken as is asked for
     if len(content) > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES // 2**20} MiB")
     return content.decode("utf-8")

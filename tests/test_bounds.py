@@ -117,6 +117,7 @@ READERS = {
     "tfds description of objects": Reader(description("{}"), refused(split_names), 100_000, 32),
     "tfds description of lists": Reader(description("[]"), refused(split_names), 100_000, 32),
     "tfds description of names": Reader(description('{"name":""}'), split_names, 100_000, 32),
+    "nested plan": Reader(nested, refused(lambda path: read_plan(path, {})), 400_000, 10),
     "long plan": Reader(long_plan, refused(lambda path: read_plan(path, {})), 100_000, 100),
     "list of an archive": Reader(archive, refused(open_archive), 60_000, 25),
     "folder of files": Reader(folders, walk, 400, 1000),

@@ -16,6 +16,7 @@ from PIL import Image
 from engine import DataConfig, InputError
 from engine.archives import MOST_DIRECTORY_BYTES, check_directory_size
 from engine.data.cache import cache_directory
+from engine.data.columns import MOST_LINE
 from engine.data.load import load_splits, open_source
 from engine.data.prepared import MOST_BYTES
 from engine.data.tfds_source import EMBEDDED, data_directory
@@ -271,3 +272,30 @@ def test_cache_that_others_can_change_is_refused(monkeypatch, tmp_path):
 def test_home_of_nobody_is_a_path_that_does_not_exist(tmp_path):
     assert expanded("~nobody-of-this-name/data") == Path("~nobody-of-this-name/data")
     assert "expected a folder or file that exists" in answer(Path("~nobody-of-this-name/data"), tmp_path)
+
+
+# Tables
+
+ROW = b"1," + b",".join([b"7"] * 16) + b"\n"
+HEAD = b"label," + b",".join(b"p%d" % i for i in range(16)) + b"\n"
+TABLES = {
+    "NUL in a path": b"path,label\na\0b.png,1\nc.png,2\n",
+    "NUL in a pixel": HEAD + ROW + ROW.replace(b"7", b"\0", 1),
+    "long cell": HEAD + ROW + b'"' + b"9" * 200_000 + b'",' + ROW[2:],
+    "long label": HEAD + ROW + b'1,"' + b"9" * 200_000 + b'"' + ROW[3:],
+    "quote without end": b'path,label\n"' + b"a" * 300_000,
+    "number of 5,000 digits": HEAD + ROW + ROW.replace(b"7", b"9" * 5000, 1),
+    "zeros": HEAD + ROW + ROW.replace(b"7", b"0" * 5000 + b"300", 1),
+    "long line": HEAD + ROW + b"7" * (MOST_LINE + 10),
+    "long first line": b"7" * (MOST_LINE + 10),
+    "nothing but commas": b"," * 200_000,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_odd_tables_are_refused_in_one_line(name, tmp_path):
+    (tmp_path / "t.csv").write_bytes(TABLES[name])
+    config = DataConfig(path=tmp_path / "t.csv", cache_dir=tmp_path, validation_fraction=0.0, test_split=None)
+    with pytest.raises(InputError, match=": got ") as raised:
+        load_splits(config, 0, lambda text: None)
+    assert len(str(raised.value)) < 2000

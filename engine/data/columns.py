@@ -27,7 +27,7 @@ FILE_NAMES = (
 )  # fmt: skip
 DELIMITERS = ",;\t|"
 SAMPLE_ROWS = 20
-SAMPLE_CHARACTERS = 2**20
+MOST_LINE = 2**24  # characters: pictures of 2,000×2,000 pixels, of five characters each
 LEAST_PIXELS = 4
 COLUMNS = "label and pixels (label,pixel0,pixel1,…), or path and label (path,label)"
 HoldsFiles = Callable[[list[str]], bool]
@@ -82,7 +82,7 @@ def describe(
         encoding, note = encoding_of(path, config.encoding)
     bare = Table(path, (), False, None, None, encoding=encoding, notes=(note,) if note else ())
     with text_of(bare) as file:
-        lines = list(islice(iter(lambda: file.readline(SAMPLE_CHARACTERS), ""), SAMPLE_ROWS))
+        lines = list(_first(file))
     filled = [line for line in lines if line.strip()]
     if not filled:
         raise InputError(problem(str(path), "an empty file", f"a table of {COLUMNS}", "Check the file."))
@@ -100,10 +100,30 @@ def describe(
 
 
 @contextmanager
-def text_of(table: Table) -> Iterator[io.TextIOWrapper]:
-    """The file as text, without the mark that Excel puts before it; never with replaced characters."""
+def text_of(table: Table) -> Iterator[Iterator[str]]:
+    """The lines of the file, without the mark that Excel puts before it; never with replaced characters."""
     with told_of_csv(table.path), table.path.open(encoding=table.encoding, newline="") as file:
-        yield file
+        yield _lines(file, table.path)
+
+
+def _lines(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
+    number = 0
+    while line := file.readline(MOST_LINE + 1):
+        number += 1
+        if len(line) > MOST_LINE:
+            got, rule = f"more than {MOST_LINE:,} characters", "a line of a table"
+            raise InputError(problem(f"{path} line {number:,}", got, rule, "Check that it is a table of text."))
+        yield line
+
+
+def _first(lines: Iterator[str]) -> Iterator[str]:
+    """SAMPLE_ROWS lines, or as few as have MOST_LINE characters."""
+    length = 0
+    for line in islice(lines, SAMPLE_ROWS):
+        yield line
+        length += len(line)
+        if length > MOST_LINE:
+            return
 
 
 @contextmanager

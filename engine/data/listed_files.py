@@ -107,7 +107,7 @@ def image_file(path: str | None, name: str, base: str) -> ImageFile:
     path = path or os.path.join(base, name)
     try:
         about = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # or a name with a NUL
         return ImageFile(path, name, -1, 0)
     return ImageFile(path, name, about.st_size, about.st_mtime_ns)
 
@@ -143,5 +143,5 @@ def _is_absolute(name: str) -> bool:
 def _entries(directory: str) -> Iterable[str]:
     try:
         return os.listdir(directory or ".")
-    except OSError:  # no folder, or one that may not be read: nothing is found in it
+    except (OSError, ValueError):  # no folder, or one that may not be read: nothing is found in it
         return []

@@ -1,13 +1,13 @@
 """What tfds prepared, as it lies on disk: its directories and descriptions, which are texts of strangers."""
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError, problem
+from engine.json_files import read_json
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 MOST_BYTES = 8 * 2**20  # of each description and list of labels: those of 22,000 classes take half of one
@@ -73,8 +73,7 @@ def damage_as_errors(path: Path) -> Iterator[None]:
 
 def _description(path: Path) -> dict[str, Any]:
     _check_size(path)
-    with damage_as_errors(path):
-        about = json.loads(path.read_text(encoding="utf-8"))
+    about = read_json(path, RULE, REMEDY)
     if not isinstance(about, dict):
         raise InputError(problem(str(path), f"a {type(about).__name__}", RULE, REMEDY))
     return about

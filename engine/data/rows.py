@@ -4,16 +4,16 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby, islice
+from itertools import groupby
 
 import numpy as np
 
-from engine.data.columns import Table, text_of
+from engine.data.columns import Table, text_of, told_of_csv
 from engine.data.dataset import names_text
 from engine.data.split_names import SPLIT_ORDER, UNLABELLED, split_of_value
 from engine.errors import InputError, problem
 
-CHUNK_ROWS = 2048
+CHUNK_ROWS, CHUNK_CHARACTERS = 2048, 2**23
 
 
 def row_chunks(table: Table) -> Iterator[tuple[int, list[str]]]:
@@ -22,9 +22,25 @@ def row_chunks(table: Table) -> Iterator[tuple[int, list[str]]]:
         number = 1 + table.has_header
         if table.has_header:
             next(file)
-        while lines := list(islice(file, CHUNK_ROWS)):
+        while lines := _some(file):
             yield number, lines if table.part is None else [line if _is_of_part(table, line) else "" for line in lines]
             number += len(lines)
+
+
+def _some(file: Iterator[str]) -> list[str]:
+    """The next CHUNK_ROWS lines, or fewer if they are long."""
+    lines, length = list[str](), 0
+    for line in file:
+        lines.append(line)
+        length += len(line)
+        if len(lines) == CHUNK_ROWS or length > CHUNK_CHARACTERS:
+            break
+    return lines
+
+
+def _cells(table: Table, line: str) -> list[str]:
+    with told_of_csv(table.path):
+        return next(csv.reader([line], delimiter=table.delimiter), [])
 
 
 def _is_of_part(table: Table, line: str) -> bool:
@@ -40,10 +56,7 @@ def part_of(table: Table, value: str) -> str | None:
 
 def _cell(table: Table, line: str, place: int) -> str:
     """One cell of a line; empty where the line is too short."""
-    if '"' in line:
-        cells = next(csv.reader([line], delimiter=table.delimiter))
-    else:
-        cells = line.rstrip("\r\n").split(table.delimiter, place + 1)
+    cells = _cells(table, line) if '"' in line else line.rstrip("\r\n").split(table.delimiter, place + 1)
     return cells[place].strip() if len(cells) > place else ""
 
 
@@ -106,7 +119,7 @@ def _first_bad_row(table: Table, lines: list[str], first: int) -> str:
 
 def _bad_row(table: Table, number: int, line: str) -> str:
     """What is wrong with a row of pixels; empty if nothing is."""
-    cells = next(csv.reader([line], delimiter=table.delimiter))
+    cells = _cells(table, line)
     where = f"{table.path} line {number:,}"
     if len(cells) != len(table.columns):
         rule = f"{len(table.columns):,}, as the first line has"
@@ -117,9 +130,14 @@ def _bad_row(table: Table, number: int, line: str) -> str:
         if place == table.label:
             if not cell.strip():
                 return problem(where_exactly, "no label", "one", "Correct or remove the line.")
-        elif place in pixels and not (re.fullmatch(r"\+?\d+", cell.strip(), re.ASCII) and int(cell) <= 255):
-            return problem(where_exactly, repr(cell), "a whole number from 0 to 255", "Correct it.")
+        elif place in pixels and not _is_level(cell):
+            return problem(where_exactly, repr(cell[:80]), "a whole number from 0 to 255", "Correct it.")
     return ""
+
+
+def _is_level(cell: str) -> bool:
+    found = re.fullmatch(r"\+?0*(\d{1,3})", cell.strip(), re.ASCII)  # and not int, which refuses 5,000 digits
+    return found is not None and int(found[1]) <= 255
 
 
 def no_rows(table: Table) -> str:
