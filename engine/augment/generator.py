@@ -108,18 +108,16 @@ def image_data_generator(
 
 def _shift(side: str, shift: Any) -> dict[str, Any]:
     """The fields that a shift stands for: a range, or the steps that are drawn from."""
-    field_name, name = f"{side}_shift", f"{side}_shift_range"
-    listed = isinstance(shift, (list, tuple)) or hasattr(shift, "tolist")
-    steps = [*shift] if listed else [shift]
-    are_numbers = all(isinstance(step, (int, float)) or hasattr(step, "__float__") for step in steps)
-    if not are_numbers or isinstance(shift, bool) or any(float(step) < 0 for step in steps):
+    name = f"{side}_shift"
+    given: Any = shift.tolist() if hasattr(shift, "tolist") else shift  # NumPy's numbers and arrays
+    steps = [*given] if isinstance(given, (list, tuple)) else [given]
+    are_numbers = all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in steps)
+    if not are_numbers or any(step < 0 for step in steps):
         rule = "a fraction from 0 to below 1, a number of pixels, or a list of one or the other"
-        raise InputError(problem(name, repr(shift)[:80], rule, "Give 0.1, 3 or [2, 4] or so."))
-    if listed:
-        return {f"{field_name}_steps": tuple(map(float, steps))}
-    if isinstance(shift, int):
-        return {f"{field_name}_steps": tuple(map(float, range(shift)))}
-    return {field_name: float(shift)}
+        raise InputError(problem(f"{name}_range", repr(shift)[:80], rule, "Give 0.1, 3 or [2, 4] or so."))
+    if isinstance(given, float):
+        return {name: given}
+    return {f"{name}_steps": tuple(map(float, range(given) if isinstance(given, int) else steps))}
 
 
 def _fill(fill_mode: str) -> FillMode:

@@ -17,17 +17,16 @@ Scalar = float | jax.Array
 def erase(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
     """[h w c]: the image, with probability `erasing` covered by a box that lies inside it (Zhong et al. 2017)."""
     is_erased_key, *box_keys = jax.random.split(key, 4)
-    inside = _draw_box if config.erasing_ratio is not None else _draw_box_by_sides
+    draw = _draw_box if config.erasing_ratio is not None else _draw_box_by_sides
     is_erased = jax.random.bernoulli(is_erased_key, config.erasing)
-    covered = inside(*box_keys, image.shape[0], image.shape[1], config) & is_erased
+    covered = draw(box_keys, image.shape[0], image.shape[1], config) & is_erased
     return jnp.where(covered, _erasing_levels(key, image, config), image)
 
 
-def _draw_box(
-    area_key: jax.Array, ratio_key: jax.Array, place_key: jax.Array, height: int, width: int, config: AugmentConfig
-) -> jax.Array:
+def _draw_box(keys: list[jax.Array], height: int, width: int, config: AugmentConfig) -> jax.Array:
     """bool[h w 1]: a box of whole pixels, of a random share of the area and proportion."""
     assert config.erasing_ratio is not None
+    area_key, ratio_key, place_key = keys
     area = jax.random.uniform(area_key, minval=config.erasing_area[0], maxval=config.erasing_area[1])
     low, high = (log(ratio) for ratio in config.erasing_ratio)
     ratio = jnp.exp(jax.random.uniform(ratio_key, minval=low, maxval=high))
@@ -40,12 +39,11 @@ def _draw_box(
     return _box(height, width, top, left, top + box_height, left + box_width)
 
 
-def _draw_box_by_sides(
-    height_key: jax.Array, width_key: jax.Array, place_key: jax.Array, height: int, width: int, config: AugmentConfig
-) -> jax.Array:
+def _draw_box_by_sides(keys: list[jax.Array], height: int, width: int, config: AugmentConfig) -> jax.Array:
     """bool[h w 1]: a box as of Keras's `RandomErasing`, each side the square root of a share drawn for it alone."""
     low, high = config.erasing_area
-    sides = [jnp.sqrt(jax.random.uniform(key, minval=low, maxval=high)) for key in (height_key, width_key)]
+    *side_keys, place_key = keys
+    sides = [jnp.sqrt(jax.random.uniform(key, minval=low, maxval=high)) for key in side_keys]
     return _box_inside(jax.random.uniform(place_key, (2,)), sides[0] * height, sides[1] * width, height, width)
 
 

@@ -228,7 +228,7 @@ def random_erasing(
     """What `keras.layers.RandomErasing` does with probability factor / 2: each side of the box is the square root of a
     draw from `scale`; it is filled with fill_value (one or three), without which with noise."""
     _check_levels(value_range)
-    value = tuple(fill_value) if isinstance(fill_value, list) else fill_value
+    value: Any = tuple(fill_value) if isinstance(fill_value, list) else fill_value
     area, chance = _limits("scale", scale, 0, 1), _chance("factor", factor)
     return AugmentConfig(erasing=chance, erasing_area=area, erasing_ratio=None, erasing_value=value)
 
@@ -291,7 +291,8 @@ def auto_augment(
     each with its own probability. Operations and strengths are those of `policy="rand_augment"`."""
     if policy not in get_args(AutoAugmentPolicy):
         raise InputError(unknown("policy", policy, get_args(AutoAugmentPolicy)))
-    return AugmentConfig(policy=f"auto_augment_{policy}", **_manner(fill_mode, interpolation, fill_value))
+    manner = _manner(fill_mode, interpolation, fill_value)
+    return AugmentConfig(**{"policy": f"auto_augment_{policy}", **manner})
 
 
 def _limits(name: str, factor: Any, least: float, most: float) -> tuple[float, float]:
