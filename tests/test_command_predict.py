@@ -98,7 +98,9 @@ def test_top_classes_have_numbered_columns(capsys, run, files):
     command(capsys, "predict", run, ".", "--csv", "out.csv", "--top", "3")
     header, *rows = rows_of(Path("out.csv"))
     assert header == ["image", "label", "probability", "label_2", "probability_2", "label_3", "probability_3", "error"]
-    for row, prediction in zip(rows, engine.restore(run).predict(".", top=3), strict=True):
+    with pytest.warns(UserWarning, match=r"passed over 1 \.csv"):
+        predictions = engine.restore(run).predict(".", top=3)
+    for row, prediction in zip(rows, predictions, strict=True):
         assert tuple(row[1:-1:2]) == tuple(label for label, _ in prediction.top)
 
 

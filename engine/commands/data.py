@@ -9,7 +9,7 @@ from engine.commands.outputs import check_picture_file
 from engine.commands.targets import NameOrPath, ShownData, check_seed
 from engine.console import show, tell
 from engine.data.config import DataConfig
-from engine.data.dataset import Splits
+from engine.data.dataset import Dataset, Splits
 from engine.data.locate import located
 from engine.entry import engine_command, python_command
 
@@ -36,7 +36,7 @@ def data(
     config = located(source, data, "NAME|PATH")
     from engine.data.coverage import class_notes
     from engine.data.load import load_splits, open_source
-    from engine.report.data import classes_table, extremes_text, facts_table, splits_table
+    from engine.report.data import classes_table, extremes_text, facts_table, splits_table, targets_table
     from engine.report.survey import image_files, survey, with_one_size
 
     # What opening tells is told once: here of tfds, which may be prepared now, below of what lies at a path.
@@ -48,13 +48,14 @@ def data(
     splits = load_splits(sized, seed, tell)
     for line in class_notes(splits):
         tell(line)
+    is_of_classes = bool(splits.train.class_names)
+    contents = [classes_table(splits), extremes_text(splits.train)] if is_of_classes else [targets_table(splits)]
     show(
         splits_table(splits, opened.name),
         "",
         facts_table(splits, found, f"cut to this size because {reason}" if reason else ""),
         "",
-        classes_table(splits),
-        extremes_text(splits.train),
+        *contents,
         "",
     )
     _draw_samples(splits, out, opened.name)
@@ -67,8 +68,14 @@ def _draw_samples(splits: Splits, out: Path, title: str) -> None:
 
     train = splits.train
     indices = sample_indices(train)
-    names = [train.class_names[train.labels[index]] for index in indices]
+    names = [_name_of(train, index) for index in indices]
     draw_grid([train.images[index] for index in indices], names, out, title)
+
+
+def _name_of(dataset: Dataset, index: int) -> str:
+    """The class of an example, or its targets."""
+    label = dataset.labels[index]
+    return dataset.class_names[label] if dataset.class_names else " ".join(f"{value:g}" for value in label)
 
 
 def _next_commands(source: str, config: DataConfig, splits: Splits) -> list[str]:

@@ -35,14 +35,14 @@ def predict(
     member: int | None = None,
     trust: Flag = False,
 ) -> None:
-    """Name what is in image files or folders of them, or in each row of a CSV table of pixels.
+    """Name what is in image files or folders of them, or in each row of a CSV table of pixels or of paths.
 
     Folders of any size are gone through in little memory. Files that cannot be read are told and the rest predicted;
     the exit code is then 1.
 
     Args:
         run: Directory of the run.
-        images: Files, or folders of files; or one CSV table of pixels, a picture a row.
+        images: Files, or folders of files; or one CSV table of pixels or paths, a picture a row.
         top: How many classes to name for each.
         resize: How images of another size are made to fit; None for the model's own rule, which may refuse them.
         tta: Average over so many random draws, too, of the augmentation that the model was trained with.
@@ -61,15 +61,20 @@ def predict(
     find_own_classes(trust)
     from PIL import Image
 
+    from engine.data.table import is_table_name, listed_pictures
+    from engine.data.walk import picture_files
     from engine.ensemble import restore
 
     classifier = restore(run, step_of(step), trust, member)
     if max_pixels is not None:
         Image.MAX_IMAGE_PIXELS = max_pixels
-    if _is_table(images[0]):
+    listed = listed_pictures(images[0], tell) if is_table_name(images[0].name) else None
+    if listed is not None:
+        _of_files(classifier, listed, top, resize, tta, value_range, out)
+    elif is_table_name(images[0].name):
         _of_table(classifier, images[0], top, tta, out)
     else:
-        _of_files(classifier, images, top, resize, tta, value_range, out)
+        _of_files(classifier, picture_files(images, tell), top, resize, tta, value_range, out)
 
 
 def _check(images: Sequence[Path], out: Path | None, overwrite: bool, max_pixels: int | None) -> None:
@@ -77,19 +82,15 @@ def _check(images: Sequence[Path], out: Path | None, overwrite: bool, max_pixels
         raise InputError(problem("max-pixels", max_pixels, "a positive number", "Give the pixels of the largest."))
     if not images:
         raise InputError(problem("images", "none", "at least one file or folder", "Name them after the run."))
-    tables = [path for path in images if _is_table(path)]
+    tables = [path for path in images if path.name.lower().endswith((".csv", ".tsv"))]
     if tables and len(images) > 1:
         got = f"{tables[0]} beside {len(images) - 1:,} more"
-        raise InputError(problem("images", got, "a table of pixels alone", "Predict it by a command of its own."))
+        raise InputError(problem("images", got, "a table alone", "Predict it by a command of its own."))
     if out is None:
         return
     if any(path.exists() and out.exists() and path.samefile(out) for path in images):
         raise InputError(problem("out", f"{out}, which is read", "another file", "Choose another name."))
     check_csv_file(out, overwrite)
-
-
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() == ".csv"
 
 
 def _of_table(classifier: "Classifier", path: Path, top: int, tta: int, out: Path | None) -> None:
@@ -108,7 +109,7 @@ def _of_table(classifier: "Classifier", path: Path, top: int, tta: int, out: Pat
 
 def _of_files(
     classifier: "Classifier",
-    images: Sequence[Path],
+    files: Sequence[str],
     top: int,
     resize: ResizeRule | None,
     tta: int,
@@ -120,7 +121,6 @@ def _of_files(
     Raises InputError, and leaves `out` alone, if none of them can be read.
     """
     from engine.data.images import NAMED_PICTURES, first_of
-    from engine.data.walk import picture_files
     from engine.report.predictions import (
         SHOWN_ROWS,
         csv_file,
@@ -130,7 +130,7 @@ def _of_files(
         shown_progress,
     )
 
-    files, places = picture_files(images, tell), min(top, len(classifier.class_names))
+    places = min(top, len(classifier.class_names))
     shown: list[tuple[str, Prediction]] = []
     bad, num_bad = list[InputError](), 0
     console = Console(stderr=True)

@@ -43,7 +43,7 @@ class Finder:
             kinds = [BELOW]
         for start in starts:
             if (found := self._among(parts[start:])) is not None:
-                self.counts.update([*kinds, *found[1]])
+                self.counts.update({*kinds, *found[1]})
                 return found[0]
         return None
 

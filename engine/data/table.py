@@ -70,17 +70,11 @@ class TableSource:
         _, names = labels_and_files(table)
         finder = finder_for(table.path, names, self.config)
         found = [finder.find(name) for name in names]
-        self._tell_how(table, finder)
+        tell_how(table, finder, self.tell)
         if self.config.on_bad_file == "stop":
             missing = [name for name, path in zip(names, found, strict=True) if path is None]
             check_there(table.path, missing, len(names), finder)
         return [image_file(path, name, finder.base) for path, name in zip(found, names, strict=True)]
-
-    def _tell_how(self, table: Table, finder: Finder) -> None:
-        where = [f"files found in {finder.base or '.'}"] if Path(finder.base) != table.path.parent else []
-        how = [f"{count:,} found {kind}" for kind, count in finder.counts.most_common()]
-        if where or how:
-            self.tell(f"{table.path}: {', '.join([*where, *how])}")
 
     def _load_files(self, table: Table, split: str, name: str) -> Dataset:
         labels, _ = labels_and_files(table)
@@ -142,6 +136,31 @@ def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray,
     indices, names = classes_of(written, f"{table.path} label")
     tell(f"{table.path}: {column} has {len(names):,} classes ({names_text(names)})")
     return indices, names
+
+
+def listed_pictures(path: Path, tell: Tell) -> list[str] | None:
+    """The files that a table names, to be classified, with or without labels; None for a table of pixels.
+
+    A file that is not there is among them, under the path that is written.
+    """
+    table = describe(path, holds_files=lambda cells: _name_files(path, cells, DataConfig()))
+    if table.file is None:
+        return None
+    for note in table.notes:
+        tell(note)
+    _, names = labels_and_files(table)
+    finder = finder_for(path, names, DataConfig())
+    found = [image_file(finder.find(name), name, finder.base).path for name in names]
+    tell_how(table, finder, tell)
+    return found
+
+
+def tell_how(table: Table, finder: Finder, tell: Tell) -> None:
+    """Says where the files of a table were found, and how many not as they are written."""
+    where = [f"files found in {finder.base or '.'}"] if Path(finder.base) != table.path.parent else []
+    how = [f"{count:,} found {kind}" for kind, count in finder.counts.most_common()]
+    if where or how:
+        tell(f"{table.path}: {', '.join([*where, *how])}")
 
 
 def is_table_name(name: str) -> bool:

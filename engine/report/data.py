@@ -38,6 +38,15 @@ def classes_table(splits: Splits, limit: int = SHOWN_CLASSES) -> Table:
     return table
 
 
+def targets_table(splits: Splits) -> Table:
+    """Of a regression: the least, mean and greatest target of every split, a line for each number of an example."""
+    table = _table("targets", "split", least="right", mean="right", greatest="right")
+    for name, data in splits.named.items():
+        for column in data.labels.T:
+            table.add_row(name, *(f"{value:.4g}" for value in (column.min(), column.mean(), column.max())))
+    return table
+
+
 def facts_table(splits: Splits, found: Survey, decoded_as: str) -> Table:
     """What the images are like, a line for each thing; `decoded_as` says how they were brought to one size, if so."""
     table = Table(box=None, padding=(0, 2), collapse_padding=True, show_header=False, show_edge=False, pad_edge=False)
@@ -61,7 +70,9 @@ def facts_table(splits: Splits, found: Survey, decoded_as: str) -> Table:
 
 
 def sample_indices(dataset: Dataset, count: int = PLACES) -> list[int]:
-    """Examples to look at: the first of every class, then the second of every class, and so on."""
+    """Examples to look at: the first of every class, then the second of every class, and so on; else the first."""
+    if not dataset.class_names:
+        return list(range(min(count, len(dataset))))
     by_class = [np.flatnonzero(dataset.labels == k) for k in range(dataset.num_classes)]
     rounds = range(max(map(len, by_class), default=0))
     in_turn = (int(places[turn]) for turn in rounds for places in by_class if turn < len(places))
