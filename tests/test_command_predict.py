@@ -267,7 +267,7 @@ def test_file_is_left_alone_if_predicting_fails(capsys, run, in_tmp):
         (("0.png", "--csv", "."), r"out: got \., a directory; expected the name of a file, like out.csv"),
         (("0.png", "--csv", "out.txt"), r"out: got out.txt; expected a name that ends in .csv. Name it out.csv"),
         (("t.csv", "--csv", "t.csv", "--overwrite"), r"out: got t.csv, which is read; expected another file"),
-        (("t.csv", "0.png"), r"images: got t.csv beside 1 more; expected a table of pixels alone"),
+        (("t.csv", "0.png"), r"images: got t.csv beside 1 more; expected a table alone"),
         (("none.csv",), r"none.csv: got No such file"),
         (("small.csv",), r"small.csv: got .* columns .*; expected 784 columns of pixels, the model's input of 28×28×1"),
         (("0.png", "--top", "0"), r"top: got 0; expected a whole number of at least 1"),
