@@ -249,7 +249,8 @@ def test_random_stack_gives_outputs_and_gradients_of_keras(keras, seed: int):
         ((_, (got, stats)), gradients), ((_, (expected, their_stats)), their_gradients) = jax.jit(both)(params, values)
     has_batch_norm = any(isinstance(layer, BatchNorm) for layer in spec.layers)
     scale = max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(got / scale, expected / scale, rtol=0, atol=1e-5 if has_batch_norm else 1e-6)
+    # Behind a batch norm either is as far from float64: of stack 11 ours 1.7e-6, Keras's 1.1e-6.
+    np.testing.assert_allclose(got / scale, expected / scale, rtol=0, atol=2e-6 if has_batch_norm else 1e-6)
     merged = nnx.merge(graph, gradients, rest)
     for own, ref in zip(weights_of_ours(merged, nnx.Param), their_gradients, strict=True):
         scale = max(1.0, float(np.abs(ref).max()))
