@@ -234,7 +234,8 @@ def _check_stored(directory: Path, tree: Any) -> None:
     rule, remedy = "arrays of the shapes that the record describes", "Restore another step or run."
     read_json(directory / "_METADATA", rule, remedy)
     try:
-        described = ocp.StandardCheckpointHandler().metadata(directory)
+        handler: Any = ocp.StandardCheckpointHandler()
+        described = handler.metadata(directory)
     except Exception as error:  # whatever libraries raise for files that are not theirs
         raise InputError(problem(str(directory), _first_line(error), rule, remedy)) from None
     stored, needed = _by_path(described), 0

@@ -30,7 +30,7 @@ from engine.models.ensemble import Ensemble
 from engine.models.specs import Custom
 from engine.ops import evaluation_lowering
 from engine.packing import opened
-from engine.precision import in_32_bits
+from engine.precision import computes
 from engine.predict import Classifier, with_skipped
 from engine.records import differences, to_json
 from engine.state import Network, Tree, Whitened, network_of
@@ -138,7 +138,7 @@ def restore(
         return _restored(directory, step, trust, member)
 
 
-@in_32_bits
+@computes
 def _restored(directory: Path, step: int | str, trust: bool, member: int | None) -> Classifier:
     record = read_record(directory, choose_step(directory, step))
     if isinstance(record.config.model, Custom) and not trust:

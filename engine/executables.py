@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.clock import Clock
 from engine.convolution import compiler_options
-from engine.precision import in_32_bits
+from engine.precision import computes
 
 MOST_SHARED = 64  # programs
 _COMPILED: dict[Hashable, Any] = {}  # the last used comes last
@@ -29,7 +29,7 @@ class Executables:
         self._compiled: dict[str, Callable[..., Any]] = {}
         self._lock = Lock()
 
-    @in_32_bits
+    @computes
     def call(self, name: str, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
         """The function's result, by the executable of that name."""
         with self._lock:  # threads may ask one classifier at a time

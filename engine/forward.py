@@ -12,7 +12,7 @@ import numpy as np
 from engine.convolution import compiler_options
 from engine.data.stored import StoredImages
 from engine.evaluate import eval_batch_size, pad_to
-from engine.precision import in_32_bits
+from engine.precision import computes
 
 PADDED_SIZES = (1, 8, 64, 256, 1024)
 SMALL_BATCH, CACHED_VALUES = 64, 2**20  # of inputs; more at once leave a CPU's caches and cost a fifth to a third
@@ -27,7 +27,7 @@ class Forward:
         self._compiled: set[tuple[Hashable, int]] = set()
         self._lock = Lock()
 
-    @in_32_bits
+    @computes
     def __call__(
         self,
         name: Hashable,

@@ -24,7 +24,7 @@ from engine.ensemble_session import session_of
 from engine.interrupts import Interrupted, Wish, deferred
 from engine.parallel import check_mesh
 from engine.planning import planned
-from engine.precision import in_32_bits
+from engine.precision import computes
 from engine.predict import Classifier
 from engine.report.augmentation import augmentation_text
 from engine.report.history import draw_curves, history_csv
@@ -77,7 +77,7 @@ def run(
         return train(config, splits, directory, clock, reporter, record, overwrite)
 
 
-@in_32_bits
+@computes
 def train(
     config: RunConfig,
     splits: Splits,

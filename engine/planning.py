@@ -28,7 +28,7 @@ from engine.finetuning import FineTuneConfig
 from engine.json_files import read_json
 from engine.models.specs import Model
 from engine.plan import Alternative, Plan, PlanFile
-from engine.precision import in_32_bits
+from engine.precision import computes
 from engine.program import choose_lowering
 from engine.records import differences, from_json, to_json
 from engine.storage import expanded, write_atomically
@@ -61,7 +61,7 @@ def planned(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
     return measured(config, train, say)
 
 
-@in_32_bits
+@computes
 def measured(config: RunConfig, train: Dataset, say: Say) -> PlanFile:
     """The fastest plan for a model and data like these, by measurement; from the cache if it was measured before."""
     made_for, candidates = circumstances(config, train), _candidates(config.plan, config.train.members)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from engine.config import Precision
 from engine.errors import InputError, problem
+from engine.forking import check_not_forked
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -21,14 +22,15 @@ Returned = TypeVar("Returned")
 TENSOR_CORES_WITH_TF32 = 8.0  # compute capability of NVIDIA's Ampere, the first with TF32 and bfloat16 products
 
 
-def in_32_bits(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """The function with JAX's usual 32 bits meanwhile, whatever JAX_ENABLE_X64 says outside.
+def computes(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """A door to JAX: the function with its usual 32 bits meanwhile, and an InputError where JAX would hang.
 
-    With 64 random draws are others, and programs would be of two precisions.
+    Whatever JAX_ENABLE_X64 says outside: with 64 bits random draws are others, and programs of two precisions.
     """
 
     @functools.wraps(function)
     def wrapped(*arguments: Arguments.args, **named: Arguments.kwargs) -> Returned:
+        check_not_forked()
         with jax.enable_x64(False):
             return function(*arguments, **named)
 

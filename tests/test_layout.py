@@ -43,6 +43,7 @@ LAYOUT = [
     "clock",
     "interrupts",
     "versions",
+    "forking",
     "memory",
     "storage",
     "archives",

@@ -12,7 +12,7 @@ from engine.ensemble import EnsembleClassifier, Restorable, classifier_of
 from engine.errors import InputError, problem
 from engine.exporting.formats import ExportFormat, check_target, put_in_place
 from engine.exporting.writers import MODULE_FILE, PLATFORMS, READERS, WRITERS, Outputs
-from engine.precision import in_32_bits
+from engine.precision import computes
 from engine.predict import Classifier
 from engine.records import to_json
 from engine.storage import expanded
@@ -24,7 +24,7 @@ TOLERANCE = 1e-3  # of the largest output, or of 1: sums in another order differ
 NARROW_TOLERANCE = 0.05  # where ONNX computes in float32 what the classifier does with the 3 digits of bfloat16
 
 
-@in_32_bits
+@computes
 def export(
     classifier: Restorable, path: str | PathLike[str], format: ExportFormat = "stablehlo", overwrite: bool = False
 ) -> Path:
