@@ -125,5 +125,8 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays of JAX, PyTorch and the like as NumPy's; raises InputError for masked values."""
+    """Arrays of JAX, PyTorch and the like as NumPy's, views of bytes as these; InputError for masked values."""
+    if isinstance(value, (bytearray, memoryview)):
+        view = memoryview(value)
+        return view.tobytes() if view.ndim == view.itemsize == 1 else np.asarray(view)
     return plain_array(value, "pictures") if is_array_like(value) else value

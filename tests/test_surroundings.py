@@ -1,5 +1,6 @@
 """What a process may have around it: 64-bit JAX, a fork, empty batches."""
 
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import engine
 from engine import ops
@@ -88,3 +90,17 @@ def test_convolution_of_no_images_has_gradients(name: str, strides: tuple[int, i
     to_images, to_kernel = jax.grad(total, (0, 1))(images, kernel)
     assert (to_images.shape, to_kernel.shape) == (images.shape, kernel.shape)
     assert not np.any(to_kernel)
+
+
+def test_views_of_bytes_are_pictures_and_of_arrays_arrays():
+    classifier = engine.fit(TINY, make_dataset(80), epochs=1, batch_size=64, verbose=False).classifier
+    images = np.asarray(make_dataset(3).images)
+    file = io.BytesIO()
+    Image.fromarray(images[0, ..., 0]).save(file, "PNG")
+    expected, of_one = classifier.predict_proba(images), classifier.predict_proba(images[:1])
+    for one in (file.getvalue(), bytearray(file.getvalue()), file.getbuffer()):
+        np.testing.assert_array_equal(classifier.predict_proba(one), of_one)
+        np.testing.assert_array_equal(classifier.predict_proba([one]), of_one)
+    np.testing.assert_array_equal(classifier.predict_proba(memoryview(images)), expected)
+    with pytest.raises(engine.InputError, match="masked"):
+        classifier.predict_proba(np.ma.masked_array(images, images > 50))
