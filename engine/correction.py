@@ -9,7 +9,8 @@ from dataclasses import replace
 from engine.config import RunConfig
 from engine.data.levels import LEAST_SHARE, Range
 from engine.errors import InputError, problem
-from engine.models.layers import Activation, BatchNorm, Conv, Dense, Layer, Rescale
+from engine.models.layers import Activation, Dense, Layer, Rescale
+from engine.models.shapes import Trained
 from engine.models.specs import Model, Sequential
 
 PROBABILITIES = ("softmax", "sigmoid")
@@ -101,7 +102,7 @@ def _first_rescale(model: Model) -> int | None:
     for place, layer in enumerate(model.layers if isinstance(model, Sequential) else ()):
         if isinstance(layer, Rescale) and abs(layer.scale) < PIXEL_SCALE:
             return place
-        if isinstance(layer, (Dense, Conv, BatchNorm)):
+        if isinstance(layer, Trained):
             return None
     return None
 

@@ -1,0 +1,126 @@
+"""A last softmax before a loss on logits and pixels scaled twice are put right when a run starts, and this is said."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import engine
+from engine.config import RunConfig, TrainConfig
+from engine.correction import put_right
+from engine.data.config import DataConfig
+from engine.data.dataset import Splits
+from engine.errors import InputError
+from engine.loop import run
+from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, Rescale, Sequential
+from engine.report.progress import Silent
+from tests.conftest import make_dataset
+
+HEAD = (Conv(4, 3, activation="relu"), Flatten())
+PLAIN = Sequential((*HEAD, Dense()))
+
+
+def with_last(*layers: Any) -> Sequential:
+    return Sequential((*HEAD, *layers))
+
+
+def corrected(model: Any, floats: Any = None, loss: Any = "softmax_cross_entropy", **data: Any) -> RunConfig:
+    return put_right(RunConfig("a", model, DataConfig(**data), TrainConfig(loss=loss)), floats)[0]
+
+
+def lines(model: Any, floats: Any = None, loss: Any = "softmax_cross_entropy", **data: Any) -> list[str]:
+    return put_right(RunConfig("a", model, DataConfig(**data), TrainConfig(loss=loss)), floats)[1]
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy"])
+def test_last_probabilities_are_left_out_before_a_loss_on_logits(name: str, loss: Any):
+    for model in (with_last(Dense(activation=name)), with_last(Dense(), Activation(name))):
+        assert corrected(model, loss=loss).model == PLAIN
+        assert f"the last {name} is left out" in lines(model, loss=loss)[0]
+        assert corrected(model, loss="mean_squared_error").model == model
+
+
+def test_models_that_are_right_stay_as_they_are():
+    for model in (PLAIN, with_last(Dense(8, activation="softmax"), Dense()), with_last(Dense(activation="relu"))):
+        assert (corrected(model).model, lines(model)) == (model, [])
+    for model in (Sequential((Rescale(2.0, -1.0), *PLAIN.layers)), Sequential((*HEAD, Rescale(1 / 255), Dense()))):
+        assert (corrected(model).data.scale, lines(model)) == (1 / 255, [])
+    rescaled = Sequential((Rescale(1 / 255), *PLAIN.layers))
+    assert (corrected(rescaled, scale=1.0).model, lines(rescaled, scale=1.0)) == (rescaled, [])
+    assert lines(rescaled, (0.0, 255.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("units", "loss", "other"),
+    [(1, "softmax_cross_entropy", "binary_cross_entropy"), (2, "binary_cross_entropy", "softmax_cross_entropy")],
+)
+def test_last_layer_of_another_loss_is_answered_with_that_loss(units: int, loss: Any, other: str):
+    with pytest.raises(InputError, match=rf"train\.loss: got {loss} with {units} units .*Use {other}"):
+        corrected(with_last(Dense(units, activation="sigmoid")), loss=loss)
+
+
+@pytest.mark.parametrize("rescale", [Rescale(1 / 255), Rescale(1 / 127.5, -1.0), Rescale(1 / 256)])
+def test_pixels_are_scaled_once(rescale: Rescale):
+    model = Sequential((rescale, *PLAIN.layers))
+    levels = corrected(model)
+    assert (levels.model, levels.data.scale) == (model, 1.0)
+    assert "data.scale: 1 in place of" in lines(model)[0]
+    floats = corrected(model, (0.0, 1.0))
+    assert floats.model.layers[0] == Rescale(rescale.scale * 255, rescale.offset)  # type: ignore[union-attr]
+    assert corrected(model, (-1.0, 1.0)).model.layers[0] == Rescale(1.0)  # type: ignore[union-attr]
+    standardized = corrected(model, standardize="dataset")
+    assert standardized.model.layers[0] == Rescale(1.0)  # type: ignore[union-attr]
+    assert standardized.data.scale == 1 / 255
+    assert corrected(Sequential((BatchNorm(), *model.layers))).data.scale == 1 / 255
+
+
+def shown(result: engine.Result, images: np.ndarray) -> np.ndarray:
+    return result.classifier.outputs(images)
+
+
+@pytest.mark.parametrize("as_floats", [False, True])
+def test_models_of_keras_train_here_like_their_plain_form(as_floats: bool, capsys: pytest.CaptureFixture[str]):
+    data = make_dataset(120)
+    images = np.asarray(data.images) / 255 if as_floats else np.asarray(data.images)
+    images = images.astype(np.float32) if as_floats else images
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 20, "validation": None}
+    plain = engine.fit(PLAIN, (images, data.labels), **options)
+    said = capsys.readouterr().out
+    assert "left out" not in said
+    assert "data.scale" not in said
+    keras = Sequential((Rescale(1 / 255), *HEAD, Dense(activation="softmax")))
+    result = engine.fit(keras, (images, data.labels), **options)
+    said = capsys.readouterr().out
+    assert "the last softmax is left out" in said
+    assert ("is left out: the images are scaled already" if as_floats else "data.scale: 1 in place of") in said
+    np.testing.assert_allclose(shown(result, images[:20]), shown(plain, images[:20]), atol=1e-5)
+    assert result.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-4)
+
+
+def test_run_that_was_put_right_resumes_from_the_script_that_began_it(tmp_path: Path):
+    data = make_dataset(60)
+    model = Sequential((Rescale(1 / 255), *HEAD, Dense(activation="softmax")))
+    config = RunConfig("a", model, train=TrainConfig(epochs=1, batch_size=20))
+    first = run(config, tmp_path / "run", splits=Splits(data), reporter=Silent())
+    assert first.config.data.scale == 1.0
+    more = replace(config, train=replace(config.train, epochs=2))
+    second = run(more, tmp_path / "run", splits=Splits(data), resume=True, reporter=Silent())
+    whole = run(more, tmp_path / "whole", splits=Splits(data), reporter=Silent())
+    images = np.asarray(data.images)
+    np.testing.assert_array_equal(shown(second, images), shown(whole, images))
+    assert second.config.model == first.config.model
+
+
+def test_run_of_before_keeps_the_model_it_was_begun_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = make_dataset(60)
+    config = RunConfig("a", with_last(Dense(activation="softmax")), train=TrainConfig(epochs=1, batch_size=20))
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.loop.put_right", lambda config, *_: (config, []))
+        run(config, tmp_path / "run", splits=Splits(data), reporter=Silent())
+    more = replace(config, train=replace(config.train, epochs=2))
+    resumed = run(more, tmp_path / "run", splits=Splits(data), resume=True, reporter=Silent())
+    assert resumed.config.model == config.model
+    assert engine.restore(tmp_path / "run").record.config.model == config.model
