@@ -11,23 +11,24 @@ from engine.data.levels import LEAST_SHARE, Range
 from engine.errors import InputError, problem
 from engine.models.layers import Activation, Dense, Layer, Rescale
 from engine.models.shapes import Trained
-from engine.models.specs import Model, Sequential
+from engine.models.specs import Custom, Gives, Model, Sequential
 
-PROBABILITIES = ("softmax", "sigmoid")
+PROBABILITIES: tuple[Gives, ...] = ("softmax", "sigmoid")
 PIXEL_SCALE = 1 / 100  # a smaller factor is meant for pixels up to 255: 1/255, 1/256, 1/127.5
 LEVELS = 255
 
 
 def put_right(
-    config: RunConfig, floats: Range | None = None, has_contract: bool = False
+    config: RunConfig, floats: Range | None = None, has_contract: bool = False, gives: Gives = "logits"
 ) -> tuple[RunConfig, list[str]]:
     """(the config of a run that starts, what was put right and why, in words).
 
     floats: the extremes of the training images, where they are float32 and no uint8 levels.
     has_contract: how inputs are scaled is taken over from another run.
+    gives: what the outputs of a class of the user's own are.
     Raises InputError for a last layer that goes with another loss.
     """
-    model, lines = _without_probabilities(config.model, config.train.loss)
+    model, lines = _without_probabilities(config.model, config.train.loss, gives)
     config = replace(config, model=model)
     if has_contract:
         return config, lines
@@ -39,13 +40,17 @@ def variants(config: RunConfig) -> list[RunConfig]:
     """What a config may have become when its run started: itself, or put right for levels or for floats."""
     try:
         found = [put_right(config)[0], put_right(config, (0, 1))[0], put_right(config, has_contract=True)[0]]
+        found += [put_right(config, gives=gives)[0] for gives in PROBABILITIES]
     except InputError:
         return [config]
     return [config, *found]
 
 
-def _without_probabilities(model: Model, loss: str) -> tuple[Model, list[str]]:
+def _without_probabilities(model: Model, loss: str, gives: Gives) -> tuple[Model, list[str]]:
     """The model without a last softmax or sigmoid, where the loss takes logits."""
+    if isinstance(model, Custom) and loss != "mean_squared_error" and gives != model.gives:
+        line = f"model: {loss} takes the logits below its last {gives}, and predictions apply it themselves"
+        return replace(model, gives=gives), [line]
     if not isinstance(model, Sequential) or not model.layers or loss == "mean_squared_error":
         return model, []
     last = model.layers[-1]

@@ -33,7 +33,7 @@ from engine.packing import opened
 from engine.precision import computes
 from engine.predict import Classifier, with_skipped
 from engine.records import differences, to_json
-from engine.state import Network, Tree, Whitened, network_of
+from engine.state import Network, Tree, Whitened, gives_of, network_of
 from engine.storage import expanded
 
 Restorable = Classifier | str | PathLike[str]
@@ -280,7 +280,7 @@ def _asked_together(members: Sequence[Classifier], mapping: MemberMapping) -> Cl
 
     seeds = np.zeros(len(members), np.uint32)
     module = nnx.eval_shape(lambda: Ensemble(make_member, seeds, mapping, out_axis=1))
-    network = Network(module, record.config.train.precision)
+    network = Network(module, record.config.train.precision, gives=gives_of(record.config.model))
     return Classifier(record, Whitened(network) if spec.whiten else network, *_stacked(members))
 
 

@@ -22,6 +22,7 @@ from engine.data.load import load_splits, load_splits_intact, skipped_files
 from engine.ensemble import EnsembleClassifier
 from engine.ensemble_session import session_of
 from engine.interrupts import Interrupted, Wish, deferred
+from engine.own_outputs import outputs_of
 from engine.parallel import check_mesh
 from engine.planning import planned
 from engine.precision import computes
@@ -96,7 +97,8 @@ def train(
     check_several_classes(splits.train)
     if resumed is None:
         has_contract = source is not None or config.finetune.init is not None
-        config, notes = put_right(config, splits.train.extremes, has_contract)
+        gives = outputs_of(config, splits.train)
+        config, notes = put_right(config, splits.train.extremes, has_contract, gives)
     with clock.measure("plan"):
         plan = None if resumed else planned(config, splits.train, reporter.say)
     session = session_of(config, splits, clock, directory, resumed, plan, source)

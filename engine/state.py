@@ -16,7 +16,7 @@ from engine.keys import stream_key
 from engine.models.build import build, takes_mask
 from engine.models.ensemble import Ensemble
 from engine.models.names import Layers, joined, layers_of
-from engine.models.specs import Custom, Model, Sequential
+from engine.models.specs import Custom, Gives, Model, Sequential
 from engine.precision import products_in, rounded
 
 Tree = Any
@@ -70,7 +70,9 @@ class Network:
         module: nnx.Module,
         precision: Precision = "float32",
         is_frozen: Callable[[Any], bool] = lambda path: False,
+        gives: Gives = "logits",
     ):
+        self._gives: Gives = gives
         self._precision: Precision = precision
         self._is_frozen = is_frozen
         self._graph, _, self._streams, _ = _split(module)
@@ -100,7 +102,7 @@ class Network:
         with products_in(self._precision):
             outputs = call(inputs, mask=mask) if self._takes_mask and mask is not None else call(inputs)
         after = jax.tree.map(lambda new, old: new.astype(old.dtype), _split(module)[3], model_state)
-        return outputs.astype(jnp.float32), after
+        return logits_of(outputs.astype(jnp.float32), self._gives), after
 
 
 class Whitened:
@@ -170,9 +172,24 @@ def network_of(
     layers, frozen = layers_of(spec, module), part.frozen or frozenset()
     if part.first or part.end is not None:
         module.first, module.end = part.first, part.end  # type: ignore[attr-defined]
-    network: AnyNetwork = Network(module, precision, lambda path: layers.of(path) in frozen)
+    network: AnyNetwork = Network(module, precision, lambda path: layers.of(path) in frozen, gives_of(spec))
     network = Whitened(network, part.first > 0) if whiten else network
     return (network if part.frozen is None else PartlyFrozen(network)), init
+
+
+def gives_of(spec: Model) -> Gives:
+    """What the outputs of a spec's module are."""
+    return spec.gives if isinstance(spec, Custom) else "logits"
+
+
+def logits_of(outputs: jax.Array, gives: Gives) -> jax.Array:
+    """float32[b k]: the logits of outputs that are probabilities, up to what softmax leaves out; logits unchanged."""
+    if gives == "softmax":
+        return jnp.log(jnp.maximum(outputs, jnp.finfo(jnp.float32).tiny))
+    if gives == "sigmoid":
+        inside = jnp.clip(outputs, jnp.finfo(jnp.float32).tiny, 1 - jnp.finfo(jnp.float32).epsneg)
+        return jnp.log(inside) - jnp.log1p(-inside)
+    return outputs
 
 
 def layers_in(spec: Model, input_shape: tuple[int, ...], num_outputs: int) -> Layers:

@@ -4,8 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import engine
 from engine.config import RunConfig, TrainConfig
@@ -75,6 +78,48 @@ def test_pixels_are_scaled_once(rescale: Rescale):
     assert standardized.model.layers[0] == Rescale(1.0)  # type: ignore[union-attr]
     assert standardized.data.scale == 1 / 255
     assert corrected(Sequential((BatchNorm(), *model.layers))).data.scale == 1 / 255
+
+
+class Last(nnx.Module):
+    """A class of a user's own, with the last layer that people write."""
+
+    def __init__(self, *, input_shape: tuple[int, ...], num_outputs: int, rngs: nnx.Rngs, last: str = "logits"):
+        self.dense, self.last = nnx.Linear(int(np.prod(input_shape)), num_outputs, rngs=rngs), last
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.dense(x.reshape(x.shape[0], -1))
+        match self.last:
+            case "softmax":
+                return nnx.softmax(x)
+            case "sigmoid":
+                return nnx.sigmoid(x)
+            case "own":
+                return jnp.exp(x) / jnp.exp(x).sum(-1)[:, None]
+        return x
+
+
+@pytest.mark.parametrize(
+    ("last", "loss", "is_put_right"),
+    [
+        ("softmax", "softmax_cross_entropy", True),
+        ("sigmoid", "binary_cross_entropy", True),
+        ("own", "softmax_cross_entropy", True),
+        ("logits", "softmax_cross_entropy", False),
+    ],
+)
+def test_last_probabilities_of_ones_own_class_train_like_logits(
+    last: str, loss: Any, is_put_right: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    data = make_dataset(90, num_classes=2 if loss == "binary_cross_entropy" else 3)
+    images = np.asarray(data.images)
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 30, "validation": None, "loss": loss}
+    plain = engine.fit(engine.custom(Last), data, **options, verbose=False)
+    result = engine.fit(engine.custom(Last, last=last), data, **options)
+    assert ("takes the logits below its last" in capsys.readouterr().out) == is_put_right
+    np.testing.assert_allclose(shown(result, images), shown(plain, images), atol=1e-5)
+    assert result.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-4)
+    restored = engine.restore(result.save(tmp_path / "run"), trust=True)
+    np.testing.assert_array_equal(restored.outputs(images), shown(result, images))
 
 
 def shown(result: engine.Result, images: np.ndarray) -> np.ndarray:

@@ -127,6 +127,7 @@ LAYOUT = [
     "optim",
     "precision",
     "state",
+    "own_outputs",
     "phases",
     "step",
     "members",

@@ -19,6 +19,7 @@ TAKEN_BY: dict[str, tuple[Kind, ...]] = {
     "image_directory": ("table",),
     "suffix": ("table",),
     "encoding": ("table",),
+    "layout": ("arrays",),
     "follow_links": ("folder",),
     "split_as": ("folder",),
     "on_bad_file": ("folder", "table"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from engine.errors import InputError, problem
 from engine.models.activations import Activation
@@ -17,6 +17,9 @@ from engine.models.layers import Conv, Dense, Dropout, Flatten, Layer, MaxPool, 
 from engine.records import to_json
 
 MOST_LAYERS = 2_000  # more would be compiled for hours
+
+
+Gives = Literal["logits", "softmax", "sigmoid"]
 
 
 class LayerRow(NamedTuple):
@@ -104,10 +107,12 @@ class Custom:
 
     The class is stored by its import path: opening such a checkpoint imports it, and so needs `trust=True`.
     If its `__call__` has a parameter `mask`, it is told there (bool[b]) which examples of a batch are no padding.
+    gives: what its outputs are. Of probabilities the logits are taken, where the loss takes those.
     """
 
     path: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    gives: Gives = "logits"
 
     def __post_init__(self):
         if self.path.count(":") != 1:
