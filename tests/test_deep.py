@@ -255,3 +255,10 @@ def test_run_on_deep_pictures_predicts_and_evaluates_with_the_range_of_training(
     folder(tmp_path / "other", {"bright": dark[:2], "dark": dark})  # by themselves they would be read as of 10 bits
     command(capsys, "eval", tmp_path / "run", "--data.path", tmp_path / "other", "--data.split", "train")
     assert [config.levels for config in seen] == [(0, 4095)]
+
+
+def test_array_of_a_deep_picture_has_the_range_that_the_training_files_had():
+    spec, values = InputSpec((40, 30, 1), levels=(0, 4095)), scaled(RAMP, 4095)
+    np.testing.assert_array_equal(read_picture(values, spec), read_picture(saved(values, "png"), spec))
+    with pytest.raises(InputError, match="uint8, or a value_range"):
+        read_picture(values, InputSpec((40, 30, 1)))

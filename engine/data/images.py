@@ -264,7 +264,7 @@ def fit_values(array: np.ndarray, spec: InputSpec, value_range: Range | None, na
 
 def levels_of(array: np.ndarray, spec: InputSpec, value_range: Range | None, name: str) -> np.ndarray:
     """uint8 […] as by `as_levels`; without a range, numbers other than uint8 have that of the training images."""
-    usual = None if array.dtype == np.uint8 else spec.value_range
+    usual = None if array.dtype == np.uint8 else spec.value_range or (None if spec.levels == "type" else spec.levels)
     return as_levels(array, usual if value_range is None else value_range, name)
 
 
