@@ -17,9 +17,10 @@ from ml_dtypes import bfloat16
 
 import engine
 from engine.config import Lowering, Precision
+from engine.convolution import compiler_options
 from engine.data.dataset import Splits
 from engine.data.images import InputSpec
-from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential
+from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Sequential
 from engine.models.specs import custom
 from engine.precision import check_precision
 from engine.state import TrainState, init_state, network_of
@@ -220,3 +221,16 @@ def test_a_run_in_a_precision_the_device_lacks_is_refused_before_it_writes(
     with pytest.raises(engine.InputError, match=r"train\.precision: got tf32"):
         start(config, splits, tmp_path / "run")
     assert not list((tmp_path / "run").glob("*"))
+
+
+def test_bfloat16_is_finite_after_convolutions_of_many_channels():
+    """YNNPACK of jax 0.11 and 0.12 gave NaN for such a net."""
+    conv, relu = Conv(256, 3, padding="same", use_bias=False), Activation("relu")
+    spec = Sequential((conv, MaxPool(2), relu, conv, relu, GlobalAveragePool(), Dense()))
+    network, init = network_of(spec, (6, 6, 256), 10, "native", None, "bfloat16")
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(16, 6, 6, 256)), jnp.float32)
+    options = compiler_options()
+    outputs = jax.jit(lambda *of: network.apply(*of, None, None)[0], compiler_options=options)(
+        *init(np.uint32(0)), images
+    )
+    assert jnp.isfinite(outputs).all()
