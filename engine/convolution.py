@@ -30,7 +30,7 @@ from engine.windows import Window, collect, pad, padded_size, sliding, spread
 Convolve = Callable[[jax.Array, jax.Array, Window, Any], jax.Array]
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-# What YNNPACK takes over: from jax 0.11 on nothing, for its products of bfloat16 give NaN in some nets (0.11.2, 0.12.0).
+# What YNNPACK takes over: nothing from jax 0.11 on, whose products of bfloat16 give NaN in some nets (0.11.2, 0.12.0).
 _YNNPACK = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE" if jax.__version_info__ < (0, 11) else ""
 COMPILER_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": _YNNPACK}
 """For programs on the CPU: Eigen for convolutions, which it does twice as fast as YNNPACK."""
