@@ -1,5 +1,6 @@
 """Files of the corpus → damaged ones: as bytes, or in the structure that a reader sees only if the rest is whole."""
 
+import copy
 import io
 import json
 import zipfile
@@ -94,7 +95,7 @@ def json_changed(data: bytes, others: Sequence[bytes], draw: Random) -> bytes:
 
 def _changed(tree: Any, draw: Random) -> Any:
     if not isinstance(tree, (dict, list)) or not tree or draw.random() < 0.15:
-        return draw.choice(VALUES)
+        return copy.deepcopy(draw.choice(VALUES))  # or one input would change the next
     key = draw.choice(list(tree)) if isinstance(tree, dict) else draw.randrange(len(tree))
     way = draw.random()
     if way < 0.7:
@@ -102,9 +103,9 @@ def _changed(tree: Any, draw: Random) -> Any:
     elif way < 0.8:
         tree.pop(key)
     elif isinstance(tree, list):
-        tree[key:key] = [tree[key]] * draw.choice((1, 100))
+        tree[key:key] = copy.deepcopy([tree[key]] * draw.choice((1, 100)))
     else:
-        tree[draw.choice(("x", "kind", "\x1b", draw.choice(list(tree))))] = tree[key]
+        tree[draw.choice(("x", "kind", "\x1b", draw.choice(list(tree))))] = copy.deepcopy(tree[key])
     return tree
 
 
