@@ -324,7 +324,7 @@ def is_undecided(matrix: np.ndarray, size: tuple[int, int], order: int) -> np.nd
 @pytest.mark.parametrize("shape", [(9, 9, 3), (8, 11, 3)], ids=str)
 def test_matrices_give_the_pixels_of_the_image_data_generator(generator, fill: Any, order: int, shape: Any):
     shown = image(shape)
-    ours = image_data_generator(fill_mode=fill, cval=FILL_VALUE, interpolation_order=order)
+    ours = image_data_generator(rotation_range=1, fill_mode=fill, cval=FILL_VALUE, interpolation_order=order)
     matrices = np.stack([matrix_of(transform, *shape[:2]) for transform in TRANSFORMS])
     results = np.asarray(warps(ours.fill, ours.interpolation, shape)(shown, matrices))
     made = generator(fill_mode=fill, cval=FILL_VALUE, interpolation_order=order, dtype="float32")

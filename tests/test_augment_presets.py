@@ -17,6 +17,8 @@ from engine.augment.generator import PREPROCESSING
 from engine.augment.geometry import augment_geometry, draw_matrix
 from engine.augment.presets import (
     Flips,
+    aug_mix,
+    auto_augment,
     image_data_generator,
     random_flip,
     random_perspective,
@@ -147,8 +149,9 @@ def test_image_data_generator_takes_the_arguments_and_defaults_of_keras(generato
     made, ours = generator(), image_data_generator()
     assert not ours.is_active
     assert ours.data.given() == {}
-    assert (made.fill_mode, made.cval) == ("nearest", 0.0)
-    assert (ours.fill, ours.fill_value) == ("edge", 0.0)
+    ours = image_data_generator(rotation_range=10)
+    assert (made.fill_mode, made.cval, made.interpolation_order) == ("nearest", 0.0, 1)
+    assert (ours.fill, ours.fill_value, ours.interpolation) == ("edge", 0.0, "bilinear")
     theirs = {*inspect.signature(type(made)).parameters} - {"data_format", "dtype"}  # of arrays at hand
     assert {*image_data_generator.__kwdefaults__} == theirs
 
@@ -206,6 +209,14 @@ def test_warps_that_read_beyond_the_border_in_other_ways_do_not_add_up():
         _ = random_rotation(0.1, "nearest") | random_zoom(0.1)
     with pytest.raises(InputError, match=r"augment\.fill: got constant; expected reflect as before it"):
         _ = random_translation(0.1, 0.1) | random_perspective()
+    with pytest.raises(InputError, match=r"augment\.fill: got constant; expected reflect as before it"):
+        _ = random_rotation(0.1) | auto_augment()
+    with pytest.raises(InputError, match=r"augment\.interpolation: got nearest_away; expected bilinear as before it"):
+        _ = random_rotation(0.1, "nearest") | aug_mix(interpolation="nearest")
+    both = aug_mix() | random_rotation(0.1, "nearest")  # the chains of which are mirrored at the border in any case
+    assert (both.policy, both.fill) == ("aug_mix", "edge")
+    flipped = image_data_generator(horizontal_flip=True) | random_rotation(0.1)  # as the layer reads
+    assert (flipped.fill, flipped.generator_geometry, flipped.rotation) == ("reflect", False, 36.0)
     assert (random_flip() | random_zoom(0.1, fill_mode="wrap")).fill == "tensorflow_wrap"  # a flip reads no further
 
 

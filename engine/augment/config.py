@@ -21,6 +21,7 @@ PolicyName = Literal[
     "keras_rand_augment",
     "aug_mix",
 ]
+KERAS_POLICIES = ("keras_rand_augment", "aug_mix")  # whose fill is always the mirrored image
 ShiftUnit = Literal["fraction", "pixels", "keras"]
 
 
@@ -171,15 +172,15 @@ class AugmentConfig:
         check_all(self, "augment", lambda: range_problems(self))
 
     def __or__(self, other: "AugmentConfig") -> "AugmentConfig":
-        """Both: what either sets; raises InputError where they set the same field to different values, or both warp
-        the image but read it differently, which one warp cannot."""
+        """Both: what either sets; raises InputError where they set the same field to different values, or both read
+        the image between its pixels or beyond its border, but differently, which one warp cannot."""
         if not isinstance(self, type(other)):
             return other | self  # the preset that says more
         changed, problems = {}, []
-        both_warp = self._warps and other._warps
+        shared = self._manners_read() & other._manners_read()
         for field in fields(AugmentConfig):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
-            is_shared = both_warp and field.name in WARP_MANNERS
+            is_shared = field.name in shared
             if ours != theirs and (theirs != field.default or is_shared):
                 changed[field.name] = theirs
                 if ours != field.default or is_shared:
@@ -220,6 +221,10 @@ class AugmentConfig:
             return any(value)
         return value != (0, 0) if name == "blur" else bool(value)
 
-    @property
-    def _warps(self) -> bool:
-        return any(map(self.changes, FILLED))
+    def _manners_read(self) -> set[str]:
+        """The fields that say how the image is read, so far as anything that is on depends on them."""
+        if any(map(self.changes, FILLED)):
+            return {*WARP_MANNERS}
+        if self.policy is None:
+            return set()
+        return {"interpolation"} if self.policy in KERAS_POLICIES else {"fill", "fill_value", "interpolation"}

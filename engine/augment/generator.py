@@ -77,20 +77,18 @@ def image_data_generator(
     What evaluation sees, too, and the share that is held out go to the DataConfig of the run this is given to; the
     share is drawn by the seed, where Keras takes the first files of each class.
     """
+    shifts = {**_shift("height", height_shift_range), **_shift("width", width_shift_range)}
+    manner = _manner(fill_mode, cval, interpolation_order, shifts)
+    is_warped = rotation_range or shear_range or zoom_range or any(shifts.values())
     return PresetConfig(
         horizontal_flip=horizontal_flip,
         vertical_flip=vertical_flip,
         rotation=rotation_range,
-        **_shift("height", height_shift_range),
-        **_shift("width", width_shift_range),
-        shift_unit="keras",
+        **shifts,
         shear=shear_range,
         zoom=zoom_range,
         width_zoom=zoom_range if zoom_range else None,
-        generator_geometry=True,
-        fill=_fill(fill_mode),
-        fill_value=cval,
-        interpolation=_interpolation(interpolation_order),
+        **(manner if is_warped else {}),  # or adding a layer with another one would be refused
         level_shift=channel_shift_range,
         whole_brightness=brightness_range,
         data=DataSettings(
@@ -120,17 +118,21 @@ def _shift(side: str, shift: Any) -> dict[str, Any]:
     return {f"{name}_steps": tuple(map(float, range(given) if isinstance(given, int) else steps))}
 
 
-def _fill(fill_mode: str) -> FillMode:
+def _manner(fill_mode: str, cval: float, order: int, shifts: dict[str, Any]) -> dict[str, Any]:
+    """How the image is read, and what shifts are counted in."""
     if fill_mode not in _FILLS:
         raise InputError(unknown("fill_mode", fill_mode, _FILLS))
-    return _FILLS[fill_mode]
-
-
-def _interpolation(order: int) -> Any:
     if order not in (0, 1):
         rule = "0 (the nearest pixel) or 1 (bilinear)"
         raise InputError(problem("interpolation_order", order, rule, "Give 1, the default."))
-    return "bilinear" if order else "nearest_away"
+    are_pixels = any(isinstance(shift, float) and shift >= 1 for shift in shifts.values())
+    return {
+        "generator_geometry": True,
+        "fill": _FILLS[fill_mode],
+        "fill_value": cval,
+        "interpolation": "bilinear" if order else "nearest_away",
+        "shift_unit": "keras" if are_pixels else "fraction",
+    }
 
 
 def _validation_fraction(split: float) -> float | None:
