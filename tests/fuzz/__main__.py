@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     start, console = time.monotonic(), Console()
     found, faults = [], 0
-    for outcome in outcomes(options.seed, range(options.first, options.first + options.count), *limits):
+    for outcome in _until_stopped(outcomes(options.seed, range(options.first, options.first + options.count), *limits)):
         found.append(outcome._replace(words=""))
         if outcome.name in FAULTS:
             faults += 1
@@ -167,6 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(table_of(options.seed, found))
     console.print(f"{time.monotonic() - start:.0f} s")
     return 1 if faults else 0
+
+
+def _until_stopped(answers: Iterator[Outcome]) -> Iterator[Outcome]:
+    """The answers that came before Ctrl-C, of which the table is then printed."""
+    with contextlib.suppress(KeyboardInterrupt):
+        yield from answers
 
 
 def _peak_megabytes() -> float:
