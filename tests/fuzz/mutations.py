@@ -11,6 +11,7 @@ from typing import Any
 Mutation = Callable[[bytes, Sequence[bytes], Random], bytes]
 HEADER_BYTES = 300
 MOST_BYTES = 2**18
+EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)
 NUMBERS = [bytes(8), b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\x80" + bytes(7), b"\xff\xff\xff\x7f" + bytes(4)]
 TOKENS = [
     b"\0", b"\xff", b'"', b"'", b",", b";", b"\t", b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"\xff\xfe", b"-1", b"1e999",
@@ -124,8 +125,8 @@ def zip_changed(data: bytes, others: Sequence[bytes], draw: Random) -> bytes:
             members[name] = inner(content, list(members.values()) or [b""], draw)
         elif way < 0.9:
             members[draw.choice(("x", "../x", "/x", name.upper(), f"{name}/x", "images.npy"))] = content
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as new:
+    file, way_in = io.BytesIO(), draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    with zipfile.ZipFile(file, "w") as new:
         for name, content in members.items():
-            new.writestr(name, content)
+            new.writestr(zipfile.ZipInfo(name, EARLIEST_DATE), content, way_in)  # and not the time of day
     return file.getvalue()
