@@ -2,8 +2,9 @@
 
     python -m experiments.fashion_fast --data.path PATH      # the four official files
 
-On an H100 0.9353 (0.9328 to 0.9371, n = 5) on the 10,000 test images after 1.7 s of training, in 20 s with all compiling,
-9 s with it cached. Half its width, at batch 128 for 16 epochs in float32 on a CPU (experiments/ensemble.py), reached 0.930.
+On an H100 0.9353 (0.9328 to 0.9371, n = 5) on the 10,000 test images after 1.7 s of training, in 20 s with all
+compiling, 9 s with it cached. Half its width, at batch 128 for 16 epochs in float32 on a CPU (experiments/ensemble.py),
+reached 0.930.
 """
 
 import engine
