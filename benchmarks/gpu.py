@@ -8,12 +8,14 @@ written. `benchmarks/gpu_bundle.sh` makes a folder of the wheels that a machine 
 network, lacks. TensorFlow is not needed.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,18 +116,28 @@ def main(options: Options) -> None:
 
 def run(part: Part, limit_seconds: float, options: Options) -> dict[str, Any]:
     """What a part printed and found, and whether it was done, failed or ended at its limit."""
-    start = time.monotonic()
+    start, lines = time.monotonic(), list[str]()
     with tempfile.TemporaryDirectory() as directory:
         figures = Path(directory) / "figures.json"
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", part.module, *_arguments(part, figures, options)],
             cwd=Path(__file__).parents[1], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**SHARED_DEVICE, "PYTHONUNBUFFERED": "1", **os.environ}, start_new_session=True,
-        )  # fmt: skip
-        lines, is_over = _shown(process, start + limit_seconds)
-        status = "out of time" if is_over else "done" if process.wait() == 0 else "failed"
-        result: dict[str, Any] = {"status": status, "seconds": time.monotonic() - start, "printed": lines[-MOST_LINES:]}
-        return {**result, "figures": _read(figures)}
+        ) as process:  # fmt: skip
+            timer = threading.Timer(limit_seconds, os.killpg, (process.pid, signal.SIGKILL))
+            timer.start()
+            try:
+                for line in process.stdout or ():
+                    print(line, end="", flush=True)
+                    lines.append(line.rstrip("\n"))
+                code = process.wait()
+            finally:
+                timer.cancel()
+                with contextlib.suppress(ProcessLookupError):  # also what it has started
+                    os.killpg(process.pid, signal.SIGKILL)
+        seconds = time.monotonic() - start
+        status = "done" if code == 0 else "out of time" if seconds >= limit_seconds else "failed"
+        return {"status": status, "seconds": seconds, "printed": lines[-MOST_LINES:], "figures": _read(figures)}
 
 
 def _arguments(part: Part, figures: Path, options: Options) -> list[str]:
@@ -134,29 +146,6 @@ def _arguments(part: Part, figures: Path, options: Options) -> list[str]:
     data = ["--data.name", "fashion_mnist", "--data.manual-dir", str(options.data)] if part.needs_data else []
     arguments = [*part.arguments, "--json", str(figures)]
     return [*arguments, "--smoke"] if options.smoke else [*arguments, *data]
-
-
-def _shown(process: subprocess.Popen, end: float) -> tuple[list[str], bool]:
-    """(the lines a process prints, shown as they come; whether it was ended at that moment of the monotonic clock)."""
-    assert process.stdout is not None
-    lines: list[str] = []
-    is_over = False
-    previous = signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError))
-    signal.setitimer(signal.ITIMER_REAL, max(0.1, end - time.monotonic()))
-    try:
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            lines.append(line.rstrip("\n"))
-        process.wait()
-    except TimeoutError:
-        is_over = True
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return lines, is_over
 
 
 def _read(path: Path | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Benchmarks run, and their arithmetic is right; what they measure is never asserted."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -7,12 +8,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tyro
+from flax import nnx
 
 from benchmarks import (
     accuracy,
     augment,
     checkpoint,
     ensemble,
+    families,
+    fast_steps,
+    gpu,
     latency,
     peers,
     roofline,
@@ -99,6 +105,62 @@ def test_ensemble_measures_each_size_against_one(tmp_path, capsys):
     figures = json.loads((tmp_path / "figures.json").read_text())["images_per_second"]
     assert set(figures) == {"engine 1", "engine 2"}
     assert "cost of one" in capsys.readouterr().out
+
+
+def test_families_are_trained_as_users_own_classes(tmp_path, capsys):
+    families.main(families.Options(smoke=True, json=tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert len(figures["images_per_second"]["mobilenet_128"]["engine"]) == 1
+    assert "mobilenet_128, batch 2, float32" in capsys.readouterr().out
+
+
+def test_families_have_the_parameters_of_their_papers():
+    def num_params(module: type[nnx.Module]) -> int:
+        made = nnx.eval_shape(lambda: module((224, 224, 3), 1000, nnx.Rngs(0)))  # type: ignore[call-arg]
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(made, nnx.Param)))
+
+    # As PyTorch's collections of models count them: convolutions have no biases.
+    assert num_params(families.MobileNet) == 4_231_976
+    assert num_params(families.ResNet50) == 25_557_032
+
+
+def test_fast_steps_measure_recipes_and_open_a_run_on_a_cpu(tmp_path, capsys):
+    fast_steps.main(fast_steps.Options(smoke=True, json=tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert set(figures["images_per_second"]) == {"cifar_fast", "fashion_fast", "convnet", "convnet, deterministic"}
+    assert figures["largest_difference_on_cpu"] < 1e-5
+    assert "determinism costs" in capsys.readouterr().out
+
+
+def test_gpu_writes_after_each_part_goes_on_where_it_was_and_ends_what_takes_too_long(tmp_path, capfd, monkeypatch):
+    parts = {
+        "quick": gpu.Part("platform", 60, has_figures=False),
+        "endless": gpu.Part("http.server", 1.0, ("--bind", "127.0.0.1", "0"), has_figures=False),
+        "wrong": gpu.Part("no_such_module", 60, has_figures=False),
+    }
+    monkeypatch.setattr(gpu, "PARTS", parts)
+    monkeypatch.setattr(gpu, "_arguments", lambda part, figures, options: list(part.arguments))
+    file = tmp_path / "gpu.json"
+    gpu.main(gpu.Options(parts=tuple(parts), json=file))
+    found = json.loads(file.read_text())
+    assert {name: part["status"] for name, part in found.items()} == {
+        "quick": "done", "endless": "out of time", "wrong": "failed",
+    }  # fmt: skip
+    assert "not done: endless; wrong" in capfd.readouterr().out
+    seconds = found["quick"]["seconds"]
+    gpu.main(gpu.Options(parts=tuple(parts), json=file, continued=True))
+    assert json.loads(file.read_text())["quick"]["seconds"] == seconds
+    with pytest.raises(SystemExit, match=r"--parts: got slow; expected some of"):
+        gpu.main(gpu.Options(parts=("slow",)))
+
+
+def test_every_part_for_a_gpu_is_a_script_here_that_takes_its_arguments():
+    for name, part in gpu.PARTS.items():
+        if part.module.startswith("benchmarks."):
+            script = importlib.import_module(part.module)
+            tyro.cli(script.Options, args=[*part.arguments, "--smoke"])
+        else:
+            assert part.module == "pytest", name
 
 
 def test_every_script_has_a_smoke_mode_that_is_run_here():

@@ -252,8 +252,10 @@ def test_file_where_the_cache_should_be_is_passed_over(place: Path, own_home: Pa
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Path]:
     """The directory in which this process keeps its programs, as a command's does."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_enable_xla_caches")
+    least_seconds = "jax_persistent_cache_min_compile_time_secs"
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_enable_xla_caches", least_seconds)
     before, made = {name: jax.config.values[name] for name in names}, compilation_cache.get_file_cache
+    jax.config.update(least_seconds, 0.0)  # commands, which other tests call, leave quick compilations out
     keep_programs(tmp_path / "cache")
     yield tmp_path / "cache" / "xla"
     compilation_cache.get_file_cache = made

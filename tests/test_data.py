@@ -326,7 +326,8 @@ def test_embedded_dataset_is_found_by_its_version():
 def test_newest_prepared_version_is_chosen_unless_one_is_named(tmp_path: Path):
     for version in ("1.2.0", "1.10.0", "1.9.9", "2.0.0.incompleteABC"):
         (tmp_path / "flowers" / version).mkdir(parents=True)
-        (tmp_path / "flowers" / version / "dataset_info.json").touch()
+        for part in ("dataset_info.json", "features.json"):
+            (tmp_path / "flowers" / version / part).touch()
     (tmp_path / "flowers" / "3.0.0").mkdir()
     chosen = [
         tfds_source._prepared_directory(DataConfig(name=name, data_dir=tmp_path))

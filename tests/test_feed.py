@@ -271,7 +271,7 @@ with (folder / "raw").open("r+b") as file:
         file.seek(place * 96 * 96)
         file.write(bytes(range(256)) * 36)
 images = StoredImages(folder / "raw", (num, 96, 96, 1))
-large = Dataset(images, np.arange(num, dtype=np.int32) % 2, ("a", "b"), "large", "large")
+large = Dataset(images, np.arange(num, dtype=np.int32) // 900 % 2, ("a", "b"), "large", "large")
 small = large.take(np.arange(0, num, 900), "small")
 
 

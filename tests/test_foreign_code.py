@@ -96,7 +96,9 @@ def test_file_that_is_exchanged_after_it_was_looked_at_gets_no_code_run(project:
 
     monkeypatch.setattr(tfds, "builder_from_directory", exchanged)
     with pytest.raises(InputError, match="features of tensorflow_datasets only"):
-        open_source(DataConfig(path=Path("downloaded")), lambda text: None).load("test", "data.split")
+        open_source(DataConfig(path=Path("downloaded"), cache_dir=project / "cache"), lambda text: None).load(
+            "test", "data.split"
+        )
     assert not (project / "RAN").exists()
 
 

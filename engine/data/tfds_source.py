@@ -265,6 +265,7 @@ def _batches(
             for i, image in enumerate(images):
                 if image.shape != shape:
                     got, expected = shape_text(image.shape), f"{shape_text(shape)} like the first"
+                    where = f"{name_in(directory) or directory.name} example {start + i}"
                     remedy = "Set one size with --data.image-size, like 180x180."
-                    raise InputError(problem(f"{directory} example {start + i}", got, expected, remedy))
+                    raise InputError(problem(where, got, expected, remedy))
             yield DecodedBatch(np.stack(images), labels)
