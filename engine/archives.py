@@ -4,6 +4,7 @@ import struct
 from pathlib import Path
 
 from engine.errors import InputError, problem
+from engine.storage import check_regular
 
 # Of the list of what is in an archive: 80,000 files with names of 50 letters. Python makes 600 bytes of each.
 MOST_DIRECTORY_BYTES = 8 * 2**20
@@ -14,8 +15,10 @@ LOCATOR, LOCATOR_BYTES, END_64, END_64_BYTES = b"PK\6\7", 20, b"PK\6\6", 56
 def check_directory_size(path: Path, kind: str) -> None:
     """Raises InputError where the list of an archive's files is longer than any of ours, which Python reads whole.
 
-    kind: what the file was to be, for the error. What is no archive at all is left to whoever opens it.
+    kind: what the file was to be, for the error. What is no archive at all is left to whoever opens it; raises OSError
+    for what cannot be read.
     """
+    check_regular(path)
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - MOST_COMMENT - END_BYTES - LOCATOR_BYTES - END_64_BYTES))

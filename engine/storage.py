@@ -102,6 +102,12 @@ def open_own(path: Path, mode: str) -> IO[str]:
         raise
 
 
+def check_regular(path: Path) -> None:
+    """Raises OSError for what lies at a path but is no file: a pipe or device would be read without end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+
+
 def check_can_write(directory: Path) -> None:
     """Raises OSError where no file can be made in a directory."""
     tempfile.TemporaryFile(prefix=".", dir=directory).close()

@@ -284,8 +284,13 @@ def test_unlabelled_test_folder_is_no_class_and_evaluating_it_says_why(tmp_path:
 
 def test_split_beside_classes_is_refused_with_the_way_to_either(tmp_path: Path):
     root = pictures(tmp_path / "pets", "cat/1.png", "dog/1.png", "test/cat/2.png", "test/dog/2.png")
-    message = r"pets with test, which holds folders of its own, beside cat, dog; .* Set --data\.path .*pets/test,"
-    with pytest.raises(InputError, match=message):
+    message = (
+        r"pets with test, which holds folders of its own, beside cat, dog; .* in it\. Move the others"
+    )
+    with pytest.raises(InputError, match=message):  # and not the advice to train on what is there to test
+        opened(root)
+    (root / "test").rename(root / "train")
+    with pytest.raises(InputError, match=r"Set --data\.path .*pets/train, or move the others"):
         opened(root)
 
 
@@ -304,6 +309,29 @@ def test_splits_within_the_classes_are_refused_with_a_move(tmp_path: Path):
     message = r"with test, train in each of cat, dog; expected the splits above .* Move .*cat/train to .*train/cat"
     with pytest.raises(InputError, match=message):
         opened(root)
+
+
+@pytest.mark.parametrize("around", [("archive",), ("fold_0", "fold_1")])
+def test_whole_datasets_within_a_folder_are_refused_with_their_path(tmp_path: Path, around: tuple[str, ...]):
+    inside = [f"{split}/{pet}/1.png" for split in ("train", "val") for pet in ("cat", "dog")]
+    root = pictures(tmp_path / "pets", *(f"{folder}/{name}" for folder in around for name in inside))
+    with pytest.raises(InputError, match=rf"with train, val in .*Set --data\.path .*pets/{around[0]}[.,]"):
+        opened(root)
+    assert opened(root / around[0]).split_names == ("train", "validation")
+
+
+def test_folds_of_a_cross_validation_are_no_classes(tmp_path: Path):
+    names = [f"fold{k}/{pet}/1.png" for k in (1, 2, 3) for pet in ("cat", "dog")]
+    with pytest.raises(InputError, match=r"with fold1, fold2, fold3, and cat, dog in each; .* one train"):
+        opened(pictures(tmp_path / "pets", *names))
+    # Folds of paper, say, in which pictures lie right away, are.
+    assert train(pictures(tmp_path / "paper", "fold1/1.png", "fold2/1.png")).class_names == ("fold1", "fold2")
+
+
+@pytest.mark.parametrize("name", ["trainval", "train_val", "TrainVal"])
+def test_training_and_validation_in_one_folder_are_training(tmp_path: Path, name: str):
+    names = [f"{split}/{pet}/1.png" for split in (name, "test") for pet in ("cat", "dog")]
+    assert opened(pictures(tmp_path / "pets", *names)).split_names == ("train", "test")
 
 
 # Names, links and what cannot be read

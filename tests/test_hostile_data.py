@@ -236,6 +236,59 @@ def test_name_longer_than_the_system_takes_is_refused_in_one_line(tmp_path):
     answer(Path("/".join(["d" * 200] * 30)), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["t.csv", "t.npz", "t.npy", "train-images-idx3-ubyte", "folder/train.csv", "folder/a.npz"]
+)
+def test_pipes_and_devices_are_refused_and_not_waited_for(name, tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / name)
+    answer(tmp_path / (name if "/" not in name else "folder"), tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    answer(tmp_path / (name if "/" not in name else "folder"), tmp_path)
+
+
+def test_link_to_a_folder_above_is_a_loop(tmp_path):
+    """And not the way to all files of the machine."""
+    for name in ("ds/cat/a.png", "ds/dog/a.png", "beside/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name, target in (("root", "/"), ("above", tmp_path), ("itself", tmp_path / "ds")):
+        (tmp_path / "ds" / "cat" / name).symlink_to(target)
+    found = walk(tmp_path / "ds")
+    assert [file.name for file in found.files] == ["cat/a.png", "dog/a.png"]
+    assert found.passed.counts == {"linked folders that are read elsewhere": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("", 0), ("", 0o444), ("", 0o311), ("cat", 0), ("cat", 0o444), ("a.npz", 0)]
+)
+def test_what_may_not_be_read_is_refused_in_one_line(name, mode, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    root = tmp_path / "pets"
+    for pet in ("cat", "dog"):
+        (root / pet).mkdir(parents=True)
+        Image.new("L", (2, 2)).save(root / pet / "1.png")
+    np.savez(root / "a.npz", x_train=np.zeros((2, 2, 2), np.uint8), y_train=np.arange(2))
+    os.chmod(root / name, mode)
+    try:
+        config = DataConfig(path=root if "." not in name else root / name, cache_dir=tmp_path, test_split=None)
+        with pytest.raises(InputError, match="Permission denied"):
+            load_splits(config, 0, lambda text: None)
+    finally:
+        os.chmod(root / name, 0o755)
+
+
+def test_loops_of_links_among_classes_are_no_folders(tmp_path):
+    for pet in ("cat", "dog"):
+        (tmp_path / "pets" / pet).mkdir(parents=True)
+        Image.new("L", (2, 2)).save(tmp_path / "pets" / pet / "1.png")
+    (tmp_path / "pets" / "loop").symlink_to("loop")
+    config = DataConfig(path=tmp_path / "pets", cache_dir=tmp_path, validation_fraction=0.0, test_split=None)
+    assert load_splits(config, 0, lambda text: None).train.class_names == ("cat", "dog")
+
+
 # Users without a home
 
 

@@ -60,6 +60,7 @@ def levels(dataset: Dataset) -> list[int]:
         ("utf-8", ("Bär", "кот"), "utf-8-sig"),
         ("utf-8-sig", ("犬", "猫"), "utf-8-sig"),
         ("utf-16", ("Bär", "кот"), "utf-16"),
+        ("utf-32", ("Bär", "кот"), "utf-32"),
         ("utf-16-le", ("cat", "dog"), "utf-16-le"),
         ("utf-16-be", ("cat", "dog"), "utf-16-be"),
         ("cp1252", ("Bär", "Bör"), "cp1252"),
@@ -107,6 +108,9 @@ def test_bytes_that_are_not_of_the_encoding_named_are_refused_and_never_replaced
         InputError, match=r"t\.csv: got bytes that are no utf-8 \(e4 72.*; expected text in one encoding"
     ):
         read(path, encoding="utf-8")
+    path = table(place, lines("path,label"))
+    with pytest.raises(InputError, match=r"t\.csv: got bytes that are not of its encoding .*BOM"):
+        read(path, encoding="utf-16")
     with pytest.raises(InputError, match=r"data\.encoding: got 'klingon'; expected an encoding that Python knows"):
         DataConfig(encoding="klingon")
     with pytest.raises(InputError, match=r"data\.encoding: got 'base64'"):
@@ -286,6 +290,9 @@ def test_column_of_splits_that_cannot_be_used_is_refused(place: Path):
         InputError, match=r"the column fold with '0', '1', '2', '3'; expected train, validation or test"
     ):
         read(table(place, lines("path,label,fold", rows)))
+    for name in ("kfold", "K-Fold", "cv fold"):
+        with pytest.raises(InputError, match=r"the column .* with '0', '1', '2', '3'; expected train"):
+            read(table(place, lines(f"path,label,{name}", rows)))
     rows = [(path, label, "train", "test") for path, label in ROWS]
     with pytest.raises(InputError, match=r"the columns split, phase; expected one column"):
         read(table(place, lines("path,label,split,phase", rows)))
@@ -313,6 +320,22 @@ def test_whole_numbers_are_classes_also_with_the_fractions_of_pandas(place: Path
         messages: list[str] = []
         assert read(table(place, lines("path,label", rows)), messages).class_names == ("2", "11")
         assert "label has 2 classes (2, 11)" in "".join(messages)
+
+
+@pytest.mark.parametrize("odd", ["nan", "NaN", "inf", "1e400", "4e38"])
+def test_targets_that_are_no_numbers_are_refused_and_counted(place: Path, odd: str):
+    rows = [(path, odd if i == 2 else f"{i / 4}") for i, (path, _) in enumerate(ROWS)]
+    with pytest.raises(InputError, match=f"t.csv age: got 1 of 8 labels like {odd}; expected numbers"):
+        read(table(place, lines("path,age", rows)))
+    rows = [(path, "nan" if i == 2 else f"{i % 2}.0") for i, (path, _) in enumerate(ROWS)]
+    with pytest.raises(InputError, match="1 of 8 labels like nan"):  # what pandas writes of a class that is missing
+        read(table(place, lines("path,label", rows)))
+    assert read(table(place, lines("path,label", [(path, label[:1] + "an") for path, label in ROWS]))).class_names
+
+
+def test_numbers_of_any_size_are_names_of_classes(place: Path):
+    rows = [(path, "99999999999999999999.0" if i % 2 else "5.0") for i, (path, _) in enumerate(ROWS)]
+    assert read(table(place, lines("path,label", rows))).class_names == ("5.0", "99999999999999999999.0")
 
 
 # data.class-names

@@ -160,9 +160,10 @@ def _pair(images: tuple[str, Read], labels: tuple[str, Read], path: Path) -> Pai
 
 
 def _archive(path: Path) -> dict[str, Read]:
-    check_directory_size(path, "an .npz file")
-    with reading(path, "an .npz file that can be read"), zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".npy")]
+    with reading(path, "an .npz file that can be read"):
+        check_directory_size(path, "an .npz file")
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
     return {name.removesuffix(".npy"): partial(_read_member, path, name) for name in names}
 
 

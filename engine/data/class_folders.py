@@ -8,8 +8,8 @@ from pathlib import Path
 from engine.data.dataset import names_text
 from engine.data.images import SUFFIXES
 from engine.data.names import composed
-from engine.data.split_names import SPLIT_ORDER, UNLABELLED, is_ordinary_word, split_roles
-from engine.data.walk import ImageFile, is_hidden
+from engine.data.split_names import SPLIT_ORDER, UNLABELLED, are_folds, is_ordinary_word, split_roles
+from engine.data.walk import ImageFile, is_folder, is_hidden
 from engine.errors import InputError, problem
 from engine.text import one_line
 
@@ -159,7 +159,9 @@ def _two_folders(root: Path, split: str, folders: list[str]) -> str:
 
 def _split_beside_classes(root: Path, split: str, others: list[str]) -> str:
     got = f"{root} with {split}, which holds folders of its own, beside {names_text(tuple(others))}"
-    remedy = f"Set --data.path {root / split}, or move the others into folders named train, validation or test."
+    remedy = "Move the others into folders named train, validation or test."
+    if split_roles([split]).get(split) == "train":
+        remedy = f"Set --data.path {root / split}, or move the others into folders named train, validation or test."
     return problem("data.path", got, "either splits or classes in it", remedy)
 
 
@@ -170,10 +172,11 @@ def _classes(folder: Path, found: Classes, depth: int, tell: Tell, tell_empty: T
         got = f"{len(loose):,} images and no folders of them" if loose else "no images"
         raise InputError(layout_problem(folder, got))
     _check_no_splits_within(folder, found, depth)
+    _check_no_folds(folder, found, depth)
     kept = _without_copy(folder, found, depth, tell)
     _tell_of_loose(folder, loose, tell)
     with os.scandir(folder) as entries:
-        folders = {composed(entry.name) for entry in entries if not is_hidden(entry.name) and entry.is_dir()}
+        folders = {composed(entry.name) for entry in entries if not is_hidden(entry.name) and is_folder(entry)}
     if empty := tuple(sorted(folders - set(found))):
         tell_empty(f"{folder}: no images in {names_text(empty)}, left out")
     return kept
@@ -206,11 +209,27 @@ def _check_no_splits_within(folder: Path, classes: Classes, depth: int) -> None:
     names = set().union(*inside)
     if "" in names or len(set(split_roles(names).values())) < 2 or len(split_roles(names)) < len(names):
         return
-    first = next(iter(classes))
-    got = f"{folder} with {names_text(tuple(sorted(names)))} in each of {names_text(tuple(classes))}"
+    first, among = next(iter(classes)), "in each of " if len(classes) > 1 else "in "
+    got = f"{folder} with {names_text(tuple(sorted(names)))} {among}{names_text(tuple(classes))}"
     split = sorted(names)[-1]
     remedy = f"Move {folder / first / split} to {folder / split / first}, and so on."
+    # What lies in one folder alone is a whole dataset, and so is what has class folders of its own.
+    if len(classes) == 1 or any(file.name.count("/") > depth + 2 for files in classes.values() for file in files):
+        other = ", or another of them" if len(classes) > 1 else ""
+        remedy = f"Set --data.path {folder / first}{other}."
     raise InputError(problem("data.path", got, "the splits above the classes", remedy))
+
+
+def _check_no_folds(folder: Path, classes: Classes, depth: int) -> None:
+    """Raises InputError for the folds of a cross-validation with the same classes in each, which are no classes."""
+    if len(classes) < 2 or not are_folds(classes):
+        return
+    inside = [set(_by_folder(files, depth + 1)) - {""} for files in classes.values()]
+    if any(len(names) < 2 for names in inside):
+        return
+    got = f"{folder} with {names_text(tuple(classes))}, and {names_text(tuple(sorted(inside[0])))} in each"
+    rule, remedy = "folders of classes, or of train, validation and test", "Put the folds to train on into one train."
+    raise InputError(problem("data.path", got, rule, remedy))
 
 
 def _tell_unlabelled(folder: Path, files: list[ImageFile], tell: Tell) -> None:

@@ -131,8 +131,10 @@ def told_of_csv(path: Path) -> Iterator[None]:
     """Turns what reading a table raises into one sentence."""
     try:
         yield
-    except UnicodeDecodeError as error:
-        got = f"bytes that are no {error.encoding} ({error.object[error.start : error.start + 8].hex(' ')})"
+    except UnicodeError as error:
+        got = f"bytes that are not of its encoding ({error})"
+        if isinstance(error, UnicodeDecodeError):
+            got = f"bytes that are no {error.encoding} ({error.object[error.start : error.start + 8].hex(' ')})"
         remedy = "Name its encoding, like --data.encoding cp1252, or save it as UTF-8."
         raise InputError(problem(str(path), got, "text in one encoding", remedy)) from None
     except (OSError, csv.Error) as error:

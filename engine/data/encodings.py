@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import InputError, problem
+from engine.storage import check_regular
 
 BLOCK_BYTES = 2**20
 SAMPLE_BYTES = 2**16
@@ -39,14 +40,18 @@ class Encoding(NamedTuple):
 def encoding_of(path: Path, named: str | None = None) -> Encoding:
     """The encoding of a text file: the one that is `named`, or the one found in its bytes.
 
-    Raises InputError for bytes that are no text in it, and where no reading of them stands out.
+    Raises InputError for bytes that are no text in it, and where no reading of them stands out; OSError for what cannot
+    be read.
     """
+    check_regular(path)
     with path.open("rb") as file:
         start = file.read(4096)
     if named is not None:
         codec = codecs.lookup(named).name
         has_mark = codec == "utf-8" and start.startswith(codecs.BOM_UTF8)
         return Encoding("utf-8-sig" if has_mark else codec)
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # which begins as UTF-16 does
+        return Encoding("utf-32")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Encoding("utf-16")
     if b"\0" in start:

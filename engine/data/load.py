@@ -1,7 +1,8 @@
 """A data config → the splits of a run."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def open_source(config: DataConfig, tell: Tell = show) -> Source:
     """What the config names: the data at `path`, by what lies there, or the tfds builder `name`."""
     kind = kind_of(config)
     check_taken(config, kind)
-    return _OPENERS[kind](config, tell)
+    with _told_of_files():
+        return _OPENERS[kind](config, tell)
 
 
 def kind_of(config: DataConfig) -> Kind:
@@ -53,7 +55,10 @@ def kind_of(config: DataConfig) -> Kind:
         remedy = "Correct the path; relative ones start at the working directory."
         raise InputError(problem("data.path", path, "a folder or file that exists", remedy))
     if path.is_dir():
-        return _kind_in(path)
+        with _told_of_files():
+            return _kind_in(path)
+    if not path.is_file():
+        raise InputError(problem("data.path", f"{path}, a pipe or device", "a folder or file", "Correct the path."))
     if is_table_name(path.name):
         return "table"
     if path.name.lower().endswith(ARRAY_ENDINGS):
@@ -74,6 +79,16 @@ def _kind_in(path: Path) -> Kind:
     if not has_folders and any(name.endswith(ARRAY_ENDINGS) for name in names):
         return "arrays"
     return "folder"
+
+
+@contextlib.contextmanager
+def _told_of_files() -> Iterator[None]:
+    """Turns what the system says of a file or folder, like that it may not be read, into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        where, reason = str(error.filename or "data.path"), error.strerror or str(error)
+        raise InputError(problem(where, reason, "a folder or file that can be read", "Correct it.")) from None
 
 
 _OPENERS: dict[Kind, Callable[[DataConfig, Tell], Source]] = {

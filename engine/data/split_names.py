@@ -9,6 +9,7 @@ SPLITS = {
     "train": "train",
     "training": "train",
     "trn": "train",
+    "trainval": "train",  # both, of which a share is drawn to validate with
     "validation": "validation",
     "val": "validation",
     "valid": "validation",
@@ -26,7 +27,8 @@ SPLITS = {
 _UNLABELLED_WORDS = dict.fromkeys(("pred", "predict", "unlabelled", "unlabeled"), UNLABELLED)
 _ROLES = {**SPLITS, **_UNLABELLED_WORDS}
 SPLIT_COLUMNS = {
-    "split", "set", "subset", "partition", "usage", "dataset", "phase", "fold", "data_split", "dataset_split",
+    "split", "set", "subset", "partition", "usage", "dataset", "phase", "fold", "folds", "kfold", "k_fold", "cv_fold",
+    "fold_id", "data_split", "dataset_split",
     "split_name", "train_test", "train_val_test", "purpose",
 }  # fmt: skip
 _FLAGS = {**dict.fromkeys(("1", "1.0", "true", "t", "yes", "y"), True)}
@@ -70,6 +72,11 @@ def _only_role(text: str) -> str | None:
     return None if found is None else found[0]
 
 
+def are_folds(names: Iterable[str]) -> bool:
+    """Whether all names are numbered folds of a cross-validation: fold1, Fold_2, kfold-3, cv4."""
+    return all(re.fullmatch(r"(k[ _-]?)?(fold|cv)s?[ _-]?\d+", name.lower()) for name in names)
+
+
 def is_ordinary_word(name: str) -> bool:
     """Whether a split's name is a word that names things too: a train beside a tram, valid beside invalid."""
     return name.lower() in ("train", "valid")
@@ -78,6 +85,7 @@ def is_ordinary_word(name: str) -> bool:
 def _read(name: str) -> tuple[str, tuple[str, ...]] | None:
     """(split, the other words) of a name in which one word is that of a split."""
     spaced = re.sub(r"hold[ _-]out", "holdout", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    spaced = re.sub(r"train[ _+-]+val\b", "trainval", spaced)
     words: list[str] = []
     for word in re.findall(r"[^\W\d_]+", spaced):
         fused = _FUSED.fullmatch(word)

@@ -12,7 +12,7 @@ from engine.data.cache import Decoded, DecodedBatch, cached
 from engine.data.class_folders import name_of
 from engine.data.class_order import in_listed_order
 from engine.data.classes import Names, classes_of
-from engine.data.columns import COLUMNS, Table, describe, is_number, square_shape
+from engine.data.columns import COLUMNS, NAME_THEM, Table, describe, is_number, square_shape
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.files import cache_entry, file_key, load_files
@@ -26,6 +26,8 @@ from engine.storage import expanded
 from engine.text import one_line
 
 TABLE_ENDINGS = (".csv", ".tsv")
+NO_NUMBERS = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}  # as pandas and NumPy write what is missing
+LARGEST_TARGET = float(np.finfo(np.float32).max)
 Tell = Callable[[str], None]
 
 
@@ -124,15 +126,16 @@ def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray,
     """
     assert table.label is not None
     column = table.columns[table.label] if table.has_header else f"column {table.label + 1}"
-    numbers = _as_numbers(labels)
-    if numbers is not None and not (numbers == np.round(numbers)).all():
+    numbers = _as_numbers(labels, f"{table.path} {column}")
+    if numbers is not None and _is_real(numbers):
         low, high = numbers.min(), numbers.max()
         task = f"numbers from {low:g} to {high:g}: a regression (--train.loss mean_squared_error)"
         tell(f"{table.path}: {column} has {task}")
         return numbers.astype(np.float32)[:, None], ()
     # As they are written (001 and 1 are two classes), but for the fractions that pandas adds to whole numbers.
-    has_fractions = numbers is not None and any("." in label or "," in label for label in set(labels))
-    written = numbers.astype(np.int64) if numbers is not None and has_fractions else labels
+    has_fractions = any("." in label or "," in label for label in set(labels))
+    is_exact = numbers is not None and has_fractions and np.abs(numbers).max() < 2**53
+    written = numbers.astype(np.int64) if numbers is not None and is_exact else labels
     indices, names = classes_of(written, f"{table.path} label")
     tell(f"{table.path}: {column} has {len(names):,} classes ({names_text(names)})")
     return indices, names
@@ -241,8 +244,14 @@ def _name_files(table: Path, cells: list[str], config: DataConfig) -> bool:
 
 
 def _no_labels(table: Table) -> str:
-    got, names = f"{table.path} with the columns {names_text(table.columns)}", ", ".join(table.columns)
-    remedy = f"Set --data.label-column to one of {one_line(names)}." if len(names) < 200 else "Set --data.label-column."
+    others = [name for k, name in enumerate(table.columns) if k not in (table.file, table.split, *table.unnamed)]
+    got, names = f"{table.path} with the columns {names_text(table.columns)}", ", ".join(others)
+    if len(others) > 1 and table.has_header:
+        is_short = len(names) < 200
+        remedy = f"Set --data.label-column to one of {one_line(names)}" if is_short else "Set --data.label-column"
+        remedy += ", or put the class of each row into one column if each of these stands for a class."
+    else:
+        remedy = NAME_THEM
     return problem("data.path", got, f"columns {COLUMNS}", remedy)
 
 
@@ -252,9 +261,23 @@ def _tell_parts(table: Table, parts: dict[str, Table], tell: Tell) -> None:
         tell(f"{table.path}: the column {table.columns[table.split]} divides it into {', '.join(parts)}{aside}")
 
 
-def _as_numbers(labels: list[str]) -> np.ndarray | None:
-    """float64[n] if all labels are numbers, with a decimal comma perhaps; None if one is not."""
+def _as_numbers(labels: list[str], where: str) -> np.ndarray | None:
+    """float64[n] if all labels are numbers, with a decimal comma perhaps; None if one is not.
+
+    Raises InputError, naming the place, for numbers that are none or too large for float32.
+    """
     distinct = {label: label.replace(",", ".") for label in set(labels)}
-    if not all(map(is_number, distinct.values())):
+    others = {label for label, number in distinct.items() if not is_number(number)}
+    if others and (len(others) == len(distinct) or any(label.lower() not in NO_NUMBERS for label in others)):
         return None
-    return np.array([float(distinct[label]) for label in labels])
+    numbers = np.array([float(distinct[label]) for label in labels])
+    # As classes numbers are names, of any size.
+    bad = ~np.isfinite(numbers) | (np.abs(numbers) > LARGEST_TARGET if _is_real(numbers) else False)
+    if bad.any():
+        got = f"{np.count_nonzero(bad):,} of {len(labels):,} labels like {labels[int(bad.argmax())][:40]}"
+        raise InputError(problem(where, got, "numbers, because the others are", "Correct or remove these rows."))
+    return numbers
+
+
+def _is_real(numbers: np.ndarray) -> bool:
+    return bool((numbers != np.round(numbers)).any())

@@ -108,7 +108,7 @@ def walk(root: str | PathLike[str], follow_links: bool = True) -> Found:
             path, name = os.path.join(folder.path, entry.name), folder.below + composed(entry.name)
             if is_hidden(entry.name):
                 passed.add(HIDDEN, name)
-            elif not _is_folder(entry):
+            elif not is_folder(entry):
                 _take_file(entry, path, name, files, passed)
             elif not entry.is_symlink():
                 todo.append(_Folder(f"{name}/", path))
@@ -152,14 +152,16 @@ class _Seen:
     """The folders that were read, by device and inode; for each split, since one may be a link to another."""
 
     def __init__(self, root: _Folder):
-        self._root = _identity(root)
+        # A link to a folder above would lead back here, and to all that lies beside.
+        real = Path(os.path.realpath(root.path or "."))
+        self._above = {_identity(root)} | {_identity(_Folder("", str(folder))) for folder in real.parents}
         self._of_split: dict[str, set[tuple[int, int]]] = {}
 
     def is_new(self, folder: _Folder) -> bool:
         """Whether the folder was not read before; from now on it was."""
         top, identity = folder.below.split("/", 1)[0], _identity(folder)
         seen = self._of_split.setdefault(top if split_roles([top]) else "", set())
-        if identity in seen or (folder.below and identity == self._root):
+        if identity in seen or (folder.below and identity in self._above):
             return False
         seen.add(identity)
         return True
@@ -192,7 +194,8 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
@@ -209,11 +212,11 @@ def _take_file(entry: os.DirEntry[str], path: str, name: str, files: list[ImageF
 
 
 def file_at(path: str, name: str) -> ImageFile:
-    """A file as it lies there; of a link to nothing the link, which decoding will name."""
+    """A file as it lies there; of a link to nothing the link, and what may not be read, which decoding will name."""
     try:
-        about = os.stat(path)
-    except OSError:
-        about = os.lstat(path)
+        about = os.stat(path) if os.path.exists(path) else os.lstat(path)
+    except OSError:  # in a folder whose names may be read, and not its files
+        return ImageFile(path, name, -1, 0)
     return ImageFile(path, name, about.st_size, about.st_mtime_ns)
 
 
