@@ -284,9 +284,7 @@ def test_unlabelled_test_folder_is_no_class_and_evaluating_it_says_why(tmp_path:
 
 def test_split_beside_classes_is_refused_with_the_way_to_either(tmp_path: Path):
     root = pictures(tmp_path / "pets", "cat/1.png", "dog/1.png", "test/cat/2.png", "test/dog/2.png")
-    message = (
-        r"pets with test, which holds folders of its own, beside cat, dog; .* in it\. Move the others"
-    )
+    message = r"pets with test, which holds folders of its own, beside cat, dog; .* in it\. Move the others"
     with pytest.raises(InputError, match=message):  # and not the advice to train on what is there to test
         opened(root)
     (root / "test").rename(root / "train")

@@ -16,6 +16,7 @@ from engine.data.images import is_picture_name
 from engine.data.names import composed, names_text
 from engine.data.split_names import is_split_column, split_of_value
 from engine.errors import InputError, problem, unknown
+from engine.storage import check_regular
 
 LABEL_NAMES = (
     "label", "class", "target", "labels", "category", "class_name", "classname", "class_label", "species", "breed",
@@ -79,6 +80,7 @@ def describe(
     """
     config = config or DataConfig()
     with told_of_csv(path):
+        check_regular(path)
         encoding, note = encoding_of(path, config.encoding)
     bare = Table(path, (), False, None, None, encoding=encoding, notes=(note,) if note else ())
     with text_of(bare) as file:

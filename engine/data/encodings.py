@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import InputError, problem
-from engine.storage import check_regular
 
 BLOCK_BYTES = 2**20
 SAMPLE_BYTES = 2**16
@@ -40,10 +39,8 @@ class Encoding(NamedTuple):
 def encoding_of(path: Path, named: str | None = None) -> Encoding:
     """The encoding of a text file: the one that is `named`, or the one found in its bytes.
 
-    Raises InputError for bytes that are no text in it, and where no reading of them stands out; OSError for what cannot
-    be read.
+    Raises InputError for bytes that are no text in it, and where no reading of them stands out.
     """
-    check_regular(path)
     with path.open("rb") as file:
         start = file.read(4096)
     if named is not None:
