@@ -9,7 +9,7 @@ from dataclasses import replace
 from engine.config import RunConfig
 from engine.data.levels import LEAST_SHARE, Range
 from engine.errors import InputError, problem
-from engine.models.layers import Activation, Dense, Layer, Rescale
+from engine.models.layers import Activation, Dense, Dropout, Flatten, Layer, Rescale
 from engine.models.shapes import Trained
 from engine.models.specs import Custom, Gives, Model, Sequential
 
@@ -51,23 +51,42 @@ def _without_probabilities(model: Model, loss: str, gives: Gives) -> tuple[Model
     if isinstance(model, Custom) and loss != "mean_squared_error" and gives != model.gives:
         line = f"model: {loss} takes the logits below its last {gives}, and predictions apply it themselves"
         return replace(model, gives=gives), [line]
-    if not isinstance(model, Sequential) or not model.layers or loss == "mean_squared_error":
-        return model, []
-    last = model.layers[-1]
-    name = last.name if isinstance(last, Activation) else getattr(last, "activation", None)
-    if name not in PROBABILITIES:
-        return model, []
-    rest: tuple[Layer, ...] = model.layers[:-1]
-    rest = rest if isinstance(last, Activation) else (*rest, replace(last, activation=None))  # type: ignore[type-var]
-    if not rest:
-        return model, []
-    _check_units(rest[-1], loss, name)
-    reason = f"{loss} takes what comes before it (logits), and predictions apply it themselves"
-    return Sequential(rest), [f"model: the last {name} is left out: {reason}"]
+    lines = []
+    while loss != "mean_squared_error" and (found := _last_probabilities(model)) is not None:
+        place, name = found
+        model = _without_activation(model, place)
+        _check_units(model, loss, name)
+        reason = f"{loss} takes what comes before it (logits), and predictions apply it themselves"
+        lines.append(f"model: the last {name} is left out: {reason}")
+    return model, lines
 
 
-def _check_units(last: Layer, loss: str, name: str) -> None:
+def _last_probabilities(model: Model) -> tuple[int, str] | None:
+    """The number of the last layer that gives probabilities, which those after it pass on, and its activation."""
+    layers = model.layers if isinstance(model, Sequential) else ()
+    for place in reversed(range(len(layers))):
+        layer = layers[place]
+        name = layer.name if isinstance(layer, Activation) else getattr(layer, "activation", None)
+        if name in PROBABILITIES:
+            return (place, name) if len(layers) > 1 or not isinstance(layer, Activation) else None
+        if not isinstance(layer, Flatten | Dropout) and name != "linear":
+            return None
+        if isinstance(layer, Trained):
+            return None
+    return None
+
+
+def _without_activation(model: Model, place: int) -> Sequential:
+    """The model without the activation of a layer, or without the layer where it is nothing else."""
+    assert isinstance(model, Sequential)
+    layer = model.layers[place]
+    rest: tuple[Layer, ...] = () if isinstance(layer, Activation) else (replace(layer, activation=None),)  # type: ignore[type-var]
+    return Sequential((*model.layers[:place], *rest, *model.layers[place + 1 :]))
+
+
+def _check_units(model: Sequential, loss: str, name: str) -> None:
     """Raises InputError where one unit meets the loss of several classes, or the reverse."""
+    last = next((layer for layer in reversed(model.layers) if isinstance(layer, Trained)), None)
     units = last.units if isinstance(last, Dense) else None
     if units is None or (units == 1) == (loss == "binary_cross_entropy"):
         return

@@ -17,7 +17,7 @@ from engine.data.config import DataConfig
 from engine.data.dataset import Splits
 from engine.errors import InputError
 from engine.loop import run
-from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, Rescale, Sequential
+from engine.models import Activation, BatchNorm, Conv, Dense, Dropout, Flatten, Rescale, Sequential
 from engine.report.progress import Silent
 from tests.conftest import make_dataset
 
@@ -44,6 +44,14 @@ def test_last_probabilities_are_left_out_before_a_loss_on_logits(name: str, loss
         assert corrected(model, loss=loss).model == PLAIN
         assert f"the last {name} is left out" in lines(model, loss=loss)[0]
         assert corrected(model, loss="mean_squared_error").model == model
+
+
+@pytest.mark.parametrize("after", [(Flatten(),), (Dropout(0.1),), (Activation("linear"),), (Activation("softmax"),)])
+def test_last_probabilities_are_found_below_layers_that_pass_them_on(after: Any):
+    model = with_last(Dense(activation="softmax"), *after)
+    rest = after if after != (Activation("softmax"),) else ()
+    assert corrected(model).model == with_last(Dense(), *rest)
+    assert all("the last softmax is left out" in line for line in lines(model))
 
 
 def test_models_that_are_right_stay_as_they_are():

@@ -147,6 +147,28 @@ def test_class_names_say_what_texts_stand_for_and_how_wide_one_hot_is():
         engine.dataset(LEVELS, np.eye(3)[Y], ["ant", "bee"])
 
 
+class Frame:
+    """One-hot labels with the names of their columns, as a data frame has them."""
+
+    def __init__(self, *columns: Any):
+        self.columns = columns
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.eye(3, dtype=dtype or int)[Y]
+
+
+def test_names_of_one_hot_columns_are_matched_in_whatever_order_class_names_has_them():
+    for names in (["cow", "bee", "ant"], {"cow": 0, "bee": 1, "ant": 2}, ["cow", "bee", "ant", "dog"]):
+        assert engine.dataset(LEVELS, Frame(*NAMES), names).labels.tolist() == (2 - Y).tolist()
+    assert engine.dataset(LEVELS, Frame(*NAMES), dict(zip(NAMES, "xyz", strict=True))).class_names == ("x", "y", "z")
+    assert engine.dataset(LEVELS, Frame(*NAMES), ["x", "y", "z"]).labels.tolist() == Y.tolist()
+    assert engine.dataset(LEVELS, Frame(1, 2, 10)).class_names == ("1", "2", "10")
+    for unnamed in (Frame(0, 1, 2), np.eye(3)[Y]):
+        assert engine.dataset(LEVELS, unnamed, ["2", "1", "0"]).labels.tolist() == Y.tolist()
+    with pytest.raises(InputError, match=r"labels of example 0: got 'cow'; expected .*\(bee, ant\)"):
+        engine.dataset(LEVELS, Frame(*NAMES), ["bee", "ant"])
+
+
 def test_classes_of_one_hot_labels_are_its_columns_where_one_has_no_example():
     assert engine.dataset(LEVELS, np.eye(5)[Y]).num_classes == 5
 
@@ -183,6 +205,12 @@ def test_several_labels_a_picture_are_recognised_and_the_advice_works(dtype: Any
         (iter(Y), r"labels: got .*iterator; expected an array, or a list"),
         (Tensor(Y, fails=True), r"a tensor that NumPy cannot take \(can't convert cuda.*\.detach\(\)\.cpu\(\)"),
         (SimpleNamespace(toarray=None), r"a sparse SimpleNamespace; expected a dense array\. .*\.toarray\(\)"),
+        ([[0], [0, 1]] * 6, r"lists of 1 to 2 labels \(several labels a picture\); .*binary_cross_entropy"),
+        (np.array([[0], [0, 1]] * 6, object), r"lists of 1 to 2 labels"),
+        (SEVERAL.tolist(), r"12×3 with 1 to 2 ones a row .*np\.asarray\(labels\)\[:, 0\]"),
+        ([[1, 2]] * 12, r"labels of 12×2; .*like np\.asarray\(labels\)\[:, 0\]"),
+        (3, r"a single value; expected one a picture"),
+        ([10**30] * 12, r"numbers beyond 32 bits"),
         (np.full((12, 3), 1 / 3), r"class probabilities .*labels\.argmax\(1\)"),
     ],
 )
@@ -405,6 +433,33 @@ def test_levels_where_floats_were_trained_on_are_answered_by_their_type(classifi
     with pytest.raises(InputError, match=r"float32 images; expected uint8.*value_range=\(0, 1\)"):
         classifier.evaluate((scaled, data.labels))
     assert classifier.evaluate((scaled, data.labels), value_range=(0, 1)) == classifier.evaluate(data)
+
+
+@pytest.mark.parametrize("white", [1, 15])
+def test_levels_of_the_range_before_they_became_levels_are_refused_by_every_door(white: int, tmp_path: Path):
+    raw = (LEVELS // (256 // (white + 1))).astype(np.uint8)
+    options: dict[str, Any] = {"epochs": 1, "batch_size": 4, "validation": None, "verbose": False}
+    of_range: dict[str, Any] = {"value_range": (0, white)}
+    classifier = engine.fit(TINY, (raw, Y), **of_range, **options).classifier
+    expected = rf"uint8 up to {white}; expected levels up to 255.*value_range=\(0, {white}\).*\(0, 255\)"
+    for ask in (
+        lambda: classifier.predict(raw),
+        lambda: classifier.predict([raw[0]]),
+        lambda: classifier.evaluate((raw, Y)),
+        lambda: classifier.evaluate(engine.dataset(raw, Y)),
+        lambda: engine.finetune(classifier, (raw, Y), **options),
+        lambda: engine.fit(TINY, engine.dataset(raw, Y, **of_range), **options | {"validation": (raw, Y)}),
+    ):
+        with pytest.raises(InputError, match=expected):
+            ask()
+    levels = engine.dataset(raw, Y, **of_range).images
+    whole = classifier.evaluate((levels, Y))
+    assert classifier.evaluate((raw, Y), **of_range) == classifier.evaluate((raw.astype(int), Y)) == whole
+    assert classifier.evaluate((raw, Y), value_range=(0, 255))["n"] == len(
+        classifier.predict(raw, value_range=(0, 255))
+    )
+    np.testing.assert_array_equal(classifier.predict_proba(raw, **of_range), classifier.predict_proba(levels))
+    np.testing.assert_array_equal(from_npz(raw, Y, tmp_path, levels=(0, white)).images[:], levels)
 
 
 def test_pictures_almost_black_are_reported_by_every_door(tmp_path: Path, capsys):

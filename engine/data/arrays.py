@@ -89,9 +89,9 @@ class ArraySource:
     def _images(self, pair: Pair, known: Pair) -> tuple[np.ndarray, Range | None]:
         """[n h w c] of some type of number, and what stands for black and white unless they are uint8."""
         images = self._pictures(pair, self.tell)
-        if images.dtype == np.uint8:
-            return images, None
         usual = self.config.levels if isinstance(self.config.levels, tuple) else None
+        if images.dtype == np.uint8 and (usual is None or usual[1] > 255):
+            return images, None
         if usual is None and known is not pair:
             train = self._pictures(known, lambda text: None)
             usual = (0.0, 255.0) if train.dtype == np.uint8 else levels_range(train, known.names[0], None)

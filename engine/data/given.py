@@ -1,5 +1,6 @@
 """What people hand over as an array → NumPy's, with nothing lost on the way: no mask, no text made of paths."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,11 @@ def is_array_like(value: Any) -> bool:
     )
 
 
-def column_names(given: Any) -> tuple[str, ...] | None:
-    """The names of a data frame's columns, where these are texts."""
-    names: tuple[Any, ...] = tuple(getattr(given, "columns", ()))
-    return tuple(map(str, names)) if names and all(isinstance(name, str) for name in names) else None
+def column_names(given: Any) -> tuple[Any, ...] | None:
+    """The names of a data frame's columns, where these are texts or whole numbers."""
+    names = tuple(getattr(given, "columns", ()))
+    are_names = all(isinstance(name, str) or (isinstance(name, Real) and name == name // 1) for name in names)
+    return names if names and are_names else None
 
 
 def _check_unmasked(given: Any, field: str) -> None:

@@ -28,7 +28,7 @@ from engine.data.opening import (
     name_of_picture,
     open_levels,
 )
-from engine.data.ranges import check_like_training
+from engine.data.ranges import check_like_training, check_not_raw
 from engine.data.resampling import fitted
 from engine.errors import InputError, problem, shape_text
 
@@ -264,6 +264,8 @@ def fit_values(array: np.ndarray, spec: InputSpec, value_range: Range | None, na
 
 def levels_of(array: np.ndarray, spec: InputSpec, value_range: Range | None, name: str) -> np.ndarray:
     """uint8 […] as by `as_levels`; without a range, numbers other than uint8 have that of the training images."""
+    if value_range is None:
+        check_not_raw(array[None], spec.value_range, name)
     usual = None if array.dtype == np.uint8 else spec.value_range or (None if spec.levels == "type" else spec.levels)
     return as_levels(array, usual if value_range is None else value_range, name)
 

@@ -15,7 +15,7 @@ from engine.data.dataset import Dataset, Splits, fingerprint_of
 from engine.data.decoding import Range
 from engine.data.given import plain_array
 from engine.data.labels import are_targets, read_classes, read_targets
-from engine.data.ranges import as_uint8, doubts_of, levels_range, parts_of, range_of, range_text
+from engine.data.ranges import as_uint8, check_not_raw, doubts_of, levels_range, parts_of, range_of, range_text
 from engine.errors import InputError, Say, problem
 
 ClassNames = Sequence[str] | Mapping[Any, Any]
@@ -103,6 +103,7 @@ def read_images(given: Any, field: str, reading: Reading, say: Say) -> tuple[np.
     images = channels_last(images, field, reading.layout, say)
     stated = reading.value_range if reading.value_range is not None or images.dtype == np.uint8 else reading.usual_range
     if images.dtype == np.uint8 and stated is None:
+        check_not_raw(images, reading.usual_range, field)
         if len(images) and images.ndim == 4:
             _say_doubts((0.0, float(images.max())), images.dtype, field, say)
         return images, None
@@ -111,7 +112,7 @@ def read_images(given: Any, field: str, reading: Reading, say: Say) -> tuple[np.
     found = levels_range(images, field, stated)
     if found != (0, 255):
         say(f"{field}: {images.dtype} is read as levels, {range_text(found)}")
-    return _levels(images, found), found if images.dtype != np.uint8 else None
+    return _levels(images, found), found
 
 
 def pair_of(given: Any, field: str, rule: str) -> tuple[Any, Any]:
@@ -160,11 +161,15 @@ def _say_doubts(found: Range, dtype: np.dtype, field: str, say: Say) -> None:
 def _indices(labels: Any, class_names: ClassNames | None, field: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """int32[n] and the class names: those given, those that come with the labels, or those made of them."""
     read = read_classes(labels, field)
-    if read.names and isinstance(class_names, Sequence) and len(class_names) != len(read.names):
-        got, rule = f"one-hot {field} of {len(read.names)} columns", f"{len(class_names)}, one a class"
+    columns = read.names or ()
+    if columns and class_names is None:  # the labels are numbers of columns
+        return read.values.astype(np.int32), columns
+    is_named = columns != tuple(map(str, range(len(columns))))
+    if is_named and set(columns) & set(read_names(tuple(class_names or ()))):
+        return classes_of(np.array(columns)[read.values], field, class_names)
+    if columns and isinstance(class_names, Sequence) and len(class_names) != len(columns):
+        got, rule = f"one-hot {field} of {len(columns)} columns", f"{len(class_names)}, one a class"
         raise InputError(problem(field, got, rule, "Encode all classes, or correct class_names."))
-    if read.names and class_names is None:  # the labels are numbers of columns
-        return read.values.astype(np.int32), read_names(read.names, field)
     return classes_of(read.values, field, class_names)
 
 

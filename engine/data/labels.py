@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.data.classes import read_names
 from engine.data.given import column_names, plain_array
 from engine.data.names import names_text
 from engine.errors import InputError, problem, shape_text
 
 REGRESSION = 'For a regression: engine.fit(model, (images, labels), loss="mean_squared_error").'
+GROUPS = (list, tuple, set, frozenset)  # of labels of one picture
 MOST_CLASSES = 100_000  # larger whole floats are amounts
 
 
@@ -28,12 +30,12 @@ def read_classes(given: Any, field: str) -> Classes:
 
     Raises InputError, naming `field`, for anything else, with what it is taken for and what to do about that.
     """
-    labels = _of_one_kind(plain_array(given, field), field)
+    labels = _of_one_kind(_as_array(given, field), field)
     if _is_one_hot(labels):
-        names = column_names(given) or tuple(map(str, range(labels.shape[1])))
+        names = read_names(column_names(given) or range(labels.shape[1]), field)
         return Classes(labels.argmax(1), names)
     if labels.ndim != 1:
-        raise InputError(_several(labels, field))
+        raise InputError(_several(labels, field, _indexable(given)))
     if labels.dtype.kind == "f":
         labels = _whole(labels, field)
     if labels.dtype.kind not in "biuU":
@@ -44,7 +46,7 @@ def read_classes(given: Any, field: str) -> Classes:
 
 def read_targets(given: Any, field: str) -> np.ndarray:
     """float32[n d] of targets of a regression [n] or [n d]; raises InputError for text and what is not finite."""
-    targets = _of_one_kind(plain_array(given, field), field)
+    targets = _of_one_kind(_as_array(given, field), field)
     if targets.dtype.kind not in "biuf" or targets.ndim == 0:
         rule, remedy = "numbers, as mean_squared_error needs", "Use a loss for classes, like softmax_cross_entropy."
         raise InputError(problem(field, f"{targets.dtype} labels", rule, remedy))
@@ -56,7 +58,7 @@ def read_targets(given: Any, field: str) -> np.ndarray:
 
 def are_targets(given: Any, field: str) -> bool:
     """Whether labels are floats that name no classes: with fractions, below 0, huge, or in columns but not one-hot."""
-    labels = _of_one_kind(plain_array(given, field), field)
+    labels = _of_one_kind(_as_array(given, field), field)
     if labels.dtype.kind != "f" or not np.isfinite(labels).all() or _is_one_hot(labels):
         return False
     is_code = labels.ndim == 1 and float(labels.min(initial=0)) >= 0 and float(labels.max(initial=0)) < MOST_CLASSES
@@ -77,6 +79,21 @@ def targets_for_classes(targets: np.ndarray, field: str, loss: str) -> str:
     has_fractions = bool((targets != np.floor(targets)).any())
     got = "float targets with fractions" if has_fractions else "float targets"
     return problem(field, got, rule, REGRESSION)
+
+
+def _as_array(given: Any, field: str) -> np.ndarray:
+    """Labels as an array; raises InputError for lists of several labels a picture, as many as each has."""
+    if isinstance(given, (list, tuple)) and all(isinstance(one, GROUPS) for one in given):
+        lengths = list(map(len, given))
+        if len(set(lengths)) > 1:
+            raise InputError(_lists(lengths, field))
+    return plain_array(given, field)
+
+
+def _indexable(given: Any) -> str:
+    """The labels as advice names them: lists and data frames are no arrays, whose columns have numbers."""
+    is_array = hasattr(given, "__getitem__") and hasattr(given, "argmax") and not hasattr(given, "columns")
+    return "labels" if is_array else "np.asarray(labels)"
 
 
 def _of_one_kind(labels: np.ndarray, field: str) -> np.ndarray:
@@ -107,15 +124,24 @@ def _of_objects(labels: np.ndarray, field: str) -> np.ndarray:
             remedy = "Leave that example out, or correct its label."
             raise InputError(problem(f"{field} of example {at}", "no label", "a label for each", remedy))
     kinds = {type(value) for value in flat}
+    if labels.ndim == 1 and any(issubclass(kind, GROUPS) for kind in kinds):
+        raise InputError(_lists([len(value) if isinstance(value, GROUPS) else 1 for value in flat], field))
     if all(issubclass(kind, str) for kind in kinds):
         return labels.astype(str)
     if all(issubclass(kind, bytes) for kind in kinds):
         return labels.astype(bytes)
     if all(issubclass(kind, (bool, int, float, np.number, np.bool_)) for kind in kinds):
-        return np.array(flat).reshape(labels.shape)
+        numbers = np.array(flat).reshape(labels.shape)
+        if numbers.dtype == object:
+            raise InputError(_beyond(field))
+        return numbers
     names = names_text(tuple(sorted(kind.__name__.rstrip("_") for kind in kinds)))
-    rule, remedy = "all numbers or all text", "Convert them: text with astype(str), numbers with astype(int)."
-    raise InputError(problem(field, f"labels of several kinds ({names})", rule, remedy))
+    rule, remedy = (
+        "all numbers or all text",
+        "Convert them: text with np.array(labels).astype(str), numbers with astype(int).",
+    )
+    got = f"labels of several kinds ({names})" if len(kinds) > 1 else f"labels that are {names} objects"
+    raise InputError(problem(field, got, rule, remedy))
 
 
 def _is_one_hot(labels: np.ndarray) -> bool:
@@ -133,22 +159,37 @@ def _are_shares(labels: np.ndarray) -> bool:
     return bool(labels.min() >= 0 and np.allclose(labels.astype(np.float64).sum(1), 1, atol=1e-3))
 
 
-def _several(labels: np.ndarray, field: str) -> str:
-    """The wording for labels [n d …] of which none says one class."""
+def _several(labels: np.ndarray, field: str, given: str = "labels") -> str:
+    """The wording for labels [n d …] of which none says one class; given: how advice names them."""
+    if labels.ndim == 0:
+        return problem(field, "a single value", "one a picture, [n]", "Give a list or an array of them.")
     shape = shape_text(labels.shape)
     if _are_truths(labels) and labels.any():
         counts = labels.astype(np.int64).sum(1)
         got = f"labels of {shape} with {counts.min()} to {counts.max()} ones a row (several labels a picture)"
-        remedy = 'Train one model for each column: labels[:, 0], labels[:, 1], …, with loss="binary_cross_entropy".'
+        columns = f"{given}[:, 0], {given}[:, 1], …"
+        remedy = f'Train one model for each column: {columns}, with loss="binary_cross_entropy".'
         return problem(field, got, "one class a picture, [n], or one 1 a row", remedy)
     got, rule = f"labels of {shape}", "one a picture, [n], or one-hot, [n k]"
     if labels.dtype.kind == "f" and labels.ndim == 2 and labels.size and _are_shares(labels):
-        return problem(field, f"class probabilities of {shape}", rule, "For the likeliest class give labels.argmax(1).")
+        remedy = f"For the likeliest class give {given}.argmax(1)."
+        return problem(field, f"class probabilities of {shape}", rule, remedy)
     if labels.ndim == 2 and labels.shape[0] == 1:
-        return problem(field, got, rule, "For a row of labels give labels[0].")
+        return problem(field, got, rule, f"For a row of labels give {given}[0].")
     if labels.ndim == 2:
-        return problem(field, got, rule, "Give the column that holds the class, like labels[:, 0].")
+        return problem(field, got, rule, f"Give the column that holds the class, like {given}[:, 0].")
     return problem(field, got, rule, "Give one class for each picture.")
+
+
+def _lists(lengths: list[int], field: str) -> str:
+    """The wording for a list of labels for each picture."""
+    got = f"lists of {min(lengths)} to {max(lengths)} labels (several labels a picture)"
+    remedy = 'Train one model for each label, with loss="binary_cross_entropy": [x in one for one in labels].'
+    return problem(field, got, "one class a picture, [n], or one 1 a row", remedy)
+
+
+def _beyond(field: str) -> str:
+    return problem(field, "numbers beyond 32 bits", "class indices from 0", "Correct the labels.")
 
 
 def _whole(labels: np.ndarray, field: str) -> np.ndarray:
@@ -162,7 +203,7 @@ def _whole(labels: np.ndarray, field: str) -> np.ndarray:
 
 def _int64(labels: np.ndarray, field: str) -> np.ndarray:
     if labels.size and labels.dtype.kind != "b" and max(abs(float(labels.min())), abs(float(labels.max()))) >= 2**31:
-        raise InputError(problem(field, "numbers beyond 32 bits", "class indices from 0", "Correct the labels."))
+        raise InputError(_beyond(field))
     return labels.astype(np.int64)
 
 

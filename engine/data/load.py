@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from engine.config import RunConfig
 from engine.console import show
 from engine.data.arrays import open_arrays
@@ -19,7 +21,7 @@ from engine.data.labels import targets_for_classes
 from engine.data.names import Names
 from engine.data.options import Kind, check_taken
 from engine.data.prepared import is_prepared
-from engine.data.ranges import check_like_training, check_same_range, deep_range
+from engine.data.ranges import check_like_training, check_not_raw, check_same_range, deep_range
 from engine.data.source import Source
 from engine.data.stored import StoredImages
 from engine.data.table import is_table_name, open_table
@@ -213,6 +215,8 @@ def check_inputs(dataset: Dataset, spec: InputSpec, whose: str) -> None:
         raise InputError(problem(dataset.name, f"{dtype} images", rule, remedy))
     if dataset.extremes is not None and spec.value_range is not None:
         check_like_training(dataset.extremes, spec.value_range, f"{dataset.name} images", dtype, len(dataset))
+    if dataset.value_range is None and isinstance(dataset.images, np.ndarray):
+        check_not_raw(dataset.images, spec.value_range, f"{dataset.name} images")
     check_same_range(dataset.value_range, spec.value_range, dataset.name, "as in training")
 
 

@@ -14,6 +14,7 @@ from engine.errors import InputError, problem
 BATCH_EXAMPLES = 1024
 BATCH_BYTES = 64 * 2**20
 MOST_WHITE = 2**16 - 1  # in arrays; larger numbers are no levels unless it is said
+MOST_RAW = 127  # uint8 up to it may be no levels yet, where the training images had such a range
 SET_PICTURES = 16  # as many are no dark or bright picture but a set, which uses its range
 
 
@@ -66,7 +67,7 @@ def check_within(dtype: np.dtype, found: Range, stated: Range, field: str) -> No
     got, rule = f"{dtype} from {low:g} to {high:g}", f"values from {black:g} to {white:g}, the value_range"
     if low < black - half_level or high > white + half_level:
         raise InputError(problem(field, got, rule, "State the range they have."))
-    if 0 < high - low < LEAST_SHARE * (white - black):
+    if dtype != np.uint8 and 0 < high - low < LEAST_SHARE * (white - black):
         rule = f"{rule}, and not its first hundredth alone"
         raise InputError(problem(field, got, rule, "State the range they have, or pass uint8 if they are that dark."))
 
@@ -82,12 +83,27 @@ def deep_range(value_range: Range | None) -> Range | None:
 
 
 def check_same_range(found: Range | None, expected: Range | None, name: str, whose: str) -> None:
-    """Raises InputError where levels were made of numbers of two ranges; None: they were levels from the start."""
-    if found is None or expected is None or tuple(found) == tuple(expected):
+    """Raises InputError where levels were made of numbers of two ranges; None, 0 to 255: they were levels already."""
+    if found is None or expected is None or tuple(found) in (tuple(expected), (0, 255)):
         return
     ours, theirs = (f"({low:g}, {high:g})" for low, high in (expected, found))
     remedy = f"Make it with value_range={ours}."
     raise InputError(problem(name, f"the value range {theirs}", f"{ours} {whose}", remedy))
+
+
+def check_not_raw(images: np.ndarray, trained: Range | None, field: str) -> None:
+    """Raises InputError for uint8 [n …] that look as the training images did before these became levels.
+
+    That is all in the range of those, where it ends far below 255, and not black alone: they would be next to black.
+    """
+    if trained is None or images.dtype != np.uint8 or not len(images) or not 0 < trained[1] <= MOST_RAW:
+        return
+    highest = max(int(images[part].max()) for part in parts_of(images))
+    if 0 < highest <= trained[1]:
+        rule = f"levels up to 255: those of the training images were made of {range_text(trained)}"
+        ours = f"({trained[0]:g}, {trained[1]:g})"
+        remedy = f"Pass value_range={ours} if that is their range, or (0, 255) if they are that dark."
+        raise InputError(problem(field, f"uint8 up to {highest}", rule, remedy))
 
 
 def as_uint8(images: np.ndarray, value_range: Range) -> np.ndarray:
