@@ -9,13 +9,14 @@ from dataclasses import replace
 from engine.config import RunConfig
 from engine.data.levels import LEAST_SHARE, Range
 from engine.errors import InputError, problem
-from engine.models.layers import Activation, Dense, Dropout, Flatten, Layer, Rescale
+from engine.models.layers import Activation, BatchNorm, Dense, Dropout, Flatten, GroupNorm, Layer, LayerNorm, Rescale
 from engine.models.shapes import Trained
 from engine.models.specs import Custom, Gives, Model, Sequential
 
 PROBABILITIES: tuple[Gives, ...] = ("softmax", "sigmoid")
 PIXEL_SCALE = 1 / 100  # a smaller factor is meant for pixels up to 255: 1/255, 1/256, 1/127.5
 LEVELS = 255
+MOST_SCALED = 20  # standardized values stay below it
 
 
 def put_right(
@@ -100,7 +101,7 @@ def _scaled_once(config: RunConfig, floats: Range | None) -> tuple[RunConfig, li
     """The config with pixels scaled by the model's first Rescale or by the data, where both did."""
     place = _first_rescale(config.model)
     if place is None:
-        return config, []
+        return config, _unscaled_notes(config.model, floats)
     assert isinstance(config.model, Sequential)
     layer, data = config.model.layers[place], config.data
     assert isinstance(layer, Rescale)
@@ -119,6 +120,17 @@ def _scaled_once(config: RunConfig, floats: Range | None) -> tuple[RunConfig, li
             line = line.replace("is left out", f"is Rescale({once.scale:g}, {once.offset:g})")
         return _with_layer(config, place, once), [line]
     return config, []
+
+
+def _unscaled_notes(model: Model, floats: Range | None) -> list[str]:
+    """A line where float pictures reach far beyond 1 and no layer before the first weights scales them."""
+    if floats is None or max(map(abs, floats)) <= MOST_SCALED or not isinstance(model, Sequential):
+        return []
+    first = next((layer for layer in model.layers if isinstance(layer, Trained | Rescale)), None)
+    if isinstance(first, Rescale | BatchNorm | LayerNorm | GroupNorm):
+        return []
+    got = f"the images are floats from {floats[0]:g} to {floats[1]:g}, and nothing scales them"
+    return [f"warning: {got}; most models learn better from 0 to 1. Divide them, or start the model with Rescale"]
 
 
 def _first_rescale(model: Model) -> int | None:

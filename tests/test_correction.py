@@ -64,6 +64,15 @@ def test_models_that_are_right_stay_as_they_are():
     assert lines(rescaled, (0.0, 255.0)) == []
 
 
+def test_floats_that_nothing_scales_are_reported():
+    expected = "warning: the images are floats from 0 to 255, and nothing scales them"
+    assert lines(PLAIN, (0.0, 255.0))[0].startswith(expected)
+    for model in (Sequential((BatchNorm(), *PLAIN.layers)), Sequential((Rescale(1 / 50), *PLAIN.layers))):
+        assert lines(model, (0.0, 255.0)) == []
+    for floats in ((0.0, 1.0), (-2.1, 2.6), None):
+        assert lines(PLAIN, floats) == []
+
+
 @pytest.mark.parametrize(
     ("units", "loss", "other"),
     [(1, "softmax_cross_entropy", "binary_cross_entropy"), (2, "binary_cross_entropy", "softmax_cross_entropy")],
