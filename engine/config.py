@@ -16,6 +16,7 @@ from engine.data.config import DataConfig
 from engine.errors import InputError, problem
 from engine.finetuning import FineTuneConfig, name_problems
 from engine.json_files import read_json
+from engine.models.layers import Layer
 from engine.models.specs import Model, Sequential, custom
 from engine.optim_config import OPEN_ENDED_SCHEDULES as OPEN_ENDED_SCHEDULES
 from engine.optim_config import OptimConfig
@@ -304,8 +305,12 @@ def mesh_shape(mesh: str | None) -> tuple[int, int]:
 
 def check_model(model: Any) -> None:
     """Raises InputError unless `model` is something a checkpoint can rebuild."""
-    if not isinstance(model, Model):
-        rule = f"layer specs ({Sequential.__name__}, cnn(), mlp()) or {custom.__name__}(YourNNXClass, …)"
-        raise InputError(
-            problem("model", repr(model)[:80], rule, "Pass the class itself to custom(), not an instance.")
-        )
+    if isinstance(model, Model):
+        return
+    rule = f"layer specs ({Sequential.__name__}, cnn(), mlp()) or {custom.__name__}(YourNNXClass, …)"
+    remedy = "Build it of the layers of engine.models."
+    if isinstance(model, list | tuple | Layer):
+        remedy = "Put the layers into Sequential((…))."
+    elif callable(model):
+        remedy = "Pass the class itself to custom(), not an instance."
+    raise InputError(problem("model", repr(model)[:80], rule, remedy))

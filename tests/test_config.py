@@ -208,7 +208,7 @@ def test_bad_value_is_refused_with_field_value_and_rule(kind: Any, field: str, s
 
 WRONG_TYPES = [
     (DataConfig, "image_size", 180),
-    (DataConfig, "image_size", (180, 180)),
+    (DataConfig, "image_size", (180, 180, 3)),
     (DataConfig, "validation_fraction", "0.1"),
     (DataConfig, "scale", "1"),
     (DataConfig, "mean", 0.5),
@@ -270,6 +270,12 @@ def test_run_name_is_refused_when_it_is_no_plain_directory_name(name: str):
 def test_model_is_refused_when_it_is_no_spec():
     with pytest.raises(InputError, match=r"model: got .*; expected layer specs"):
         RunConfig("a", "cnn")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(180, 200), [180, 200]])
+def test_sizes_are_taken_as_two_numbers(size: Any):
+    config = DataConfig(path=Path("flowers"), image_size=size, center_crop=size)
+    assert (config.image_size, config.center_crop) == ("180x200", "180x200")
 
 
 def test_height_width_are_the_numbers_of_image_size():

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import native
+from engine.config import check_model
 from engine.errors import InputError
 from engine.models import (
     Activation,
@@ -320,6 +321,13 @@ def test_build_names_layer_and_sizes_when_shapes_do_not_fit(spec: Sequential, in
         (Dropout, {"rate": -0.1}, r"Dropout rate: got -0\.1"),
         (Dropout, {"rate": float("nan")}, "Dropout rate: got nan"),
         (BatchNorm, {"momentum": 1.0}, r"BatchNorm momentum: got 1\.0"),
+        (BatchNorm, {"momentum": "0.9"}, r"BatchNorm momentum: got '0\.9'"),
+        (BatchNorm, {"momentum": None}, "BatchNorm momentum: got None"),
+        (BatchNorm, {"epsilon": float("nan")}, "BatchNorm epsilon: got nan"),
+        (LayerNorm, {"epsilon": float("inf")}, "LayerNorm epsilon: got inf"),
+        (Dropout, {"rate": False}, "Dropout rate: got False"),
+        (Dense, {"kernel_regularizer": ["l2"]}, r"kernel_regularizer: got \('l2',\)"),
+        (Dense, {"kernel_regularizer": {"l2": 0.1}}, "kernel_regularizer: got {'l2': 0.1}"),
         (BatchNorm, {"epsilon": 0.0}, r"BatchNorm epsilon: got 0\.0"),
         (Activation, {"name": None}, "activation: got None"),
     ],
@@ -327,6 +335,15 @@ def test_build_names_layer_and_sizes_when_shapes_do_not_fit(spec: Sequential, in
 def test_layer_refuses_bad_numbers_by_name(kind: type, arguments: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         kind(**arguments)
+
+
+def test_layers_take_lists_and_numbers_of_numpy():
+    given = Conv(np.int64(8), [3, np.int32(2)], activation=Activation("leaky_relu", np.float32(0.5)))  # type: ignore[arg-type]
+    assert given == Conv(8, (3, 2), activation=Activation("leaky_relu", 0.5))
+    assert ZeroPad([[1, 0], [2, 1]]) == ZeroPad(((1, 0), (2, 1)))  # type: ignore[arg-type]
+    assert Rescale(np.float32(0.5)) == Rescale(0.5)  # type: ignore[arg-type]
+    spec = Sequential([given, Flatten(), Dense(np.int64(3))])  # type: ignore[arg-type]
+    assert through_json(spec) == spec
 
 
 @pytest.mark.parametrize("make", [lambda name: Dense(3, name), lambda name: Conv(3, activation=name), Activation])
@@ -339,6 +356,24 @@ def test_unknown_activation_lists_the_known_and_the_nearest(make: Any):
 def test_sequential_refuses_what_is_no_layer_by_its_number():
     with pytest.raises(InputError, match=r"layer 2: got 'relu'; expected one of Dense, Conv"):
         Sequential((Flatten(), "relu"))
+    with pytest.raises(InputError, match=r"layer 2: .*\. Write Dense\(\), with what it needs"):
+        Sequential((Flatten(), Dense))
+    assert Sequential(Dense(3)) == Sequential((Dense(3),))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "remedy"),
+    [
+        ([Flatten(), Dense()], r"Put the layers into Sequential\("),
+        (Dense(), r"Put the layers into Sequential\("),
+        (nnx.Linear, r"Pass the class itself to custom\(\)"),
+        ("mlp", r"Build it of the layers of engine\.models"),
+        (None, r"Build it of the layers of engine\.models"),
+    ],
+)
+def test_what_is_no_model_is_answered_for_what_it_is(model: Any, remedy: str):
+    with pytest.raises(InputError, match=remedy):
+        check_model(model)
 
 
 def through_json(spec: Model) -> Model:

@@ -106,6 +106,9 @@ class DataConfig:
     def __post_init__(self):
         if isinstance(self.follow_links, bool):
             object.__setattr__(self, "follow_links", "on" if self.follow_links else "off")
+        for name in ("image_size", "center_crop"):  # (180, 180), as Keras has it, is 180x180
+            if isinstance(size := getattr(self, name), int | tuple | list):
+                object.__setattr__(self, name, "x".join(map(str, size if isinstance(size, tuple | list) else (size,))))
         check_all(self, "data", self._range_problems)
 
     def _range_problems(self) -> list[str]:

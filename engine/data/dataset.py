@@ -138,9 +138,8 @@ def check_same_kind(train: Dataset, other: Dataset) -> None:
     """Raises InputError unless both have images, and targets, of one kind; the message shows both sides."""
     if train.input_shape != other.input_shape:
         ours, theirs = shape_text(train.input_shape), shape_text(other.input_shape)
-        raise InputError(
-            problem(other.name, f"images of {theirs}", f"{ours} like {train.name}", "Set --data.image-size.")
-        )
+        remedy = "Bring arrays to one size first; files by --data.image-size."
+        raise InputError(problem(other.name, f"images of {theirs}", f"{ours} like {train.name}", remedy))
     if train.images.dtype != other.images.dtype:
         got, rule = f"{other.images.dtype} inputs", f"{train.images.dtype} like {train.name}"
         raise InputError(problem(other.name, got, rule, "Scale and convert both in the same way."))

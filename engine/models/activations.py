@@ -31,6 +31,7 @@ class Activation(Untrained):
     slope: float | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if self.name not in ACTIVATIONS:
             raise InputError(unknown("activation", self.name, ACTIVATIONS))
         if self.slope is None:

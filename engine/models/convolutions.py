@@ -54,6 +54,7 @@ class Dense(_Kernel):
     kernel_regularizer: AnyRegularizer = None
 
     def __post_init__(self):
+        super().__post_init__()
         if self.units is not None:
             check_count("Dense units", self.units)
         self._check_alike()
@@ -84,6 +85,7 @@ class Conv(_Kernel):
     kernel_regularizer: AnyRegularizer = None
 
     def __post_init__(self):
+        super().__post_init__()
         check_count("Conv filters", self.filters)
         check_count("Conv groups", self.groups)
         _check_window(self, self.dilation)
@@ -121,6 +123,7 @@ class DepthwiseConv(_Kernel):
     kernel_regularizer: AnyRegularizer = None
 
     def __post_init__(self):
+        super().__post_init__()
         check_count("DepthwiseConv multiplier", self.multiplier)
         _check_window(self, self.dilation)
         self._check_alike()
@@ -155,6 +158,7 @@ class SeparableConv(_Kernel):
     kernel_regularizer: AnyRegularizer = None
 
     def __post_init__(self):
+        super().__post_init__()
         check_count("SeparableConv filters", self.filters)
         check_count("SeparableConv multiplier", self.multiplier)
         _check_window(self, self.dilation)
@@ -188,6 +192,7 @@ class ConvTranspose(_Kernel):
     kernel_regularizer: AnyRegularizer = None
 
     def __post_init__(self):
+        super().__post_init__()
         check_count("ConvTranspose filters", self.filters)
         _check_window(self, 1)
         self._check_alike()

@@ -26,6 +26,7 @@ from engine.models.shapes import (
     check_padding,
     check_positive,
     edges,
+    is_number,
     is_whole,
     pair,
     slide,
@@ -41,6 +42,7 @@ class _Pool(Untrained):
     padding: Padding = "valid"
 
     def __post_init__(self):
+        super().__post_init__()
         _check_pool(type(self).__name__, self.size, self.strides, self.padding)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -93,7 +95,8 @@ class Dropout(Untrained):
     rate: float = 0.5
 
     def __post_init__(self):
-        if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
+        super().__post_init__()
+        if not is_number(self.rate) or not 0 <= self.rate < 1:
             name = f"{type(self).__name__} rate"
             raise InputError(problem(name, repr(self.rate), "0 ≤ rate < 1", "Give the share to drop, like 0.5."))
 
@@ -116,8 +119,9 @@ class BatchNorm(Trained):
     epsilon: float = 1e-3
 
     def __post_init__(self):
-        if not 0 <= self.momentum < 1:
-            raise InputError(problem("BatchNorm momentum", self.momentum, "0 ≤ momentum < 1", "Give 0.99 or so."))
+        super().__post_init__()
+        if not is_number(self.momentum) or not 0 <= self.momentum < 1:
+            raise InputError(problem("BatchNorm momentum", repr(self.momentum), "0 ≤ momentum < 1", "Give 0.99 or so."))
         check_epsilon("BatchNorm epsilon", self.epsilon)
 
     def num_params(self, shape: Shape) -> int:
@@ -132,6 +136,7 @@ class LayerNorm(Trained):
     epsilon: float = 1e-3
 
     def __post_init__(self):
+        super().__post_init__()
         check_epsilon("LayerNorm epsilon", self.epsilon)
 
     def num_params(self, shape: Shape) -> int:
@@ -147,6 +152,7 @@ class GroupNorm(Trained):
     epsilon: float = 1e-3
 
     def __post_init__(self):
+        super().__post_init__()
         check_count("GroupNorm groups", self.groups)
         check_epsilon("GroupNorm epsilon", self.epsilon)
 
@@ -170,8 +176,7 @@ class PReLU(Trained):
     shared_axes: tuple[int, ...] = ()
 
     def __post_init__(self):
-        if isinstance(self.shared_axes, list):
-            object.__setattr__(self, "shared_axes", tuple(self.shared_axes))
+        super().__post_init__()
         if not isinstance(self.shared_axes, tuple) or not all(is_whole(n) and 1 <= n <= 3 for n in self.shared_axes):
             rule = "axes from 1 to 3, in a tuple"
             raise InputError(problem("PReLU shared_axes", repr(self.shared_axes), rule, "Give (1, 2) for channels."))
@@ -207,6 +212,7 @@ class UpSample(Untrained):
     interpolation: Literal["nearest", "bilinear"] = "nearest"
 
     def __post_init__(self):
+        super().__post_init__()
         check_positive("UpSample size", self.size)
         if self.interpolation not in ("nearest", "bilinear"):
             raise InputError(unknown("UpSample interpolation", self.interpolation, ("nearest", "bilinear")))
@@ -224,6 +230,7 @@ class ZeroPad(Untrained):
     padding: Edges = 1
 
     def __post_init__(self):
+        super().__post_init__()
         check_edges("ZeroPad padding", self.padding)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -239,6 +246,7 @@ class Crop(Untrained):
     cropping: Edges = 1
 
     def __post_init__(self):
+        super().__post_init__()
         check_edges("Crop cropping", self.cropping)
 
     def output_shape(self, shape: Shape) -> Shape:

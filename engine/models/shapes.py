@@ -5,6 +5,8 @@ Shapes are those of one example: (h, w, c) for images, (d,) for vectors. Every c
 
 from typing import Any, ClassVar, Literal, TypeGuard
 
+import numpy as np
+
 from engine.errors import InputError, problem, shape_text
 
 Shape = tuple[int, ...]
@@ -23,6 +25,11 @@ class Untrained:
     has_params: ClassVar[bool] = False
     is_random: ClassVar[bool] = False
 
+    def __post_init__(self):
+        """Lists become tuples and NumPy's numbers Python's, which records can store. Checks come after it."""
+        for name, value in list(vars(self).items()):
+            object.__setattr__(self, name, _plain(value))
+
     def output_shape(self, shape: Shape) -> Shape:
         """Unchanged."""
         return shape
@@ -36,6 +43,12 @@ class Trained(Untrained):
     """A layer with parameters."""
 
     has_params = True
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_plain(part) for part in value)
+    return value.item() if isinstance(value, np.number) else value
 
 
 def pair(size: Size) -> tuple[int, int]:
@@ -121,8 +134,8 @@ def check_edges(field: str, pixels: Edges) -> None:
 
 def check_epsilon(field: str, epsilon: float) -> None:
     """Above 0: it keeps a division by a spread of 0 finite."""
-    if not is_number(epsilon) or epsilon <= 0:
-        raise InputError(problem(field, epsilon, "a positive number", "Give 1e-3 or so."))
+    if not is_number(epsilon) or not 0 < epsilon < float("inf"):
+        raise InputError(problem(field, repr(epsilon), "a positive number", "Give 1e-3 or so."))
 
 
 def is_whole(number: Any) -> TypeGuard[int]:

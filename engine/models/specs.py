@@ -47,7 +47,8 @@ class Sequential:
     layers: tuple[Layer, ...]
 
     def __post_init__(self):
-        object.__setattr__(self, "layers", tuple(self.layers))
+        layers = (self.layers,) if isinstance(self.layers, Layer) else self.layers
+        object.__setattr__(self, "layers", tuple(layers))
         if len(self.layers) > MOST_LAYERS:
             rule = f"at most {MOST_LAYERS:,}"
             raise InputError(
@@ -56,7 +57,7 @@ class Sequential:
         for number, layer in enumerate(self.layers, 1):
             if not isinstance(layer, Layer):
                 kinds = ", ".join(kind.__name__ for kind in get_args(Layer))
-                raise InputError(problem(f"layer {number}", repr(layer), f"one of {kinds}", "Use a layer spec."))
+                raise InputError(problem(f"layer {number}", repr(layer), f"one of {kinds}", _layer_remedy(layer)))
 
     @classmethod
     def upgraded(cls, given: dict[str, Any], version: int) -> dict[str, Any]:
@@ -138,6 +139,11 @@ class Custom:
 
 
 Model = Sequential | Custom
+
+
+def _layer_remedy(layer: Any) -> str:
+    is_kind = isinstance(layer, type) and layer in get_args(Layer)
+    return f"Write {layer.__name__}(), with what it needs in the brackets." if is_kind else "Use a layer spec."
 
 
 def _upgraded_layer(layer: Any) -> Any:

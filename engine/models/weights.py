@@ -44,7 +44,7 @@ def regularizer_of(regularizer: "L1L2 | str | None") -> L1L2 | None:
     """The spec of a regularizer given by name; raises InputError for an unknown one."""
     if regularizer is None or isinstance(regularizer, L1L2):
         return regularizer
-    if regularizer not in REGULARIZERS:
+    if not isinstance(regularizer, str) or regularizer not in REGULARIZERS:
         remedy = "Give one of these, or l2(1e-4) of engine.models."
         raise InputError(unknown("kernel_regularizer", regularizer, REGULARIZERS, remedy))
     return REGULARIZERS[regularizer]
