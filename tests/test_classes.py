@@ -212,6 +212,17 @@ def test_names_that_differ_in_form_are_not_guessed_where_there_are_two():
         with pytest.raises(InputError, match="data: got classes that the model lacks"):
             match(theirs, ours, "data", "the model")
     assert match(("Cat", "cat"), ("cat", "Cat"), "data", "the model").positions.tolist() == [1, 0]
+
+
+def test_numbers_in_other_digits_are_matched_as_numbers_and_never_by_their_order_as_text():
+    numerals = {k: str(k).translate({ord("0") + d: 0x0660 + d for d in range(10)}) for k in range(12)}
+    theirs = tuple(sorted(numerals.values()))
+    found = match(theirs, TWELVE, "data", "the model")
+    assert [numerals[k] for k in found.positions] == list(theirs)
+    assert "differ only in form" in found.note
+    with pytest.raises(InputError, match=r"classes that the model lacks \(0e0, 10e0, .*Rename these classes"):
+        match(tuple(sorted(f"{k}e0" for k in range(12))), TWELVE, "data", "the model")
+    assert match(("ant", "nan"), ("0", "1"), "data", "the model").positions.tolist() == [0, 1]
     assert unlike_in_form(("Cat", "dog", "cat", "01", "1")) == [("Cat", "cat"), ("01", "1")]
 
 

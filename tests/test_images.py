@@ -119,6 +119,21 @@ def test_picture_of_any_mode_fits_the_contract(mode: str, color: Any):
     assert image.dtype == np.uint8
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "I;16", "F"])
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_picture_without_pixels_is_refused(mode: str, size: tuple[int, int]):
+    for rule in ("stretch", None):
+        with pytest.raises(InputError, match=r"expected"):
+            read_picture(Image.new(mode, size), InputSpec((4, 4, 3), resize=rule))
+
+
+@pytest.mark.parametrize(("mode", "plain"), [("La", "LA"), ("RGBa", "RGBA")])
+def test_picture_divided_by_its_opacity_is_that_before(mode: str, plain: str):
+    picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).convert(plain)
+    spec = InputSpec((8, 8, len(plain)))
+    np.testing.assert_array_equal(read_picture(picture.convert(mode), spec), np.asarray(picture))
+
+
 @pytest.mark.parametrize(
     ("orientation", "upright"),
     [(1, GREY), (2, GREY[:, ::-1]), (3, GREY[::-1, ::-1]), (4, GREY[::-1]), (5, GREY.T), (6, np.rot90(GREY, -1)),

@@ -214,6 +214,11 @@ def fit_levels(
 
 def in_color(image: Image.Image, color: ColorMode, background: tuple[int, int, int] = (0, 0, 0)) -> Image.Image:
     """The picture in a colour mode; what is transparent is laid over `background` unless the mode has transparency."""
+    if 0 in image.size:
+        got = f"a picture of {shape_text(image.size[::-1])}"
+        raise UnreadablePicture(name_of_picture(image), got, "at least one pixel", "Leave it out.")
+    if image.mode in ("La", "RGBa"):  # divided by opacity, which Pillow converts to nothing else
+        image = image.convert(image.mode.upper())
     if image.mode == "F" and 0 < float(np.asarray(image).max()) <= 1:
         name, rule = name_of_picture(image), "levels of 8 or 16 bits"
         raise UnreadablePicture(name, "levels from 0 to 1", rule, "Multiply them by 255.")

@@ -71,9 +71,9 @@ def _positions(theirs: Names, found: dict[str, int]) -> np.ndarray:
 
 
 def _loosely(name: str) -> str | Decimal:
-    """What names have in common that differ only in case, Unicode form, blanks or leading zeros."""
+    """What names have in common that differ only in case, Unicode form, blanks, digits or leading zeros."""
     text = " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
-    number = number_of(text)
+    number = number_of(text if text.isascii() else "".join(str(unicodedata.decimal(sign, sign)) for sign in text))
     return text if number is None else number
 
 
@@ -93,9 +93,17 @@ def _by_index(theirs: Names, wanted: Sequence[str], ours: Names) -> dict[str, in
         found = {name: int(name) for name in theirs if int(name) < len(ours)}
         return found if set(wanted) <= set(found) else None
     are_unnamed = ours == tuple(map(str, range(len(ours))))
-    if are_unnamed and len(theirs) == len(ours) and not are_numbers(theirs):
+    if are_unnamed and len(theirs) == len(ours) and not all(map(_is_numeral, theirs)):
         return {name: k for k, name in enumerate(theirs)}
     return None
+
+
+def _is_numeral(name: str) -> bool:
+    """Whether a name is a number in any form, like 1e0, which is no index where it has no counterpart."""
+    try:
+        return float(name) is not None
+    except ValueError:
+        return False
 
 
 def _index_note(found: dict[str, int], ours: Names, where: str, owner: str) -> str:
