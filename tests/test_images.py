@@ -215,7 +215,7 @@ def test_truncated_pil_image_is_refused():
 
 
 def test_missing_file_is_refused_with_its_name(tmp_path: Path):
-    with pytest.raises(InputError, match=r"nowhere\.png: got .*No such file"):
+    with pytest.raises(InputError, match=r"nowhere\.png: got .*No such file.*Check the path\."):
         open_picture(tmp_path / "nowhere.png")
 
 

@@ -38,6 +38,10 @@ HEADER_BYTES = 2**20  # of a JPEG, in which it is told how it goes on
 Stored = str | PathLike[str] | bytes | Image.Image
 
 
+_REMEDIES: dict[type, str] = {FileNotFoundError: "Check the path.", PermissionError: "Allow yourself to read it."}
+"""What helps, where it is not the file's content that is wrong."""
+
+
 class UnreadablePicture(InputError):
     """A picture that cannot be read; `reason` says why in a few words.
 
@@ -181,7 +185,8 @@ def _unreadable_told(source: Stored) -> Iterator[None]:
         is_passing = isinstance(error, OSError) and error.errno is not None
         name, kind = name_of_picture(source), _optional_kind(source)
         reason = f"{kind}: {reason.splitlines()[0]}" if kind else reason.splitlines()[0]
-        raise UnreadablePicture(name, reason, is_passing=is_passing, kind=kind) from None
+        remedy = _REMEDIES.get(type(error), "Repair or remove it.")
+        raise UnreadablePicture(name, reason, remedy=remedy, is_passing=is_passing, kind=kind) from None
 
 
 def _optional_kind(source: Stored) -> str:
