@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.errors import InputError, problem
-from engine.storage import write_atomically
+from engine.storage import check_regular, write_atomically
 
 SUMS = "B2SUMS"
 RULE, REMEDY = "the files as they were saved", "Use another step or a copy of the run; --resume takes the step before."
@@ -27,6 +27,7 @@ def check_sums(directory: Path, *below: str) -> None:
     below: files and folders of the directory to look at; all of them by default.
     """
     try:
+        check_regular(directory / SUMS)
         lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
         sums = {_inside(name): digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
@@ -67,6 +68,7 @@ def _inside(name: str) -> str:
 
 
 def _digest(path: Path) -> str:
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import engine
+from engine.checksums import check_sums, write_sums
 from engine.errors import InputError
 from engine.packing import pack, unpack
 from engine.report.grid import draw_grid
@@ -184,3 +185,15 @@ def test_every_module_writes_by_way_of_storage():
             ]
             found |= {name: count} if (count := sum(map(is_writing, calls))) else {}
     assert found == IN_SCRATCH
+
+
+def test_pipes_in_a_saved_step_are_refused_and_not_waited_for(tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a").write_bytes(b"1")
+    write_sums(tmp_path)
+    check_sums(tmp_path)
+    for name in ("model/a", "B2SUMS"):
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(InputError, match=f"{name}: got .*no regular file"):
+            check_sums(tmp_path)
