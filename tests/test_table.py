@@ -144,6 +144,15 @@ def test_other_size_and_color_are_made_as_for_pictures(tmp_path: Path):
     np.testing.assert_array_equal(dataset.images[:], np.stack(expected))
 
 
+def test_levels_of_pixels_in_a_table_are_refused_as_nothing_would_mind_them(tmp_path: Path):
+    path = written(tmp_path / "a.csv", header(16) + rows(np.full((3, 16), 9), ["a", "b", "a"]))
+    config = DataConfig(path=path, levels=(0, 15), cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        InputError, match=r"data\.levels: got \(0.0, 15.0\); expected no such option with pixels in a\.csv"
+    ):
+        load_splits(config, 0, lambda line: None)
+
+
 def test_number_of_pixels_that_is_no_square_is_refused_with_the_remedy(tmp_path: Path):
     file = written(tmp_path / "a.csv", header(14) + rows(PIXELS[:, :14], LABELS))
     with pytest.raises(InputError, match=r"a\.csv: got 14 columns of pixels; .*--data\.image-size"):

@@ -84,6 +84,9 @@ class TableSource:
         return load_files(self.files(split), targets.tolist(), class_names, name, self.config, self.tell)
 
     def _decode(self, table: Table) -> Decoded:
+        if isinstance(self.config.levels, tuple):
+            rule = f"no such option with pixels in {table.path.name}, which are levels from 0 to 255"
+            raise InputError(problem("data.levels", self.config.levels, rule, "Leave it out, or scale the numbers."))
         targets, class_names = targets_of(pixel_labels(table), table, self.tell)
         shape = _pixel_shape(table, self.config)
         batches = _pixel_batches(table, targets, shape, self.config)
