@@ -155,12 +155,14 @@ def labels_and_files(table: Table) -> tuple[list[str], list[str]]:
         if table.has_header:
             next(rows)
         for row in rows:
-            if not row or (table.part and part_of(table, row[table.split or 0].strip()) != table.part):
+            if not row:
                 continue
             where = f"{table.path} line {rows.line_num:,}"
             if len(row) != len(table.columns):
                 got, rule = f"{len(row):,} columns", f"{len(table.columns):,}, as the first line has"
                 raise InputError(problem(where, got, rule, 'Correct it; names with delimiters in them need "quotes".'))
+            if table.part and part_of(table, row[table.split or 0].strip()) != table.part:
+                continue
             for place in wanted:
                 if not row[place].strip():
                     exactly = f"{where}, column {place + 1:,} ({table.columns[place]})"
