@@ -155,7 +155,7 @@ def labels_and_files(table: Table) -> tuple[list[str], list[str]]:
         if table.has_header:
             next(rows)
         for row in rows:
-            if not row:
+            if len(row) <= 1 and not "".join(row).strip():  # a line of blanks
                 continue
             where = f"{table.path} line {rows.line_num:,}"
             if len(row) != len(table.columns):
