@@ -17,9 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-from rich.console import Console
 from rich.table import Column, Table
 
+from engine.console import Console
 from tests.faults.kills import KILLS
 from tests.faults.play import Job, Verdict, corrupt, play
 from tests.faults.rounds import Place

@@ -29,10 +29,9 @@ from typing import IO, NamedTuple
 import numpy as np
 import skimage.data
 from PIL import Image, ImageEnhance
-from rich.console import Console
-from rich.table import Table
 
 import engine
+from engine.console import Console, Table
 from engine.models import Conv, Dense, GlobalAveragePool, Sequential
 
 PHOTOGRAPHS = ("astronaut", "coffee", "cat", "rocket")
