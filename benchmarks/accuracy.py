@@ -17,9 +17,9 @@ import tyro
 from rich.console import Console
 
 from benchmarks.measure import Measuring, show_circumstances, write_json
-from engine.data.config import DataConfig
-from engine.loop import run
+from engine.config.data import DataConfig
 from engine.report.progress import Silent
+from engine.runs.loop import run
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from rich.table import Table
 
 from benchmarks.measure import Measuring, interleaved, ratio, show_circumstances, take_turns, write_json
 from benchmarks.startup import in_process
-from engine.clock import Clock
 from engine.config import CheckpointConfig, RunConfig
-from engine.data.dataset import Splits
+from engine.data.decoded.dataset import Splits
 from engine.data.load import load_splits
-from engine.ensemble import restore
-from engine.loop import train
+from engine.host.clock import Clock
+from engine.inference.ensemble import restore
 from engine.report.progress import Silent
+from engine.runs.loop import train
 from experiments import convnet
 
 NEVER = 10**9

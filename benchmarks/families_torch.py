@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.families import CLASSES, SEPARABLE, STAGES
-from engine.data.dataset import Dataset
+from engine.data.decoded.dataset import Dataset
 
 
 def conv_norm(

@@ -19,7 +19,7 @@ from benchmarks.measure import Measuring, interleaved, median_and_spread, ratio,
 from benchmarks.throughput import Training
 from benchmarks.workloads import random_images, workload_of
 from engine.config import RunConfig
-from engine.data.dataset import Dataset
+from engine.data.decoded.dataset import Dataset
 
 OUTPUTS = (
     "import sys, numpy as np, engine; np.save(sys.argv[2], engine.restore(sys.argv[1]).outputs(np.load(sys.argv[3])))"

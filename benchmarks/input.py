@@ -28,10 +28,10 @@ from benchmarks.measure import Measuring, interleaved, median_and_spread, ratio,
 from benchmarks.throughput import Training
 from benchmarks.workloads import random_images
 from engine.config import PlanConfig
-from engine.data.config import DataConfig
-from engine.data.dataset import Dataset
+from engine.config.data import DataConfig
+from engine.data.arrays.stored import StoredImages
+from engine.data.decoded.dataset import Dataset
 from engine.data.load import load_splits
-from engine.data.stored import StoredImages
 from experiments import convnet
 
 SIZE = (180, 180)

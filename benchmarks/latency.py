@@ -18,8 +18,8 @@ from rich.console import Console
 
 from benchmarks.measure import Measuring, interleaved, median_and_spread, show_circumstances, write_json
 from engine.config import RunConfig
-from engine.loop import run
 from engine.report.progress import Silent
+from engine.runs.loop import run
 from experiments import convnet
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import tyro
 from rich.console import Console
 
-from engine.versions import device_text, versions
+from engine.host.versions import device_text, versions
 
 Figure = TypeVar("Figure")
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from benchmarks.peers_worker import Job, Unavailable
 from benchmarks.throughput import Training, with_precision
+from engine.devices.precision import check_precision
 from engine.errors import InputError
-from engine.precision import check_precision
 
 
 class EnginePeer:

@@ -24,8 +24,8 @@ from rich.table import Table
 from benchmarks.latency import untrained
 from benchmarks.measure import Measuring, median_and_spread, show_circumstances, take_turns, write_json
 from benchmarks.startup_parts import TO_FIRST_STEP
-from engine.loop import run
 from engine.report.progress import Silent
+from engine.runs.loop import run
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def until_first_step(scratch: str) -> None:
     import jax  # noqa: F401
 
     imported = time.perf_counter()
-    from engine.session import Session
+    from engine.runs.session import Session
 
     loaded = time.perf_counter()
     train_chunk = Session.train_chunk
@@ -51,7 +51,7 @@ def until_first_prediction(scratch: str) -> None:
 
     times.append(time.perf_counter())
     from engine import restore
-    from engine.entry import set_up_process
+    from engine.commands.process import set_up_process
 
     set_up_process()
     times.append(time.perf_counter())

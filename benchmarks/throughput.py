@@ -31,11 +31,11 @@ from benchmarks.measure import (
 from benchmarks.peers_flax import FlaxPeer
 from benchmarks.peers_worker import Job
 from benchmarks.workloads import WORKLOADS, operations, workload_of
-from engine.clock import Clock
 from engine.config import Precision, RunConfig
-from engine.data.dataset import Dataset, Splits
-from engine.ensemble_session import session_of
-from engine.planning import planned
+from engine.data.decoded.dataset import Dataset, Splits
+from engine.host.clock import Clock
+from engine.runs.ensemble_session import session_of
+from engine.runs.plan_search import planned
 
 RECIPES = ("mlp", "convnet_wide", "convnet", "convnet_no_pool", "convnet_dropout")
 

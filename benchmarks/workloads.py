@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from engine.config import RunConfig
-from engine.data.dataset import Dataset
+from engine.data.decoded.dataset import Dataset
 from engine.models import Conv, Dense, MaxPool, Sequential
 
 IMAGE, CLASSES = (28, 28, 1), 10

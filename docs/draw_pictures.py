@@ -13,7 +13,7 @@ from skimage import data
 
 from engine.augment.apply import augment_image
 from engine.augment.config import AugmentConfig
-from engine.data.images import fit_picture
+from engine.data.pictures.images import fit_picture
 from engine.report.augmentation import draws_of
 from engine.report.grid import draw_grid
 

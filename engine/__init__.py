@@ -12,15 +12,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "AugmentConfig": "engine.augment.config",
     "CheckpointConfig": "engine.config",
-    "Classifier": "engine.predict",
-    "DataConfig": "engine.data.config",
-    "Dataset": "engine.data.dataset",
+    "Classifier": "engine.inference.classifier",
+    "DataConfig": "engine.config.data",
+    "Dataset": "engine.data.decoded.dataset",
     "InputError": "engine.errors",
     "OptimConfig": "engine.config",
     "PlanConfig": "engine.config",
-    "Result": "engine.result",
+    "Result": "engine.runs.result",
     "RunConfig": "engine.config",
-    "Splits": "engine.data.dataset",
+    "Splits": "engine.data.decoded.dataset",
     "TrainConfig": "engine.config",
     "cnn": "engine.models",
     "custom": "engine.models",
@@ -28,14 +28,14 @@ _HOMES = {
     "export": "engine.exporting.export",
     "EnsembleClassifier": "engine.ensemble",
     "EnsembleConfig": "engine.config",
-    "FineTuneConfig": "engine.finetuning",
-    "finetune": "engine.notebook",
-    "fit": "engine.notebook",
+    "FineTuneConfig": "engine.config.finetune",
+    "finetune": "engine.runs.fit",
+    "fit": "engine.runs.fit",
     "join": "engine.ensemble",
-    "main": "engine.experiment",
+    "main": "engine.commands.experiment",
     "mlp": "engine.models",
     "restore": "engine.ensemble",
-    "run": "engine.loop",
+    "run": "engine.runs.loop",
 }
 __all__ = [
     "AugmentConfig",
@@ -68,20 +68,20 @@ __all__ = [
 
 if TYPE_CHECKING:
     from engine.augment.config import AugmentConfig
+    from engine.commands.experiment import main
     from engine.config import CheckpointConfig, EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
-    from engine.data.config import DataConfig
-    from engine.data.dataset import Dataset, Splits
+    from engine.config.data import DataConfig
+    from engine.config.finetune import FineTuneConfig
+    from engine.data.decoded.dataset import Dataset, Splits
     from engine.data.in_memory import dataset
-    from engine.ensemble import EnsembleClassifier, join, restore
     from engine.errors import InputError
-    from engine.experiment import main
     from engine.exporting.export import export
-    from engine.finetuning import FineTuneConfig
-    from engine.loop import run
+    from engine.inference.classifier import Classifier
+    from engine.inference.ensemble import EnsembleClassifier, join, restore
     from engine.models import cnn, custom, mlp
-    from engine.notebook import finetune, fit
-    from engine.predict import Classifier
-    from engine.result import Result
+    from engine.runs.fit import finetune, fit
+    from engine.runs.loop import run
+    from engine.runs.result import Result
 
 
 def __getattr__(name: str) -> Any:

@@ -13,8 +13,8 @@ from engine.commands.export import export
 from engine.commands.pack import pack, unpack
 from engine.commands.plan import plan
 from engine.commands.predict import predict
+from engine.commands.process import errors_as_lines
 from engine.commands.summary import summary
-from engine.entry import errors_as_lines
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "data": data,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from engine.errors import InputError, problem, unknown
-from engine.json_files import LARGEST_WHOLE, shown
+from engine.host.json_files import LARGEST_WHOLE, shown
 
 LONGEST_NAME = 80
 NAMES = {

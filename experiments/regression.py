@@ -14,8 +14,8 @@ import numpy as np
 import tyro
 
 import engine
-from engine.console import Console, Table
-from engine.entry import errors_as_lines, set_up_process
+from engine.commands.process import errors_as_lines, set_up_process
+from engine.host.console import Console, Table
 from engine.models import Dense, Sequential
 
 EPOCHS, STOP_AFTER = 6, 3
@@ -50,7 +50,7 @@ class Options:
 
 def train_both_ways(run_dir: Path) -> bool:
     """Whether the run that was stopped and gone on with is equal to the one that was not, which is shown."""
-    from engine.checkpoint import read_record
+    from engine.checkpoints.steps import read_record
     from engine.report.progress import Silent
 
     whole, splits = config(), data()

@@ -31,11 +31,11 @@ import numpy as np
 import tyro
 
 import engine
-from engine.console import Console, Table
-from engine.entry import errors_as_lines, set_up_process
+from engine.commands.process import errors_as_lines, set_up_process
+from engine.host.console import Console, Table
+from engine.host.storage import write_atomically
 from engine.models import cnn
 from engine.report.history import history_csv
-from engine.storage import write_atomically
 
 METHODS = ("from scratch", "frozen trunk, new head", "then all layers")
 TRUNK = ("conv_*",)

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 import engine
-from engine.clock import Clock
-from engine.convolution import COMPILER_OPTIONS
-from engine.data.dataset import Dataset, Splits, fingerprint_of
-from engine.ensemble_session import session_of
+from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
+from engine.host.clock import Clock
+from engine.kernels.eigen import COMPILER_OPTIONS
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
-from engine.session import Session
+from engine.runs.ensemble_session import session_of
+from engine.runs.session import Session
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -81,8 +81,8 @@ def own_cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pixel in place of the diagrams of a run, which take as long as a tiny run; not in tests marked `pictures`."""
     if "pictures" not in request.keywords:
-        monkeypatch.setattr("engine.loop.draw_curves", lambda history, path, title: _save_pixel(path))
-        monkeypatch.setattr("engine.loop.draw_predictions", lambda *arguments, **named: _save_pixel(arguments[2]))
+        monkeypatch.setattr("engine.runs.loop.draw_curves", lambda history, path, title: _save_pixel(path))
+        monkeypatch.setattr("engine.runs.loop.draw_predictions", lambda *arguments, **named: _save_pixel(arguments[2]))
         monkeypatch.setattr(
             "engine.report.members.draw_reliability", lambda of_all, each, path, title: _save_pixel(path)
         )

@@ -13,18 +13,18 @@ import pytest
 from jax import lax
 
 import engine
-from engine import feed as feed_module
-from engine import loop
 from engine.augment.config import AugmentConfig
-from engine.checkpoint import Record, choose_step, read_record
-from engine.clock import Clock
+from engine.checkpoints.steps import Record, choose_step, read_record
 from engine.config import EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
-from engine.data.dataset import Splits
+from engine.data.decoded.dataset import Splits
+from engine.devices.mesh import Devices, by_example
+from engine.host.clock import Clock
 from engine.models import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Sequential
-from engine.models.modules import moments
-from engine.parallel import Devices, by_example
+from engine.networks.modules import moments
 from engine.report.progress import Silent
-from engine.session import Session
+from engine.runs import loop
+from engine.runs.session import Session
+from engine.training import feed as feed_module
 from tests.conftest import make_dataset, trained
 
 # Everything that looks at the whole batch, or draws for each example. No convolution has its bias undone by a

@@ -9,8 +9,8 @@ from PIL import Image
 
 from engine.augment.config import AugmentConfig
 from engine.config import EnsembleConfig, PlanConfig, TrainConfig
-from engine.data.config import DataConfig
-from engine.finetuning import FineTuneConfig
+from engine.config.data import DataConfig
+from engine.config.finetune import FineTuneConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

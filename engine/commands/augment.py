@@ -8,14 +8,14 @@ from engine.augment.config import AugmentConfig
 from engine.commands.experiments import experiment_config
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
+from engine.commands.process import set_up_process
 from engine.commands.targets import NameOrPath, PictureData, check_seed
 from engine.config import RunConfig
-from engine.console import show, tell
-from engine.data.images import is_picture_name
 from engine.data.locate import located
-from engine.entry import set_up_process
+from engine.data.pictures.images import is_picture_name
 from engine.errors import InputError, problem
-from engine.storage import expanded
+from engine.host.console import show, tell
+from engine.host.storage import expanded
 
 DATA = PictureData()
 NONE = AugmentConfig()
@@ -81,7 +81,7 @@ def _model_config(experiment: str | None, run: Path | None) -> RunConfig | None:
     if experiment is not None and run is not None:
         raise InputError(problem("run", "both it and --experiment", "one of them", "Leave one out."))
     if run is not None:
-        from engine.packing import record_of
+        from engine.checkpoints.packing import record_of
 
         return record_of(run).config
     return None if experiment is None else experiment_config(experiment)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
+from engine.commands.process import engine_command, python_command
 from engine.commands.targets import NameOrPath, ShownData, check_seed
-from engine.console import show, tell
-from engine.data.config import DataConfig
-from engine.data.dataset import Dataset, Splits
+from engine.config.data import DataConfig
+from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.locate import located
-from engine.entry import engine_command, python_command
+from engine.host.console import show, tell
 
 SMALL_PIXELS = 64 * 64
 DATA = ShownData()

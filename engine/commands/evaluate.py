@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from engine.commands.process import set_up_process
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
-from engine.console import show, tell
-from engine.data.config import BadFileRule, DataConfig
-from engine.entry import set_up_process
+from engine.config.data import BadFileRule, DataConfig
 from engine.errors import InputError, problem
+from engine.host.console import show, tell
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def evaluate(
     from engine.data.coverage import absent_notes
     from engine.data.load import kind_of, open_source
     from engine.data.options import without_ignored
-    from engine.ensemble import restore
+    from engine.inference.ensemble import restore
     from engine.report.tables import metrics_table
 
     classifier = restore(run, step_of(step), trust, member)

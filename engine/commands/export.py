@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
+from engine.commands.process import set_up_process
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
-from engine.console import show
-from engine.entry import set_up_process
 from engine.exporting.formats import SUFFIXES, ExportFormat, check_target
-from engine.storage import expanded
+from engine.host.console import show
+from engine.host.storage import expanded
 
 
 def export(
@@ -36,9 +36,9 @@ def export(
     set_up_process()
     find_own_classes(trust)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or TensorFlow tells of its processor at every start
-    from engine.ensemble import restore
     from engine.exporting.export import description, usage
     from engine.exporting.export import export as write
+    from engine.inference.ensemble import restore
 
     classifier = restore(run, step_of(step), trust, member)
     write(classifier, target, format, overwrite)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from engine.commands.process import engine_command
 from engine.commands.targets import Flag, RunDirectory
-from engine.console import show
-from engine.entry import engine_command
+from engine.host.console import show
 
 
 def pack(run: RunDirectory, out: Path | None = None, inference_only: Flag = False, overwrite: Flag = False) -> None:
@@ -22,8 +22,8 @@ def pack(run: RunDirectory, out: Path | None = None, inference_only: Flag = Fals
         inference_only: Leave out what only training on needs: optimizer state, and the last step if it is not the best.
         overwrite: Replace that file if there is one.
     """
-    from engine.packing import SUFFIX, run_of
-    from engine.packing import pack as write
+    from engine.checkpoints.packing import SUFFIX, run_of
+    from engine.checkpoints.packing import pack as write
 
     out = out or Path(run_of(run.resolve()).name.removesuffix(SUFFIX) + SUFFIX)
     steps = write(run, out, inference_only, overwrite)
@@ -42,8 +42,8 @@ def unpack(
         file: What `engine pack` wrote.
         out: Directory to make; None for the file's name without .engine, here.
     """
-    from engine.packing import SUFFIX
-    from engine.packing import unpack as write
+    from engine.checkpoints.packing import SUFFIX
+    from engine.checkpoints.packing import unpack as write
 
     out = out or Path(file.name.removesuffix(SUFFIX))
     write(file, out)

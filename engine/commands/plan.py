@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.commands.outputs import check_json_file
+from engine.commands.process import set_up_process
 from engine.commands.targets import Flag, RunDirectory, find_own_classes
-from engine.console import show, tell
-from engine.entry import set_up_process
 from engine.errors import InputError, problem
+from engine.host.console import show, tell
 from engine.models.specs import Custom
 
 if TYPE_CHECKING:
-    from engine.checkpoint import Record
-    from engine.data.dataset import Dataset
+    from engine.checkpoints.steps import Record
+    from engine.data.decoded.dataset import Dataset
 
 
 def plan(
@@ -34,12 +34,12 @@ def plan(
     find_own_classes(trust)
     from dataclasses import replace
 
-    from engine.checkpoint import check_model_fits
-    from engine.packing import record_of
-    from engine.plan import Alternative, PlanFile
-    from engine.planning import circumstances, measured, write_plan
+    from engine.checkpoints.packing import record_of
+    from engine.checkpoints.steps import check_model_fits
+    from engine.config.execution import Alternative, PlanFile
+    from engine.host.versions import device_text
     from engine.report.plans import plan_table
-    from engine.versions import device_text
+    from engine.runs.plan_search import circumstances, measured, write_plan
 
     record = record_of(run, "last")
     if isinstance(record.config.model, Custom) and not trust:
@@ -65,9 +65,9 @@ def _noise(record: "Record") -> "Dataset":
     """Random examples of the run's shape: what is in them does not change how long they take."""
     import numpy as np
 
-    from engine.checkpoint import check_memory
-    from engine.data.dataset import Dataset
-    from engine.planning import MEASURED_STEPS
+    from engine.checkpoints.steps import check_memory
+    from engine.data.decoded.dataset import Dataset
+    from engine.runs.plan_search import MEASURED_STEPS
 
     spec, draw = record.input_spec, np.random.default_rng(0)
     count = MEASURED_STEPS * record.config.train.batch_size

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from engine.commands.outputs import check_csv_file
+from engine.commands.process import set_up_process
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
-from engine.console import Console, show, tell
-from engine.data.config import ResizeRule
-from engine.entry import set_up_process
+from engine.config.data import ResizeRule
 from engine.errors import InputError, problem
+from engine.host.console import Console, show, tell
 
 if TYPE_CHECKING:
-    from engine.predict import Classifier, Prediction
+    from engine.inference.classifier import Classifier, Prediction
 
 PARTLY_DONE = 1  # the exit code where some pictures were predicted and some could not be read
 
@@ -61,9 +61,9 @@ def predict(
     find_own_classes(trust)
     from PIL import Image
 
-    from engine.data.table import is_table_name, listed_pictures
-    from engine.data.walk import picture_files
-    from engine.ensemble import restore
+    from engine.data.sources.table import is_table_name, listed_pictures
+    from engine.data.sources.walk import picture_files
+    from engine.inference.ensemble import restore
 
     classifier = restore(run, step_of(step), trust, member)
     if max_pixels is not None:
@@ -95,7 +95,7 @@ def _check(images: Sequence[Path], out: Path | None, overwrite: bool, max_pixels
 
 def _of_table(classifier: "Classifier", path: Path, top: int, tta: int, out: Path | None) -> None:
     """Predicts a table of pixels and writes a submission."""
-    from engine.data.table import read_unlabelled_table
+    from engine.data.sources.table import read_unlabelled_table
     from engine.report.predictions import SHOWN_ROWS, csv_file, predictions_table, submission_rows
 
     predictions = classifier.predict(read_unlabelled_table(path, classifier.input_spec.shape), top, tta=tta)
@@ -120,7 +120,7 @@ def _of_files(
 
     Raises InputError, and leaves `out` alone, if none of them can be read.
     """
-    from engine.data.images import NAMED_PICTURES, first_of
+    from engine.data.pictures.images import NAMED_PICTURES, first_of
     from engine.report.predictions import (
         SHOWN_ROWS,
         csv_file,

@@ -8,8 +8,8 @@ from tyro.conf import Positional
 from engine.commands.experiments import experiment_config
 from engine.commands.targets import Flag, find_own_classes
 from engine.config import RunConfig
-from engine.console import Console, show, tell
 from engine.errors import InputError, problem
+from engine.host.console import Console, show, tell
 from engine.models.specs import Custom
 
 TABLE_COLUMNS = 120  # of Flax's own table of a model, at most
@@ -42,7 +42,7 @@ def _is_run(target: str) -> bool:
 
 def _of_run(path: Path) -> tuple[RunConfig, tuple[int, ...], int]:
     """(config, input shape, number of outputs) of a run's record, without JAX."""
-    from engine.packing import record_of
+    from engine.checkpoints.packing import record_of
 
     record = record_of(path)
     return record.config, record.input_spec.network_shape, record.num_outputs
@@ -66,7 +66,7 @@ def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_output
     import jax
     from flax import nnx
 
-    from engine.models.build import build
+    from engine.networks.build import build
 
     module = build(config.model, input_shape, num_outputs, nnx.Rngs(0))
     plain = {"force_terminal": False, "width": min(Console().width, TABLE_COLUMNS)}

@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 from engine.checks import check_whole
-from engine.data.config import BadFileRule, DataConfig, Standardization
+from engine.config.data import BadFileRule, DataConfig, Standardization
 from engine.errors import InputError
 
 Flag = Annotated[bool, FlagCreatePairsOff]

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from engine.data.dataset import Dataset, Splits
-from engine.data.matching import unlike_in_form
-from engine.data.names import Names, are_numbers, names_text
+from engine.data.classes.matching import unlike_in_form
+from engine.data.classes.names import Names, are_numbers, names_text
+from engine.data.decoded.dataset import Dataset, Splits
 from engine.errors import InputError, problem
 
 SHOWN = 3

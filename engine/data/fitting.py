@@ -5,8 +5,8 @@ from math import prod
 
 import numpy as np
 
-from engine.data.config import DataConfig
-from engine.data.dataset import Dataset
+from engine.config.data import DataConfig
+from engine.data.decoded.dataset import Dataset
 from engine.errors import InputError, problem, shape_text
 
 BATCH_VALUES = 2**22

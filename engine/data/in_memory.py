@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from engine.config import Loss
-from engine.console import tell
-from engine.data.axes import channels_last
-from engine.data.classes import classes_of, read_names
-from engine.data.config import Layout
-from engine.data.dataset import Dataset, Splits, fingerprint_of
-from engine.data.decoding import Range
-from engine.data.given import plain_array
-from engine.data.labels import are_targets, read_classes, read_targets
-from engine.data.ranges import as_uint8, check_not_raw, doubts_of, levels_range, parts_of, range_of, range_text
+from engine.config.data import Layout
+from engine.config.decoding import Range
+from engine.data.arrays.axes import channels_last
+from engine.data.arrays.given import plain_array
+from engine.data.classes.labels import are_targets, read_classes, read_targets
+from engine.data.classes.reading import classes_of, read_names
+from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
+from engine.data.pictures.ranges import as_uint8, check_not_raw, doubts_of, levels_range, parts_of, range_of, range_text
 from engine.errors import InputError, Say, problem
+from engine.host.console import tell
 
 ClassNames = Sequence[str] | Mapping[Any, Any]
 

@@ -9,25 +9,25 @@ from pathlib import Path
 import numpy as np
 
 from engine.config import RunConfig
-from engine.console import show
-from engine.data.arrays import open_arrays
-from engine.data.as_keras import split_as_keras
-from engine.data.config import FITTED, DataConfig
-from engine.data.dataset import Dataset, Splits, num_shared, split_by_fraction
+from engine.config.data import FITTED, DataConfig
+from engine.data.arrays.stored import StoredImages
+from engine.data.classes.labels import targets_for_classes
+from engine.data.classes.names import Names
+from engine.data.decoded.dataset import Dataset, Splits, num_shared, split_by_fraction
 from engine.data.fitting import channel_statistics
-from engine.data.folder import open_folder
-from engine.data.images import InputSpec
-from engine.data.labels import targets_for_classes
-from engine.data.names import Names
 from engine.data.options import Kind, check_taken
-from engine.data.prepared import is_prepared
-from engine.data.ranges import check_like_training, check_not_raw, check_same_range, deep_range
-from engine.data.source import Source
-from engine.data.stored import StoredImages
-from engine.data.table import is_table_name, open_table
-from engine.data.tfds_source import TfdsSource
+from engine.data.pictures.images import InputSpec
+from engine.data.pictures.ranges import check_like_training, check_not_raw, check_same_range, deep_range
+from engine.data.sources.array_files import open_arrays
+from engine.data.sources.as_keras import split_as_keras
+from engine.data.sources.folder import open_folder
+from engine.data.sources.source import Source
+from engine.data.sources.table import is_table_name, open_table
+from engine.data.sources.tfds import TfdsSource
+from engine.data.sources.tfds_prepared import is_prepared
 from engine.errors import InputError, problem, shape_text
-from engine.storage import expanded
+from engine.host.console import show
+from engine.host.storage import expanded
 
 ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
 LEAST_STD = 1e-6  # of a channel that never changes

@@ -7,10 +7,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeVar
 
-from engine.data.config import DataConfig
-from engine.data.tfds_source import data_directory
+from engine.config.data import DataConfig
+from engine.data.sources.tfds import data_directory
 from engine.errors import InputError, problem
-from engine.storage import expanded
+from engine.host.storage import expanded
 
 Config = TypeVar("Config", bound=DataConfig)
 

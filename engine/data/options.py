@@ -3,7 +3,7 @@
 from dataclasses import fields, replace
 from typing import Any, Literal
 
-from engine.data.config import DataConfig
+from engine.config.data import DataConfig
 from engine.errors import InputError, problem
 
 Kind = Literal["folder", "table", "arrays", "tfds"]

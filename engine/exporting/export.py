@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.images import InputSpec
-from engine.ensemble import EnsembleClassifier, Restorable, classifier_of
+from engine.data.pictures.images import InputSpec
+from engine.devices.precision import computes
 from engine.errors import InputError, problem
 from engine.exporting.formats import ExportFormat, check_target, put_in_place
 from engine.exporting.writers import MODULE_FILE, PLATFORMS, READERS, WRITERS, Outputs
-from engine.precision import computes
-from engine.predict import Classifier
+from engine.host.storage import expanded
+from engine.host.versions import versions
+from engine.inference.classifier import Classifier
+from engine.inference.ensemble import EnsembleClassifier, Restorable, classifier_of
 from engine.records import to_json
-from engine.storage import expanded
-from engine.versions import versions
 
 DESCRIPTION_VERSION = 1
 NUM_COMPARED = 3

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engine.errors import InputError, problem, unknown
-from engine.json_files import read_json
+from engine.host.json_files import read_json
 
 ExportFormat = Literal["stablehlo", "onnx", "savedmodel"]
 SUFFIXES: dict[ExportFormat, str] = {"stablehlo": ".stablehlo", "onnx": ".onnx", "savedmodel": ".savedmodel"}

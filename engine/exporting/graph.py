@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.combination import LEAST_PROBABILITY, TIE_BREAK, Combination
 from engine.config import Precision
-from engine.ensemble import EnsembleClassifier
-from engine.losses import probabilities
-from engine.predict import Classifier
-from engine.state import network_of
-from engine.step import normalize
+from engine.inference.classifier import Classifier
+from engine.inference.ensemble import EnsembleClassifier
+from engine.metrics.combination import LEAST_PROBABILITY, TIE_BREAK, Combination
+from engine.metrics.losses import probabilities
+from engine.training.state import network_of
+from engine.training.step import normalize
 
 Graph = Callable[[jax.Array], jax.Array]
 

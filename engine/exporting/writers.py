@@ -17,7 +17,7 @@ from jax import export as jax_export
 from engine.errors import InputError, problem
 from engine.exporting.formats import DESCRIPTION_FILES, ExportFormat
 from engine.exporting.graph import graph_of
-from engine.predict import Classifier
+from engine.inference.classifier import Classifier
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 MODULE_FILE = "model.jaxexport"

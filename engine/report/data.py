@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from engine.console import Shortened, Table
-from engine.data.dataset import Dataset, Splits, num_shared
+from engine.data.decoded.dataset import Dataset, Splits, num_shared
 from engine.data.fitting import channel_statistics
 from engine.data.load import skipped_files
 from engine.errors import shape_text
+from engine.host.console import Shortened, Table
 from engine.report.grid import PLACES
 from engine.report.survey import Survey
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.calibration import CALIBRATION_BINS, Reliability, Uncertainty, scores
-from engine.combination import Combination
-from engine.console import Table
+from engine.host.console import Table
+from engine.host.storage import replaced, write_atomically
+from engine.metrics.calibration import CALIBRATION_BINS, Reliability, Uncertainty, scores
+from engine.metrics.combination import Combination
 from engine.report.history import history_csv
 from engine.report.tables import format_metric
-from engine.storage import replaced, write_atomically
 from engine.text import CsvWriter
 
 Row = dict[str, Any]

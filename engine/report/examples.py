@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.config import DataConfig, ResizeRule
-from engine.data.deep_ranges import Ranges
-from engine.data.images import decode_picture
+from engine.config.data import DataConfig, ResizeRule
 from engine.data.load import Tell, open_source
-from engine.data.resampling import fitted
+from engine.data.pictures.deep_ranges import Ranges
+from engine.data.pictures.images import decode_picture
+from engine.data.pictures.resampling import fitted
 from engine.errors import InputError, problem, shape_text, unknown
 from engine.report.survey import Survey, image_files, with_one_size
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
-from engine.storage import replaced
+from engine.host.storage import replaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.storage import replaced
+from engine.host.storage import replaced
 from engine.text import CsvWriter
 
 Row = dict[str, Any]

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.calibration import reliability, uncertainty
-from engine.checkpoint import Record
-from engine.console import Table
-from engine.data.dataset import Dataset
-from engine.ensemble import EnsembleClassifier, logarithms
+from engine.checkpoints.steps import Record
+from engine.data.decoded.dataset import Dataset
+from engine.host.console import Table
+from engine.inference.ensemble import EnsembleClassifier, logarithms
+from engine.metrics.calibration import reliability, uncertainty
+from engine.metrics.stopping import member_best_step
 from engine.report.ensemble import (
     Row,
     draw_reliability,
@@ -18,7 +19,6 @@ from engine.report.ensemble import (
     write_uncertainty_csv,
 )
 from engine.report.tables import metrics_table
-from engine.stopping import member_best_step
 
 
 def report_members(classifier: EnsembleClassifier, dataset: Dataset, split: str, directory: Path, title: str) -> Table:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.data.dataset import Dataset
-from engine.storage import replaced
+from engine.data.decoded.dataset import Dataset
+from engine.host.storage import replaced
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:

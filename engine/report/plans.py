@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 
-from engine.console import Table
-from engine.plan import Alternative, Plan
+from engine.config.execution import Alternative, Plan
+from engine.host.console import Table
 
 
 def plan_table(alternatives: Sequence[Alternative], chosen: Plan | None, title: str) -> Table:

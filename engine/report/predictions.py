@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from engine.console import Console, Shortened, Table
 from engine.errors import InputError
-from engine.predict import Prediction
+from engine.host.console import Console, Shortened, Table
+from engine.host.storage import replaced
+from engine.inference.classifier import Prediction
 from engine.report.progress import LINE_SECONDS, duration_text
-from engine.storage import replaced
 from engine.text import CsvWriter, one_line
 
 SHOWN_ROWS = 20

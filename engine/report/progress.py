@@ -9,9 +9,9 @@ from typing import Any
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from engine.console import Console, as_text, tell
+from engine.host.console import Console, as_text, tell
+from engine.host.storage import open_own
 from engine.report.tables import format_metric
-from engine.storage import open_own
 from engine.text import printable
 
 LINE_SECONDS = 10.0

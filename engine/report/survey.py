@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from engine.data.config import DataConfig
-from engine.data.folder import FolderSource
-from engine.data.formats import START_BYTES, kind_of
-from engine.data.opening import UnreadablePicture, picture_height_width
-from engine.data.prepared import has_open_sizes
-from engine.data.source import Source
-from engine.data.table import TableSource
-from engine.data.tfds_source import TfdsSource
+from engine.config.data import DataConfig
+from engine.data.pictures.formats import START_BYTES, kind_of
+from engine.data.pictures.opening import UnreadablePicture, picture_height_width
+from engine.data.sources.folder import FolderSource
+from engine.data.sources.source import Source
+from engine.data.sources.table import TableSource
+from engine.data.sources.tfds import TfdsSource
+from engine.data.sources.tfds_prepared import has_open_sizes
 
 STAND_IN_SIZE = "128x128"
 LARGE_BYTES = 4 * 2**30

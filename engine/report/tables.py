@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from engine.console import Table
 from engine.errors import shape_text
+from engine.host.console import Table
 from engine.models.layers import Layer, pair
 from engine.models.specs import Sequential
 

@@ -1,6 +1,6 @@
 """Makes a stored run of the present format: `python tests/checkpoints/make.py version_3` (`--members 2`).
 
-Each run here was made by the engine of its time, so that `tests/test_formats.py` can tell whether today's still opens
+Each run here was made by the engine of its time, so that `tests/checkpoints/test_formats.py` can tell whether today's still opens
 it: before the format changes, and never again. This script uses only what engines of all times have; to make a run
 with an older one, let PYTHONPATH lead to that, and pack the directory it leaves with today's `engine pack`.
 
@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 import engine
-from engine.checkpoint import choose_step, read_record
-from engine.clock import Clock
-from engine.data.dataset import Dataset, Splits, fingerprint_of
-from engine.loop import train
+from engine.checkpoints.steps import choose_step, read_record
+from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
+from engine.host.clock import Clock
 from engine.models import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.report.progress import Silent
+from engine.runs.loop import train
 
 MODEL = Sequential(
     (

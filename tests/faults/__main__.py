@@ -19,7 +19,7 @@ from random import Random
 
 from rich.table import Column, Table
 
-from engine.console import Console
+from engine.host.console import Console
 from tests.faults.kills import KILLS
 from tests.faults.play import Job, Verdict, corrupt, play
 from tests.faults.rounds import Place

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import engine
-from engine.checkpoint import choose_step, read_record
+from engine.checkpoints.steps import choose_step, read_record
 from engine.records import to_json
 from tests.conftest import make_dataset
 

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 import engine
-from engine.checkpoint import find_steps
-from engine.checksums import SUMS
-from engine.run_directory import open_run
+from engine.checkpoints.checksums import SUMS
+from engine.checkpoints.run_directory import open_run
+from engine.checkpoints.steps import find_steps
 from tests.faults.comparison import content_differences, same_bits, step_content
 
 HANG_SECONDS = 1800.0

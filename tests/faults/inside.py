@@ -60,7 +60,7 @@ def _shift_clock(seconds: float) -> None:
 
 def _tell_of_work(tell: Callable[[str], None]) -> None:
     """Tells `> kind` and `< kind` around what the run's clock measures: data, compile, train, eval, save."""
-    from engine.clock import Clock
+    from engine.host.clock import Clock
 
     measure = Clock.measure
 

@@ -31,7 +31,7 @@ import skimage.data
 from PIL import Image, ImageEnhance
 
 import engine
-from engine.console import Console, Table
+from engine.host.console import Console, Table
 from engine.models import Conv, Dense, GlobalAveragePool, Sequential
 
 PHOTOGRAPHS = ("astronaut", "coffee", "cat", "rocket")

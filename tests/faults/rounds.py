@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 import engine
-from engine.checkpoint import check_step, find_steps
+from engine.checkpoints.steps import check_step, find_steps
 from tests.faults.comparison import (
     ONE_AT_A_TIME,
     Left,

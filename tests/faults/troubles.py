@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.checkpoint import find_steps
+from engine.checkpoints.steps import find_steps
 from tests.conftest import make_dataset
 from tests.faults.comparison import best_by_rule, same_bits
 from tests.faults.corruptions import DAMAGES

@@ -24,7 +24,7 @@ from random import Random
 from typing import NamedTuple
 
 from engine import InputError
-from engine.console import Console, Table
+from engine.host.console import Console, Table
 from engine.text import printable
 from tests.faults.pictures import _lines, _next
 from tests.fuzz.mutations import mutated

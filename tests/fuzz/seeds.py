@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 import engine
-from engine.data.tfds_source import EMBEDDED
+from engine.checkpoints.packing import pack
+from engine.config.execution import Alternative, Plan, PlanFile
+from engine.data.sources.tfds import EMBEDDED
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
-from engine.packing import pack
-from engine.plan import Alternative, Plan, PlanFile
 from engine.records import to_json
 from tests.fuzz.targets import CORPUS, STEP
 

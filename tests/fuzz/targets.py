@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from engine import DataConfig, InputError
+from engine.checkpoints.packing import unpack
 from engine.commands.summary import summary
 from engine.data.load import load_splits, open_source
-from engine.data.table import read_unlabelled_table
-from engine.packing import unpack
-from engine.planning import read_plan
+from engine.data.sources.table import read_unlabelled_table
 from engine.report.survey import image_files, survey, with_one_size
+from engine.runs.plan_search import read_plan
 from tests.fuzz.mutations import Mutation, json_changed, zip_changed
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -1,7 +1,7 @@
 """Made tests/references/augment_before.npz with the engine before it had Keras's own forms: never to be run again.
 
 What augmentations of that time made of three pictures: a record of an old run must keep its meaning. The settings are
-those of tests/test_augment_records.py.
+those of tests/augment/test_records.py.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
-from tests.test_augment_records import OLD, pictures
+from tests.augment.test_records import OLD, pictures
 
 
 def main() -> None:

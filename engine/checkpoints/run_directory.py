@@ -1,0 +1,173 @@
+"""The directory of a run: what it may be, and what lies in it. Nothing of an earlier run is overwritten silently."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from engine.checkpoints.saving import NOBODY, set_damaged_aside
+from engine.checkpoints.steps import Record, check_location, choose_step, find_steps, read_record, step_directories
+from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
+from engine.errors import InputError, problem
+from engine.host.storage import check_can_write, open_own, remove, write_atomically
+from engine.records import differences
+from engine.runs.correction import variants
+from engine.text import one_line
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+FILES = (
+    "config.json", "history.csv", "curves.png", "log.txt", "result.json", "predictions.png", "example.png",
+    "skipped.txt", "checkpoints", "damaged", "ensemble.csv", "uncertainty.csv", "reliability.png",
+)  # fmt: skip
+# Where data lies and how long a compiled call takes change nothing that a run computes.
+FREE_FIELDS = (
+    "data.path", "data.data_dir", "data.manual_dir", "data.cache_dir", "data.image_directory", "plan.chunk_steps",
+    "plan.readers", "plan.mesh", "plan.resident_megabytes", "plan.mode", "train.patience", "name",
+    "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_seconds", "checkpoint.keep_last",
+    "checkpoint.keep_best",
+)  # fmt: skip
+
+
+def open_run(
+    path: Path, config: RunConfig, resume: bool, overwrite: bool, say: Callable[[str], None] = NOBODY
+) -> Record | None:
+    """Makes sure that `path` can take a run of `config`; the record to go on from if it is to be resumed.
+
+    Removes nothing: with `overwrite`, `clear_run` is called once everything else is known to work. To resume, damaged
+    checkpoints are moved aside, and `say` is told.
+    Raises InputError if the path is a file, cannot be written, holds other things, or holds a run and neither
+    `resume` nor `overwrite` is set, or a run of another config to resume. A run that was stopped before it had
+    saved anything is nothing to lose and does not count.
+    """
+    if resume and overwrite:
+        raise InputError(problem("overwrite", "both it and resume", "one of them", "Leave one out."))
+    _check_place(path)
+    record = None
+    if step_directories(path):
+        record = None if overwrite else _resumable(path, config, resume, say)
+    elif (path / "result.json").exists() and not overwrite:
+        remedy = "Put the checkpoints back, add --overwrite, or choose another --run-dir."
+        got = f"{path}, which holds a run without its checkpoints"
+        raise InputError(problem("run_dir", got, "a new directory", remedy))
+    elif any(entry.name not in FILES and entry.name[0] != "." for entry in path.iterdir()):
+        got = f"{path}, which holds other files"
+        raise InputError(problem("run_dir", got, "an empty or new directory", "Choose another with --run-dir."))
+    return record
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Holds a run's directory for this process; raises InputError naming the one that holds it already.
+
+    The lock is the system's and ends with the process, so nothing stale can be left by a kill.
+    """
+    _check_place(path)
+    if fcntl is None:
+        yield
+        return
+    lock = path / ".lock"
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_opened_lock(lock))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:  # held, or given back and removed just now
+            file.seek(0)
+            got = f"{path}, in which {file.read() or 'another process'} is training"
+            remedy = "Wait for it, or choose another with --run-dir."
+            raise InputError(problem("run_dir", got, "a directory of its own", remedy))
+        stack.callback(lock.unlink, missing_ok=True)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _opened_lock(lock: Path) -> IO[str]:
+    try:
+        return open_own(lock, "a+")
+    except OSError as error:
+        got, rule = f"{lock} ({error.strerror})", "a file of this run, or none"
+        raise InputError(problem("run_dir", got, rule, "Remove it, or choose another with --run-dir.")) from None
+
+
+def clear_run(path: Path) -> None:
+    """Removes the files of a run, and nothing else."""
+    for name in FILES:
+        remove(path / name)
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """Leaves the config in a run's directory."""
+    write_atomically(path / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
+
+
+def write_skipped(path: Path, lines: list[str]) -> None:
+    """Leaves a list of the data files that were skipped, if there are any."""
+    if lines:
+        write_atomically(path / "skipped.txt", "\n".join(map(one_line, lines)) + "\n")
+
+
+def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str], None]) -> Record:
+    """The last record of the run in `path` that is not damaged, if it may be resumed with this config."""
+    newest = int(step_directories(path)[-1].name)
+    if resume:
+        set_damaged_aside(path, say)
+    if not find_steps(path):
+        got, rule = f"{path}, whose checkpoints are all damaged", "a run with one that is not"
+        raise InputError(problem("run_dir", got, rule, "Put back a copy of it, or start anew with --overwrite."))
+    record = read_record(path, choose_step(path, "last"))
+    if record.step < newest:
+        say(f"going on from step {record.step:,}: {newest - record.step:,} steps are lost and trained again")
+    changes = _changes(record.config, in_terms_of(record.config, config))
+    if not resume:
+        state = "a run of another config" if changes else _progress(record)
+        remedy = "Add --resume to go on with it, --overwrite to start anew, or choose another --run-dir."
+        raise InputError(_with(changes, problem("run_dir", f"{path}, which holds {state}", "a new directory", remedy)))
+    if changes:
+        remedy = "Give the same settings, or choose another --run-dir."
+        got = f"{path}, which holds a run of another config"
+        raise InputError(_with(changes, problem("run_dir", got, "the config it was started with", remedy)))
+    return record
+
+
+def in_terms_of(stored: RunConfig, given: RunConfig) -> RunConfig:
+    """The given config, with its names read as those of before, if that is how it is closer to the stored one's."""
+    return min(given, given.in_terms_of_version_1(), key=lambda config: len(_changes(stored, config)))
+
+
+def _changes(stored: RunConfig, given: RunConfig) -> list[str]:
+    """Fields that differ and matter; the number of epochs does not while no schedule depends on it."""
+    free = [*FREE_FIELDS, "train.epochs"] if given.optim.schedule in OPEN_ENDED_SCHEDULES else FREE_FIELDS
+    every = (differences(stored.to_json(), variant.to_json()) for variant in variants(given))
+    return min(([line for line in lines if line.split(":")[0] not in free] for lines in every), key=len)
+
+
+def _progress(record: Record) -> str:
+    epochs = f"{record.epochs_done} of {record.config.train.epochs} epochs, step {record.step:,}"
+    return f"a finished run ({epochs})" if record.is_complete else f"an unfinished run ({epochs})"
+
+
+def _with(changes: list[str], message: str) -> str:
+    return "\n".join([message, *(f"  {line}" for line in changes)])
+
+
+def _check_place(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(problem("run_dir", f"{path}, a file", "a directory", "Choose another with --run-dir."))
+    check_location(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        check_can_write(path)
+    except OSError as error:
+        got = f"{path} ({error.strerror})"
+        raise InputError(problem("run_dir", got, "a directory that can be written", "Choose another.")) from None

@@ -1,0 +1,184 @@
+"""Saving: the checkpoints of a run that is under way, when they are made, and which of them are kept."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoints.checksums import array_checksum, write_sums
+from engine.checkpoints.steps import (
+    FORMAT_VERSION,
+    Record,
+    check_location,
+    check_step,
+    checkpoints_of,
+    find_steps,
+    read_record,
+    step_directories,
+)
+from engine.config import CheckpointConfig
+from engine.errors import InputError, problem
+from engine.records import to_json
+
+DEFAULTS = CheckpointConfig()
+DAMAGED = "damaged"
+ROTATED = ".rotated"  # steps are moved here at once and then removed file by file: a kill leaves no half of one
+NOBODY: Callable[[str], None] = lambda text: None  # noqa: E731
+
+
+class SaveTimes:
+    """When a run is saved in the middle of an epoch: after so many steps, or seconds."""
+
+    def __init__(self, config: CheckpointConfig):
+        self.config, self._last = config, time.monotonic()
+
+    def steps_left(self, step: int) -> int | None:
+        """Steps from here to the next that is to be saved by its number; None if none is."""
+        every = self.config.every_steps
+        return None if every is None else every - step % every
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save now, after that many steps of the run."""
+        every, seconds = self.config.every_steps, self.config.every_seconds
+        is_time = seconds is not None and time.monotonic() - self._last >= seconds
+        return is_time or (every is not None and step % every == 0)
+
+    def is_due_after(self, epochs: int) -> bool:
+        """Whether to save at the end of that epoch, counted from 1."""
+        return epochs % self.config.every_epochs == 0
+
+    def saved(self) -> None:
+        """Takes note that the run was saved."""
+        self._last = time.monotonic()
+
+
+class Checkpoints:
+    """The checkpoints of a run that is under way: saves asynchronously, keeps the best and the last.
+
+    say: is told what is found damaged. log: is told each step once it is on disk.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: CheckpointConfig = DEFAULTS,
+        say: Callable[[str], None] = NOBODY,
+        log: Callable[[str], None] = NOBODY,
+    ):
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint import checkpoint_managers as policies
+
+        check_location(path)
+        _remove_rotated(path)
+        set_damaged_aside(path, say)
+        self._ocp, self.path, self._log = ocp, path, log
+        scores = self._scores = {step: read_record(path, step).score for step in find_steps(path)}
+        self._under_way: int | None = None
+
+        class BestAndLast(policies.PreservationPolicy):
+            """Orbax's own policies forget the metrics of steps saved by an earlier process."""
+
+            def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+                steps = [checkpoint.step for checkpoint in checkpoints]
+                kept = kept_steps(steps, scores, config.keep_last, config.keep_best)
+                return [step in kept for step in steps]
+
+        # The callback comes when all files of a step are written, before it gets its name. Directories are made at
+        # once: where that fails later, Orbax's threads wait twenty minutes for them, and the process for these.
+        options = ocp.AsyncOptions(post_finalization_callback=self._write_sums, create_directories_asynchronously=False)
+        self._manager = ocp.CheckpointManager(
+            checkpoints_of(path).resolve(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=BestAndLast(),
+                cleanup_tmp_directories=True,
+                async_options=options,
+                todelete_subdir=ROTATED,
+            ),
+            item_names=("model", "optimizer", "best", "record"),
+        )
+
+    def save(self, record: Record, **items: Any) -> None:
+        """Starts to save host arrays (model=…, optimizer=…) and the record as one step; one that is there is kept."""
+        if record.step in self._scores:
+            return
+        with _failures_explained(self.path):
+            self._wait()  # Orbax would do so too
+            args, self._scores[record.step], self._under_way = self._ocp.args, record.score, record.step
+            record = replace(record, checksums={name: array_checksum(tree) for name, tree in items.items()})
+            value = {"format_version": FORMAT_VERSION, **to_json(record)}
+            arrays = {name: args.StandardSave(tree) for name, tree in items.items()}
+            composite = args.Composite(**arrays, record=args.JsonSave(value))
+            if not self._manager.save(record.step, args=composite, force=True):
+                raise RuntimeError(f"Orbax did not take step {record.step}")
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        with _failures_explained(self.path):
+            self._wait()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        with contextlib.suppress(*([InputError] if kind else [])):  # what went wrong first is what is told
+            self.close()
+
+    def close(self) -> None:
+        """Waits and lets go of the directory."""
+        with _failures_explained(self.path):
+            self._wait()
+            self._manager.close()
+
+    def _wait(self) -> None:
+        self._manager.wait_until_finished()
+        step, self._under_way = self._under_way, None
+        if step is not None and step in find_steps(self.path):  # it is not after a failure, which Orbax tells once
+            self._log(f"saved step {step}")
+        _remove_rotated(self.path)
+
+    def _write_sums(self) -> None:
+        for directory in checkpoints_of(self.path).resolve().glob(f"{self._under_way}.orbax-checkpoint-tmp*"):
+            write_sums(directory)
+
+
+def kept_steps(steps: Sequence[int], scores: Mapping[int, float | None], last: int, best: int) -> set[int]:
+    """The `last` newest of the steps and the `best` with the highest scores, the later of equals."""
+    scored = {step: score for step in steps if (score := scores.get(step)) is not None}
+    return {*sorted(steps)[-last:], *sorted(scored, key=lambda step: (scored[step], step))[-best:]}
+
+
+def set_damaged_aside(path: Path, say: Callable[[str], None] = NOBODY) -> None:
+    """Moves steps whose files are missing or not as they were saved out of the way, to `damaged/`, and says so.
+
+    Nothing of them is deleted; what is left is what a run goes on from.
+    """
+    for directory in step_directories(path):
+        try:
+            check_step(path, int(directory.name))
+        except InputError as error:
+            target = path / DAMAGED / f"{directory.name}-{time.time_ns()}"
+            target.parent.mkdir(exist_ok=True)
+            shutil.move(directory, target)
+            say(f"step {directory.name} is damaged and now in {target}. {error}")
+
+
+def _remove_rotated(path: Path) -> None:
+    shutil.rmtree(checkpoints_of(path) / ROTATED, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _failures_explained(path: Path) -> Iterator[None]:
+    """Turns what Orbax raises when it cannot write into a message that says what is left."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        text = str(error)
+        is_full = "No space left" in text or "RESOURCE_EXHAUSTED" in text
+        reason = "no space left" if is_full else (text.splitlines() or [type(error).__name__])[0][:200]
+        kept = ", ".join(map(str, find_steps(path))) or "none"
+        advice = "Free some space" if is_full else "Mend that"
+        remedy = f"Complete checkpoints there: step {kept}. {advice} and go on with --resume."
+        raise InputError(problem("run_dir", f"{path} ({reason})", "a place that can be written", remedy)) from error

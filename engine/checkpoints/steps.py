@@ -1,0 +1,302 @@
+"""Checkpoints: Orbax for arrays, one JSON record for everything else. No pickle anywhere.
+
+`<run>/checkpoints/<step>/` holds `model` (params, model_state), `optimizer`, `record` and, of an ensemble, `best` (each
+member's weights when it was best), and `B2SUMS`, the checksums of all these files. Orbax writes each step
+beside its place and renames it when it is complete, so a kill while saving leaves the previous one as it was.
+Reading the record needs neither Orbax nor JAX.
+"""
+
+import re
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoints.checksums import SUMS, array_checksum, check_sums
+from engine.checks import check
+from engine.config import RunConfig
+from engine.config.execution import Alternative, Plan
+from engine.data.pictures.images import InputSpec
+from engine.errors import InputError, problem
+from engine.host.json_files import read_json, shown
+from engine.host.memory import free_host_bytes
+from engine.metrics.combination import Combination
+from engine.metrics.stopping import has_stopped_early
+from engine.models.specs import Sequential
+from engine.records import from_json
+
+MOST_INPUTS, MOST_OUTPUTS = 2**31, 2**24  # values of one example, of one answer
+DTYPES = ("uint8", "float32")
+FORMAT_VERSION = 4
+"""3: before optimizers and activations were those of Keras; 2: before checksums of files; 1: before ensembles."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is needed, beside the arrays, to use a model and to go on training it.
+
+    score: the validation metric that decides which step is best, higher is better; None in the middle of an epoch.
+    totals, epoch_seconds: metric sums and training time of the unfinished epoch. checksums: of the arrays of each item.
+    failed_steps: of an ensemble, the step at which each member's loss was no finite number, None for the others.
+    passed_over: files beside the data's pictures, how many of each kind. skipped: unreadable files, how many a split.
+    combination: of an ensemble, how its members are combined. alternatives: plans that were measured, fastest first.
+    """
+
+    config: RunConfig
+    input_spec: InputSpec
+    class_names: tuple[str, ...]
+    num_outputs: int
+    data_fingerprint: str
+    step: int
+    steps_per_epoch: int
+    score: float | None
+    plan: Plan
+    validation_fingerprint: str = ""
+    history: tuple[dict[str, Any], ...] = ()
+    totals: dict[str, Any] | None = None
+    epoch_seconds: float = 0.0
+    versions: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
+    failed_steps: tuple[int | None, ...] = ()
+    combination: Combination | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    checksums: dict[str, Any] = field(default_factory=dict)
+    passed_over: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs trained."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run had reached its last epoch."""
+        return self.is_complete_for(self.config)
+
+    def is_complete_for(self, config: RunConfig) -> bool:
+        """Whether a run of this config would have nothing left to train."""
+        return self.epochs_done >= config.train.epochs or has_stopped_early(config.train, self.history)
+
+
+def checkpoints_of(path: Path) -> Path:
+    """The directory of a run's checkpoints, given the run's directory or that one itself."""
+    return path if path.name == "checkpoints" else path / "checkpoints"
+
+
+def find_steps(path: Path) -> list[int]:
+    """The steps with a complete checkpoint, in order; empty if there is none."""
+    directory = checkpoints_of(path)
+    return [int(d.name) for d in step_directories(path) if _record_file(directory, d.name).exists()]
+
+
+def step_directories(path: Path) -> list[Path]:
+    """The directories of all steps, complete or not, in order."""
+    directory = checkpoints_of(path)
+    entries = [d for d in directory.iterdir() if re.fullmatch(r"\d+", d.name)] if directory.is_dir() else []
+    return sorted(entries, key=lambda entry: int(entry.name))
+
+
+def check_step(path: Path, step: int) -> None:
+    """Raises InputError naming the first file of a step that is missing or not as it was saved.
+
+    Steps of format 2 and before have no checksums of files: of these the record alone is read.
+    """
+    directory = checkpoints_of(path) / str(step)
+    read_record(path, step)
+    if (directory / SUMS).exists():
+        check_sums(directory)
+
+
+def choose_step(path: Path, step: int | str = "best") -> int:
+    """The step asked for: "best" by validation score (the last one if no step has any), "last" or a number."""
+    steps = find_steps(path)
+    if not steps:
+        raise InputError(_nothing_there(path))
+    if step == "last":
+        return steps[-1]
+    if step == "best":
+        best = best_step({s: read_record(path, s).score for s in steps})
+        return steps[-1] if best is None else best
+    if step not in steps and not (checkpoints_of(path) / str(step)).is_dir():
+        raise InputError(problem("step", step, f"one of {', '.join(map(str, steps))}", 'Or give "best" or "last".'))
+    return int(step)
+
+
+def best_step(scores: dict[int, float | None]) -> int | None:
+    """The step with the highest score, the later of equals; None if no step has one."""
+    known = {step: score for step, score in scores.items() if score is not None}
+    return max(known, key=lambda step: (known[step], step), default=None)
+
+
+def read_record(path: Path, step: int) -> Record:
+    """The record of one step; raises InputError if it is damaged or from a newer format."""
+    directory = checkpoints_of(path)
+    file = _record_file(directory, str(step))
+    rule, remedy = "a complete record", "Use another step or run."
+    value = read_json(file, rule, remedy)
+    version = value.pop("format_version", None) if isinstance(value, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise InputError(problem(str(file), f"format {version!r}", f"1 to {FORMAT_VERSION}", remedy))
+    if version > FORMAT_VERSION:
+        rule = f"{FORMAT_VERSION} or older"
+        raise InputError(problem(str(file), f"checkpoint format {version}", rule, "Install a newer engine."))
+    if version > 2 or (directory / str(step) / SUMS).exists():
+        check_sums(directory / str(step), "record")
+    if version == 1:
+        value = _from_version_1(value)
+    record = from_json(Record, value, str(file))
+    if problems := _contradictions(record):
+        raise InputError(f"{file}: {problems[0]}")
+    if record.step != step:
+        raise InputError(problem(str(file), f"the record of step {record.step}", f"that of step {step}", remedy))
+    return record
+
+
+def _contradictions(record: Record) -> list[str]:
+    """What in a record cannot be, though each value is of its type."""
+    spec, train, remedy = record.input_spec, record.config.train, "Use another step or run."
+    names, outputs = record.class_names, record.num_outputs
+    is_binary = train.loss == "binary_cross_entropy"
+    holds = (len(names), outputs) == (2, 1) if is_binary else len(names) in (0, outputs)
+    members = f"{train.members:,}, the members"
+    combined = len(record.combination.weights) if record.combination else train.members
+    failed = len(record.failed_steps)
+    is_size = len(spec.shape) >= 1 and min(spec.shape) >= 1 and prod(spec.shape) <= MOST_INPUTS
+    return [
+        *check("num_outputs", outputs, 1 <= outputs <= MOST_OUTPUTS, f"1 to {MOST_OUTPUTS:,}", remedy),
+        *check("class_names", f"{len(names):,}", holds, f"as many as outputs ({outputs})", remedy),
+        *check("input_spec.shape", shown(spec.shape), is_size, f"sizes of 1 or more, {MOST_INPUTS:,} in all", remedy),
+        *check("input_spec.dtype", shown(spec.dtype), spec.dtype in DTYPES, f"one of {', '.join(DTYPES)}", remedy),
+        *check("step", record.step, record.step >= 0, "0 or more", remedy),
+        *check("steps_per_epoch", record.steps_per_epoch, record.steps_per_epoch >= 1, "1 or more", remedy),
+        *check("failed_steps", f"{failed:,}", failed in (0, train.members), members, remedy),
+        *check("combination", f"{combined:,} weights", combined == train.members, members, remedy),
+    ]
+
+
+def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
+    """Records before there were ensembles: the plan was two fields."""
+    value.pop("num_examples", None)
+    plan = {"lowering": value.pop("lowering", None), "placement": value.pop("placement", "resident")}
+    return {**value, "plan": plan}
+
+
+def check_location(path: Path) -> None:
+    """Raises InputError for a path at which Orbax would lose what it saves: it takes it for a pattern."""
+    bad = sorted(set("[]\\") & set(str(path.resolve())))
+    if bad:
+        rule = f"a path without {' '.join(bad)}"
+        raise InputError(problem("run_dir", path.resolve(), rule, "Choose another with --run-dir."))
+
+
+def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
+    """Host arrays of a step's items (model=…, optimizer=…), in the structure and shapes of the trees given.
+
+    Nothing is placed on a device, so a checkpoint opens wherever it was written. Raises InputError if files are
+    missing or damaged (by the record's checksums), or do not fit the shapes.
+    """
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    def on_host(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+
+    directory = checkpoints_of(path).resolve() / str(record.step)
+    rule, remedy = "complete files that fit the record", "Restore another step or run."
+    if (directory / SUMS).exists():
+        check_sums(directory, *items)
+    for name in items:
+        if not (directory / name / "_METADATA").exists():
+            raise InputError(problem(str(directory / name), "missing files", rule, remedy))
+    for name, tree in items.items():
+        _check_stored(directory / name, tree)
+    try:
+        wanted = {name: ocp.args.StandardRestore(on_host(tree)) for name, tree in items.items()}
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            restored = dict(checkpointer.restore(directory, args=ocp.args.Composite(**wanted)).items())
+    except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise InputError(problem(str(directory), _first_line(error), rule, remedy)) from error
+    for name, tree in restored.items():
+        if array_checksum(tree) != record.checksums.get(name):
+            raise InputError(problem(str(directory / name), "arrays that are not those saved", rule, remedy))
+    return restored
+
+
+def _check_stored(directory: Path, tree: Any) -> None:
+    """Raises InputError unless an item's arrays have the shapes and dtypes of a tree, and there is memory for them.
+
+    Nothing but what describes them is read. Pieces are no larger than their array, so a small file unfolds to no more.
+    """
+    import orbax.checkpoint as ocp
+
+    rule, remedy = "arrays of the shapes that the record describes", "Restore another step or run."
+    read_json(directory / "_METADATA", rule, remedy)
+    try:
+        handler: Any = ocp.StandardCheckpointHandler()
+        described = handler.metadata(directory)
+    except Exception as error:  # whatever libraries raise for files that are not theirs
+        raise InputError(problem(str(directory), _first_line(error), rule, remedy)) from None
+    stored, needed = _by_path(described), 0
+    for path, leaf in _by_path(tree).items():
+        found, where = stored.get(path), f"{directory}: {'.'.join(path)}"
+        if found is None:
+            raise InputError(problem(where, "nothing", rule, remedy))
+        if tuple(found.shape) != tuple(leaf.shape) or found.dtype != leaf.dtype:
+            got = f"{shown(tuple(found.shape))} of {found.dtype}"
+            raise InputError(problem(where, got, f"{tuple(leaf.shape)} of {leaf.dtype}, by the record", remedy))
+        pieces = getattr(found.storage, "chunk_shape", None) or ()
+        if any(piece > max(size, 1) for piece, size in zip(pieces, leaf.shape, strict=False)):
+            raise InputError(problem(where, f"pieces of {shown(tuple(pieces))}", "none larger than the array", remedy))
+        needed += prod(leaf.shape) * leaf.dtype.itemsize
+    check_memory(str(directory), needed)
+
+
+def check_memory(where: str, needed: int) -> None:
+    """Raises InputError if so many bytes are more than this machine has free."""
+    free = free_host_bytes()
+    if needed > free:
+        got, rule = (
+            f"arrays of {needed / 2**30:,.1f} GiB",
+            f"at most the {free / 2**30:,.1f} GiB of memory that are free",
+        )
+        raise InputError(problem(where, got, rule, "Free some, or use a smaller model."))
+
+
+def check_model_fits(where: str, record: Record, copies: int = 1) -> None:
+    """Raises InputError if so many copies of a model's weights, or what one layer gives, are more than is free here.
+
+    A class of the user's own is only known when it is built.
+    """
+    model = record.config.model
+    if isinstance(model, Sequential):
+        rows = model.with_outputs(record.num_outputs).rows(record.input_spec.shape)
+        weights = sum(row.num_params for row in rows) * record.config.train.members
+        check_memory(where, 4 * max([copies * weights, *(prod(row.output_shape) for row in rows)]))
+
+
+def _by_path(tree: Any) -> dict[tuple[str, ...], Any]:
+    import jax
+
+    def name(key: Any) -> str:
+        return str(next(getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind)))
+
+    return {tuple(map(name, path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _record_file(directory: Path, step: str) -> Path:
+    return directory / step / "record" / "metadata"
+
+
+def _nothing_there(path: Path) -> str:
+    if not path.exists():
+        return problem(str(path), "no such directory", "the directory of a run", "Check the path.")
+    directory = checkpoints_of(path)
+    has_partial = directory.is_dir() and any(directory.iterdir())
+    got = "only half-written checkpoints" if has_partial else "no checkpoint"
+    return problem(str(path), got, "at least one complete checkpoint", "Start the run again, or use another one.")

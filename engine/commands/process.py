@@ -1,0 +1,105 @@
+"""What every command does around its work: settings of the process, and errors as lines instead of tracebacks."""
+
+import contextlib
+import logging
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.errors import InputError
+from engine.host.console import harden_streams, tell
+from engine.host.interrupts import Interrupted, raised
+from engine.text import one_line
+
+
+def set_up_process(cache_dir: Path | None = None) -> None:
+    """Settings that only a process of our own may make: a persistent compilation cache."""
+    import jax
+
+    from engine.host.xla_cache import keep_programs
+
+    keep_programs(cache_dir)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # Of an entry that another process is just writing, or has left half written: it is compiled anew.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
+
+
+@contextlib.contextmanager
+def errors_as_lines(is_run: bool = False) -> Iterator[None]:
+    """Ends the process with a message and exit code 2 for a user's mistake, 128 + signal after an interrupt.
+
+    is_run: whether what is done can be gone on with by --resume.
+    """
+    # tfds and Orbax log what a user cannot change, and with tracebacks what we catch and explain.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    harden_streams(sys.argv)
+    _drop_late_callbacks()
+    try:
+        with raised():
+            yield
+    except InputError as error:
+        tell(f"error: {error}")
+        raise SystemExit(2) from None
+    except Interrupted as stop:
+        tell(f"{stop}. To go on: {command_again('--resume')}" if is_run else str(stop))
+        raise SystemExit(128 + stop.signal_number) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(141) from None
+    except OSError as error:
+        where = f"{one_line(error.filename)}: " if error.filename else ""
+        go_on = f" Mend that, then: {command_again('--resume')}" if is_run else ""
+        tell(f"error: {where}{error.strerror or error}. What was saved before stays.{go_on}")
+        raise SystemExit(2) from None
+
+
+def _drop_late_callbacks() -> None:
+    """Silences tensorstore's threads where they report to Orbax's event loop after an error has closed it."""
+
+    def is_late(error: BaseException | None) -> bool:
+        return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+    sys.excepthook = lambda kind, error, trace: None if is_late(error) else sys.__excepthook__(kind, error, trace)
+    sys.unraisablehook = lambda late: None if is_late(late.exc_value) else sys.__unraisablehook__(late)
+
+
+def command_name() -> str:
+    """How this process was started: `python -m experiments.convnet`, or the script."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or spec.name == "__main__":
+        return shlex.join([_program("python"), sys.argv[0]]) if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
+    return f"{_program('python')} -m {spec.name.removesuffix('.__main__')}"
+
+
+def command_again(*more: str) -> str:
+    """The command that this process was started with, `more` (`--flag`, `--option=value`) in place of its own."""
+    replaced = {argument.split("=")[0] for argument in more} | {"--overwrite"}
+    given, rest = [], iter(sys.argv[1:])
+    for argument in rest:
+        if argument.split("=")[0] not in replaced:
+            given.append(argument)
+        elif "=" not in argument and argument not in ("--overwrite", "--resume"):
+            next(rest, None)  # its value
+    spelled = [part for argument in more for part in argument.split("=", 1)]
+    return " ".join([command_name(), shlex.join([*given, *spelled])])
+
+
+def engine_command() -> str:
+    """How to call `engine` from here."""
+    return _program("engine")
+
+
+def python_command() -> str:
+    """How to call this environment's Python from here."""
+    return _program("python")
+
+
+def _program(name: str) -> str:
+    """A program of this environment: its name where the environment is active, else its path."""
+    script = Path(sys.prefix) / "bin" / name
+    if not script.exists() or shutil.which(name) == str(script):
+        return name
+    return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)

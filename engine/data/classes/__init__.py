@@ -1,0 +1,1 @@
+"""Class names and labels: read, ordered and matched."""

@@ -1,0 +1,1 @@
+"""Datasets: what every source is decoded into, and the cache of it."""

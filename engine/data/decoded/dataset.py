@@ -1,0 +1,207 @@
+"""What every source of data is turned into."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from engine.config.decoding import Range
+from engine.data.arrays.stored import StoredImages, image_hashes
+from engine.data.classes.matching import match
+from engine.data.classes.names import Names, names_text
+from engine.data.classes.reading import read_names
+from engine.data.pictures.ranges import check_like_training, check_same_range, range_of
+from engine.errors import InputError, problem, shape_text
+from engine.host.console import tell
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples with their targets.
+
+    images: uint8[n h w c], in memory or in a file; or float32[n …] for inputs that are not pictures.
+    labels: int32[n], indices into class_names; or float32[n d], targets of a regression (class_names is empty).
+    fingerprint: hash of the content (for a share drawn from it, of the whole), the same on every machine.
+    hashes: uint64[n] of each image's content, where they are known.
+    skipped: "path: reason" of files left out because they could not be read; of a share set aside, none.
+    notes: what reading them guessed, for the user to know.
+    levels: what was taken for black and for white in pictures of more than 8 bits that do not say it.
+    value_range: (black, white) of the numbers in arrays that the levels were made of; None where they were uint8.
+    targets: float32[n d], the labels as they were given, where floats were read as class labels; for a regression.
+    """
+
+    images: np.ndarray | StoredImages
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    name: str
+    fingerprint: str
+    hashes: np.ndarray | None = None
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    levels: Range | None = None
+    value_range: Range | None = None
+    targets: np.ndarray | None = None
+
+    def __post_init__(self):
+        if len(self.images) == 0:
+            raise InputError(problem(self.name, "0 examples", "at least one", "Choose another split or folder."))
+        if len(self.images) != len(self.labels):
+            counts = f"{len(self.images)} images and {len(self.labels)} labels"
+            raise InputError(problem(self.name, counts, "as many of each", "Check how they were read."))
+        object.__setattr__(self, "class_names", read_names(self.class_names) if self.class_names else ())
+        if self.class_names:
+            _check_labels(self.name, self.labels, len(self.class_names))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; 0 for a regression."""
+        return len(self.class_names)
+
+    @cached_property
+    def extremes(self) -> Range | None:
+        """(the least, the largest) value of float32 pictures; None for levels and for vectors."""
+        if self.images.dtype == "uint8" or len(self.input_shape) != 3:
+            return None
+        return range_of(np.asarray(self.images), f"{self.name} images")
+
+    def in_classes(self, class_names: Names, owner: str, say: Callable[[str], None] = tell) -> "Dataset":
+        """The same examples with labels as indices into other class names, those of `owner`, matched by name.
+
+        What is guessed is said. Raises InputError for examples of a class that is not among them. A regression, or one
+        of a regression, stays as it is.
+        """
+        if self.class_names == class_names or not (self.class_names and class_names):
+            return self
+        used = np.bincount(self.labels, minlength=self.num_classes) > 0
+        found = match(self.class_names, class_names, self.name, owner, used.tolist())
+        if found.note:
+            say(found.note)
+        return self.relabelled(found.positions[self.labels], class_names)
+
+    def relabelled(self, labels: np.ndarray, class_names: Names) -> "Dataset":
+        """The same examples with other labels, indices into `class_names`."""
+        fingerprint = self.fingerprint
+        if self.hashes is not None and not np.array_equal(labels, self.labels):
+            fingerprint = combined_fingerprint(self.input_shape, self.hashes, labels)
+        return replace(self, labels=labels, class_names=class_names, fingerprint=fingerprint)
+
+    def take(self, indices: np.ndarray, name: str) -> "Dataset":
+        """The examples at `indices`, in that order; copied, unless their images are in a file."""
+        stored = self.images.take(indices) if isinstance(self.images, StoredImages) else self.images[indices]
+        hashes = None if self.hashes is None else self.hashes[indices]
+        targets = None if self.targets is None else self.targets[indices]
+        labels = self.labels[indices]
+        return replace(self, images=stored, labels=labels, name=name, hashes=hashes, targets=targets)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a run trains, validates and tests on, kept apart; the classes of all are those of `train`, by name.
+
+    passed_over: files and folders that lay there and were not taken for pictures, how many of each kind.
+    """
+
+    train: Dataset
+    validation: Dataset | None = None
+    test: Dataset | None = None
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, Dataset]:
+        """Those that there are, by name."""
+        every = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in every.items() if split is not None}
+
+    def __post_init__(self):
+        for name in ("validation", "test"):
+            if (other := getattr(self, name)) is not None:
+                check_same_kind(self.train, other)
+                object.__setattr__(self, name, other.in_classes(self.train.class_names, self.train.name))
+
+    def in_classes(self, class_names: Names, say: Callable[[str], None]) -> "Splits":
+        """The same with the classes of all in another order, as `Dataset.in_classes`."""
+        train = self.train.in_classes(class_names, "the run", say)
+        return self if train is self.train else replace(self, train=train)
+
+
+def check_same_kind(train: Dataset, other: Dataset) -> None:
+    """Raises InputError unless both have images, and targets, of one kind; the message shows both sides."""
+    if train.input_shape != other.input_shape:
+        ours, theirs = shape_text(train.input_shape), shape_text(other.input_shape)
+        remedy = "Bring arrays to one size first; files by --data.image-size."
+        raise InputError(problem(other.name, f"images of {theirs}", f"{ours} like {train.name}", remedy))
+    if train.images.dtype != other.images.dtype:
+        got, rule = f"{other.images.dtype} inputs", f"{train.images.dtype} like {train.name}"
+        raise InputError(problem(other.name, got, rule, "Scale and convert both in the same way."))
+    if train.extremes is not None and other.extremes is not None:
+        check_like_training(other.extremes, train.extremes, f"{other.name} images", other.images.dtype, len(other))
+    check_same_range(other.value_range, train.value_range, other.name, f"like {train.name}")
+    if train.labels.shape[1:] != other.labels.shape[1:]:
+        got, rule = f"targets of {other.labels.shape[1:]}", f"{train.labels.shape[1:]} like {train.name}"
+        raise InputError(problem(other.name, got, rule, "Use targets of the same shape."))
+    if bool(train.class_names) != bool(other.class_names):
+        got = f"{other.num_classes} classes ({names_text(other.class_names)})"
+        expected = f"{train.num_classes} like {train.name} ({names_text(train.class_names)})"
+        raise InputError(problem(other.name, got, expected, "Use targets of the same kind."))
+
+
+def split_by_fraction(
+    dataset: Dataset, fraction: float, seed: int, stratified: bool = False
+) -> tuple[Dataset, Dataset | None]:
+    """(the rest, a `fraction` of the examples or, `stratified`, of each class), the same ones for the same seed.
+
+    The draw uses raw Philox output, which NumPy promises not to change, unlike its shuffles.
+    """
+    if fraction == 0:
+        return dataset, None
+    order = np.argsort(np.random.Philox(key=seed).random_raw(len(dataset)), kind="stable")
+    groups = [order]
+    if stratified and dataset.class_names:
+        groups = [order[dataset.labels[order] == k] for k in range(dataset.num_classes)]
+    counts = [round(len(group) * fraction) for group in groups]
+    if not 0 < sum(counts) < len(dataset):
+        rule = f"a share that leaves both sides some of the {len(dataset)} examples of {dataset.name}"
+        raise InputError(problem("data.validation_fraction", fraction, rule, "Give another share, or 0."))
+    chosen = np.sort(np.concatenate([group[:count] for group, count in zip(groups, counts, strict=True)]))
+    rest = np.setdiff1d(order, chosen)  # sorted
+    share = replace(dataset.take(chosen, f"{dataset.name} (validation share)"), skipped=())
+    return dataset.take(rest, dataset.name), share
+
+
+def num_shared(first: Dataset, second: Dataset) -> int:
+    """How many examples of `second` have an image that is also in `first`, byte for byte; 0 if that is not known."""
+    if first.hashes is None or second.hashes is None:
+        return 0
+    return int(np.isin(second.hashes, first.hashes).sum())
+
+
+def fingerprint_of(images: np.ndarray, labels: np.ndarray) -> str:
+    """A hash of shape, images and labels in example order."""
+    return combined_fingerprint(images.shape[1:], image_hashes(images), labels)
+
+
+def combined_fingerprint(input_shape: tuple[int, ...], hashes: np.ndarray, labels: np.ndarray) -> str:
+    """The fingerprint of images whose hashes are known."""
+    digest = hashlib.sha256(repr(tuple(input_shape)).encode())
+    digest.update(hashes.astype("<u8").tobytes())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        worst = low if low < 0 else high
+        at = int(np.flatnonzero(labels == worst)[0])
+        rule = f"0 to {num_classes - 1} for {num_classes} classes"
+        raise InputError(problem(f"{name} label of example {at}", worst, rule, "Correct the labels."))

@@ -1,0 +1,96 @@
+"""What is black and what is white in the pictures of a dataset that have more than 8 bits, where nobody says it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
+from threading import Lock
+
+from engine.config.decoding import Range
+from engine.data.pictures.deep import usual_range
+from engine.data.pictures.opening import Stored, UnreadablePicture, deep_extremes
+from engine.errors import InputError, problem
+
+LITTLE = 0.4  # of a range that pictures should use more of
+TASK_PICTURES = 256  # whose headers are read before more are
+
+
+class Ranges:
+    """The range of each deep picture: that of its tags, or one for all that have none, of the numbers in all of them.
+
+    pictures: gives all of the dataset, which are gone through when the first deep one without tags is met.
+    """
+
+    def __init__(self, pictures: Callable[[], Iterable[Stored]]):
+        self._pictures, self._lock = pictures, Lock()
+        self._tagged: Counter[Range] = Counter()
+        self._count, self._extremes, self._is_whole = 0, (0.0, 0.0), True
+        self.untagged: Range | None = None
+
+    def __call__(self, tagged: Range | None) -> Range:
+        """The range of a picture, by that of its tags."""
+        with self._lock:
+            if tagged is not None:
+                self._tagged[tagged] += 1
+                return tagged
+            if self.untagged is None:
+                self.untagged = self._found
+            return self.untagged
+
+    def recount(self) -> None:
+        """Counts from 0: the first pictures were decoded to see what they are like, and are decoded again."""
+        self._tagged.clear()
+
+    @cached_property
+    def _found(self) -> Range:
+        """Of the numbers in all pictures without tags; that of the tags, where others have them."""
+        tags, lows, highs = set[Range](), list[float](), list[float]()
+        for found in self._gone_through():
+            if found is not None and found[0] is not None:
+                tags.add(found[0])
+            elif found is not None:
+                lows.append(found[1][0])
+                highs.append(found[1][1])
+                self._is_whole &= found[2]
+        self._count, self._extremes = len(lows), (min(lows), max(highs))
+        if not tags:
+            return usual_range(*self._extremes, self._is_whole)
+        if len(tags) > 1:
+            got = f"{len(lows):,} pictures of more than 8 bits without a range, others with {len(tags)} different ones"
+            rule = "a range in the tags of all of them, or one that is set"
+            remedy = "Say what is black and what is white: --data.levels 0 4095 or the like."
+            raise InputError(problem("data.levels", got, rule, remedy))
+        return tags.pop()
+
+    def _gone_through(self) -> Iterator[tuple[Range | None, Range, bool] | None]:
+        def read(picture: Stored) -> tuple[Range | None, Range, bool] | None:
+            try:
+                return deep_extremes(picture)
+            except (UnreadablePicture, MemoryError):  # decoding will name it
+                return None
+
+        rest = iter(self._pictures())
+        with ThreadPoolExecutor(thread_name_prefix="levels") as pool:
+            while group := list(islice(rest, TASK_PICTURES)):
+                yield from pool.map(read, group)
+
+    def notes(self) -> list[str]:
+        """What was guessed, and what differs, in words."""
+        notes = []
+        if self.untagged is not None:
+            (low, high), (lowest, highest) = self.untagged, self._extremes
+            chosen, held = f"{low:.8g} {high:.8g}", f"{lowest:.8g} {highest:.8g}"
+            text = f"{self._count:,} pictures of more than 8 bits do not say what is black and what is white; they "
+            text += (
+                f"hold {held.replace(' ', ' to ')}, so {chosen.replace(' ', ' to ')} is taken: --data.levels {chosen}"
+            )
+            if 0 < highest - lowest < LITTLE * (high - low):
+                text += f" pins it, and {held} would tell more levels apart"
+            notes.append(text)
+        if len(self._tagged) > 1:
+            ((low, high), count), number = self._tagged.most_common(1)[0], self._tagged.total()
+            text = f"{number:,} pictures of more than 8 bits have {len(self._tagged):,} ranges in their tags, each is "
+            text += f"read by its own; most often ({count:,}) it is {low:.8g} to {high:.8g}"
+            notes.append(f"{text}: --data.levels {low:.8g} {high:.8g} reads all alike")
+        return notes

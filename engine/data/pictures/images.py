@@ -1,0 +1,281 @@
+"""One picture in, one uint8 array out: files, bytes, PIL images and arrays made to fit an input contract."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+
+import numpy as np
+from PIL import Image
+
+from engine.config.decoding import (
+    NUM_CHANNELS,
+    USUAL,
+    USUAL_COLORS,
+    ColorMode,
+    Decoding,
+    Interpolation,
+    Levels,
+    Range,
+    ResizeRule,
+)
+from engine.data.pictures.formats import SUFFIXES
+from engine.data.pictures.levels import as_levels, check_range, extremes
+from engine.data.pictures.opening import MODES, Ranging, Stored, UnreadablePicture, name_of_picture, open_levels
+from engine.data.pictures.ranges import check_like_training, check_not_raw
+from engine.data.pictures.resampling import fitted
+from engine.errors import InputError, problem, shape_text
+
+NAMED_PICTURES = 10
+Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The input contract of a model: what it is shown is `(scale × pixels − mean) / std`.
+
+    shape: of one example, (h, w, c) for pictures.
+    center_crop: the height and width that are cut out of the middle before the model is shown it.
+    per_example, whiten: what is shown is then also standardized for each example, or whitened by what was fitted.
+    center_example: as per_example, without the division by the deviation.
+    dtype: "uint8" for pictures with values 0 to 255, "float32" for other inputs.
+    resize: how pictures of another size get this one; None refuses them.
+    background: what transparent pictures are laid over.
+    color: the colour mode of its channels; None: the usual one of so many, none of five and more.
+    interpolation, antialias, levels: how pictures are resized, and read where they have more than 8 bits, see
+      `Decoding`; levels as of runs saved before there was this field where it is missing.
+    max_pixels: the most that a picture may hold; no part of what the model is.
+    value_range: the least and the largest value of float32 pictures that the model was trained on; of uint8, what was
+      black and white in the training arrays, if these were other numbers. None where not known.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "uint8"
+    resize: ResizeRule | None = None
+    scale: float = 1 / 255
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    background: tuple[int, int, int] = (0, 0, 0)
+    per_example: bool = False
+    whiten: bool = False
+    center_example: bool = False
+    center_crop: tuple[int, int] | None = None
+    value_range: Range | None = field(default=None, compare=False)
+    color: ColorMode | None = None
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    levels: Levels = "type"
+    max_pixels: int | None = field(default=None, compare=False)
+
+    def __post_init__(self):
+        if self.color is None and len(self.shape) == 3:
+            object.__setattr__(self, "color", USUAL_COLORS.get(self.shape[-1]))
+        for name in ("mean", "std"):
+            numbers = getattr(self, name)
+            if numbers is not None and len(numbers) not in (1, self.shape[-1]):
+                rule = f"1 number or {self.shape[-1]}, one a channel"
+                raise InputError(problem(f"data.{name}", f"{len(numbers)} numbers", rule, "Correct it."))
+
+        if self.center_crop is not None and not self._holds_crop(*self.center_crop):
+            rule = f"at most the images' own size ({shape_text(self.shape)})"
+            remedy = "Give a smaller one, or a larger --data.image-size."
+            raise InputError(problem("data.center_crop", shape_text(self.center_crop), rule, remedy))
+
+    def _holds_crop(self, height: int, width: int) -> bool:
+        return len(self.shape) == 3 and height <= self.shape[0] and width <= self.shape[1]
+
+    @property
+    def network_shape(self) -> tuple[int, ...]:
+        """The shape of what the network is shown: that of one example, or of what is cut out of it."""
+        return self.shape if self.center_crop is None else (*self.center_crop, self.shape[-1])
+
+    @property
+    def decoding(self) -> Decoding:
+        """How stored pictures are decoded, of as many pixels as this process allows or the training data did."""
+        limits = (self.max_pixels, Image.MAX_IMAGE_PIXELS)
+        most = None if limits[0] is None or limits[1] is None else max(limits[0], limits[1])
+        return Decoding(self.interpolation, self.antialias, self.levels, most)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is taken for a picture; not the hidden ones that macOS lays beside each file."""
+    dot = name.rfind(".")
+    return dot > 0 and name[0] != "." and name[dot:].lower() in SUFFIXES
+
+
+def read_pictures(pictures: Sequence[Picture], spec: InputSpec) -> np.ndarray:
+    """uint8[n h w c] of many pictures; raises one InputError that names the bad ones (the first ten, and the count)."""
+    images, problems = [], []
+    for picture in pictures:
+        try:
+            images.append(read_picture(picture, spec))
+        except InputError as error:
+            problems.append(error)
+    check_none(problems)
+    return np.stack(images) if images else np.zeros((0, *spec.shape), np.uint8)
+
+
+def check_none(problems: Sequence[InputError]) -> None:
+    """Raises one InputError for many, if there are any."""
+    if problems:
+        raise InputError(first_of(problems, len(problems)))
+
+
+def first_of(problems: Sequence[InputError], count: int) -> str:
+    """The first ten of `count` problems, a line each, and how many more there are."""
+    more = [f"… and {count - NAMED_PICTURES:,} more"] if count > NAMED_PICTURES else []
+    return "\n".join([*map(str, problems[:NAMED_PICTURES]), *more])
+
+
+def read_picture(picture: Picture, spec: InputSpec, value_range: Range | None = None) -> np.ndarray:
+    """uint8[h w c] of one picture, in the contract's colours, and in its size if a resize rule says how.
+
+    Files, bytes and PIL images are turned into the contract's colour mode; arrays keep theirs, see `fit_array`.
+    value_range: of arrays and of pictures with more than 8 bits, what is black and what is white.
+    Raises InputError if the picture cannot be read or has another size and no rule is set.
+    """
+    if isinstance(picture, np.ndarray):
+        return fit_array(picture, spec, value_range)
+    if len(spec.shape) != 3 or spec.dtype != "uint8" or spec.color is None:
+        rule = f"an array of {shape_text(spec.shape)} ({spec.dtype}), the model's input"
+        raise InputError(problem(name_of_picture(picture), "a picture", rule, "Pass arrays."))
+    height_width, decoding = (spec.shape[0], spec.shape[1]), spec.decoding
+    if value_range is not None:
+        check_range(value_range)
+        decoding = replace(decoding, levels=value_range)
+    if spec.resize is not None:
+        return decode_picture(picture, spec.color, height_width, spec.resize, spec.background, decoding)
+    opened = open_levels(picture, spec.color, None, decoding)
+    image = Image.fromarray(opened) if isinstance(opened, np.ndarray) else opened
+    if image.size != height_width[::-1]:
+        got = shape_text((*image.size[::-1], len(image.getbands())))
+        remedy = 'Resize it, or say how: resize="stretch", "crop" or "pad" (--resize stretch).'
+        raise InputError(problem(name_of_picture(picture), f"an image of {got}", shape_text(spec.shape), remedy))
+    return fit_picture(image, spec.color, None, None, spec.background)
+
+
+def decode_picture(
+    source: Stored,
+    color: ColorMode,
+    height_width: tuple[int, int] | None,
+    resize: ResizeRule | None,
+    background: tuple[int, int, int],
+    decoding: Decoding = USUAL,
+    ranges: Ranging | None = None,
+) -> np.ndarray:
+    """uint8[h w c] of a file, bytes or PIL image, in its own size if none is given.
+
+    ranges: of pictures with more than 8 bits what is black and what is white, where the config does not say.
+    Both training data and what a model is asked about come through here, so that they are decoded alike.
+    """
+    opened = open_levels(source, color, height_width, decoding, ranges)
+    if isinstance(opened, np.ndarray):
+        return fitted(opened, height_width or opened.shape[:2], resize, decoding)
+    return fit_picture(opened, color, height_width, resize, background, decoding)
+
+
+def fit_picture(
+    image: Image.Image,
+    color: ColorMode,
+    height_width: tuple[int, int] | None,
+    resize: ResizeRule | None,
+    background: tuple[int, int, int] = (0, 0, 0),
+    decoding: Decoding = USUAL,
+) -> np.ndarray:
+    """uint8[h w c] of a picture in a colour mode and a size (None: its own), stretched where no rule is given.
+
+    Transparency is laid over `background` unless the mode has it; 16 bits become 8.
+    """
+    image = in_color(image, color, background)
+    levels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1)  # [h w] → [h w 1]
+    return fitted(levels, height_width or levels.shape[:2], resize, decoding)
+
+
+def fit_levels(
+    levels: np.ndarray,
+    color: ColorMode,
+    height_width: tuple[int, int] | None,
+    resize: ResizeRule | None,
+    decoding: Decoding = USUAL,
+) -> np.ndarray:
+    """uint8[y x c'] of uint8[h w c]: as many channels as the mode has are taken for it, others converted."""
+    if levels.shape[-1] != NUM_CHANNELS[color]:
+        mode = MODES[USUAL_COLORS[levels.shape[-1]]]
+        image = Image.frombytes(mode, levels.shape[1::-1], np.ascontiguousarray(levels).tobytes())
+        levels = np.asarray(in_color(image, color), np.uint8).reshape(*levels.shape[:2], -1)
+    return fitted(levels, height_width or levels.shape[:2], resize, decoding)
+
+
+def in_color(image: Image.Image, color: ColorMode, background: tuple[int, int, int] = (0, 0, 0)) -> Image.Image:
+    """The picture in a colour mode; what is transparent is laid over `background` unless the mode has transparency."""
+    if 0 in image.size:
+        got = f"a picture of {shape_text(image.size[::-1])}"
+        raise UnreadablePicture(name_of_picture(image), got, "at least one pixel", "Leave it out.")
+    if image.mode in ("La", "RGBa"):  # divided by opacity, which Pillow converts to nothing else
+        image = image.convert(image.mode.upper())
+    if image.mode == "F" and 0 < float(np.asarray(image).max()) <= 1:
+        name, rule = name_of_picture(image), "levels of 8 or 16 bits"
+        raise UnreadablePicture(name, "levels from 0 to 1", rule, "Multiply them by 255.")
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode == MODES[color] and "transparency" not in image.info:
+        return image
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if color not in ("rgba", "la"):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
+    if image.mode == "LAB" or (color == "lab" and image.mode != "RGB"):
+        image = image.convert("RGB")
+    return image.convert(MODES[color])
+
+
+def fit_array(array: np.ndarray, spec: InputSpec, value_range: Range | None = None) -> np.ndarray:
+    """[h w c] as the contract wants it, of one picture as an array, [h w c] or, of one channel, [h w].
+
+    uint8 is taken as it is, other numbers by the range that stands for black to white, see `as_levels`. Where the
+    contract is float32, float32 of its shape is all that fits.
+    """
+    if array.ndim == 2 and spec.shape[-1:] == (1,):
+        array = array[..., None]
+    if spec.dtype == "uint8" and spec.resize is not None and _is_resizable(array, spec):
+        levels = levels_of(array, spec, value_range, "image array")
+        return fitted(levels, (spec.shape[0], spec.shape[1]), spec.resize, spec.decoding)
+    if array.shape != tuple(spec.shape):
+        got, expected = shape_text(array.shape), shape_text(spec.shape)
+        raise InputError(problem("image array", f"an image of {got}", expected, _reshaping(array.shape, spec)))
+    return fit_values(array, spec, value_range, "image array")
+
+
+def fit_values(array: np.ndarray, spec: InputSpec, value_range: Range | None, name: str) -> np.ndarray:
+    """The array […] in the contract's dtype; raises InputError, showing both sides, for what does not fit it."""
+    if spec.dtype == "uint8":
+        return levels_of(array, spec, value_range, name)
+    if value_range is not None:
+        rule = f"none: the model's input is {spec.dtype}, shown to it as it is"
+        raise InputError(problem("value_range", value_range, rule, "Scale as for training, and leave it out."))
+    if array.dtype != np.dtype(spec.dtype):
+        raise InputError(problem(name, array.dtype.name, spec.dtype, "Convert it with astype."))
+    if spec.value_range is not None and array.size:
+        count = len(array) if array.ndim > len(spec.shape) else 1
+        check_like_training(extremes(array, name), spec.value_range, name, array.dtype, count)
+    return array
+
+
+def levels_of(array: np.ndarray, spec: InputSpec, value_range: Range | None, name: str) -> np.ndarray:
+    """uint8 […] as by `as_levels`; without a range, numbers other than uint8 have that of the training images."""
+    if value_range is None:
+        check_not_raw(array[None], spec.value_range, name)
+    usual = None if array.dtype == np.uint8 else spec.value_range or (None if spec.levels == "type" else spec.levels)
+    return as_levels(array, usual if value_range is None else value_range, name)
+
+
+def _is_resizable(array: np.ndarray, spec: InputSpec) -> bool:
+    is_picture = array.ndim == len(spec.shape) == 3 and array.shape[2] == spec.shape[-1]
+    return is_picture and array.shape != tuple(spec.shape) and 0 not in array.shape
+
+
+def _reshaping(shape: tuple[int, ...], spec: InputSpec) -> str:
+    if len(shape) == len(spec.shape) == 3 and shape == (spec.shape[2], *spec.shape[:2]):
+        return "Put the channels last: np.moveaxis(array, 0, -1)."
+    if len(shape) == 3 == len(spec.shape) and shape[2] == spec.shape[2] and spec.dtype == "uint8":
+        return 'Resize it, or say how: resize="stretch", "crop" or "pad".'
+    return "Reshape it, or pass a PIL image."

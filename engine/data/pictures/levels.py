@@ -1,0 +1,75 @@
+"""Arrays of numbers → uint8 levels, by the range that stands for black to white."""
+
+import numpy as np
+
+from engine.config.decoding import Range
+from engine.errors import InputError, problem
+
+USUAL_RANGES: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255))
+# A picture that uses less of its range than this was most likely scaled otherwise: 0 to 1 is 0.4 % of 0 to 255.
+LEAST_SHARE = 0.01
+
+
+def as_levels(array: np.ndarray, value_range: Range | None, name: str) -> np.ndarray:
+    """uint8 […], 0 for the low end of the range and 255 for the high one, rounded to the nearest.
+
+    Without a range uint8 is taken as it is, and nothing else is taken. Raises InputError, showing both sides, for
+    values that are not finite, that are outside the range, or that lie all in its first hundredth without being black.
+    """
+    if value_range is None and array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "buif":
+        raise InputError(problem(name, array.dtype.name, "uint8, or numbers with a value_range", "Convert them."))
+    if value_range is not None:
+        check_range(value_range)
+    if array.size == 0:
+        return array.astype(np.uint8, copy=False)
+    lowest, highest = extremes(array, name)
+    got = f"{array.dtype.name} from {lowest:g} to {highest:g}"
+    if value_range is None:
+        rule = "uint8, or a value_range that says what is black and what white"
+        raise InputError(problem(name, got, rule, _remedy(lowest, highest)))
+    low, high = map(float, value_range)
+    half_level = (high - low) / 510
+    if lowest < low - half_level or highest > high + half_level:
+        rule = f"values from {low:g} to {high:g}, the value_range"
+        raise InputError(problem(name, got, rule, _remedy(lowest, highest)))
+    if array.dtype != np.uint8 and 0 < highest - low < LEAST_SHARE * (high - low):
+        rule = f"values from {low:g} to {high:g}, the value_range, and not its first hundredth alone"
+        remedy = f"{_remedy(lowest, highest, value_range)} If they are that dark, pass uint8."
+        raise InputError(problem(name, got, rule, remedy))
+    if array.dtype == np.uint8 and (low, high) == (0, 255):
+        return array
+    return spread(array, low, high)
+
+
+def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """uint8 […] of numbers: 0 for `low` and 255 for `high`, to the nearest; what is beyond them is cut off there."""
+    fine = values.astype(np.float64 if values.dtype.itemsize > 4 or abs(high) >= 2**24 else np.float32)
+    return np.rint((fine - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+
+
+def check_range(value_range: Range) -> None:
+    """Raises InputError unless it is (black, white), two finite numbers in order."""
+    try:
+        low, high = map(float, value_range)
+        is_range = bool(np.isfinite([low, high]).all() and low < high)
+    except (TypeError, ValueError):
+        is_range = False
+    if not is_range:
+        rule, remedy = "two numbers, what is black and what is white", "Give (0, 1), (-1, 1) or (0, 255)."
+        raise InputError(problem("value_range", repr(value_range), rule, remedy))
+
+
+def _remedy(lowest: float, highest: float, stated: Range | None = None) -> str:
+    """Names the usual range that the values lie in, if it is not the one stated."""
+    fitting = next((usual for usual in USUAL_RANGES if usual[0] <= lowest and highest <= usual[1]), None)
+    return f"Pass value_range={fitting}." if fitting and fitting != stated else "Pass the value_range they have."
+
+
+def extremes(array: np.ndarray, name: str) -> tuple[float, float]:
+    """(the least, the largest) value; raises InputError if any is not finite."""
+    lowest, highest = float(array.min()), float(array.max())
+    if not np.isfinite([lowest, highest]).all():
+        raise InputError(problem(name, "NaN or infinity", "finite values", "Correct the array."))
+    return lowest, highest

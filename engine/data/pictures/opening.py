@@ -1,0 +1,324 @@
+"""Files, bytes and PIL images → decoded pictures, turned upright; or the reason why not, in a few words."""
+
+import contextlib
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from math import prod
+from os import PathLike
+
+import numpy as np
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+
+from engine.config.decoding import USUAL, ColorMode, Decoding, Range
+from engine.data.pictures import deep
+from engine.data.pictures.formats import (
+    MOST_BYTES,
+    MOST_BYTES_A_PIXEL,
+    MOST_HEADER_BYTES,
+    START_BYTES,
+    Budgeted,
+    MissingReader,
+    TooMuch,
+    kind_of,
+    other_kind,
+)
+from engine.data.pictures.jpeg import holds_whole, jpeg_levels, shrunk, upright_size
+from engine.data.pictures.orientation import ORIENTATION, TURNS, orientation_of
+from engine.errors import InputError, problem
+
+MODES: dict[ColorMode, str] = {
+    "grayscale": "L", "rgb": "RGB", "rgba": "RGBA", "la": "LA", "cmyk": "CMYK", "lab": "LAB",
+}  # fmt: skip
+LEAST_CUT = 2**15  # white of 16 bits whose lower byte is not needed to tell 128 levels apart
+HEADER_BYTES = 2**20  # of a JPEG, in which it is told how it goes on
+Stored = str | PathLike[str] | bytes | Image.Image
+
+
+_REMEDIES: dict[type, str] = {FileNotFoundError: "Check the path.", PermissionError: "Allow yourself to read it."}
+"""What helps, where it is not the file's content that is wrong."""
+
+
+class UnreadablePicture(InputError):
+    """A picture that cannot be read; `reason` says why in a few words.
+
+    is_passing: the system, not the content, was at fault, so that another try may succeed.
+    kind: of a kind that can be read with other software only, its name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reason: str,
+        expected: str = "a readable, complete image",
+        remedy: str = "Repair or remove it.",
+        is_passing: bool = False,
+        kind: str = "",
+    ):
+        super().__init__(problem(name, reason, expected, remedy))
+        self.reason, self.is_passing, self.kind = reason, is_passing, kind
+
+
+def open_picture(
+    source: Stored, color: ColorMode | None = None, height_width: tuple[int, int] | None = None
+) -> Image.Image:
+    """The decoded picture of a file, bytes or PIL image, turned upright; raises InputError if it is unreadable.
+
+    color, height_width: what the picture will be turned into. A JPEG is then decoded at the smallest of 1, 1/2, 1/4
+      and 1/8 of its size that still covers this one, and without its colours if those are not wanted.
+    """
+    opened = open_levels(source, color, height_width)
+    return Image.fromarray(opened) if isinstance(opened, np.ndarray) else opened
+
+
+def open_levels(
+    source: Stored,
+    color: ColorMode | None = None,
+    height_width: tuple[int, int] | None = None,
+    decoding: Decoding = USUAL,
+    ranges: "Ranging | None" = None,
+) -> Image.Image | np.ndarray:
+    """What `open_picture` gives, or, sooner, the same as an array [h w 3], of a JPEG with nothing odd about it.
+
+    Pictures of more than 8 bits come as such of 8; where neither the config nor their tags say what is black and what
+    is white, `ranges` does, and without it they are refused.
+    """
+    if decoding.interpolation != "bilinear" or not decoding.antialias:
+        height_width = None  # parts of a JPEG are antialiased, and other libraries resize the whole
+    with _unreadable_told(source):
+        if color == "rgb" and not isinstance(source, Image.Image):
+            levels = _plain_jpeg(source, height_width, decoding)
+            if levels is not None:
+                return levels
+        with _opened(source) as image:
+            turn = _orientation(image, source)
+            # A PIL image is the caller's, who may go on to use it, so it is not drafted.
+            if image is not source:
+                _draft(image, color, _width_height(height_width, turn), decoding, source)
+                _allow_pixels(image)
+            shown = _loaded(image, name_of_picture(source), decoding, ranges)
+            # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
+            turn = turn if isinstance(image, JpegImageFile) else _orientation(image, source)
+            return _turned(shown, turn)
+
+
+Ranging = Callable[[Range | None], Range]  # the tags' range, or None, → what is black and what is white
+
+
+def _draft(
+    image: Image.Image, color: ColorMode | None, size: tuple[int, int] | None, decoding: Decoding, source: Stored
+) -> None:
+    """Has a JPEG decoded at a part of its size; refuses what would fill the memory."""
+    if not (_is_too_large(image, decoding) and _is_held_whole(image)) and (color or size):
+        image.draft(MODES[color] if color else None, size)
+    _check_size(image, decoding, source)
+
+
+def _loaded(image: Image.Image, name: str, decoding: Decoding, ranges: Ranging | None) -> Image.Image:
+    """The picture with its pixels, of 8 bits unless its levels shall be taken by their type."""
+    if decoding.levels == "type" or not deep.is_deep(image):
+        image.load()
+        return image
+    is_cut = deep.is_cut(image)
+    values = deep.numbers_of(image)
+    lowest, highest = deep.extremes_of(image, values)
+    kind = f"levels from {lowest:g} to {highest:g} ({values.dtype.name})"
+    if not np.isfinite([lowest, highest]).all():
+        raise UnreadablePicture(name, "NaN or infinity among its levels", "finite levels", "Correct it.")
+    range_ = decoding.levels or deep.tagged_range(image)
+    if ranges is not None:
+        range_ = decoding.levels or ranges(range_)
+    range_ = range_ or deep.evident_range(lowest, highest, values.dtype.kind != "f")
+    if range_ is None:
+        low, high = deep.usual_range(lowest, highest, values.dtype.kind != "f")
+        remedy = f"Say it: value_range=({low:g}, {high:g}), --value-range {low:g} {high:g} or so."
+        raise UnreadablePicture(name, kind, "a file or setting that says what is black and what is white", remedy)
+    half_level = (range_[1] - range_[0]) / 510
+    if lowest < range_[0] - half_level or highest > range_[1] + half_level:
+        rule = f"levels from {range_[0]:g} to {range_[1]:g}"
+        low, high = min(range_[0], lowest), max(range_[1], highest)
+        remedy = f"Set a range that holds all of them, like --data.levels {low:g} {high:g}, or value_range to predict."
+        raise UnreadablePicture(name, kind, rule, remedy)
+    if is_cut and range_[1] < LEAST_CUT:
+        rule = "16 bits that are used, where colours are multiplied by opacity"
+        raise UnreadablePicture(name, kind, rule, "Save it with opacity of its own (unassociated alpha).")
+    return deep.eight_bits(image, values, range_)
+
+
+def deep_extremes(source: Stored) -> tuple[Range | None, Range, bool] | None:
+    """(range of the tags, extremes, whether all are whole) of a deep picture, None of one of 8 bits: cheap of those."""
+    with _unreadable_told(source), _opened(source) as image:
+        if not deep.is_deep(image):
+            return None
+        _check_size(image, USUAL, source)
+        _allow_pixels(image)
+        values = deep.numbers_of(image)
+        return deep.tagged_range(image), deep.extremes_of(image, values), values.dtype.kind != "f"
+
+
+def picture_height_width(source: Stored) -> tuple[int, int]:
+    """(h, w) of the upright picture as its header says, nothing decoded; raises InputError if that is unreadable."""
+    with _unreadable_told(source), _opened(source) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image, source) >= 5 else (height, width)
+
+
+@contextlib.contextmanager
+def _unreadable_told(source: Stored) -> Iterator[None]:
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except MissingReader as error:
+        (reason, remedy), kind = error.args, _optional_kind(source)
+        name, rule = name_of_picture(source), "a picture that can be read here"
+        reason = f"{reason}; {remedy[0].lower()}{remedy[1:-1]}"
+        raise UnreadablePicture(name, reason, rule, remedy, kind=kind) from None
+    except TooMuch:
+        reason = "more beside its pixels than any picture needs"
+        raise UnreadablePicture(name_of_picture(source), reason) from None
+    except Exception as error:  # damaged data make Pillow's decoders raise errors of nearly every kind
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        is_passing = isinstance(error, OSError) and error.errno is not None
+        name, kind = name_of_picture(source), _optional_kind(source)
+        reason = f"{kind}: {reason.splitlines()[0]}" if kind else reason.splitlines()[0]
+        remedy = _REMEDIES.get(type(error), "Repair or remove it.")
+        raise UnreadablePicture(name, reason, remedy=remedy, is_passing=is_passing, kind=kind) from None
+
+
+def _optional_kind(source: Stored) -> str:
+    """The kind of a picture that could not be read, if it depends on what is installed; else ""."""
+    if isinstance(source, Image.Image):
+        return ""
+    with contextlib.suppress(OSError, UnreadablePicture), _stream(source) as file:
+        kind = kind_of(file.read(START_BYTES))
+        return kind.name if kind is not None and kind.is_optional else ""
+    return ""
+
+
+def name_of_picture(picture: object) -> str:
+    """What errors call a picture: its path, or its type."""
+    if isinstance(picture, bytes):
+        return f"{len(picture)} bytes"
+    return str(picture) if isinstance(picture, (str, PathLike)) else type(picture).__name__
+
+
+@contextlib.contextmanager
+def _opened(source: Stored) -> Iterator[Image.Image]:
+    if isinstance(source, Image.Image):
+        yield source
+        return
+    with _stream(source) as file, Budgeted(file) as budgeted:
+        image = _identified(budgeted, name_of_picture(source))
+        if deep.has_planes(image):
+            rule, remedy = "channels side by side", "Save it so (planar configuration 1)."
+            raise UnreadablePicture(name_of_picture(source), "a TIFF of 16 bits in planes", rule, remedy)
+        yield image
+
+
+def _stream(source: str | PathLike[str] | bytes) -> io.FileIO | io.BytesIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    try:
+        mode = os.stat(source).st_mode
+    except ValueError:  # no system has names with a NUL
+        raise UnreadablePicture(name_of_picture(source), "a name with a NUL", "an image file", "Correct it.") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"  # a pipe would be waited for without end
+        raise UnreadablePicture(name_of_picture(source), kind, "an image file")
+    return open(source, "rb", buffering=0)
+
+
+def _identified(file: Budgeted, name: str) -> ImageFile:
+    """The picture in a file, not yet decoded."""
+    start = file.read(START_BYTES)
+    kind = kind_of(start)
+    if not start:
+        raise UnreadablePicture(name, "an empty file")
+    if kind is None:
+        reason, remedy = other_kind(start)
+        raise UnreadablePicture(name, reason, "JPEG, PNG or the like", remedy)
+    file.seek(0)
+    file.allow(MOST_HEADER_BYTES.get(kind.name, MOST_BYTES))
+    return kind.reader(file)
+
+
+def _is_held_whole(image: Image.Image) -> bool:
+    """Whether decoding holds the picture in its full size, whatever size it is drafted at."""
+    if not isinstance(image, JpegImageFile) or image.fp is None:
+        return True
+    place = image.fp.tell()
+    image.fp.seek(0)
+    start = image.fp.read(HEADER_BYTES)
+    image.fp.seek(place)
+    return holds_whole(start)
+
+
+def _check_size(image: Image.Image, decoding: Decoding, source: Stored) -> None:
+    if _is_too_large(image, decoding):
+        reason = f"{image.height}×{image.width} pixels"
+        rule = f"at most {most_pixels(decoding):,} pixels in all"
+        count = image.height * image.width
+        remedy = f"Make it smaller or remove it, or allow it: --data.max-pixels {count} (to predict: --max-pixels)."
+        raise UnreadablePicture(name_of_picture(source), reason, rule, remedy)
+
+
+def _is_too_large(image: Image.Image, decoding: Decoding) -> bool:
+    most = most_pixels(decoding)
+    return most is not None and image.height * image.width > most
+
+
+def most_pixels(decoding: Decoding) -> int | None:
+    """How many pixels a decoded picture may have at most; None for any number."""
+    return Image.MAX_IMAGE_PIXELS if decoding.max_pixels is None else decoding.max_pixels
+
+
+def _allow_pixels(image: Image.Image) -> None:
+    """Lets as much of the file be read as its pixels may take, twice because they may be, and a header's worth."""
+    if isinstance(file := getattr(image, "fp", None), Budgeted):
+        beside = MOST_HEADER_BYTES.get(str(image.format), MOST_BYTES)
+        file.allow(2 * MOST_BYTES_A_PIXEL * image.width * image.height + beside)
+
+
+def _plain_jpeg(
+    source: str | PathLike[str] | bytes, height_width: tuple[int, int] | None, decoding: Decoding
+) -> np.ndarray | None:
+    with _stream(source) as file:  # not buffered, or it would be in memory twice
+        is_short = file.seek(0, os.SEEK_END) <= MOST_BYTES
+        file.seek(0)
+        if not is_short or file.read(3) != b"\xff\xd8\xff":
+            return None
+        file.seek(0)
+        data = file.read()
+    size = upright_size(data)
+    if size is None:
+        return None
+    most = most_pixels(decoding)
+    if most is not None and prod(size) > most and (holds_whole(data) or prod(shrunk(size, height_width)) > most):
+        return None  # Pillow's way says why
+    return jpeg_levels(data, size, height_width)
+
+
+def _orientation(image: Image.Image, source: Stored) -> int:
+    """1 to 8 as EXIF counts, of a file without Pillow's parser, which reads all of EXIF and warns where it is odd."""
+    return image.getexif().get(ORIENTATION, 1) if image is source else orientation_of(image.info)
+
+
+def _width_height(height_width: tuple[int, int] | None, orientation: int) -> tuple[int, int] | None:
+    """The size that a picture must have before it is turned, as Pillow counts."""
+    if height_width is None:
+        return None
+    height, width = height_width
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    if orientation not in TURNS:
+        return image
+    turned = image.transpose(TURNS[orientation])
+    for name in ("exif", "xmp"):  # or it would be turned again
+        turned.info.pop(name, None)
+    return turned

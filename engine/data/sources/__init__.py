@@ -1,0 +1,1 @@
+"""Where data comes from: folders, tables, files of arrays, tfds."""

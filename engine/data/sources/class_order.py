@@ -1,0 +1,47 @@
+"""data.class_names: which classes of a dataset a run is to have, and in which order."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.data.classes.names import Names, are_numbers, composed, names_text
+from engine.data.decoded.dataset import Dataset
+from engine.errors import InputError, problem, unknown
+
+
+def in_listed_order(
+    dataset: Dataset, class_names: Names | None, may_lack: bool, tell: Callable[[str], None]
+) -> Dataset:
+    """The examples of the classes that are listed, with labels in that order; reports how many are left out.
+
+    Labels that are numbers, where none of the names is one, are taken for indices into the names. Raises InputError
+    for names that the data does not have, unless it is a split that may lack some.
+    """
+    if class_names is None or not dataset.class_names:
+        return dataset
+    listed = tuple(map(composed, class_names))
+    own = dataset.class_names
+    if are_numbers(own) and not set(own) & set(listed):
+        own = _named(own, listed, dataset.name)
+        tell(f"{dataset.name}: labels 0 to {len(listed) - 1} are named {names_text(listed)} (data.class-names)")
+    for name in listed:
+        if name not in own and not may_lack:
+            raise InputError(unknown("data.class_names", name, own))
+    places = np.array([listed.index(name) if name in listed else -1 for name in own], np.int32)
+    labels = places[dataset.labels]
+    kept = np.flatnonzero(labels >= 0)
+    if len(kept) == len(labels):
+        return dataset.relabelled(labels, listed)
+    others = [name for name in own if name not in listed]
+    what = f"{len(labels) - len(kept):,} examples of classes that are not in data.class-names ({names_text(others)})"
+    tell(f"{dataset.name}: left out {what}")
+    return dataset.take(kept, dataset.name).relabelled(labels[kept], listed)
+
+
+def _named(own: Names, listed: Names, where: str) -> Names:
+    """The names that labels, numbers from 0, stand for."""
+    numbers = [int(float(name)) for name in own]
+    if min(numbers) < 0 or max(numbers) >= len(listed):
+        rule = f"one for each of the labels of {where}, which go up to {max(numbers)}"
+        raise InputError(problem("data.class_names", f"{len(listed)} names", rule, "Name every label, in order."))
+    return tuple(listed[number] for number in numbers)

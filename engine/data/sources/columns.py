@@ -1,0 +1,252 @@
+"""What a CSV table is: its encoding, its delimiter, and which columns hold paths, labels, pixels and splits."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import isqrt
+from pathlib import Path
+
+from engine.config.data import DataConfig
+from engine.data.classes.names import composed, names_text
+from engine.data.pictures.images import is_picture_name
+from engine.data.sources.split_names import is_split_column, split_of_value
+from engine.errors import InputError, problem, unknown
+from engine.host.encodings import encoding_of
+from engine.host.storage import check_regular
+
+LABEL_NAMES = (
+    "label", "class", "target", "labels", "category", "class_name", "classname", "class_label", "species", "breed",
+    "diagnosis", "dx",
+)  # fmt: skip
+FILE_NAMES = (
+    "path", "file", "filename", "image", "image_path", "filepath", "file_path", "file_name", "image_name", "image_id",
+    "imagepath", "img_path", "img_name", "img", "image_file", "picture", "photo",
+)  # fmt: skip
+DELIMITERS = ",;\t|"
+SAMPLE_ROWS = 20
+MOST_LINE = 2**24  # characters: pictures of 2,000×2,000 pixels, of five characters each
+LEAST_PIXELS = 4
+COLUMNS = "label and pixels (label,pixel0,pixel1,…), or path and label (path,label)"
+HoldsFiles = Callable[[list[str]], bool]
+NAME_THEM = "Name the columns in the first line, or set --data.path-column and --data.label-column."
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the first lines of a CSV file say about it.
+
+    columns: their names as written; their numbers where there is no header.
+    label, file, split: the places of these columns; None where there are none. unnamed: places that are passed over.
+    part: the split whose rows are meant, where a column says which split a row belongs to.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    has_header: bool
+    label: int | None
+    file: int | None
+    delimiter: str = ","
+    encoding: str = "utf-8-sig"
+    split: int | None = None
+    part: str | None = None
+    unnamed: tuple[int, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def pixels(self) -> list[int]:
+        """The places of the columns of pixels."""
+        return [k for k in range(len(self.columns)) if k not in (self.label, self.split, *self.unnamed)]
+
+    @property
+    def num_pixels(self) -> int:
+        """How many columns are pixels."""
+        return len(self.pixels)
+
+
+def describe(
+    path: Path,
+    config: DataConfig | None = None,
+    num_pixels: int | None = None,
+    holds_files: HoldsFiles = lambda cells: False,
+) -> Table:
+    """What the first lines say, and what `config` says of columns.
+
+    num_pixels: how many columns of pixels there should be, if that is known. holds_files: whether cells name files.
+    Raises InputError for columns that are not there, and where it is not clear which ones are meant.
+    """
+    config = config or DataConfig()
+    with told_of_csv(path):
+        check_regular(path)
+        encoding, note = encoding_of(path, config.encoding)
+    bare = Table(path, (), False, None, None, encoding=encoding, notes=(note,) if note else ())
+    with text_of(bare) as file:
+        lines = list(_first(file))
+    filled = [line for line in lines if line.strip()]
+    if not filled:
+        raise InputError(problem(str(path), "an empty file", f"a table of {COLUMNS}", "Check the file."))
+    with told_of_csv(path):
+        delimiter = _delimiter(filled)
+        rows = [[cell.strip() for cell in row] for row in csv.reader(filled, delimiter=delimiter) if row]
+    table = replace(bare, delimiter=delimiter)
+    is_asked = config.path_column is not None or config.label_column is not None
+    if all(map(is_number, rows[0])) and not is_asked:
+        return _of_numbers(table, len(rows[0]), num_pixels)
+    has_header = not any(map(is_picture_name, map(_last_part, rows[0])))
+    columns = tuple(rows[0]) if has_header else tuple(str(k + 1) for k in range(len(rows[0])))
+    table = replace(table, columns=columns, has_header=has_header)
+    return _with_columns(table, rows[has_header:], config, holds_files)
+
+
+@contextmanager
+def text_of(table: Table) -> Iterator[Iterator[str]]:
+    """The lines of the file, without the mark that Excel puts before it; never with replaced characters."""
+    with told_of_csv(table.path), table.path.open(encoding=table.encoding, newline="") as file:
+        yield _lines(file, table.path)
+
+
+def _lines(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
+    number = 0
+    while line := file.readline(MOST_LINE + 1):
+        number += 1
+        if len(line) > MOST_LINE:
+            got, rule = f"more than {MOST_LINE:,} characters", "a line of a table"
+            raise InputError(problem(f"{path} line {number:,}", got, rule, "Check that it is a table of text."))
+        yield line
+
+
+def _first(lines: Iterator[str]) -> Iterator[str]:
+    """SAMPLE_ROWS lines, or as few as have MOST_LINE characters."""
+    length = 0
+    for line in islice(lines, SAMPLE_ROWS):
+        yield line
+        length += len(line)
+        if length > MOST_LINE:
+            return
+
+
+@contextmanager
+def told_of_csv(path: Path) -> Iterator[None]:
+    """Turns what reading a table raises into one sentence."""
+    try:
+        yield
+    except UnicodeError as error:
+        got = f"bytes that are not of its encoding ({error})"
+        if isinstance(error, UnicodeDecodeError):
+            got = f"bytes that are no {error.encoding} ({error.object[error.start : error.start + 8].hex(' ')})"
+        remedy = "Name its encoding, like --data.encoding cp1252, or save it as UTF-8."
+        raise InputError(problem(str(path), got, "text in one encoding", remedy)) from None
+    except (OSError, csv.Error) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise InputError(problem(str(path), reason, "a table that can be read", "Correct the path or file.")) from None
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number as people write them."""
+    return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", cell) is not None
+
+
+def square_shape(num_pixels: int) -> tuple[int, int, int] | None:
+    """(h, w, c) of a square grey or else colour picture with so many numbers."""
+    for channels in (1, 3):
+        side = isqrt(num_pixels // channels)
+        if num_pixels and channels * side**2 == num_pixels:
+            return side, side, channels
+    return None
+
+
+def _delimiter(lines: list[str]) -> str:
+    """The delimiter that divides all lines into the same number of cells, and into the most; a comma if none does."""
+    best, most = ",", 1
+    for delimiter in DELIMITERS:
+        widths = {len(row) for row in csv.reader(lines, delimiter=delimiter) if row}
+        if len(widths) == 1 and max(widths) > most:
+            best, most = delimiter, max(widths)
+    if most > 1:
+        return best
+    widths = {delimiter: len(next(csv.reader(lines, delimiter=delimiter), [])) for delimiter in DELIMITERS}
+    return max(DELIMITERS, key=lambda delimiter: widths[delimiter])
+
+
+def _of_numbers(table: Table, count: int, num_pixels: int | None) -> Table:
+    """A table of numbers alone, which starts with a label if only then the other numbers make a picture."""
+    fits = [size == num_pixels if num_pixels else square_shape(size) is not None for size in (count, count - 1)]
+    if num_pixels is None and fits[0] == fits[1]:
+        rule = "a first line that names the columns, because it is not clear which one is the label"
+        remedy = "Add label,pixel0,pixel1,…"
+        raise InputError(problem(str(table.path), f"{count:,} columns without names", rule, remedy))
+    has_label = fits[1]
+    names = ["label"] * has_label + [f"pixel{i}" for i in range(count - has_label)]
+    return replace(table, columns=tuple(names), has_header=False, label=0 if has_label else None)
+
+
+def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds_files: HoldsFiles) -> Table:
+    """The table with its columns told apart: by the config, by their names, and by what is in them."""
+    names = [_plainly(name) for name in table.columns]
+    label, file = _asked("label", table, config.label_column), _asked("path", table, config.path_column)
+    label = label if label is not None else _first_named(names, LABEL_NAMES, file)
+    file = file if file is not None else _first_named(names, FILE_NAMES, label)
+    unnamed = tuple(k for k, name in enumerate(names) if re.fullmatch(r"(unnamed:? ?_?\d+)?", name))
+    free = [k for k in range(len(names)) if k not in (label, file, *unnamed)]
+    cells = {k: [row[k] for row in rows if k < len(row) and row[k]] for k in free}
+    split = _split_column(table, {k: cells[k] for k in free})
+    rest = [k for k in free if k != split]
+    if file is None:
+        holding = [k for k in rest if cells[k] and all(is_picture_name(_last_part(cell)) for cell in cells[k])]
+        file = holding[0] if len(holding) == 1 else None
+    if file is None and not _are_pixels(rest, cells):
+        holding = [k for k in rest if holds_files(cells[k])]
+        if len(holding) != 1:
+            got = f"the columns {names_text(table.columns)}"
+            raise InputError(problem(str(table.path), got, f"columns {COLUMNS}", NAME_THEM))
+        (file,) = holding
+    others = [k for k in rest if k != file]
+    if file is not None and label is None and len(others) == 1:
+        label = others[0]
+    return replace(table, label=label, file=file, split=split, unnamed=unnamed)
+
+
+def _asked(field: str, table: Table, given: str | None) -> int | None:
+    """The place of a column that the config names, as it is written or else in another case."""
+    if given is None:
+        return None
+    for same in (str, _plainly):
+        names = [same(name) for name in table.columns]
+        if same(given.strip()) in names:
+            return names.index(same(given.strip()))
+    if given.isdigit() and 1 <= int(given) <= len(table.columns):
+        return int(given) - 1
+    raise InputError(unknown(f"data.{field}_column", given, table.columns))
+
+
+def _plainly(name: str) -> str:
+    return re.sub(r"[ \-]+", "_", composed(name).strip().lower())
+
+
+def _first_named(names: list[str], known: tuple[str, ...], other: int | None) -> int | None:
+    return next((names.index(name) for name in known if name in names and names.index(name) != other), None)
+
+
+def _are_pixels(places: list[int], cells: dict[int, list[str]]) -> bool:
+    """Whether there are enough columns for pixels, and mostly numbers in them; a bad one is found when it is read."""
+    found = [cell for k in places for cell in cells[k]]
+    return len(places) >= LEAST_PIXELS and 2 * sum(map(is_number, found)) >= len(found)
+
+
+def _split_column(table: Table, cells: dict[int, list[str]]) -> int | None:
+    """The column that says which split a row belongs to: by its name, or because it holds nothing but their names."""
+    named = [k for k in cells if is_split_column(_plainly(table.columns[k]))]
+    holding = [k for k, found in cells.items() if found and all(split_of_value(cell) for cell in found)]
+    places = sorted({*named, *holding})
+    if len(places) > 1:
+        got = f"the columns {names_text(tuple(table.columns[k] for k in places))}"
+        rule = "one column that says which split a row belongs to"
+        raise InputError(problem(str(table.path), got, rule, "Remove or rename the others."))
+    return places[0] if places else None
+
+
+def _last_part(name: str) -> str:
+    return re.split(r"[/\\]", name)[-1]

@@ -1,0 +1,174 @@
+"""Rows of CSV tables: their labels, pixels and file names, and what is wrong with a row."""
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+
+from engine.data.decoded.dataset import names_text
+from engine.data.sources.columns import Table, text_of, told_of_csv
+from engine.data.sources.split_names import SPLIT_ORDER, UNLABELLED, split_of_value
+from engine.errors import InputError, problem
+
+CHUNK_ROWS, CHUNK_CHARACTERS = 2048, 2**23
+
+
+def row_chunks(table: Table) -> Iterator[tuple[int, list[str]]]:
+    """(number of the first line, lines) of the rows, without the header; blank in place of those of other splits."""
+    with text_of(table) as file:
+        number = 1 + table.has_header
+        if table.has_header:
+            next(file)
+        while lines := _some(file):
+            yield number, lines if table.part is None else [line if _is_of_part(table, line) else "" for line in lines]
+            number += len(lines)
+
+
+def _some(file: Iterator[str]) -> list[str]:
+    """The next CHUNK_ROWS lines, or fewer if they are long."""
+    lines, length = list[str](), 0
+    for line in file:
+        lines.append(line)
+        length += len(line)
+        if len(lines) == CHUNK_ROWS or length > CHUNK_CHARACTERS:
+            break
+    return lines
+
+
+def _cells(table: Table, line: str) -> list[str]:
+    with told_of_csv(table.path):
+        return next(csv.reader([line], delimiter=table.delimiter), [])
+
+
+def _is_of_part(table: Table, line: str) -> bool:
+    assert table.split is not None
+    return bool(line.strip()) and part_of(table, _cell(table, line, table.split)) == table.part
+
+
+def part_of(table: Table, value: str) -> str | None:
+    """The split that a cell of the table's column of splits stands for."""
+    assert table.split is not None
+    return split_of_value(value, table.columns[table.split].strip().lower())
+
+
+def _cell(table: Table, line: str, place: int) -> str:
+    """One cell of a line; empty where the line is too short."""
+    cells = _cells(table, line) if '"' in line else line.rstrip("\r\n").split(table.delimiter, place + 1)
+    return cells[place].strip() if len(cells) > place else ""
+
+
+def in_parts(table: Table) -> dict[str, Table]:
+    """The table as one for each split that its rows are said to belong to; as it is, for training, if none are.
+
+    Raises InputError where a column named like one of splits does not say so of every row.
+    """
+    if table.split is None:
+        return {"train": table}
+    values = {_cell(table, line, table.split) for _, lines in row_chunks(table) for line in lines if line.strip()}
+    roles = {value: part_of(table, value) for value in sorted(values)}
+    odd = tuple(value for value, role in roles.items() if role is None)
+    name = table.columns[table.split]
+    if odd:
+        got = f"the column {name} with {names_text(tuple(map(repr, odd)))}"
+        remedy = "Write these words in it, or rename or remove the column if it says something else."
+        raise InputError(problem(str(table.path), got, "train, validation or test in every row", remedy))
+    parts = [split for split in (*SPLIT_ORDER, UNLABELLED) if split in roles.values()]
+    return {split: replace(table, part=split) for split in parts}
+
+
+def pixel_labels(table: Table) -> list[str]:
+    """The label of every row."""
+    assert table.label is not None
+    labels: list[str] = []
+    for first, lines in row_chunks(table):
+        for number, line in enumerate(lines, first):
+            if not line.strip():
+                continue
+            label = _cell(table, line, table.label)
+            if not label:
+                raise InputError(_bad_row(table, number, line))
+            labels.append(label)
+    if not labels:
+        raise InputError(no_rows(table))
+    return labels
+
+
+def parse_pixels(table: Table, lines: list[str], first: int) -> np.ndarray:
+    """uint8[b pixels] of some lines; raises InputError with line and column of the first that is bad."""
+    pixels = set(table.pixels)
+    runs = [(is_pixel, len(list(run))) for is_pixel, run in groupby(range(len(table.columns)), pixels.__contains__)]
+    kinds = np.dtype([(f"{k}", np.uint8 if is_pixel else "O", (n,)) for k, (is_pixel, n) in enumerate(runs)])
+    filled = [line for line in lines if line and not line.isspace()]
+    if not filled:
+        return np.zeros((0, table.num_pixels), np.uint8)
+    try:
+        rows = np.loadtxt(filled, kinds, delimiter=table.delimiter, comments=None, quotechar='"', ndmin=1)
+    except (ValueError, OverflowError):
+        raise InputError(_first_bad_row(table, lines, first)) from None
+    return np.concatenate([rows[f"{k}"] for k, (is_pixel, _) in enumerate(runs) if is_pixel], 1)
+
+
+def _first_bad_row(table: Table, lines: list[str], first: int) -> str:
+    texts = (_bad_row(table, number, line) for number, line in enumerate(lines, first) if line.strip())
+    where, rule = f"{table.path} from line {first:,} on", "numbers with delimiters between them"
+    return next(filter(None, texts), problem(where, "rows that cannot be read", rule, "Correct them."))
+
+
+def _bad_row(table: Table, number: int, line: str) -> str:
+    """What is wrong with a row of pixels; empty if nothing is."""
+    cells = _cells(table, line)
+    where = f"{table.path} line {number:,}"
+    if len(cells) != len(table.columns):
+        rule = f"{len(table.columns):,}, as the first line has"
+        return problem(where, f"{len(cells):,} columns", rule, "Correct or remove the line.")
+    pixels = set(table.pixels)
+    for place, cell in enumerate(cells):
+        where_exactly = f"{where}, column {place + 1:,} ({table.columns[place]})"
+        if place == table.label:
+            if not cell.strip():
+                return problem(where_exactly, "no label", "one", "Correct or remove the line.")
+        elif place in pixels and not _is_level(cell):
+            return problem(where_exactly, repr(cell[:80]), "a whole number from 0 to 255", "Correct it.")
+    return ""
+
+
+def _is_level(cell: str) -> bool:
+    found = re.fullmatch(r"\+?0*(\d{1,3})", cell.strip(), re.ASCII)  # and not int, which refuses 5,000 digits
+    return found is not None and int(found[1]) <= 255
+
+
+def no_rows(table: Table) -> str:
+    """The wording for a table that ends after its first line."""
+    return problem(str(table.path), "no rows below the first line", "one a picture", "Check the file.")
+
+
+def labels_and_files(table: Table) -> tuple[list[str], list[str]]:
+    """(labels, file names) of every row; no labels where there is no column of them."""
+    assert table.file is not None
+    wanted = [place for place in (table.file, table.label) if place is not None]
+    files, labels = [], []
+    with text_of(table) as file:
+        rows = csv.reader(file, delimiter=table.delimiter)
+        if table.has_header:
+            next(rows)
+        for row in rows:
+            if len(row) <= 1 and not "".join(row).strip():  # a line of blanks
+                continue
+            where = f"{table.path} line {rows.line_num:,}"
+            if len(row) != len(table.columns):
+                got, rule = f"{len(row):,} columns", f"{len(table.columns):,}, as the first line has"
+                raise InputError(problem(where, got, rule, 'Correct it; names with delimiters in them need "quotes".'))
+            if table.part and part_of(table, row[table.split or 0].strip()) != table.part:
+                continue
+            for place in wanted:
+                if not row[place].strip():
+                    exactly = f"{where}, column {place + 1:,} ({table.columns[place]})"
+                    raise InputError(problem(exactly, "nothing", "a value", "Correct or remove the line."))
+            files.append(row[table.file].strip())
+            labels += [row[table.label].strip()] if table.label is not None else []
+    if not files:
+        raise InputError(no_rows(table))
+    return labels, files

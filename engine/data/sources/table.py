@@ -1,0 +1,286 @@
+"""CSV tables → Source: rows of pixels with a label, or rows of a file name and a label."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from engine.config.data import DataConfig
+from engine.data.classes.reading import Names, classes_of
+from engine.data.decoded.cache import Decoded, DecodedBatch, cached
+from engine.data.decoded.dataset import Dataset, names_text
+from engine.data.sources.array_files import fit_images, fitted_shape
+from engine.data.sources.class_folders import name_of
+from engine.data.sources.class_order import in_listed_order
+from engine.data.sources.columns import COLUMNS, NAME_THEM, Table, describe, is_number, square_shape
+from engine.data.sources.files import cache_entry, file_key, load_files
+from engine.data.sources.listed_files import Finder, check_there, finder_for, image_file
+from engine.data.sources.rows import in_parts, labels_and_files, no_rows, parse_pixels, pixel_labels, row_chunks
+from engine.data.sources.source import split_title
+from engine.data.sources.split_names import SPLIT_ORDER, SPLITS, UNLABELLED, split_roles
+from engine.data.sources.walk import ImageFile
+from engine.errors import InputError, problem, shape_text
+from engine.host.storage import expanded
+from engine.text import one_line
+
+TABLE_ENDINGS = (".csv", ".tsv")
+NO_NUMBERS = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}  # as pandas and NumPy write what is missing
+LARGEST_TARGET = float(np.finfo(np.float32).max)
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """Tables by split, all of one kind."""
+
+    name: str
+    tables: dict[str, Table]
+    config: DataConfig
+    tell: Tell
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits it has; "train" where it is not divided."""
+        return tuple(self.tables)
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Nothing: there is no folder to walk."""
+        return {}
+
+    def load(self, split: str, field: str) -> Dataset:
+        """One split; raises InputError naming `field` if there is no such split, or file, line and column if bad."""
+        name = split_title(self.name, self.tables, split, field)
+        may_lack = split != self.config.split
+        return in_listed_order(self._read(split, name), self.config.class_names, may_lack, self.tell)
+
+    def _read(self, split: str, name: str) -> Dataset:
+        table = self.tables[split]
+        if table.file is not None:
+            return self._load_files(table, split, name)
+        about = (table.label, table.split, table.part, table.encoding, table.delimiter)
+        entry = cache_entry(self.config, name, file_key([table.path], self.config, *about))
+        return cached(entry, name, lambda: self._decode(table), self.tell)
+
+    def files(self, split: str) -> list[ImageFile]:
+        """The files that a split names, in order; empty for a table of pixels. Reports how names had to be read."""
+        table = self.tables[split]
+        if table.file is None:
+            return []
+        _, names = labels_and_files(table)
+        finder = finder_for(table.path, names, self.config)
+        found = [finder.find(name) for name in names]
+        tell_how(table, finder, self.tell)
+        if self.config.on_bad_file == "stop":
+            missing = [name for name, path in zip(names, found, strict=True) if path is None]
+            check_there(table.path, missing, len(names), finder)
+        return [image_file(path, name, finder.base) for path, name in zip(found, names, strict=True)]
+
+    def _load_files(self, table: Table, split: str, name: str) -> Dataset:
+        labels, _ = labels_and_files(table)
+        targets, class_names = targets_of(labels, table, self.tell)
+        return load_files(self.files(split), targets.tolist(), class_names, name, self.config, self.tell)
+
+    def _decode(self, table: Table) -> Decoded:
+        if isinstance(self.config.levels, tuple):
+            rule = f"no such option with pixels in {table.path.name}, which are levels from 0 to 255"
+            raise InputError(problem("data.levels", self.config.levels, rule, "Leave it out, or scale the numbers."))
+        targets, class_names = targets_of(pixel_labels(table), table, self.tell)
+        shape = _pixel_shape(table, self.config)
+        batches = _pixel_batches(table, targets, shape, self.config)
+        return Decoded(len(targets), fitted_shape(shape, self.config), class_names, batches)
+
+
+def open_table(config: DataConfig, tell: Tell) -> TableSource:
+    """The table at `config.path`, or the train.csv (validation.csv, test.csv) in that folder.
+
+    A column that says which split a row belongs to divides the table. Only that column and the first lines are read.
+    """
+    assert config.path is not None
+    path = expanded(config.path)
+    files = _tables_of(path) if path.is_dir() else {"train": path}
+    tables: dict[str, Table] = {}
+    for split, file in files.items():
+        table = describe(file, config, holds_files=lambda cells, file=file: _name_files(file, cells, config))
+        for note in table.notes:
+            tell(note)
+        if table.label is None and split != "train":
+            tell(f"{file}: has no column of labels; this split is left out")
+            continue
+        if table.label is None:
+            raise InputError(_no_labels(table))
+        parts = in_parts(table)
+        if len(files) > 1 and table.split is not None and set(parts) != {split}:
+            got = f"{file} with rows of {names_text(parts)} in the column {table.columns[table.split]}"
+            remedy = "Give the path of that table alone, or remove the column."
+            raise InputError(problem("data.path", got, f"rows of {split} alone, as the file is named", remedy))
+        tables.update({split: table} if len(files) > 1 else parts)
+        _tell_parts(table, parts, tell)
+    tables.pop(UNLABELLED, None)
+    return TableSource(name_of(path), tables, config, tell)
+
+
+def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
+    """(int32[n] indices, class names), or (float32[n 1], no names) where the labels are numbers with fractions.
+
+    Reports which of the two tasks it is.
+    """
+    assert table.label is not None
+    column = table.columns[table.label] if table.has_header else f"column {table.label + 1}"
+    numbers = _as_numbers(labels, f"{table.path} {column}")
+    if numbers is not None and _is_real(numbers):
+        low, high = numbers.min(), numbers.max()
+        task = f"numbers from {low:g} to {high:g}: a regression (--train.loss mean_squared_error)"
+        tell(f"{table.path}: {column} has {task}")
+        return numbers.astype(np.float32)[:, None], ()
+    # As they are written (001 and 1 are two classes), but for the fractions that pandas adds to whole numbers.
+    has_fractions = any("." in label or "," in label for label in set(labels))
+    is_exact = numbers is not None and has_fractions and np.abs(numbers).max() < 2**53
+    written = numbers.astype(np.int64) if numbers is not None and is_exact else labels
+    indices, names = classes_of(written, f"{table.path} label")
+    tell(f"{table.path}: {column} has {len(names):,} classes ({names_text(names)})")
+    return indices, names
+
+
+def listed_pictures(path: Path, tell: Tell) -> list[str] | None:
+    """The files that a table names, to be classified, with or without labels; None for a table of pixels.
+
+    A file that is not there is among them, under the path that is written.
+    """
+    table = describe(path, holds_files=lambda cells: _name_files(path, cells, DataConfig()))
+    if table.file is None:
+        return None
+    for note in table.notes:
+        tell(note)
+    _, names = labels_and_files(table)
+    finder = finder_for(path, names, DataConfig())
+    found = [image_file(finder.find(name), name, finder.base).path for name in names]
+    tell_how(table, finder, tell)
+    return found
+
+
+def tell_how(table: Table, finder: Finder, tell: Tell) -> None:
+    """Says where the files of a table were found, and how many not as they are written."""
+    where = [f"files found in {finder.base or '.'}"] if Path(finder.base) != table.path.parent else []
+    how = [f"{count:,} found {kind}" for kind, count in finder.counts.most_common()]
+    if where or how:
+        tell(f"{table.path}: {', '.join([*where, *how])}")
+
+
+def is_table_name(name: str) -> bool:
+    """Whether a file of this name is taken for a table."""
+    return name.lower().endswith(TABLE_ENDINGS)
+
+
+def read_unlabelled_table(path: Path, input_shape: tuple[int, ...]) -> np.ndarray:
+    """uint8[n h w c] of a table of pixels to be classified, with or without a column of labels (which is not read).
+
+    Raises InputError unless there are as many pixels a row as the model's input has.
+    """
+    table = describe(path, num_pixels=prod(input_shape))
+    if table.file is not None or table.num_pixels != prod(input_shape):
+        got = f"{len(table.columns):,} columns ({names_text(table.columns)})"
+        rule = f"{prod(input_shape):,} columns of pixels, the model's input of {shape_text(input_shape)}"
+        raise InputError(problem(str(path), got, rule, "Use a table of that size."))
+    chunks = [parse_pixels(table, lines, first) for first, lines in row_chunks(table)]
+    if not chunks:
+        raise InputError(no_rows(table))
+    return np.concatenate(chunks).reshape(-1, *input_shape)  # [n hwc] → [n h w c]
+
+
+def _tables_of(folder: Path) -> dict[str, Path]:
+    """The CSV files of a folder by split; one alone is for training."""
+    inside = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv") and path.name[0] != "."
+    )
+    roles = split_roles(path.stem for path in inside)
+    found: dict[str, Path] = {}
+    for path in sorted(inside, key=lambda path: (path.stem.lower() not in SPLITS, path)):
+        split = roles.get(path.stem)
+        if split is None or split == UNLABELLED:
+            continue
+        if split in found and path.stem.lower() not in SPLITS and found[split].stem.lower() not in SPLITS:
+            got, rule = f"{found[split].name} and {path.name} in {folder}", f"one table for the {split} split"
+            raise InputError(problem("data.path", got, rule, "Rename one, or give the path of one table."))
+        found.setdefault(split, path)
+    if "train" not in found and len(inside) == 1:
+        return {"train": inside[0]}
+    if not found:
+        got = f"{folder} with {names_text(tuple(path.name for path in inside)) or 'no tables'}"
+        remedy = "Give the path of one table, or rename it."
+        raise InputError(problem("data.path", got, "train.csv (and validation.csv, test.csv)", remedy))
+    return {split: found[split] for split in SPLIT_ORDER if split in found}
+
+
+def _pixel_shape(table: Table, config: DataConfig) -> tuple[int, int, int]:
+    """(h, w, c) of a row's picture: the size of the config where it is exactly that, else a square."""
+    count = table.num_pixels
+    if config.height_width is not None:
+        height, width = config.height_width
+        for channels in (1, 3):
+            if count == height * width * channels:
+                return height, width, channels
+    found = square_shape(count)
+    if found is None:
+        rule = "as many as a square grey or colour picture has, like 784 (28×28), or as --data.image-size has"
+        remedy = "Set --data.image-size to their HEIGHTxWIDTH, or correct the columns."
+        raise InputError(problem(str(table.path), f"{count:,} columns of pixels", rule, remedy))
+    return found
+
+
+def _pixel_batches(
+    table: Table, indices: np.ndarray, shape: tuple[int, int, int], config: DataConfig
+) -> Iterator[DecodedBatch]:
+    done = 0
+    for first, lines in row_chunks(table):
+        pixels = parse_pixels(table, lines, first).reshape(-1, *shape)  # [b hwc] → [b h w c]
+        yield DecodedBatch(fit_images(pixels, config), indices[done : done + len(pixels)])
+        done += len(pixels)
+
+
+def _name_files(table: Path, cells: list[str], config: DataConfig) -> bool:
+    """Whether cells of a table are names of files, most of which are there."""
+    finder = finder_for(table, cells, config)
+    return 2 * sum(finder.find(cell) is not None for cell in cells) > len(cells)
+
+
+def _no_labels(table: Table) -> str:
+    others = [name for k, name in enumerate(table.columns) if k not in (table.file, table.split, *table.unnamed)]
+    got, names = f"{table.path} with the columns {names_text(table.columns)}", ", ".join(others)
+    if len(others) > 1 and table.has_header:
+        is_short = len(names) < 200
+        remedy = f"Set --data.label-column to one of {one_line(names)}" if is_short else "Set --data.label-column"
+        remedy += ", or put the class of each row into one column if each of these stands for a class."
+    else:
+        remedy = NAME_THEM
+    return problem("data.path", got, f"columns {COLUMNS}", remedy)
+
+
+def _tell_parts(table: Table, parts: dict[str, Table], tell: Tell) -> None:
+    if table.split is not None:
+        aside = "; those without labels are left out" if UNLABELLED in parts else ""
+        tell(f"{table.path}: the column {table.columns[table.split]} divides it into {', '.join(parts)}{aside}")
+
+
+def _as_numbers(labels: list[str], where: str) -> np.ndarray | None:
+    """float64[n] if all labels are numbers, with a decimal comma perhaps; None if one is not.
+
+    Raises InputError, naming the place, for numbers that are none or too large for float32.
+    """
+    distinct = {label: label.replace(",", ".") for label in set(labels)}
+    others = {label for label, number in distinct.items() if not is_number(number)}
+    if others and (len(others) == len(distinct) or any(label.lower() not in NO_NUMBERS for label in others)):
+        return None
+    numbers = np.array([float(distinct[label]) for label in labels])
+    # As classes numbers are names, of any size.
+    bad = ~np.isfinite(numbers) | (np.abs(numbers) > LARGEST_TARGET if _is_real(numbers) else False)
+    if bad.any():
+        got = f"{np.count_nonzero(bad):,} of {len(labels):,} labels like {labels[int(bad.argmax())][:40]}"
+        raise InputError(problem(where, got, "numbers, because the others are", "Correct or remove these rows."))
+    return numbers
+
+
+def _is_real(numbers: np.ndarray) -> bool:
+    return bool((numbers != np.round(numbers)).any())

@@ -1,0 +1,1 @@
+"""This machine: its clock, memory, files, terminal, compiler and caches."""

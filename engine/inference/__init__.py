@@ -1,0 +1,1 @@
+"""A trained model is used: classified, evaluated, looked into."""

@@ -1,0 +1,340 @@
+"""Classifier: a trained model with its input contract, for arrays, files and pictures."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from engine.augment.apply import augment_batch, example_keys
+from engine.augment.config import AugmentConfig
+from engine.checkpoints.steps import Record
+from engine.config.data import ResizeRule
+from engine.config.decoding import Range
+from engine.data.arrays.stored import StoredImages
+from engine.data.classes.labels import targets_for_classes
+from engine.data.coverage import absent_notes
+from engine.data.decoded.dataset import Dataset
+from engine.data.in_memory import Reading, as_targets, pair_of, read_dataset
+from engine.data.load import check_inputs
+from engine.data.pictures.images import InputSpec, Picture, check_none
+from engine.devices.executables import Executables
+from engine.errors import InputError, problem
+from engine.host.clock import Clock
+from engine.host.console import tell
+from engine.inference.forward import Forward
+from engine.inference.layer_outputs import features_of
+from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, contract, listed, other_shape
+from engine.kernels.pooling import evaluation_lowering
+from engine.metrics.losses import probabilities
+from engine.training.evaluate import eval_batch_size, evaluate
+from engine.training.state import AnyNetwork, Tree
+from engine.training.step import Task, normalize
+
+TTA_DRAWS = 8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model sees in one picture: the likeliest class, and the `top` ones with their probabilities."""
+
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Classifier:
+    """A model that can be asked, by many threads at once. Made by `engine.restore` or by a run's result."""
+
+    def __init__(
+        self,
+        record: Record,
+        network: AnyNetwork,
+        params: Tree,
+        model_state: Tree,
+        executables: Executables | None = None,
+    ):
+        self.record, self._network, self._params, self._model_state = record, network, params, model_state
+        self._executables = executables or Executables(Clock())
+        self._forward, self._draw_seed = Forward(), record.config.train.seed
+
+    def with_weights(self, record: Record, params: Tree, model_state: Tree) -> "Classifier":
+        """Another model of the same network, that shares what is compiled and the draws of test-time augmentation."""
+        other = copy(self)
+        other.record, other._params, other._model_state = record, params, model_state
+        return other
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the outputs; empty for a regression."""
+        return self.record.class_names
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The input contract."""
+        return self.record.input_spec
+
+    @property
+    def finetune(self) -> Callable[..., Any]:
+        """`engine.finetune` from this classifier: (data, *, freeze=…, …) → Result."""
+        import engine  # what trains comes after what predicts
+
+        return partial(engine.finetune, self)
+
+    def predict(
+        self,
+        pictures: Picture | Sequence[Picture],
+        top: int = 1,
+        resize: ResizeRule | None = None,
+        tta: int | AugmentConfig = 0,
+        value_range: Range | None = None,
+    ) -> list[Prediction]:
+        """One Prediction a picture, with the `top` likeliest classes.
+
+        pictures: paths, bytes, PIL images and arrays [h w c] in any mix, an array [n h w c], one of these, or a
+          folder, whose images are taken in order of their names.
+        resize: how pictures of another size are made to fit; by default the model's own rule, which may refuse them.
+        tta: test-time augmentation. The probabilities are means over the picture as it is and so many draws of the
+          augmentation the model was trained with, or TTA_DRAWS draws of another one. The same draws every time.
+        value_range: what is black and what is white in arrays, like (0, 1), and in pictures of more than 8 bits.
+          Without it arrays must be uint8, from 0 to 255. Values that cannot be of that range are refused.
+        Raises InputError naming each picture that cannot be used.
+        """
+        self._check_names(top)
+        return [self._prediction(row, top) for row in self.predict_proba(pictures, resize, tta, value_range)]
+
+    def predict_proba(
+        self,
+        pictures: Picture | Sequence[Picture],
+        resize: ResizeRule | None = None,
+        tta: int | AugmentConfig = 0,
+        value_range: Range | None = None,
+    ) -> np.ndarray:
+        """float32[n k]: the probability of each class; arguments as of `predict`."""
+        return self._of_each(pictures, resize, value_range, lambda images, first: self.outputs(images, tta, first))
+
+    def top_k(self, pictures: Picture | Sequence[Picture], k: int = 5, **how: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(int[n k] class indices, float32[n k] probabilities), the likeliest first; arguments as of `predict_proba`.
+
+        As `jax.lax.top_k`: of equal ones the lower index comes first. k: at most the number of classes.
+        """
+        self._check_names(k)
+        probabilities = self.predict_proba(pictures, **how)
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        return best, np.take_along_axis(probabilities, best, axis=1)
+
+    def features(
+        self,
+        pictures: Picture | Sequence[Picture],
+        layer: str,
+        resize: ResizeRule | None = None,
+        value_range: Range | None = None,
+    ) -> np.ndarray:
+        """float32[n …]: what a layer gives, its activation included; pictures, resize and value_range as of `predict`.
+
+        layer: of a Sequential a name that `engine summary` shows, like conv_2; the last gives what the probabilities
+          are made of. Of a class of your own the path of a submodule, like encoder.blocks.0.
+        Raises InputError for a name that the model does not have, listing those it has.
+        """
+
+        def make() -> Callable[..., jax.Array]:
+            of_layer, spec = (
+                features_of(self.record, layer, evaluation_lowering(self.record.config.plan)),
+                self.input_spec,
+            )
+
+            def features(params: Tree, model_state: Tree, images: jax.Array, first: Any) -> jax.Array:
+                return of_layer(params, model_state, normalize(images, spec))
+
+            return features
+
+        def ask(images: np.ndarray | StoredImages, first: int) -> np.ndarray:
+            return self._forward(("features", layer), make, (self._params, self._model_state), images)
+
+        return self._of_each(pictures, resize, value_range, ask)
+
+    def stream(
+        self,
+        pictures: Iterable[Picture],
+        top: int = 1,
+        resize: ResizeRule | None = None,
+        tta: int | AugmentConfig = 0,
+        value_range: Range | None = None,
+    ) -> Iterator[tuple[Picture, Prediction | InputError]]:
+        """Each picture with its Prediction, or with the InputError that says why there is none, in order.
+
+        pictures: any number of paths and the like; read on all cores, a few batches ahead, and then forgotten.
+        Arguments as of `predict`.
+        """
+        self._check_names(top)
+        spec, first = contract(self.input_spec, resize), 0
+        for batch in batches(pictures, spec, value_range, self._pictures_at_once):
+            rows = self.outputs(batch.images, tta, first)
+            for place, picture in enumerate(batch.pictures):
+                yield picture, batch.problems.get(place) or self._prediction(rows[place], top)
+            first += len(batch.pictures)
+
+    def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
+        """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs.
+
+        first: the number of the first among all that are asked about, on which the draws of `tta` depend.
+        """
+        augment, draws = self._test_time_augmentation(tta)
+        self._check_array(images)
+        plain = self._asked(images, first)
+        if not draws:
+            return plain
+        total = plain.astype(np.float64)
+        for draw in range(draws):
+            total += self._asked(images, first, augment, draw)
+        return (total / (draws + 1)).astype(np.float32)
+
+    def as_sklearn(self, **options: Any) -> Any:
+        """The same as a fitted estimator for scikit-learn's metrics, calibration and the like.
+
+        options: of `predict_proba`, for all that it will be asked. Raises InputError if scikit-learn is not installed.
+        """
+        self._check_names(1)
+        try:
+            from engine.inference.scikit_learn import SklearnClassifier
+        except ModuleNotFoundError:
+            remedy = "Install it: pip install scikit-learn."
+            raise InputError(problem("as_sklearn", "no scikit-learn", "it installed", remedy)) from None
+        return SklearnClassifier(self, options)
+
+    def _of_each(
+        self,
+        pictures: Picture | Sequence[Picture],
+        resize: ResizeRule | None,
+        value_range: Range | None,
+        ask: Callable[[np.ndarray | StoredImages, int], np.ndarray],
+    ) -> np.ndarray:
+        """What `ask` says of (images [n …], number of the first), for all; raises InputError naming bad pictures."""
+        spec = contract(self.input_spec, resize)
+        images = as_array(pictures, spec, value_range)
+        if images is not None:
+            self._check_array(images)
+            return ask(images, 0)
+        parts, first, problems = [], 0, list[InputError]()
+        for batch in batches(listed(pictures), spec, value_range, self._pictures_at_once):
+            problems += batch.problems.values()
+            if not problems:
+                parts.append(ask(batch.images, first))
+            first += len(batch.pictures)
+        check_none(problems)
+        return np.concatenate(parts) if parts else ask(np.zeros((0, *spec.shape), spec.dtype), 0)
+
+    @property
+    def _pictures_at_once(self) -> int:
+        return eval_batch_size(self.input_spec.shape, BATCH_PICTURES)
+
+    def _check_names(self, top: int) -> None:
+        if not self.class_names:
+            raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
+        if not isinstance(top, int) or top < 1:
+            raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
+
+    def _check_array(self, images: np.ndarray | StoredImages) -> None:
+        spec = self.input_spec
+        if images.shape[1:] != tuple(spec.shape) or images.dtype.name != spec.dtype:
+            raise InputError(other_shape(images, spec))
+
+    def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
+        trained_with = self.record.config.augment
+        augment, draws = (tta, TTA_DRAWS) if isinstance(tta, AugmentConfig) else (trained_with, tta)
+        if not isinstance(draws, int) or isinstance(draws, bool) or draws < 0:
+            raise InputError(problem("tta", repr(tta), "a number of draws or an AugmentConfig", "Give 8 or so."))
+        if not draws:
+            return augment, 0
+        augment = replace(augment.without_mixing(), erasing=0.0)  # these would take away what is asked about
+        if not augment.is_active:
+            rule = "a model that was trained with augmentation, or an AugmentConfig"
+            raise InputError(problem("tta", repr(tta), rule, "Leave it out, or pass an AugmentConfig."))
+        crop = self.input_spec.center_crop
+        if augment.random_crop not in (None, crop):
+            rule = f"{crop}, the model's" if crop else "none, because the model sees whole images"
+            raise InputError(problem("tta.random_crop", augment.random_crop, rule, "Leave it out."))
+        check_can_augment("tta", self.input_spec.shape, self.input_spec.dtype)
+        return augment, draws
+
+    def _asked(
+        self, images: np.ndarray | StoredImages, first: int, augment: AugmentConfig | None = None, draw: int = 0
+    ) -> np.ndarray:
+        """float32[n k]: the outputs for the images as they are, or for one draw of an augmentation."""
+        config, network, spec, seed = self.record.config, self._network, self.input_spec, self._draw_seed
+
+        def forward(params: Tree, model_state: Tree, draw: Any, images: jax.Array, first: Any) -> jax.Array:
+            if augment is not None:
+                keys = example_keys(seed, draw, first + jnp.arange(len(images)), "tta")
+                images, _ = augment_batch(keys, images, augment)
+            outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
+            return probabilities(outputs, config.train.loss).astype(jnp.float32)
+
+        weights = (self._params, self._model_state)
+        return self._forward(("outputs", augment), lambda: forward, (*weights, np.int32(draw)), images, first)
+
+    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> dict[str, Any]:
+        """n, loss and (for classes) accuracy and top5 over every example, each exactly once.
+
+        data: a Dataset, or (images, labels) of any form that `engine.dataset` takes. Its classes are compared by name,
+          in whatever order it has them, and may lack some of the model's; numbers are also indices into these.
+        value_range: of (images, labels), what is black and what is white; by default as in training.
+        skipped: how many files of the data could not be read, if there are any.
+        """
+        dataset = self.fitting(data, value_range)
+        sums = evaluate(self._executables, self._task, self._params, self._model_state, dataset)
+        return with_skipped(sums.means(self.record.config.train.loss, self.record.num_outputs), dataset)
+
+    def fitting(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> Dataset:
+        """What `evaluate` is given as a Dataset, with labels as indices into the model's classes, matched by name.
+
+        Raises InputError, showing both sides, unless it has the model's input, its scale and no classes that it lacks.
+        """
+        dataset = data if isinstance(data, Dataset) else self._read(data, value_range)
+        dataset = dataset if self.class_names else as_targets(dataset)
+        check_inputs(dataset, self.input_spec, "the model's input")
+        if self.class_names and not dataset.class_names:
+            raise InputError(targets_for_classes(dataset.labels, f"labels of {dataset.name}", "a classifier"))
+        if dataset.class_names and not self.class_names:
+            rule = "float targets, as the model was trained on"
+            raise InputError(problem(dataset.name, "class labels", rule, "Pass (images, targets) with numbers."))
+        if not self.class_names and dataset.labels.shape[1:] != (self.record.num_outputs,):
+            got, rule = f"targets of {dataset.labels.shape[1:]}", f"{self.record.num_outputs} an example"
+            raise InputError(problem(dataset.name, got, rule, "Use targets of the model's shape."))
+        fitting = dataset.in_classes(self.class_names, "the model")
+        for line in absent_notes(fitting, fitting.name) if fitting is not dataset else []:
+            tell(line)
+        return fitting
+
+    def _read(self, pair: Any, value_range: Range | None) -> Dataset:
+        """(images, labels) as a Dataset, read as the training data were."""
+        images, labels = pair_of(pair, "data", "a Dataset or (images, labels)")
+        usual = self.input_spec.value_range if self.input_spec.dtype == "uint8" else None
+        reading = Reading(value_range, usual, are_targets=not self.class_names)
+        return read_dataset(images, labels, None, "data", reading, tell)
+
+    @property
+    def _task(self) -> Task:
+        return Task(self._network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
+
+    def _prediction(self, row: np.ndarray, top: int) -> Prediction:
+        best = np.argsort(-row, kind="stable")[:top]
+        named = tuple((self.class_names[k], float(row[k])) for k in best)
+        return Prediction(named[0][0], named[0][1], named)
+
+
+def with_skipped(metrics: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The metrics over a dataset, with the number of its files that could not be read beside n, if there are any."""
+    return {**metrics, "skipped": len(dataset.skipped)} if dataset.skipped else metrics
+
+
+def check_can_augment(field: str, input_shape: tuple[int, ...], dtype: str) -> None:
+    """Raises InputError unless inputs are pictures, the only thing that augmentation has a meaning for."""
+    if dtype != "uint8" or len(input_shape) != 3 or input_shape[-1] not in (1, 3):
+        got, rule = f"{dtype} inputs {input_shape}", "uint8 images [h w 1] or [h w 3] to augment"
+        raise InputError(problem(field, got, rule, "Leave augmentation out."))

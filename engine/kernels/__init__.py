@@ -1,0 +1,1 @@
+"""Convolutions and pools as each device runs them fastest, one file a lowering."""

@@ -1,0 +1,264 @@
+// Convolutions of float32 images on a CPU with bias, relu and a max-pool in the same pass, and their gradients, for
+// engine/kernels/ffi.py. With a pool, the maps of an image are only ever in a cache.
+
+#include <optional>
+#include <vector>
+
+#include "direct.h"
+#include "minimal.h"
+#include "pools.h"
+#include "shapes.h"
+#include "threads.h"
+#include "vectors.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+// What `rows` rows of maps, from `first` on, depend on: those rows of some images, with zeros around them. Minimal
+// filtering reads no zeros, so it needs no copy.
+Images padded(const float* images, const Shape& s, int64_t count, int64_t first, int64_t rows, Floats& memory) {
+  int64_t top = first * s.stride_h - s.top, high = s.rows_below(rows), size = s.w * s.c;
+  if (minimal::serves(s)) return {images, s.image(), size, s.h, s.w, -top, s.left};
+  if (!s.is_padded()) return {images + top * size, s.image(), size, high, s.w};
+  float* to = memory.of(count * high * s.row());
+  for (int64_t image = 0; image < count; ++image, images += s.image())
+    for (int64_t n = top; n < top + high; ++n, to += s.row()) {
+      bool is_inside = n >= 0 && n < s.h;
+      std::fill(to, to + (is_inside ? s.left * s.c : s.row()), 0.f);
+      if (!is_inside) continue;
+      std::memcpy(to + s.left * s.c, images + n * size, size * sizeof(float));
+      std::fill(to + s.left * s.c + size, to + s.row(), 0.f);
+    }
+  return {memory.of(0), high * s.row(), s.row(), high, s.w + s.left + s.right};
+}
+
+// A kernel, made ready for many images, and its bias.
+class Kernel {
+ public:
+  // memory: for size(s) floats.
+  Kernel(ffi::ThreadPool threads, const float* kernel, const float* bias, const Shape& s, float* memory)
+      : is_minimal_(minimal::serves(s)), values_(memory), bias_(bias) {
+    constexpr int64_t AT_ONCE = 16;  // channels
+    if (!is_minimal_) direct::pack(kernel, s, memory);
+    else
+      parallel(threads, (s.c + AT_ONCE - 1) / AT_ONCE, [&](int64_t n) {
+        minimal::spread_kernel(kernel, s, n * AT_ONCE, std::min(AT_ONCE, s.c - n * AT_ONCE), memory);
+      });
+  }
+
+  static int64_t size(const Shape& s) { return (minimal::serves(s) ? minimal::PLANES * s.c : direct::taps(s)) * s.o; }
+
+  // What padded images give: [b y x o].
+  void convolve(Images images, const Shape& s, bool is_relu, float* out) const {
+    (is_minimal_ ? minimal::convolve : direct::convolve)(images, values_, bias_, s, is_relu, out);
+  }
+
+  // Whether convolve_and_pool serves.
+  bool pools(const Shape& s, const Pool& p) const { return (is_minimal_ ? minimal::pools : direct::pools)(s, p); }
+
+  // The largest of each window of 2x2 of that, whose maps are only ever in registers.
+  void convolve_and_pool(Images images, const Shape& s, bool is_relu, float* out, uint8_t* winners) const {
+    (is_minimal_ ? minimal::convolve_and_pool : direct::convolve_and_pool)(images, values_, bias_, s, is_relu, out,
+                                                                           winners);
+  }
+
+ private:
+  bool is_minimal_;
+  const float *values_, *bias_;
+};
+
+// So many images of a share at once.
+int64_t images_at_once(const Shape& s, int64_t share) {
+  return minimal::serves(s) ? std::clamp<int64_t>(share, 1, minimal::images_at_once(s)) : 1;
+}
+
+void forward(ffi::ThreadPool threads, const float* images, const Kernel& kernel, const Shape& s, const Pool& p,
+             bool is_relu, float* out, uint8_t* winners) {
+  int64_t most = std::min(p.is_none() ? p.y : p.band(s), rows_at_once(threads, s.b, p.y));
+  int64_t pieces = (p.y + most - 1) / most;
+  int64_t together = pieces > 1 ? 1 : images_at_once(s, s.b / num_threads(threads));
+  parallel(threads, (s.b + together - 1) / together * pieces, [&](int64_t piece) {
+    static thread_local Floats around, maps;
+    int64_t n = piece / pieces * together, first = piece % pieces * most, rows = std::min(most, p.y - first);
+    int64_t done = n * p.size(s) + first * p.x * s.o;
+    Shape part = s.part(std::min(together, s.b - n), p.rows(rows));  // from an even row on, see rows_at_once
+    Images some = padded(images + n * s.image(), s, part.b, first * p.stride_h, part.y, around);
+    if (p.is_none()) return kernel.convolve(some, part, is_relu, out + done);
+    if (kernel.pools(part, p))
+      return kernel.convolve_and_pool(some, part, is_relu, out + done, after(winners, done));
+    float* values = maps.of(part.b * part.map());
+    kernel.convolve(some, part, false, values);
+    for (int64_t image = 0; image < part.b; ++image, done += p.size(s))
+      pool_rows(values + image * part.map(), part, p, rows, is_relu, out + done, after(winners, done));
+  });
+}
+
+// What came back to the outputs of a forward pass, and what it kept: the places of the largest, or, without a pool but
+// with a relu, the outputs themselves.
+struct Returned {
+  const float* gradient;
+  const uint8_t* winners;
+  const float* outputs;
+  Returned from(int64_t offset) const {
+    return {gradient + offset, winners ? winners + offset : nullptr, outputs ? outputs + offset : nullptr};
+  }
+  // To rows of maps, `pitch` floats apart, and to the bias.
+  void spread(const Shape& s, const Pool& p, int64_t rows, int64_t pitch, float* maps, float* to_bias) const {
+    if (winners) unpool_rows(gradient, winners, s, p, rows, pitch, maps, to_bias);
+    else pass_rows(gradient, outputs, s, rows, pitch, maps, to_bias);
+  }
+};
+
+// The convolution with the turned kernel, from maps to images.
+struct Turned {
+  Kernel kernel;
+  Shape shape;
+};
+
+// The sums over images that a share of them has: of the kernel, in planes or not, and then of the bias.
+struct Sums {
+  bool is_minimal;
+  int64_t weights, size;
+  explicit Sums(const Shape& s) : is_minimal(minimal::serves(s)) {
+    weights = Kernel::size(s), size = weights + s.o;
+  }
+
+  // to_kernel [taps][o] and to_bias from those of all shares, one behind the other.
+  void add_up(ffi::ThreadPool threads, const float* sums, int64_t shares, const Shape& s, float* to_kernel,
+              float* to_bias) const {
+    constexpr int64_t AT_ONCE = 4096;
+    auto total = [&](int64_t first, int64_t count, float* to) {
+      std::copy_n(sums + first, count, to);
+      for (int64_t share = 1; share < shares; ++share)
+        for (int64_t n = 0; n < count; ++n) to[n] += sums[share * size + first + n];
+    };
+    int64_t count = is_minimal ? s.c * s.o : weights;
+    parallel(threads, (count + AT_ONCE - 1) / AT_ONCE, [&](int64_t piece) {
+      int64_t first = piece * AT_ONCE, some = std::min(AT_ONCE, count - first);
+      if (is_minimal) minimal::gather_kernel(sums, shares, size, s, first, some, to_kernel);
+      else total(first, some, to_kernel + first);
+    });
+    total(weights, s.o, to_bias);
+  }
+};
+
+// What comes back to kernel and bias, and to the images, if turned says how. The images are shared out to as many
+// threads as there is memory for sums of their own.
+void backward(ffi::ThreadPool threads, const float* images, Returned returned, const Shape& s, const Pool& p,
+              const Turned* turned, float* to_images, float* to_kernel, float* to_bias) {
+  constexpr int64_t MOST_SUMS = 1 << 25;  // floats
+  Sums sums(s);
+  int64_t shares = std::max<int64_t>(1, std::min({s.b, num_threads(threads), MOST_SUMS / sums.size}));
+  // With a turned kernel, all maps of an image are spread before they are convolved, with zeros around them.
+  int64_t most = turned ? p.y : std::min(p.y, p.band(s)), pitch = s.x * s.o, corner = 0, apart = p.rows(most) * pitch;
+  if (turned) {
+    const Shape& back = turned->shape;
+    pitch = back.row(), corner = back.top * pitch + back.left * s.o, apart = back.rows_below(back.y) * pitch;
+  }
+  int64_t together = most < p.y ? 1 : images_at_once(s, s.b / shares);
+  static thread_local Floats kept;
+  Floats own_memory;
+  float* of_shares = memory_for(shares * sums.size, kept, own_memory);
+  parallel(threads, shares, [&](int64_t share) {
+    static thread_local Floats around, maps;
+    float *own = of_shares + share * sums.size, *own_bias = own + sums.weights, *gradient = maps.of(together * apart);
+    std::vector<float> bias_of_image(s.o);
+    std::fill_n(own, sums.size, 0.f);
+    // Stays zero around the maps, where nothing is written; of the maps everything is, or what is not is made zero.
+    std::fill_n(gradient, together * apart, 0.f);
+    int64_t end = s.b * (share + 1) / shares;
+    for (int64_t n = s.b * share / shares; n < end; n += together) {
+      int64_t count = std::min(together, end - n);
+      for (int64_t first = 0; first < p.y; first += most) {
+        int64_t rows = std::min(most, p.y - first);
+        Shape some = s.part(count, p.rows(rows));
+        if (!p.covers()) std::fill_n(gradient, count * apart, 0.f);
+        for (int64_t image = 0; image < count; ++image) {
+          std::fill(bias_of_image.begin(), bias_of_image.end(), 0.f);
+          returned.from((n + image) * p.size(s) + first * p.x * s.o)
+              .spread(s, p, rows, pitch, gradient + image * apart + corner, bias_of_image.data());
+          for (int64_t o = 0; o < s.o; ++o) own_bias[o] += bias_of_image[o];
+        }
+        Images below = padded(images + n * s.image(), s, count, first * p.stride_h, some.y, around);
+        (sums.is_minimal ? minimal::add_gradient : direct::add_gradient)(below, {gradient + corner, pitch, apart}, some,
+                                                                         own);
+      }
+      if (!turned) continue;
+      Shape back = turned->shape.part(count, turned->shape.y);
+      Images spread = {gradient, apart, pitch, apart / pitch, pitch / s.o};
+      turned->kernel.convolve(spread, back, false, to_images + n * back.map());
+    }
+  });
+  sums.add_up(threads, of_shares, shares, s, to_kernel, to_bias);
+}
+
+using Array = ffi::Buffer<ffi::F32, 4>;
+using Bias = ffi::Buffer<ffi::F32, 1>;
+using Winners = ffi::Buffer<ffi::U8, 4>;
+using Numbers = ffi::Span<const int64_t>;
+
+// sizes: strides, pads (top, bottom, left, right) and dilation, each of h before that of w.
+Shape shape_of(Numbers images, Numbers kernel, int64_t y, int64_t x, Numbers sizes) {
+  return {images[0], images[1], images[2], images[3], kernel[0], kernel[1], kernel[3], y,        x,
+          sizes[0],  sizes[1],  sizes[6],  sizes[7],  sizes[2],  sizes[4],  sizes[3],  sizes[5]};
+}
+
+// sizes: window and strides. windows: the shape of what the pool gives.
+Pool pool_of(Numbers sizes, Numbers windows) {
+  return {sizes[0], sizes[1], sizes[2], sizes[3], windows[1], windows[2]};
+}
+
+template <typename Values>
+auto* if_any(Values& values) {
+  return values.element_count() ? values.typed_data() : nullptr;
+}
+
+// winners: empty without a pool, or if nobody asks for them.
+ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bias, ffi::Result<Array> out,
+                   ffi::Result<Winners> winners, Numbers sizes, Numbers pool, bool is_relu) {
+  Pool p = pool_of(pool, out->dimensions());
+  Shape s = shape_of(images.dimensions(), kernel.dimensions(), p.rows(p.y), p.columns(), sizes);
+  static thread_local Floats kept;
+  Floats own;
+  Kernel ready(threads, kernel.typed_data(), bias.typed_data(), s, memory_for(Kernel::size(s), kept, own));
+  forward(threads, images.typed_data(), ready, s, p, is_relu, out->typed_data(), if_any(*winners));
+  return ffi::Error::Success();
+}
+
+// outputs: empty with a pool or without a relu; winners: empty without a pool. back: sizes of the convolution with the
+// turned kernel; to_images: empty if nobody asks for it.
+ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners winners, Array outputs, Array gradient,
+                    ffi::Result<Array> to_images, ffi::Result<Array> to_kernel, ffi::Result<Bias> to_bias,
+                    Numbers sizes, Numbers back, Numbers pool) {
+  Numbers windows = gradient.dimensions();
+  Pool p = pool_of(pool, windows);
+  Shape s = shape_of(images.dimensions(), to_kernel->dimensions(), p.rows(p.y), p.columns(), sizes);
+  int64_t maps[] = {s.b, s.y, s.x, s.o};
+  Shape shape = shape_of({maps, 4}, turned.dimensions(), s.h, s.w, back);
+  static thread_local Floats kept;
+  Floats own;
+  std::vector<float> no_bias(shape.o, 0.f);
+  std::optional<Turned> onto_images;
+  if (to_images->element_count()) {
+    float* memory = memory_for(Kernel::size(shape), kept, own);
+    onto_images = {Kernel(threads, turned.typed_data(), no_bias.data(), shape, memory), shape};
+  }
+  Returned returned = {gradient.typed_data(), if_any(winners), if_any(outputs)};
+  backward(threads, images.typed_data(), returned, s, p, onto_images ? &*onto_images : nullptr, to_images->typed_data(),
+           to_kernel->typed_data(), to_bias->typed_data());
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+#define BINDING ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
+#define SIZES(name) .Attr<Numbers>(name)
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_forward, Forward,
+                              BINDING.Arg<Array>().Arg<Array>().Arg<Bias>().Ret<Array>().Ret<Winners>()
+                              SIZES("sizes") SIZES("pool").Attr<bool>("is_relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    engine_convolution_backward, Backward,
+    BINDING.Arg<Array>().Arg<Array>().Arg<Winners>().Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>().Ret<Bias>()
+    SIZES("sizes") SIZES("back") SIZES("pool"));

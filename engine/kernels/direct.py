@@ -1,0 +1,158 @@
+"""Convolutions with what follows them, bias, relu and a pool, in the same pass: by our own code for this device.
+
+On a CPU that is the library of `engine/kernels/ffi.py`, on an NVIDIA GPU `engine/kernels/triton.py`.
+
+The maps before a pool are never in memory: of a window's largest value it is kept which one it was, and what comes back
+is spread out again where it is needed.
+
+Axes: b batch, h w input, y x output, v u windows of a pool, i j kernel, c input channels, o output channels. Images are
+NHWC, kernels HWIO.
+"""
+
+from functools import partial
+from math import prod
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from engine.kernels import ffi
+from engine.kernels.eigen import NHWC, cut, eigen_convolve, input_gradient, served, turned, turned_window
+from engine.kernels.windows import Window, collect
+
+MOST_WASTE = 2.0  # times as many products as needed, up to which the gradient of images is a convolution
+
+
+class Following(NamedTuple):
+    """What is done to the maps: the largest of each window of a pool is taken, the bias added, the positive part kept.
+
+    pool: has no padding; None for none.
+    """
+
+    pool: Window | None = None
+    is_relu: bool = False
+
+
+NOTHING = Following()
+
+
+def is_available() -> bool:
+    """Whether convolutions can run directly on this device."""
+    return ffi.is_available() or _on_gpu() is not None
+
+
+def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
+    """Whether images are convolved directly. kernel: an array, or its shape and dtype."""
+    gpu = _on_gpu()
+    return gpu.serves(images, kernel) if gpu else ffi.serves(images, kernel, window)
+
+
+def may_pool(pool: Window) -> bool:
+    """Whether a pool without padding can be part of a direct convolution."""
+    gpu = _on_gpu()
+    return gpu.pools(pool) if gpu else prod(pool.size) <= ffi.MOST_PLACES
+
+
+def _on_gpu() -> ModuleType | None:
+    """`gpu_convolution.py`, on an NVIDIA GPU and while JAX has what it is written in; loading that takes 40 ms."""
+    if jax.default_backend() != "gpu":
+        return None
+    try:
+        from engine.kernels import triton
+    except ImportError:
+        return None
+    return triton if triton.is_available() else None
+
+
+def direct_conv_general_dilated(
+    *arguments: Any, bias: jax.Array | None = None, following: Following = NOTHING, **named: Any
+) -> jax.Array:
+    """`lax.conv_general_dilated` and what follows it, value and gradients.
+
+    What is not served goes to Eigen's form or lax, with nothing following.
+    """
+    return served(partial(_convolve, bias, following), *arguments, **named)
+
+
+def _convolve(
+    bias: jax.Array | None, following: Following, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
+) -> jax.Array:
+    if not serves(images, kernel, window):
+        assert (bias, following) == (None, NOTHING), "asked for without being served"
+        return _otherwise(images, kernel, window, precision)
+    if following.pool == ffi.NO_POOL:
+        following = following._replace(pool=None)
+    images, window = cut(images, window)
+    bias = jnp.zeros(kernel.shape[3], kernel.dtype) if bias is None else bias
+    if gpu := _on_gpu():
+        return gpu.convolve(*following, window, precision, images, kernel, bias)
+    return _direct(following, window, precision, images, kernel, bias)
+
+
+def _otherwise(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    if not _on_gpu():
+        return eigen_convolve(images, kernel, window, precision)
+    sizes = window.strides, window.pads, None, window.dilation
+    return lax.conv_general_dilated(images, kernel, *sizes, NHWC, precision=precision)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _direct(
+    following: Following, window: Window, precision: Any, images: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """[b h w c] * [i j c o] + [o] → [b y x o], or [b v u o] after a pool."""
+    return ffi.convolve(images, kernel, bias, window, *following, has_winners=False)[0]
+
+
+def _forward(following: Following, window: Window, precision: Any, images: Any, kernel: Any, bias: Any) -> tuple:
+    outputs, winners = ffi.convolve(images.value, kernel.value, bias.value, window, *following)
+    kept = outputs if following.is_relu and following.pool is None else None
+    return outputs, (images.value, kernel.value if images.perturbed else None, winners, kept)
+
+
+def _backward(following: Following, window: Window, precision: Any, saved: tuple, gradient: Any) -> tuple:
+    images, kernel, winners, outputs = saved
+    if isinstance(gradient, SymbolicZero):
+        return None, None, None
+    turned_to_images = None if kernel is None else _turned(images.shape, kernel, gradient.shape, window, following.pool)
+    to_images, to_kernel, to_bias = ffi.gradients(
+        images, turned_to_images, winners, outputs, gradient, window, following.pool
+    )
+    if kernel is None:
+        return None, to_kernel, to_bias
+    if turned_to_images is None:
+        to_maps = _to_maps(following, winners, outputs, gradient)
+        to_images = input_gradient(images.shape, kernel, to_maps, window, precision, partial(_convolve, None, NOTHING))
+    return to_images, to_kernel, to_bias
+
+
+_direct.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _turned(
+    image_shape: tuple[int, ...], kernel: jax.Array, output_shape: tuple[int, ...], window: Window, pool: Window | None
+) -> tuple[jax.Array, Window] | None:
+    """The turned kernel and its window, if what comes back to images can be convolved with it and wastes little."""
+    (h, w, c), (y, x) = image_shape[1:], _below(pool, output_shape)
+    onto_images = turned_window(window, (h, w), (y, x))
+    is_wasteful = window.strides != (1, 1) or h * w > MOST_WASTE * y * x or min(map(min, onto_images.pads)) < 0
+    return None if is_wasteful or c % ffi.LANES else (turned(kernel), onto_images)
+
+
+def _to_maps(following: Following, winners: jax.Array, outputs: jax.Array | None, gradient: jax.Array) -> jax.Array:
+    """[b y x o] of what came back to the outputs."""
+    if following.pool is None:
+        return gradient if outputs is None else jnp.where(outputs > 0, gradient, 0)
+    pool, (b, _, _, o) = following.pool, gradient.shape
+    shares = (jnp.where(winners == n, gradient, 0) for n in range(prod(pool.size)))
+    return collect(shares, (b, *_below(pool, gradient.shape), o), pool)
+
+
+def _below(pool: Window | None, output_shape: tuple[int, ...]) -> tuple[int, int]:
+    """(y, x) of the maps that outputs depend on."""
+    pool = pool or ffi.NO_POOL
+    y, x = ((n - 1) * step + size for n, step, size in zip(output_shape[1:3], pool.strides, pool.size, strict=True))
+    return y, x

@@ -1,0 +1,249 @@
+"""Convolutions as the backend runs them fastest, drop-in for `lax.conv_general_dilated` inside Flax layers.
+
+On the CPU a convolution is fast, in loops too, where XLA hands it to Eigen: images NHWC, kernel HWIO, one group, no
+dilated images, no reversed window. Gradients by automatic differentiation are not of this form. Outside loops XLA
+brings them to it, inside loops it computes them without threads and vector units, up to a hundred times slower. So here
+value and gradients are written in this form, and a depthwise convolution as shifted sums.
+
+`engine/kernels/direct.py` is faster still for what it serves; `engine/kernels/matrix.py` has the same as matrix products alone.
+`benchmarks/NOTES.md` has the measurements behind it.
+
+Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from engine.devices.mesh import by_example
+from engine.kernels.depthwise import depthwise
+from engine.kernels.matrix import convolve_patches
+from engine.kernels.windows import Window, collect, pad, padded_size, sliding, spread
+
+Convolve = Callable[[jax.Array, jax.Array, Window, Any], jax.Array]
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+# What YNNPACK takes over: nothing from jax 0.11 on, whose products of bfloat16 give NaN in some nets (0.11.2, 0.12.0).
+_YNNPACK = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE" if jax.__version_info__ < (0, 11) else ""
+COMPILER_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": _YNNPACK}
+"""For programs on the CPU: Eigen for convolutions, which it does twice as fast as YNNPACK."""
+GPU_OPTIONS: dict[str, str | bool] = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
+    "xla_gpu_graph_min_graph_size": "1",
+}
+"""For programs on a GPU: the loop over steps is part of a CUDA graph, so that the host launches nothing within it."""
+
+
+THIN_CHANNELS = 4  # up to so many, Eigen's packing of windows costs more than the products
+THIN_PIXELS = 4  # so many neighbours of a row are then taken as one pixel
+
+
+def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | None:
+    """What programs are compiled with on this backend.
+
+    is_deterministic: the same bits from run to run, on a GPU too, where XLA else adds up by atomics and chooses
+      algorithms by timing them.
+    """
+    if jax.default_backend() == "gpu":
+        known = GPU_OPTIONS if _knows_gpu_options() else {}
+        return known | ({"xla_gpu_deterministic_ops": True} if is_deterministic else {}) or None
+    return COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
+
+
+@functools.cache
+def _knows_gpu_options() -> bool:
+    """Whether this version of XLA takes them: their names are none that it promises to keep."""
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=GPU_OPTIONS).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
+    """`lax.conv_general_dilated` in Eigen's form, value and gradients. What it does not serve goes to lax as it is."""
+    convolve: Any = eigen_convolve
+    return served(convolve, *arguments, **named)
+
+
+def matrix_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
+    """`lax.conv_general_dilated` as matrix products of patches. What these do not serve goes to lax as it is."""
+    return served(convolve_patches, *arguments, **named)
+
+
+def native_conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **named: Any) -> jax.Array:
+    """`lax.conv_general_dilated`; of a batch that is split over a mesh each device convolves its own examples.
+
+    Left to the compiler, the kernel gradient of convolutions that are mapped over members gathers all examples.
+    """
+    return by_example(lambda lhs, rhs: lax.conv_general_dilated(lhs, rhs, *arguments, **named), lhs, rhs)
+
+
+def stalls_in_loops(program: str) -> bool:
+    """Whether a traced program, as text, has a convolution that XLA's CPU backend runs without threads in a loop."""
+    numbers = re.findall(r"dimension_numbers=(ConvDimensionNumbers\(.*?\)\))", program)
+    groups = re.findall(r"feature_group_count=(\d+)", program)
+    eigens = str(lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), NHWC))
+    return any(found != eigens for found in numbers) or any(count != "1" for count in groups)
+
+
+def served(
+    convolve: Convolve,
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+    **other: Any,
+) -> jax.Array:
+    """`convolve` where it serves: 2-D, NHWC, one group, no transposition; shifted sums where a group is one channel."""
+    is_depthwise = lhs.ndim == 4 and feature_group_count == lhs.shape[3] == rhs.shape[3]
+    serves = (
+        lhs.ndim == 4
+        and (feature_group_count == 1 or is_depthwise)
+        and all(d == 1 for d in lhs_dilation or ())
+        and not any(value not in (None, 1) for value in other.values())
+        and _is_nhwc(lhs, rhs, dimension_numbers)
+    )
+    if not serves:
+        return native_conv_general_dilated(
+            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
+            precision=precision, **other,
+        )  # fmt: skip
+    window = sliding(lhs.shape, rhs.shape[:2], window_strides, rhs_dilation or (1, 1), padding)
+    padded = padded_size(lhs.shape, window)
+    if min(window.places(*padded)) < 1:
+        raise ValueError(f"kernel {rhs.shape[:2]} is larger than the padded image {padded}")
+    if feature_group_count != 1:
+        return depthwise(pad(lhs, window.pads), rhs[:, :, 0], window)
+    # That of the caller, whose context is left when gradients are traced.
+    precision = precision or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return convolve(lhs, rhs, window, precision)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def eigen_convolve(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    """[b h w c] * [i j c o] → [b y x o]."""
+    if images.shape[3] <= THIN_CHANNELS:
+        return _thin_convolve(images, kernel, window, precision)
+    return _eigen(images, kernel, window, precision)
+
+
+def _convolve_forward(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> tuple:
+    return eigen_convolve(images, kernel, window, precision), (images, kernel)
+
+
+def _convolve_backward(window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
+    images, kernel = saved
+    to_images = input_gradient(images.shape, kernel, gradient, window, precision)
+    return to_images, _kernel_gradient(images, gradient, window, precision)
+
+
+eigen_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _eigen(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    """A convolution as Eigen takes it; under vmap one by one, where lax's own rule makes groups of it."""
+    images, window = cut(images, window)
+
+    @jax.custom_batching.sequential_vmap
+    def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        sizes = window.strides, window.pads, None, window.dilation
+        return lax.conv_general_dilated(images, kernel, *sizes, NHWC, precision=precision)
+
+    return convolve(images, kernel)
+
+
+def cut(images: jax.Array, window: Window) -> tuple[jax.Array, Window]:
+    """The images padded and cut along an axis with padding below zero, and the window with the rest of its pads."""
+    now, later = zip(*((pads, (0, 0)) if min(pads) < 0 else ((0, 0), pads) for pads in window.pads), strict=True)
+    return pad(images, now), window._replace(pads=later)
+
+
+def _thin_convolve(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    """[b y x o] with the pixels of a row in blocks: one place of the kernel gives a block of outputs.
+
+    That multiplies with zeros, yet is faster: longer runs to copy, and more columns in the product.
+    """
+    (_, w, c), (kh, _, _, o) = images.shape[1:], kernel.shape
+    y, x = window.places(*padded_size(images.shape, window))
+    step, reach, left = THIN_PIXELS * window.strides[1], window.reach()[1], window.pads[1][0]
+    last = (THIN_PIXELS - 1) * window.strides[1]  # the first pixel below the last output of a block
+    num_blocks, taps = -(-x // THIN_PIXELS), -(-(last + reach) // step)
+    width = (num_blocks + taps - 1) * step
+    padded = pad(images, ((0, 0), (left, width - w - left)))
+    blocks = padded.reshape(*padded.shape[:2], width // step, step * c)
+    offsets = range(0, last + 1, window.strides[1])
+    kernels = [spread(kernel, (0, n), (1, window.dilation[1]), (kh, taps * step), first=0) for n in offsets]
+    wide = jnp.stack(kernels, axis=3).reshape(
+        kh, taps, step * c, -1
+    )  # [i taps·step c block o] → [i taps step·c block·o]
+    by_block = Window((kh, taps), (window.strides[0], 1), (window.dilation[0], 1), (window.pads[0], (0, 0)))
+    maps = _eigen(blocks, wide, by_block, precision)
+    return maps.reshape(len(images), y, num_blocks * THIN_PIXELS, o)[:, :, :x]
+
+
+def _kernel_gradient(images: jax.Array, gradient: jax.Array, window: Window, precision: Any) -> jax.Array:
+    """[i j c o]: the images convolved with the gradient, batch and channels in each other's place."""
+    pads = [
+        (low, (n - 1) * stride + 1 + (k - 1) * dilation - size - low)
+        for (low, _), n, stride, k, dilation, size in zip(
+            window.pads,
+            gradient.shape[1:3],
+            window.strides,
+            window.size,
+            window.dilation,
+            images.shape[1:3],
+            strict=True,
+        )
+    ]
+    by_channel, by_place = images.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)  # [c h w b], [y x b o]
+    turned = Window(by_place.shape[:2], window.dilation, window.strides, tuple(pads))  # type: ignore[arg-type]
+    return _eigen(by_channel, by_place, turned, precision).transpose(1, 2, 0, 3)
+
+
+def input_gradient(
+    shape: tuple[int, ...],
+    kernel: jax.Array,
+    gradient: jax.Array,
+    window: Window,
+    precision: Any,
+    convolve: Convolve = _eigen,
+) -> jax.Array:
+    """[b h w c]: the gradient convolved with the turned kernel, or, where that means many more products, collected."""
+    b, h, w, c = shape
+    y, x = gradient.shape[1:3]
+    if window.strides != (1, 1) or h * w > 1.25 * y * x:
+        columns = kernel.reshape(-1, kernel.shape[3]).T  # [o ijc]
+        flat = jnp.dot(gradient.reshape(-1, gradient.shape[3]), columns, precision=precision)
+        sent = flat.reshape(b, y, x, prod(window.size), c)  # what each output sends to each place of its window
+        return collect((sent[:, :, :, n] for n in range(sent.shape[3])), shape, window)
+    return convolve(gradient, turned(kernel), turned_window(window, (h, w), (y, x)), precision)
+
+
+def turned(kernel: jax.Array) -> jax.Array:
+    """[i j o c]: the kernel that takes what came back to the maps to the images."""
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+
+
+def turned_window(window: Window, image: tuple[int, int], maps: tuple[int, int]) -> Window:
+    """Of the convolution with the turned kernel, from maps [y x] to an image [h w]; for strides of 1."""
+    before = [reach - 1 - low for reach, (low, _) in zip(window.reach(), window.pads, strict=True)]
+    sizes = zip(before, image, window.reach(), maps, strict=True)
+    return window._replace(pads=tuple((n, n_in + reach - 1 - n_out - n) for n, n_in, reach, n_out in sizes))
+
+
+def _is_nhwc(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    return numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC)

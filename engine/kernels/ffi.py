@@ -1,0 +1,131 @@
+"""Convolutions by our own code for the CPU, `cpu/convolution.cc`, called by XLA's FFI.
+
+It keeps a block of sums in registers while everything that adds to it passes by, reads images as they lie, and needs
+fewer products where the kernel is 3×3. What XLA offers on a CPU copies windows first, and turns images and gradients
+around before it takes a kernel gradient.
+
+Where there is no C++ compiler, or another processor is at work, convolutions run without it.
+
+Axes: b batch, h w input, y x output, v u windows of a pool, i j kernel, c input channels, o output channels.
+"""
+
+import functools
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from engine.host import compiler
+from engine.kernels.windows import Window, padded_size
+
+LANES = 16  # of a vector; divides the numbers of filters that are served
+FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; more leave the second cache and are better off as products
+FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with so many, more weights pay
+MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same where minimal filtering serves, which takes tiles of many images
+FORWARD, BACKWARD = TARGETS = ("engine_convolution_forward", "engine_convolution_backward")
+MOST_PLACES = 255  # of a pool's window: which one was largest is kept in a byte, and 255 is for none
+NO_POOL = Window((1, 1), (1, 1))
+
+
+def is_available() -> bool:
+    """Whether convolutions can run directly: on a CPU, with a C++ compiler. The first call on a machine compiles."""
+    return jax.default_backend() == "cpu" and _is_registered()
+
+
+def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
+    """Whether images are convolved here: what it can do, and does faster than Eigen.
+
+    kernel: an array, or its shape and dtype.
+    """
+    is_float32 = images.dtype == kernel.dtype == jnp.float32
+    if not (is_float32 and kernel.shape[3] and kernel.shape[3] % LANES == 0 and is_available()):
+        return False
+    weights, pixels = prod(kernel.shape), prod(window.places(*padded_size(images.shape, window)))
+    if _is_minimal(kernel.shape, window):
+        return pixels >= MINIMAL_PIXELS and weights <= MINIMAL_WEIGHTS
+    return pixels >= FEW_PIXELS and weights <= (MOST_WEIGHTS if pixels >= MANY_PIXELS else FEW_WEIGHTS)
+
+
+def _is_minimal(kernel_shape: tuple[int, ...], window: Window) -> bool:
+    """Whether `cpu/minimal.h` serves."""
+    is_dense = window.strides == window.dilation == (1, 1)
+    return window.size == (3, 3) and is_dense and kernel_shape[2] % LANES == 0
+
+
+def convolve(
+    images: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    window: Window,
+    pool: Window | None,
+    is_relu: bool,
+    has_winners: bool = True,
+) -> tuple[jax.Array, jax.Array]:
+    """([b h w c] * [i j c o] + [o] → [b y x o], uint8[0]), or the positive part of it; no pad is below zero.
+
+    With a pool (the largest in each of its windows [b v u o], its place in the window uint8[b v u o]); the place is 255
+    where the largest has no positive part.
+    has_winners: the places are given; only gradients need them.
+    """
+    places = window.places(*padded_size(images.shape, window))
+    if pool:
+        assert prod(pool.size) <= MOST_PLACES, pool
+        places = pool.places(*places)
+    assert min(places) > 0, (images.shape, window, pool)
+    outputs = _floats((len(images), *places, kernel.shape[3]))
+    winners = jax.ShapeDtypeStruct(outputs.shape if pool and has_winners else (0, 0, 0, 0), jnp.uint8)
+    sizes = {"sizes": _sizes(window), "pool": _pool_sizes(pool), "is_relu": is_relu}
+    return _call(FORWARD, (outputs, winners), images, kernel, bias, **sizes)
+
+
+def gradients(
+    images: jax.Array,
+    turned: tuple[jax.Array, Window] | None,
+    winners: jax.Array,
+    outputs: jax.Array | None,
+    gradient: jax.Array,
+    window: Window,
+    pool: Window | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What comes back to images [b h w c], kernel [i j c o] and bias [o] of what came back to the outputs.
+
+    turned: the turned kernel [i j o c] and the window of the convolution with it; None: nothing for the images, [0].
+    winners: what `convolve` gave. outputs: those of a relu without a pool.
+    """
+    kernel, onto_images = turned or (jnp.zeros((0, 0, 0, 0), jnp.float32), NO_POOL)
+    results = (
+        _floats(images.shape if turned else (0, 0, 0, 0)),
+        _floats((*window.size, images.shape[3], gradient.shape[3])),
+        _floats(gradient.shape[3:]),
+    )
+    outputs = jnp.zeros((0, 0, 0, 0), jnp.float32) if outputs is None else outputs
+    sizes = {"sizes": _sizes(window), "back": _sizes(onto_images), "pool": _pool_sizes(pool)}
+    return _call(BACKWARD, results, images, kernel, winners, outputs, gradient, **sizes)
+
+
+def _call(target: str, results: Any, *arrays: jax.Array, **sizes: Any) -> Any:
+    return jax.ffi.ffi_call(target, results, vmap_method="sequential")(*arrays, **sizes)
+
+
+def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _sizes(window: Window) -> np.ndarray:
+    return np.asarray([*window.strides, *window.pads[0], *window.pads[1], *window.dilation], np.int64)
+
+
+def _pool_sizes(pool: Window | None) -> np.ndarray:
+    pool = pool or NO_POOL
+    return np.asarray([*pool.size, *pool.strides], np.int64)
+
+
+@functools.cache
+def _is_registered() -> bool:
+    """Whether XLA knows the functions of the library by now; the process holds it to its end."""
+    library = compiler.library("convolution", jax.ffi.include_dir())
+    for target in TARGETS if library else ():
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+    return library is not None

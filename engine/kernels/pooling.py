@@ -1,0 +1,191 @@
+"""Convolution and pooling as the backend runs them fastest: lowerings, plugged into finished modules.
+
+Pools are slices with a gradient by hand, because `select_and_scatter`, which lax makes of a max-pool's gradient, is
+slow everywhere on the CPU. `benchmarks/NOTES.md` has the measurements behind each choice here.
+
+Axes: b batch, h w input, y x output, i j window, c channels. Images are NHWC.
+"""
+
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from engine.config import Lowering, PlanConfig
+from engine.kernels import direct, ffi
+from engine.kernels.direct import Following, direct_conv_general_dilated
+from engine.kernels.eigen import eigen_conv_general_dilated, matrix_conv_general_dilated, native_conv_general_dilated
+from engine.kernels.windows import Pads, Window, pad, slice_at, sliding, spread, total, window_pads
+
+CONVOLUTIONS: dict[Lowering, Callable[..., jax.Array]] = {
+    "direct": direct_conv_general_dilated,
+    "eigen": eigen_conv_general_dilated,
+    "matrix": matrix_conv_general_dilated,
+    "native": native_conv_general_dilated,
+}
+
+
+def evaluation_lowering(config: PlanConfig) -> Lowering:
+    """Of forward passes alone, outside of loops: direct where it can be had and nothing else is asked for."""
+    is_open = config.lowering in ("auto", "direct") and config.mode != "safe"
+    return "direct" if is_open and ffi.is_available() else "native"
+
+
+def plug(module: nnx.Module, lowering: Lowering) -> None:
+    """Sets the convolution of every plain nnx.Conv and the pools of our own layers in `module` to a lowering."""
+    for _, node in nnx.iter_graph(module):
+        if isinstance(node, nnx.Conv) and node.conv_general_dilated in (
+            lax.conv_general_dilated,
+            *CONVOLUTIONS.values(),
+        ):
+            node.conv_general_dilated = CONVOLUTIONS[lowering]
+        elif isinstance(node, Lowered):
+            node.lowering = lowering
+
+
+class Lowered(nnx.Module):
+    """A layer of our own that follows the lowering that `plug` sets."""
+
+    lowering: Lowering = "native"
+
+
+class Pool(Lowered):
+    """A pooling layer."""
+
+    def __init__(self, kind: Literal["max", "average"], size: tuple[int, int], strides: tuple[int, int], padding: Any):
+        self.kind, self.size, self.strides, self.padding = kind, size, strides, padding
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[b h w c] → [b y x c]."""
+        pads = window_pads(images.shape[1:3], self.size, self.strides, self.padding)
+        pool = {"max": max_pool, "average": average_pool}[self.kind]
+        return pool(images, self.size, self.strides, pads, self.lowering)
+
+
+def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
+    """Whether a convolution of images can be one operation with its bias, relu and a pool."""
+    if not isinstance(conv, nnx.Conv) or conv.conv_general_dilated is not direct_conv_general_dilated:
+        return False
+    size, sizes = conv.kernel_size, (conv.strides, conv.kernel_dilation, conv.padding)
+    window = sliding(images.shape, size, *sizes)  # type: ignore[arg-type]
+    kernel, bias = conv.kernel[...], images.dtype if conv.bias is None else conv.bias[...].dtype
+    has_one_dtype = bias == images.dtype and conv.dtype in (None, images.dtype)  # else Flax first makes them one
+    return conv.feature_group_count == 1 and has_one_dtype and direct.serves(images, kernel, window)
+
+
+def pools_directly(pool: nnx.Module | None) -> bool:
+    """Whether a layer is a pool that can be part of a direct convolution."""
+    return (
+        isinstance(pool, Pool)
+        and pool.kind == "max"
+        and pool.padding in ("valid", 0)
+        and direct.may_pool(Window(pool.size, pool.strides))
+    )
+
+
+def convolve_directly(conv: nnx.Conv, images: jax.Array, pool: Pool | None, is_relu: bool) -> jax.Array:
+    """What a convolution of images gives, with its bias, of that the positive part, of that a pool."""
+    following = Following(Window(pool.size, pool.strides) if pool else None, is_relu)
+    bias = None if conv.bias is None else conv.bias[...]
+    return direct_conv_general_dilated(
+        images, conv.kernel[...], conv.strides, conv.padding, None, conv.kernel_dilation,
+        ("NHWC", "HWIO", "NHWC"), precision=conv.precision, bias=bias, following=following,
+    )  # fmt: skip
+
+
+def max_pool(
+    images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads, lowering: Lowering
+) -> jax.Array:
+    """[b h w c] → [b y x c], the largest value of each window; its gradient goes to the first of equals, as in lax."""
+    lowest = -jnp.inf if jnp.issubdtype(images.dtype, jnp.floating) else jnp.iinfo(images.dtype).min
+    if lowering == "native":
+        dims = ((1, *size, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
+        return lax.reduce_window(images, np.asarray(lowest, images.dtype), lax.max, *dims)
+    return _max_pool(pad(images, pads, lowest), Window(size, strides))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(images: jax.Array, window: Window) -> jax.Array:
+    places = window.places(*images.shape[1:3])
+    return reduce(jnp.maximum, (slice_at(images, offset, window.strides, places) for offset in window.offsets()))
+
+
+def _max_pool_forward(images: jax.Array, window: Window) -> tuple:
+    largest = _max_pool(images, window)
+    return largest, (images, largest)
+
+
+def _max_pool_backward(window: Window, saved: tuple, gradient: jax.Array) -> tuple:
+    images, largest = saved
+    if window.strides == (1, 1):
+        along_rows = _largest_along(images, 2, window.size[1])
+        of_rows = _gradient_along(along_rows, largest, gradient, 1, window.size[0])
+        return (_gradient_along(images, along_rows, of_rows, 2, window.size[1]),)
+    b, h, w, c = images.shape
+    y, x = largest.shape[1:3]
+    offsets = window.offsets()
+    winner = jnp.full(largest.shape, len(offsets) - 1, jnp.int16)  # which of its window each output came from
+    for n in reversed(range(len(offsets) - 1)):
+        winner = jnp.where(slice_at(images, offsets[n], window.strides, (y, x)) == largest, jnp.int16(n), winner)
+    if window.size != window.strides:
+        shares = (jnp.where(winner == n, gradient, 0) for n in range(len(offsets)))
+        return (total(spread(s, offsets[n], window.strides, (h, w)) for n, s in enumerate(shares)),)
+    kh, kw = window.size
+    place = jnp.arange(kh * kw, dtype=jnp.int16).reshape(1, 1, kh, 1, kw, 1)
+    parts = jnp.where(winner[:, :, None, :, None] == place, gradient[:, :, None, :, None], 0)  # [b y i x j c]
+    whole = parts.reshape(b, y * kh, x * kw, c)
+    return (jnp.pad(whole, ((0, 0), (0, h - y * kh), (0, w - x * kw), (0, 0))),)
+
+
+def _largest_along(values: jax.Array, axis: int, size: int) -> jax.Array:
+    """The largest of every `size` neighbours along an axis."""
+    count = values.shape[axis] - size + 1
+    return reduce(jnp.maximum, (lax.slice_in_dim(values, n, n + count, axis=axis) for n in range(size)))
+
+
+def _gradient_along(values: jax.Array, largest: jax.Array, gradient: jax.Array, axis: int, size: int) -> jax.Array:
+    """What comes back to values of which the largest of every `size` along an axis were taken: to the first of equals.
+
+    Summed by putting slices one behind the other: of zeros around each share XLA would ask at every place whether it is
+    there.
+    """
+    count = largest.shape[axis]
+    remaining, shares = gradient, []
+    for n in range(size - 1):
+        is_taken = lax.slice_in_dim(values, n, n + count, axis=axis) == largest
+        shares.append(jnp.where(is_taken, remaining, 0))
+        remaining = jnp.where(is_taken, 0, remaining)
+    summed, *later = [*shares, remaining]
+    for n, share in enumerate(later, 1):
+        before, both = jnp.split(summed, [n], axis)
+        own, last = jnp.split(share, [count - 1], axis)
+        summed = jnp.concatenate([before, both + own, last], axis)
+    return summed
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def average_pool(
+    images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads, lowering: Lowering
+) -> jax.Array:
+    """[b h w c] → [b y x c], the mean of each window over the pixels that are not padding."""
+    add = _native_window_sum if lowering == "native" else _window_sum
+    counts = _native_window_sum(jnp.ones((1, *images.shape[1:3], 1), images.dtype), size, strides, pads)
+    return add(images, size, strides, pads) / counts
+
+
+def _window_sum(images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads) -> jax.Array:
+    window, padded = Window(size, strides), pad(images, pads)
+    places = window.places(*padded.shape[1:3])
+    return total(slice_at(padded, offset, strides, places) for offset in window.offsets())
+
+
+def _native_window_sum(images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads) -> jax.Array:
+    dims = ((1, *size, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
+    return lax.reduce_window(images, np.zeros((), images.dtype), lax.add, *dims)

@@ -1,0 +1,342 @@
+"""Convolutions on an NVIDIA GPU with bias, relu and a pool in the same pass, as implicit matrix products in Triton.
+
+XLA writes patches or whole maps to memory between a convolution, its bias, relu and pool, and reads them again for the
+gradients; of small nets that takes most of a step. Here a block of outputs reads its pixels where they lie, sums up in
+registers, and only what the next layer reads is written. No atomics: the same bits from run to run.
+
+Axes: b batch, h w input, y x maps, v u outputs (after a pool), i j kernel, c input channels, o output channels.
+A kernel's rows k are its i, j and c as they lie in memory. Everything is addressed as one flat array.
+"""
+
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+from engine.kernels.windows import Window, padded_size
+
+ROWS = 128  # of a block's product: pixels, or places of pool windows
+COLUMNS = 64  # most of a block's product: filters, or channels
+DEPTH = 64  # most that is multiplied at once
+LEAST = 16  # that Triton multiplies along each side
+DEEP = 64  # outputs, times places of pool windows, that a kernel's gradient adds up at once
+BLOCKS = 264  # about how many the gradient of a kernel is shared out to: two for each multiprocessor of an H100
+FLOAT32 = lax.DotAlgorithmPreset.F32_F32_F32
+NOBODY = -1  # the winner of a window whose largest has no positive part
+NO_POOL = Window((1, 1), (1, 1))
+
+
+class Sizes(NamedTuple):
+    """Of one convolution: images [b h w c], maps [b y x o], outputs [b v u o]."""
+
+    images: tuple[int, int, int, int]
+    maps: tuple[int, int]
+    outputs: tuple[int, int]
+    filters: int
+    window: Window
+    pool: Window
+
+    @property
+    def depth(self) -> int:
+        """Rows of the kernel: i × j × c."""
+        return prod(self.window.size) * self.images[3]
+
+    @property
+    def places(self) -> int:
+        """Places of a pool's window."""
+        return prod(self.pool.size)
+
+
+def is_available() -> bool:
+    """Whether convolutions can run here: on an NVIDIA GPU."""
+    return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()
+
+
+def serves(images: Any, kernel: Any) -> bool:
+    """Whether images [b h w c] are convolved here with a kernel [i j c o]: arrays, or their shapes and dtypes."""
+    is_float = images.dtype == kernel.dtype and images.dtype in (jnp.float32, jnp.bfloat16)
+    return is_float and kernel.shape[3] % LEAST == 0 and max(prod(images.shape), 4 * prod(kernel.shape)) < 2**31
+
+
+def pools(pool: Window) -> bool:
+    """Whether a pool can be part of a convolution: its windows do not overlap, and have 1, 2, 4 or 8 places."""
+    return pool.size == pool.strides and prod(pool.size) in (1, 2, 4, 8)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def convolve(
+    pool: Window | None, is_relu: bool, window: Window, precision: Any,
+    images: jax.Array, kernel: jax.Array, bias: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """[b h w c] * [i j c o] + [o] → [b v u o], or the positive part of it; no pad is below zero."""
+    return _forward(pool, is_relu, window, precision, images, kernel, bias)[0]
+
+
+def _sizes(images: jax.Array, kernel: jax.Array, window: Window, pool: Window | None) -> Sizes:
+    maps = window.places(*padded_size(images.shape, window))
+    outputs = pool.places(*maps) if pool else maps
+    return Sizes(images.shape, maps, outputs, kernel.shape[3], window, pool or NO_POOL)  # type: ignore[arg-type]
+
+
+def _forward(
+    pool: Window | None, is_relu: bool, window: Window, precision: Any,
+    images: jax.Array, kernel: jax.Array, bias: jax.Array,
+) -> tuple:  # fmt: skip
+    sizes = _sizes(images, kernel, window, pool)
+    shape, dtype = (len(images), *sizes.outputs, sizes.filters), images.dtype
+    num, columns = prod(shape[:3]), _block(sizes.filters)
+    rows = ROWS // sizes.places
+    results = jax.ShapeDtypeStruct((prod(shape),), dtype), jax.ShapeDtypeStruct((prod(shape) if pool else 1,), jnp.int8)
+    body = partial(_forward_block, sizes, _algorithm(dtype, precision), is_relu, pool is not None, rows, columns)
+    grid = (pl.cdiv(num, rows), sizes.filters // columns)
+    outputs, winners = _call(body, results, grid, images, kernel, bias)
+    outputs = outputs.reshape(shape)
+    return outputs, (images, kernel, winners if pool else (outputs.reshape(-1) if is_relu else None))
+
+
+def _forward_block(
+    sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, num_rows: int, num_columns: int,
+    images: Any, kernel: Any, bias: Any, outputs: Any, winners: Any,
+) -> None:  # fmt: skip
+    """One block of outputs. Its rows are the places of the pool's windows, one place of all windows after another."""
+    o = pl.program_id(1) * num_columns + jnp.arange(num_columns)
+    first = pl.program_id(0) * num_rows
+    pixels = _Pixels(sizes, first, num_rows)
+    block = _depth_block(sizes.images[3])
+
+    def add(n: Any, total: jax.Array) -> jax.Array:
+        values, k, is_row = pixels.load(images, n, block)
+        weights = _load(kernel, k[:, None] * sizes.filters + o[None, :], _wide(is_row, (block, num_columns)))
+        return total + _dot(values, weights, algorithm)
+
+    total = lax.fori_loop(
+        0, pl.cdiv(sizes.depth, block), add, jnp.zeros((sizes.places * num_rows, num_columns), jnp.float32)
+    )
+    total = total.reshape(sizes.places, num_rows, num_columns)
+    largest = jnp.max(total, axis=0)
+    value = largest + _load(bias, o).astype(jnp.float32)[None, :]
+    value = jnp.maximum(value, 0) if is_relu else value
+    place = (first + jnp.arange(num_rows))[:, None] * sizes.filters + o[None, :]
+    mask = _wide((first + jnp.arange(num_rows) < pixels.num)[:, None], place.shape)
+    triton.store(outputs.at[place], value.astype(outputs.dtype), mask=mask)
+    if has_pool:
+        number = lax.broadcasted_iota(jnp.int32, total.shape, 0)
+        winner = jnp.min(jnp.where(total == largest[None], number, sizes.places), axis=0)
+        winner = jnp.where(value > 0, winner, NOBODY) if is_relu else winner
+        triton.store(winners.at[place], winner.astype(jnp.int8), mask=mask)
+
+
+class _Pixels:
+    """Rows of a product: the pixels below the places of pool windows, from output `first` on; num: of all outputs."""
+
+    def __init__(self, sizes: Sizes, first: Any, num_rows: int):
+        b, _, _, _ = sizes.images
+        v, u = sizes.outputs
+        self.sizes, self.num = sizes, b * v * u
+        row = jnp.arange(sizes.places * num_rows)
+        self.output, self.place = first + _rest(row, num_rows), _whole(row, num_rows)
+        (step_v, step_u), (_, wide) = sizes.pool.strides, sizes.pool.size
+        self.b = _whole(self.output, v * u)
+        self.y = _rest(_whole(self.output, u), v) * step_v + _whole(self.place, wide)
+        self.x = _rest(self.output, u) * step_u + _rest(self.place, wide)
+        self.is_row = self.output < self.num
+
+    def load(self, images: Any, n: Any, block: int) -> tuple[jax.Array, jax.Array, Any]:
+        """(values [rows block], their rows k of the kernel [block], which of these there are [block 1] or None)."""
+        (_, h, w, c), window = self.sizes.images, self.sizes.window
+        (_, kw), (top, left) = window.size, (window.pads[0][0], window.pads[1][0])
+        k = n * block + jnp.arange(block)
+        if c % block == 0:  # then all of a block are channels of one place of the kernel
+            place, channel = _whole(n, c // block), _rest(n, c // block) * block + jnp.arange(block)
+            i, j, channel = _whole(place, kw), _rest(place, kw), channel[None, :]
+        else:
+            i, j, channel = _whole(k, kw * c), _rest(_whole(k, c), kw), _rest(k, c)
+            i, j, channel = i[None, :], j[None, :], channel[None, :]
+        row = self.y[:, None] * window.strides[0] + i * window.dilation[0] - top
+        column = self.x[:, None] * window.strides[1] + j * window.dilation[1] - left
+        mask = self.is_row[:, None]
+        if max(map(max, window.pads)) > 0:
+            mask = mask & (row >= 0) & (row < h) & (column >= 0) & (column < w)
+        is_k = None if self.sizes.depth % block == 0 else (k < self.sizes.depth)[:, None]
+        offsets = ((self.b[:, None] * h + row) * w + column) * c + channel
+        shape = (len(self.output), block)
+        mask = mask if is_k is None else mask & (k < self.sizes.depth)[None, :]
+        return _load(images, _wide(offsets, shape), _wide(mask, shape)), k, is_k
+
+
+def _backward(pool: Window | None, is_relu: bool, window: Window, precision: Any, saved: tuple, gradient: Any) -> tuple:
+    images, kernel, kept = saved
+    sizes = _sizes(images, kernel, window, pool)
+    algorithm = _algorithm(images.dtype, precision)
+    kept = jnp.zeros(1, jnp.int8) if kept is None else kept
+    arrays = (gradient.reshape(-1), kept)
+    how = (sizes, algorithm, is_relu, pool is not None)
+    to_kernel, to_bias = _to_kernel(*how, images, arrays, kernel.dtype)
+    return _to_images(*how, images, kernel, arrays), to_kernel.reshape(kernel.shape), to_bias
+
+
+convolve.defvjp(_forward, _backward)
+
+
+def _came_back(has_pool: bool, is_relu: bool, arrays: tuple, offsets: Any, mask: Any, place: Any) -> jax.Array:
+    """What came back to maps, by the offsets of their outputs and their places in the windows of the pool."""
+    gradient, kept = arrays
+    values = _load(gradient, offsets, mask)
+    if has_pool:
+        winner = _load(kept, offsets, mask).astype(jnp.int32)
+        return jnp.where(winner == place, values, jnp.zeros_like(values))
+    return jnp.where(_load(kept, offsets, mask) > 0, values, jnp.zeros_like(values)) if is_relu else values
+
+
+def _to_kernel(
+    sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, images: jax.Array, arrays: tuple, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
+    """([k o], [o]), summed over shares of the outputs, each of which a block adds up alone."""
+    num = sizes.images[0] * prod(sizes.outputs)
+    rows, columns, block = DEEP // sizes.places, _block(sizes.filters), _depth_block(sizes.images[3])
+    blocks = pl.cdiv(sizes.depth, block), sizes.filters // columns
+    rounds = max(1, pl.cdiv(num * prod(blocks), rows * BLOCKS))
+    shares = pl.cdiv(num, rows * rounds)
+    results = (
+        jax.ShapeDtypeStruct((shares * sizes.depth * sizes.filters,), jnp.float32),
+        jax.ShapeDtypeStruct((shares * sizes.filters,), jnp.float32),
+    )
+    body = partial(_kernel_block, sizes, algorithm, is_relu, has_pool, rows, columns, block, rounds)
+    to_kernel, to_bias = _call(body, results, (*blocks, shares), images, *arrays)
+    to_kernel = to_kernel.reshape(shares, sizes.depth, sizes.filters).sum(0)
+    return to_kernel.astype(dtype), to_bias.reshape(shares, sizes.filters).sum(0).astype(dtype)
+
+
+def _kernel_block(
+    sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, num_rows: int, num_columns: int, block: int,
+    rounds: int, images: Any, gradient: Any, kept: Any, to_kernel: Any, to_bias: Any,
+) -> None:  # fmt: skip
+    """The share of one part of the outputs in a block of the kernel's gradient, and in the bias'."""
+    n, share = pl.program_id(0), pl.program_id(2)
+    o = pl.program_id(1) * num_columns + jnp.arange(num_columns)
+
+    def add(round_: Any, totals: tuple) -> tuple:
+        pixels = _Pixels(sizes, (share * rounds + round_) * num_rows, num_rows)
+        values, _, _ = pixels.load(images, n, block)
+        offsets = pixels.output[:, None] * sizes.filters + o[None, :]
+        mask, place = _wide(pixels.is_row[:, None], offsets.shape), _wide(pixels.place[:, None], offsets.shape)
+        back = _came_back(has_pool, is_relu, (gradient, kept), offsets, mask, place)
+        product = _dot(values.T, back, algorithm)
+        return totals[0] + product, totals[1] + jnp.sum(back.astype(jnp.float32), axis=0)
+
+    zeros = jnp.zeros((block, num_columns), jnp.float32), jnp.zeros(num_columns, jnp.float32)
+    kernel_total, bias_total = lax.fori_loop(0, rounds, add, zeros)
+    k = n * block + jnp.arange(block)
+    offsets = (share * sizes.depth + k)[:, None] * sizes.filters + o[None, :]
+    triton.store(to_kernel.at[offsets], kernel_total, mask=_wide((k < sizes.depth)[:, None], offsets.shape))
+    triton.store(to_bias.at[share * sizes.filters + o], bias_total, mask=_wide(n == 0, o.shape))
+
+
+def _to_images(
+    sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, images: jax.Array, kernel: jax.Array, arrays: tuple
+) -> jax.Array:
+    b, h, w, c = images.shape
+    columns = _block(c, least=LEAST)
+    grid = (pl.cdiv(b * h * w, ROWS), pl.cdiv(c, columns))
+    body = partial(_images_block, sizes, algorithm, is_relu, has_pool, columns)
+    (result,) = _call(body, (jax.ShapeDtypeStruct((images.size,), images.dtype),), grid, kernel, *arrays)
+    return result.reshape(images.shape)
+
+
+def _images_block(
+    sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, num_columns: int,
+    kernel: Any, gradient: Any, kept: Any, to_images: Any,
+) -> None:  # fmt: skip
+    """What comes back to one block of pixels."""
+    (b, h, w, c), window, pool = sizes.images, sizes.window, sizes.pool
+    (v, u), (y, x), o = sizes.outputs, sizes.maps, sizes.filters
+    channel = pl.program_id(1) * num_columns + jnp.arange(num_columns)
+    pixel = pl.program_id(0) * ROWS + jnp.arange(ROWS)
+    image, row, column = _whole(pixel, h * w), _rest(_whole(pixel, w), h), _rest(pixel, w)
+    row, column = row + window.pads[0][0], column + window.pads[1][0]
+    block = _block(o, DEPTH)
+    is_channel = None if c % num_columns == 0 else (channel < c)[:, None]
+
+    def add(n: Any, total: jax.Array) -> jax.Array:
+        tap, filters = _whole(n, o // block), _rest(n, o // block) * block + jnp.arange(block)
+        up, is_up = _source(row - _whole(tap, window.size[1]) * window.dilation[0], window.strides[0], y)
+        left, is_left = _source(column - _rest(tap, window.size[1]) * window.dilation[1], window.strides[1], x)
+        mask = is_up & is_left & (pixel < b * h * w)
+        out_v, out_u = _whole(up, pool.strides[0]), _whole(left, pool.strides[1])
+        if has_pool:
+            mask = mask & (out_v < v) & (out_u < u)
+        place = _rest(up, pool.strides[0]) * pool.size[1] + _rest(left, pool.strides[1])
+        offsets = (((image * v + out_v) * u + out_u) * o)[:, None] + filters[None, :]
+        shape = (ROWS, block)
+        back = _came_back(
+            has_pool, is_relu, (gradient, kept), offsets, _wide(mask[:, None], shape), _wide(place[:, None], shape)
+        )
+        weights = (tap * c + channel)[:, None] * o + filters[None, :]
+        weights = _load(kernel, weights, None if is_channel is None else _wide(is_channel, weights.shape))
+        return total + _dot(back, weights.T, algorithm)
+
+    steps = prod(window.size) * (o // block)
+    total = lax.fori_loop(0, steps, add, jnp.zeros((ROWS, num_columns), jnp.float32))
+    offsets = pixel[:, None] * c + channel[None, :]
+    mask = (pixel < b * h * w)[:, None] & (channel < c)[None, :]
+    triton.store(to_images.at[offsets], total.astype(to_images.dtype), mask=_wide(mask, offsets.shape))
+
+
+def _source(place: Any, stride: int, num: int) -> tuple[Any, Any]:
+    """(the place of the map that reaches a pixel by one place of the kernel, whether there is one)."""
+    is_there = place >= 0
+    if stride > 1:
+        is_there, place = is_there & (_rest(place, stride) == 0), _whole(place, stride)
+    return place, is_there & (place < num)
+
+
+def _call(body: Any, results: tuple, grid: tuple[int, ...], *arrays: jax.Array) -> Any:
+    call = pl.pallas_call(
+        body, out_shape=results, grid=grid, interpret=jax.default_backend() == "cpu",
+        compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
+    )  # fmt: skip
+    return call(*(array.reshape(-1) for array in arrays))
+
+
+def _whole(number: Any, by: int) -> Any:
+    """The whole part of a number that is not negative; Triton has no other division."""
+    return number if by == 1 else lax.div(number, jnp.full_like(number, by))
+
+
+def _rest(number: Any, by: int) -> Any:
+    return jnp.zeros_like(number) if by == 1 else lax.rem(number, jnp.full_like(number, by))
+
+
+def _block(size: int, most: int = COLUMNS, least: int = LEAST) -> int:
+    """The largest power of two up to `most` that divides a size; at least `least`."""
+    return max(least, min(most, size & -size))
+
+
+def _depth_block(channels: int) -> int:
+    """How many rows of the kernel are multiplied at once."""
+    return _block(channels, DEPTH) if channels % LEAST == 0 else LEAST if channels == 1 else 2 * LEAST
+
+
+def _wide(array: Any, shape: tuple[int, ...]) -> Any:
+    return None if array is None else jnp.broadcast_to(array, shape)
+
+
+def _load(array: Any, offsets: Any, mask: Any = None) -> jax.Array:
+    return triton.load(array.at[offsets], mask=mask, other=None if mask is None else jnp.zeros((), array.dtype))
+
+
+def _dot(a: jax.Array, b: jax.Array, algorithm: Any) -> jax.Array:
+    return jnp.dot(a, b, precision=algorithm, preferred_element_type=jnp.float32)
+
+
+def _algorithm(dtype: Any, precision: Any) -> Any:
+    """How Triton multiplies what `jax.default_matmul_precision` names."""
+    if dtype == jnp.bfloat16:
+        return None
+    presets = lax.DotAlgorithmPreset
+    return FLOAT32 if str(precision).lower() in ("highest", "float32") else presets.TF32_TF32_F32

@@ -1,0 +1,1 @@
+"""Losses, sums of metrics, calibration, combination of members, early stopping."""

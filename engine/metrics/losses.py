@@ -1,0 +1,74 @@
+"""Losses of each example: outputs [b k] and targets → float32[b]. Sums and means are taken elsewhere."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from engine.config import Loss
+from engine.models.specs import Model, Sequential
+from engine.networks.functions import penalty
+
+Smoothing = float | jax.Array  # traced where the members of an ensemble have their own
+LossFunction = Callable[[jax.Array, jax.Array, Smoothing], jax.Array]
+
+
+def softmax_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
+    """Of logits [b k] on integer labels [b]; smoothing mixes the label with the uniform distribution."""
+    assert labels.ndim == outputs.ndim - 1 == 1
+    if isinstance(label_smoothing, float) and not label_smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, outputs.shape[-1]), label_smoothing)
+    return optax.softmax_cross_entropy(outputs, targets)
+
+
+def binary_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
+    """Of one logit [b 1] on labels 0 or 1 [b]; smoothing moves both targets towards one half."""
+    assert outputs.shape == (len(labels), 1)
+    targets = labels * (1 - label_smoothing) + label_smoothing / 2
+    return optax.sigmoid_binary_cross_entropy(outputs[:, 0], targets)
+
+
+def mean_squared_error(outputs: jax.Array, targets: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
+    """Mean over the outputs [b d] of the squared distance to the targets [b d]."""
+    assert outputs.shape == targets.shape
+    assert not label_smoothing
+    return jnp.mean(jnp.square(outputs - targets), axis=-1)
+
+
+LOSSES: dict[Loss, LossFunction] = {
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "mean_squared_error": mean_squared_error,
+}
+
+
+def kernel_penalty(model: Model) -> Callable[[Any], jax.Array] | None:
+    """(parameters, as a tree by layer) → what kernel regularizers add to the loss; None where a model has none.
+
+    Frozen layers, whose penalty is constant, are not among the parameters and add nothing.
+    """
+    layers = model.layers if isinstance(model, Sequential) else ()
+    regularizers = {i: found for i, e in enumerate(layers) if (found := getattr(e, "kernel_regularizer", None))}
+    if not regularizers:
+        return None
+
+    def total(params: Any) -> jax.Array:
+        flat: list[tuple[Any, jax.Array]] = nnx.to_flat_state(params)  # type: ignore[assignment]
+        kernels = [(path[1], leaf) for path, leaf in flat if path[-1] == "kernel" and path[1] in regularizers]
+        return sum((penalty(regularizers[number], leaf) for number, leaf in kernels), start=jnp.zeros(()))
+
+    return total
+
+
+def probabilities(outputs: jax.Array, loss: Loss) -> jax.Array:
+    """What the outputs of a model trained on `loss` say: class probabilities [b k], or the outputs of a regression."""
+    if loss == "softmax_cross_entropy":
+        return jax.nn.softmax(outputs)
+    if loss == "binary_cross_entropy":
+        positive = jax.nn.sigmoid(outputs)
+        return jnp.concatenate([1 - positive, positive], axis=-1)  # [b 1] → [b 2]
+    return outputs

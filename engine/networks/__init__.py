@@ -1,0 +1,1 @@
+"""Specs become pure functions of Flax NNX modules."""

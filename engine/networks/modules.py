@@ -1,0 +1,195 @@
+"""NNX modules of layers that Flax has not, or has not with the same numbers."""
+
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from engine.kernels.eigen import NHWC, native_conv_general_dilated
+from engine.kernels.pooling import Lowered
+from engine.kernels.windows import Pads, Window, collect
+from engine.models.activations import Activation
+from engine.models.layers import Conv, ConvTranspose, DepthwiseConv, PReLU, SeparableConv
+from engine.models.shapes import Padding, Shape, pair
+from engine.networks.functions import FUNCTIONS, INITIALIZERS, Initializer, activate, repeated
+
+
+class Activated(nnx.Module):
+    """A layer with an activation after it."""
+
+    def __init__(self, layer: nnx.Module, activation: Activation):
+        self.layer, self.activation = layer, activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b …] → [b …]."""
+        return activate(self.activation, self.layer(x))  # type: ignore[operator]
+
+
+class Function(nnx.Module):
+    """A layer without parameters."""
+
+    def __init__(self, layer: Any):
+        self.layer = layer
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b …] → [b …]."""
+        return FUNCTIONS[type(self.layer)](self.layer, x)
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Flax's batch norm with a variance that is exact however far the mean is from 0; bfloat16 for bfloat16."""
+
+    def __call__(
+        self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """[b … c] → [b … c]. mask: bool[b], the examples that count."""
+        is_fixed = self.use_running_average if use_running_average is None else use_running_average
+        if is_fixed:
+            mean, variance = self.mean[...], self.var[...]
+        else:
+            mean, variance = moments(x, mask)
+            for average, new in ((self.mean, mean), (self.var, variance)):
+                average[...] = self.momentum * average[...] + (1 - self.momentum) * new
+        assert self.scale is not None
+        assert self.bias is not None
+        by_channel = (1,) * (x.ndim - 1) + (-1,)
+        scale, bias = self.scale[...], self.bias[...]
+        factor = lax.rsqrt(variance + self.epsilon).reshape(by_channel) * scale.reshape(by_channel)
+        outputs = (x - mean.reshape(by_channel)) * factor + bias.reshape(by_channel)
+        return outputs.astype(jnp.result_type(x, scale, bias))
+
+
+def moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """float32 (mean [c], variance [c]) over all axes of x [b … c] but the last, of the examples that `mask` [b] counts.
+
+    Squared are distances to a value near the mean, so that nothing cancels: the mean of all images' middle rows. These
+    are 1/h of what is read, and both sums still take one pass over the images. The mean of n values of N is within
+    √(N/n) standard deviations of that of all, so h is the most roundings that the variance is off by. Vectors, which
+    are small, take two passes.
+    """
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    near = lax.stop_gradient(_mean(x[:, x.shape[1] // 2] if x.ndim > 2 else x, mask))
+    distance = x - near.reshape(*(1,) * (x.ndim - 1), -1)
+    mean = _mean(distance, mask)
+    return near + mean, jnp.maximum(0, _mean(jnp.square(distance), mask) - jnp.square(mean))
+
+
+def _mean(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """[c]: the mean over all axes of x [b … c] but the last, of the examples that `mask` [b] counts."""
+    axes = tuple(range(x.ndim - 1))
+    if mask is None:
+        return x.mean(axes)
+    counted = jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
+    return counted.sum(axes) / (mask.sum() * prod(x.shape[1:-1]))
+
+
+class PReLUModule(nnx.Module):
+    """relu with learned slopes below 0."""
+
+    def __init__(self, layer: PReLU, shape: Shape):
+        self.slope = nnx.Param(jnp.zeros(layer.slopes_shape(shape)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b …] → [b …]."""
+        return jax.nn.relu(x) - self.slope[...][None] * jax.nn.relu(-x)
+
+
+class DepthwiseModule(nnx.Conv):
+    """A convolution of each channel by itself, with one kernel or several; the kernel is [i j 1 c·multiplier]."""
+
+    def __init__(self, layer: DepthwiseConv, channels: int, rngs: nnx.Rngs):
+        self.multiplier = layer.multiplier
+        count, draw = channels * layer.multiplier, INITIALIZERS[layer.kernel_initializer]
+
+        def initializer(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
+            """As Keras, whose fans are those of [i j c multiplier]."""
+            return draw(key, (*shape[:2], channels, layer.multiplier), dtype).reshape(shape)
+
+        super().__init__(count, count, feature_group_count=count, **_window(layer, initializer), rngs=rngs)
+
+    def __call__(self, inputs: jax.Array, *arguments: Any) -> jax.Array:
+        """[b h w c] → [b y x c·multiplier]."""
+        return super().__call__(repeated(inputs, 3, self.multiplier) if self.multiplier > 1 else inputs, *arguments)
+
+
+class SeparableModule(nnx.Module):
+    """A depthwise convolution without biases, then one of 1×1."""
+
+    def __init__(self, layer: SeparableConv, channels: int, rngs: nnx.Rngs):
+        by_channel = DepthwiseConv(
+            layer.kernel_size, layer.strides, layer.padding, layer.multiplier, layer.dilation, use_bias=False,
+            kernel_initializer=layer.kernel_initializer,
+        )  # fmt: skip
+        mixing = Conv(layer.filters, 1, use_bias=layer.use_bias, kernel_initializer=layer.kernel_initializer)
+        self.depthwise = DepthwiseModule(by_channel, channels, rngs)
+        self.pointwise = conv_module(mixing, channels * layer.multiplier, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b h w c] → [b y x o]."""
+        return self.pointwise(self.depthwise(x))
+
+
+class TransposeModule(Lowered):
+    """A transposed convolution with a kernel [i j o c]."""
+
+    def __init__(self, layer: ConvTranspose, channels: int, rngs: nnx.Rngs):
+        self.layer = layer
+        shape = (*pair(layer.kernel_size), layer.filters, channels)
+        self.kernel = nnx.Param(INITIALIZERS[layer.kernel_initializer](rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(layer.filters)) if layer.use_bias else nnx.data(None)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b h w c] → [b y x o]."""
+        maps = (self._by_lax if self.lowering == "native" else self._by_product)(x, self.kernel[...])
+        return maps if self.bias is None else maps + self.bias[...].reshape(1, 1, 1, -1)
+
+    def _by_product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """One matrix product, whose columns are added where the window of each pixel lies."""
+        size, (kh, kw, o, c) = self.layer.output_shape(x.shape[1:]), kernel.shape
+        sent = (x.reshape(-1, c) @ kernel.reshape(-1, c).T).reshape(*x.shape[:3], kh * kw, o)  # [bhw c] @ [c ijo]
+        window = Window((kh, kw), pair(self.layer.strides), pads=self._pads(x.shape))
+        return collect((sent[:, :, :, n] for n in range(kh * kw)), (len(x), *size), window)
+
+    def _by_lax(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """A convolution with the flipped kernel, of pixels with zeros between them."""
+        flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # [i j c o]
+        pads = [(k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape, self._pads(x.shape), strict=False)]
+        return native_conv_general_dilated(x, flipped, (1, 1), pads, pair(self.layer.strides), None, NHWC)
+
+    def _pads(self, shape: Shape) -> Pads:
+        """What the windows reach beyond the output at the start and end of h and of w; below 0, where they fall short.
+
+        As Keras on JAX: an odd pixel of padding is taken from the end.
+        """
+        output = self.layer.output_shape(shape[1:])
+        windows = zip(pair(self.layer.kernel_size), pair(self.layer.strides), shape[1:3], output[:2], strict=True)
+        beyond = [(taps, (n - 1) * step + taps - size) for taps, step, n, size in windows]
+        if self.layer.padding == "valid":
+            return tuple((0, rest) for _, rest in beyond)  # type: ignore[return-value]
+        before = [taps - 1 - min((2 * taps - 2 - rest + 1) // 2, taps - 1) for taps, rest in beyond]
+        return tuple((low, rest - low) for low, (_, rest) in zip(before, beyond, strict=True))  # type: ignore[return-value]
+
+
+def conv_module(layer: Conv, channels: int, rngs: nnx.Rngs) -> nnx.Conv:
+    """Flax's convolution."""
+    settings = _window(layer, INITIALIZERS[layer.kernel_initializer])
+    return nnx.Conv(channels, layer.filters, feature_group_count=layer.groups, **settings, rngs=rngs)
+
+
+def _window(layer: Conv | DepthwiseConv, initializer: Initializer) -> dict[str, Any]:
+    """What convolutions have in common, as Flax names it."""
+    return {
+        "kernel_size": pair(layer.kernel_size),
+        "strides": pair(layer.strides),
+        "padding": _pads(layer.padding),
+        "kernel_dilation": pair(layer.dilation),
+        "use_bias": layer.use_bias,
+        "kernel_init": initializer,
+    }
+
+
+def _pads(padding: Padding) -> Any:
+    return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding.upper()

@@ -1,0 +1,150 @@
+"""What models from other libraries do twice here, put right before a run starts: a last softmax, the scaling of pixels.
+
+Losses take logits and predictions apply softmax or sigmoid themselves; pixels are scaled by the data (`data.scale`).
+Only what starts is put right: models that were trained otherwise stay what they are.
+"""
+
+from dataclasses import replace
+
+from engine.config import RunConfig
+from engine.data.pictures.levels import LEAST_SHARE, Range
+from engine.errors import InputError, problem
+from engine.models.layers import Activation, BatchNorm, Dense, Dropout, Flatten, GroupNorm, Layer, LayerNorm, Rescale
+from engine.models.shapes import Trained
+from engine.models.specs import Custom, Gives, Model, Sequential
+
+PROBABILITIES: tuple[Gives, ...] = ("softmax", "sigmoid")
+PIXEL_SCALE = 1 / 100  # a smaller factor is meant for pixels up to 255: 1/255, 1/256, 1/127.5
+LEVELS = 255
+MOST_SCALED = 20  # standardized values stay below it
+
+
+def put_right(
+    config: RunConfig, floats: Range | None = None, has_contract: bool = False, gives: Gives = "logits"
+) -> tuple[RunConfig, list[str]]:
+    """(the config of a run that starts, what was put right and why, in words).
+
+    floats: the extremes of the training images, where they are float32 and no uint8 levels.
+    has_contract: how inputs are scaled is taken over from another run.
+    gives: what the outputs of a class of the user's own are.
+    Raises InputError for a last layer that goes with another loss.
+    """
+    model, lines = _without_probabilities(config.model, config.train.loss, gives)
+    config = replace(config, model=model)
+    if has_contract:
+        return config, lines
+    config, more = _scaled_once(config, floats)
+    return config, lines + more
+
+
+def variants(config: RunConfig) -> list[RunConfig]:
+    """What a config may have become when its run started: itself, or put right for levels or for floats."""
+    try:
+        found = [put_right(config)[0], put_right(config, (0, 1))[0], put_right(config, has_contract=True)[0]]
+        found += [put_right(config, gives=gives)[0] for gives in PROBABILITIES]
+    except InputError:
+        return [config]
+    return [config, *found]
+
+
+def _without_probabilities(model: Model, loss: str, gives: Gives) -> tuple[Model, list[str]]:
+    """The model without a last softmax or sigmoid, where the loss takes logits."""
+    if isinstance(model, Custom) and loss != "mean_squared_error" and gives != model.gives:
+        line = f"model: {loss} takes the logits below its last {gives}, and predictions apply it themselves"
+        return replace(model, gives=gives), [line]
+    lines = []
+    while loss != "mean_squared_error" and (found := _last_probabilities(model)) is not None:
+        place, name = found
+        model = _without_activation(model, place)
+        _check_units(model, loss, name)
+        reason = f"{loss} takes what comes before it (logits), and predictions apply it themselves"
+        lines.append(f"model: the last {name} is left out: {reason}")
+    return model, lines
+
+
+def _last_probabilities(model: Model) -> tuple[int, str] | None:
+    """The number of the last layer that gives probabilities, which those after it pass on, and its activation."""
+    layers = model.layers if isinstance(model, Sequential) else ()
+    for place in reversed(range(len(layers))):
+        layer = layers[place]
+        name = layer.name if isinstance(layer, Activation) else getattr(layer, "activation", None)
+        if name in PROBABILITIES:
+            return (place, name) if len(layers) > 1 or not isinstance(layer, Activation) else None
+        if not isinstance(layer, Flatten | Dropout) and name != "linear":
+            return None
+        if isinstance(layer, Trained):
+            return None
+    return None
+
+
+def _without_activation(model: Model, place: int) -> Sequential:
+    """The model without the activation of a layer, or without the layer where it is nothing else."""
+    assert isinstance(model, Sequential)
+    layer = model.layers[place]
+    rest: tuple[Layer, ...] = () if isinstance(layer, Activation) else (replace(layer, activation=None),)  # type: ignore[type-var]
+    return Sequential((*model.layers[:place], *rest, *model.layers[place + 1 :]))
+
+
+def _check_units(model: Sequential, loss: str, name: str) -> None:
+    """Raises InputError where one unit meets the loss of several classes, or the reverse."""
+    last = next((layer for layer in reversed(model.layers) if isinstance(layer, Trained)), None)
+    units = last.units if isinstance(last, Dense) else None
+    if units is None or (units == 1) == (loss == "binary_cross_entropy"):
+        return
+    rule, other = "one unit a class", "binary_cross_entropy"
+    if loss == "binary_cross_entropy":
+        rule, other = "one unit", "softmax_cross_entropy"
+    raise InputError(problem("train.loss", f"{loss} with {units} units ({name})", rule, f"Use {other}."))
+
+
+def _scaled_once(config: RunConfig, floats: Range | None) -> tuple[RunConfig, list[str]]:
+    """The config with pixels scaled by the model's first Rescale or by the data, where both did."""
+    place = _first_rescale(config.model)
+    if place is None:
+        return config, _unscaled_notes(config.model, floats)
+    assert isinstance(config.model, Sequential)
+    layer, data = config.model.layers[place], config.data
+    assert isinstance(layer, Rescale)
+    text = f"Rescale({layer.scale:.4g}{f', {layer.offset:g}' if layer.offset else ''})"
+    is_standardized = data.mean is not None or data.std is not None or data.standardize is not None
+    if floats is None and is_standardized:
+        line = f"model: {text} is left out: the images are standardized already"
+        return _with_layer(config, place, Rescale(1.0)), [line]
+    if floats is None and data.scale < PIXEL_SCALE:
+        line = f"data.scale: 1 in place of {data.scale:.4g}, because the model's {text} scales pixels itself"
+        return replace(config, data=replace(data, scale=1.0)), [line]
+    if floats is not None and max(map(abs, floats)) <= LEVELS * LEAST_SHARE:
+        once = Rescale(layer.scale * LEVELS, layer.offset) if floats[0] >= 0 else Rescale(1.0)
+        line = f"model: {text} is left out: the images are scaled already, from {floats[0]:g} to {floats[1]:g}"
+        if once != Rescale(1.0):
+            line = line.replace("is left out", f"is Rescale({once.scale:g}, {once.offset:g})")
+        return _with_layer(config, place, once), [line]
+    return config, []
+
+
+def _unscaled_notes(model: Model, floats: Range | None) -> list[str]:
+    """A line where float pictures reach far beyond 1 and no layer before the first weights scales them."""
+    if floats is None or max(map(abs, floats)) <= MOST_SCALED or not isinstance(model, Sequential):
+        return []
+    first = next((layer for layer in model.layers if isinstance(layer, Trained | Rescale)), None)
+    if isinstance(first, Rescale | BatchNorm | LayerNorm | GroupNorm):
+        return []
+    got = f"the images are floats from {floats[0]:g} to {floats[1]:g}, and nothing scales them"
+    return [f"warning: {got}; most models learn better from 0 to 1. Divide them, or start the model with Rescale"]
+
+
+def _first_rescale(model: Model) -> int | None:
+    """The number of a Rescale for pixels before all layers with weights."""
+    for place, layer in enumerate(model.layers if isinstance(model, Sequential) else ()):
+        if isinstance(layer, Rescale) and abs(layer.scale) < PIXEL_SCALE:
+            return place
+        if isinstance(layer, Trained):
+            return None
+    return None
+
+
+def _with_layer(config: RunConfig, place: int, layer: Layer) -> RunConfig:
+    """The config with another layer at a place; it stays a Rescale, so that the names of the layers stay."""
+    assert isinstance(config.model, Sequential)
+    layers = (*config.model.layers[:place], layer, *config.model.layers[place + 1 :])
+    return replace(config, model=Sequential(layers))

@@ -1,0 +1,280 @@
+"""fit(model, data), finetune(source, data): training for notebooks, with the parts of a run and none of its files."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from engine.augment.config import AugmentConfig
+from engine.checkpoints.steps import find_steps
+from engine.config import Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
+from engine.config.data import DataConfig, Layout
+from engine.config.decoding import Range
+from engine.config.finetune import FeatureCaching, FineTuneConfig
+from engine.data.decoded.dataset import Dataset, Splits, split_by_fraction
+from engine.data.in_memory import ClassNames, Reading, as_targets, pair_of, read_dataset
+from engine.data.load import load_splits
+from engine.data.locate import located
+from engine.errors import InputError, Say, problem
+from engine.host.clock import Clock
+from engine.host.interrupts import Interrupted
+from engine.inference.classifier import Classifier
+from engine.inference.ensemble import EnsembleClassifier, Restorable, classifier_of
+from engine.models.layers import Dense
+from engine.models.specs import Model, Sequential
+from engine.report.progress import Reporter, Silent
+from engine.runs.loop import train
+from engine.runs.result import Result
+from engine.runs.start import order_of, under_contract
+
+Arrays = tuple[Any, Any]
+Data = str | PathLike[str] | DataConfig | Splits | Dataset | Arrays
+DATA_RULE = "a path, a tfds name, a DataConfig, Splits, a Dataset or (images, labels)"
+
+
+def fit(
+    model: Model,
+    data: Data,
+    *,
+    epochs: int = 5,
+    batch_size: int = 64,
+    learning_rate: float | None = None,
+    optimizer: OptimizerName | OptimConfig = "adam",
+    loss: Loss = "softmax_cross_entropy",
+    validation: float | Dataset | Arrays | None = 0.1,
+    class_names: ClassNames | None = None,
+    scale: float = 1 / 255,
+    value_range: Range | None = None,
+    layout: Layout = "auto",
+    augment: AugmentConfig | None = None,
+    patience: int | None = None,
+    members: int = 1,
+    seed: int = 0,
+    verbose: bool = True,
+) -> Result:
+    """Trains a model on data at hand and returns its history, metrics and classifier.
+
+    model: layer specs (`cnn()`, `mlp()`, Sequential) or `custom(YourNNXClass, …)`.
+    data: a path (a folder of pictures, a table, arrays), a tfds name, a DataConfig, Splits, a Dataset, or
+      (images, labels) of any form that `engine.dataset` takes.
+    validation: share of the data set aside (Splits and a DataConfig say that themselves), or data of its own.
+    scale: what uint8 pixels are multiplied by (a DataConfig says that itself).
+    augment: random changes of the training images. patience: epochs without a better one until the training stops.
+    members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
+    optimizer: a name, used with `learning_rate` (None: 0.01 for sgd and momentum, else 0.001), or a whole OptimConfig.
+    value_range, layout: of (images, labels), as of `engine.dataset`.
+    The run lives in a temporary directory as long as the result does; `result.save(path)` copies it. Ctrl-C saves
+    there, and raises Interrupted, a KeyboardInterrupt, with the path.
+    """
+    check_model(model)
+    if isinstance(data, DataConfig) and (scale != 1 / 255 or validation != 0.1):
+        rule = "the DataConfig to say it"
+        raise InputError(problem("validation, scale", "an argument beside a DataConfig", rule, "Set it there."))
+    data_config = data if isinstance(data, DataConfig) else _data_config(data, validation, scale)
+    train_config = TrainConfig(epochs, batch_size, loss, seed=seed, patience=patience, members=members)
+    config = RunConfig("fit", model, data_config, train_config, _optim(optimizer, learning_rate))
+    config = replace(config, augment=augment or AugmentConfig())
+    reading = Reading(value_range, layout=layout, are_targets=loss == "mean_squared_error")
+    return _trained(config, data, validation, class_names, verbose, reading)
+
+
+def finetune(
+    source: Restorable,
+    data: Data,
+    *,
+    head: Sequence[str] = (),
+    freeze: Sequence[str] = (),
+    freeze_first: int = 0,
+    unfreeze: Mapping[int, Sequence[str]] | None = None,
+    learning_rates: Mapping[str, float] | None = None,
+    cache_features: FeatureCaching = "auto",
+    model: Model | None = None,
+    epochs: int = 5,
+    batch_size: int = 64,
+    learning_rate: float | None = None,
+    optimizer: OptimizerName | OptimConfig = "adam",
+    loss: Loss | None = None,
+    validation: float | Dataset | Arrays | None = 0.1,
+    class_names: ClassNames | None = None,
+    value_range: Range | None = None,
+    layout: Layout = "auto",
+    augment: AugmentConfig | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    verbose: bool = True,
+) -> Result:
+    """Trains the model of a run, or of a classifier at hand, further on, or with a new head for other classes.
+
+    What is shown to the model is the source's input contract; its classes are the data's. If these are the source's, by
+    name and in any order, every layer is taken over, and the order of the outputs is the source's; else the last one
+    with weights starts anew, or what `head` names.
+    head, freeze, freeze_first, cache_features: as in FineTuneConfig, layers by name or pattern.
+    unfreeze: epochs done → layers that train from there on: {2: ["conv_3"], 4: ["*"]}. learning_rates: layer → factor.
+    model: another one, whose layers have those of the source among them by name. loss: by default that of the source.
+    An ensemble is fine-tuned member by member; other arguments and the result are as of `fit`.
+    """
+    source = classifier_of(source, "source")
+    spec, settings = source.input_spec, source.record.config.train
+    given = data if isinstance(data, DataConfig) else _data_config(data, validation)
+    tuning = FineTuneConfig(
+        head=_names("head", head),
+        freeze=_names("freeze", freeze),
+        freeze_first=freeze_first,
+        unfreeze=_unfreezings(unfreeze),
+        learning_rates=_factors(learning_rates),
+        cache_features=cache_features,
+    )
+    train_config = TrainConfig(
+        epochs,
+        batch_size,
+        loss or settings.loss,
+        seed=seed,
+        patience=patience,
+        members=len(source.members) if isinstance(source, EnsembleClassifier) else 1,
+        precision="float32" if settings.precision == "tf32" else settings.precision,  # which a CPU has not
+    )
+    config = RunConfig(
+        "finetune",
+        model or _with_open_end(source.record.config.model),
+        under_contract(given, spec),
+        train_config,
+        _optim(optimizer, learning_rate),
+        augment=augment or AugmentConfig(),
+        finetune=tuning,
+    )
+    usual = spec.value_range if spec.dtype == "uint8" else None
+    reading = Reading(value_range, usual, layout, train_config.loss == "mean_squared_error")
+    return _trained(config, data, validation, class_names, verbose, reading, source)
+
+
+def _check_reading(data: Data, reading: Reading) -> None:
+    if (reading.value_range is not None or reading.layout != "auto") and not isinstance(data, (tuple, list)):
+        rule = "(images, labels), which these say more about"
+        remedy = "Leave them out; a DataConfig and engine.dataset have their own."
+        raise InputError(problem("value_range, layout", f"one with {type(data).__name__}", rule, remedy))
+
+
+def _optim(optimizer: OptimizerName | OptimConfig, learning_rate: float | None) -> OptimConfig:
+    if not isinstance(optimizer, OptimConfig):
+        return OptimConfig(optimizer, learning_rate)  # type: ignore[arg-type]  # None is the optimizer's own
+    if learning_rate is not None:
+        rule = "that of the OptimConfig"
+        raise InputError(problem("learning_rate", f"{learning_rate} beside an OptimConfig", rule, "Set it there."))
+    return optimizer
+
+
+def _data_config(data: Data, validation: Any, scale: float = DataConfig.scale) -> DataConfig:
+    """What is kept of data at hand: its path or name, if it has one, and what is set aside."""
+    config = DataConfig(name="arrays", validation_fraction=_fraction(validation), scale=scale)
+    return located(data, config) if isinstance(data, (str, PathLike)) else config
+
+
+def _fraction(validation: Any) -> float:
+    """The share of the data to set aside, 0 where the validation data are others."""
+    return float(validation) if isinstance(validation, Real) else 0.0
+
+
+def _names(field: str, layers: Any) -> tuple[str, ...]:
+    """Names or patterns of layers; a single one needs no list."""
+    names = (layers,) if isinstance(layers, str) else layers
+    if not _are_texts(names):
+        raise InputError(problem(f"finetune.{field}", repr(layers), "a list of layers by name", 'Give ["conv_*"].'))
+    return tuple(names)
+
+
+def _are_texts(given: Any) -> bool:
+    return not isinstance(given, str) and isinstance(given, Iterable) and all(isinstance(text, str) for text in given)
+
+
+def _unfreezings(layers: Any) -> tuple[str, ...]:
+    """{2: ["conv_3"]} as FineTuneConfig has it, `2:conv_3`."""
+    if not isinstance(layers, Mapping | None):
+        rule = "epochs done, each with the layers that then train"
+        raise InputError(problem("finetune.unfreeze", repr(layers), rule, 'Give it like {2: ["conv_3"]}.'))
+    return tuple(f"{epoch}:{name}" for epoch, names in (layers or {}).items() for name in _names("unfreeze", names))
+
+
+def _factors(rates: Any) -> tuple[str, ...]:
+    """{"conv_*": 0.1} as FineTuneConfig has it, `conv_*=0.1`."""
+    is_mapping = isinstance(rates, Mapping | None)
+    if not is_mapping or not all(isinstance(factor, Real) for factor in (rates or {}).values()):
+        rule = "layers, each with the factor of its learning rate"
+        raise InputError(problem("finetune.learning_rates", repr(rates), rule, 'Give it like {"conv_*": 0.1}.'))
+    return tuple(f"{pattern}={float(factor)!r}" for pattern, factor in (rates or {}).items())
+
+
+def _with_open_end(model: Model) -> Model:
+    """The model with as many outputs as the data asks for."""
+    if not isinstance(model, Sequential):
+        return model
+    dense = [i for i, layer in enumerate(model.layers) if isinstance(layer, Dense)]
+    last = dense[-1] if dense else -1
+    return Sequential(tuple(replace(e, units=None) if i == last else e for i, e in enumerate(model.layers)))  # type: ignore[type-var]
+
+
+def _trained(
+    config: RunConfig,
+    data: Data,
+    validation: Any,
+    class_names: ClassNames | None,
+    verbose: bool,
+    reading: Reading,
+    source: Classifier | None = None,
+) -> Result:
+    _check_reading(data, reading)
+    reporter, clock = Reporter() if verbose else Silent(), Clock()
+    with clock.measure("data"):
+        splits = _splits(data, validation, config, class_names, reading, reporter.say, source)
+    directory = Path(tempfile.mkdtemp(prefix="engine-fit-"))
+    try:
+        result = train(config, splits, directory, clock, reporter, source=source)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop}; engine.restore({str(directory)!r}) opens it", stop.signal_number) from None
+    except BaseException:
+        if not find_steps(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    weakref.finalize(result, shutil.rmtree, directory, ignore_errors=True)
+    return result
+
+
+def _splits(
+    data: Data,
+    validation: Any,
+    config: RunConfig,
+    class_names: ClassNames | None,
+    reading: Reading,
+    say: Say,
+    source: Classifier | None,
+) -> Splits:
+    if class_names is not None and isinstance(data, (str, PathLike, DataConfig, Splits, Dataset)):
+        raise InputError(problem("class_names", "names", "none: the data has its own", "Leave them out."))
+    order = order_of(None, source.record if source else None)
+    if isinstance(data, (str, PathLike, DataConfig)):
+        splits = load_splits(config.data, config.train.seed, say, order)
+    elif isinstance(data, Splits):
+        splits = data.in_classes(order(data.train.class_names), say)
+    else:
+        pair = data if isinstance(data, Dataset) else pair_of(data, "data", DATA_RULE)
+        whole = pair if isinstance(pair, Dataset) else read_dataset(*pair, class_names, "arrays", reading, say)
+        whole = whole.in_classes(order(whole.class_names), "the model", say)
+        splits = Splits(*split_by_fraction(whole, config.data.validation_fraction, config.train.seed))
+    if validation is None or isinstance(validation, Real):
+        return splits
+    held_out = _held_out(validation, splits.train, class_names, reading, say)
+    return Splits(splits.train, held_out.in_classes(splits.train.class_names, "data", say), splits.test)
+
+
+def _held_out(validation: Any, train: Dataset, class_names: ClassNames | None, reading: Reading, say: Say) -> Dataset:
+    """Validation data of its own, its arrays read like those that are trained on."""
+    if isinstance(validation, Dataset):
+        return validation if train.class_names else as_targets(validation)
+    pair = pair_of(validation, "validation", "a share like 0.1, a Dataset or (images, labels)")
+    usual = train.value_range or reading.usual_range
+    known = replace(reading, usual_range=usual, are_targets=not train.class_names, of="validation ")
+    return read_dataset(*pair, class_names, "validation arrays", known, say)

@@ -1,0 +1,174 @@
+"""Planning: by which plan a run is executed. By rule where the rule is clear, by a short measurement where it is not.
+
+What was measured is kept in the cache, for this device, these versions, this model and batch.
+"""
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from engine.augment.config import AugmentConfig
+from engine.config import EnsembleConfig, PlanConfig, RunConfig
+from engine.config.execution import Alternative, Plan, PlanFile
+from engine.config.finetune import FineTuneConfig
+from engine.data.decoded.cache import cache_directory
+from engine.data.decoded.dataset import Dataset, Splits
+from engine.devices.precision import computes
+from engine.errors import InputError, problem
+from engine.host.clock import Clock
+from engine.host.json_files import read_json
+from engine.host.storage import expanded, write_atomically
+from engine.host.versions import device_text, versions
+from engine.kernels import direct
+from engine.models.specs import Model
+from engine.records import differences, from_json, to_json
+from engine.runs.ensemble_session import session_of
+from engine.training.program import choose_lowering
+
+# Examples that all members train on together; a shorter run is over before it has paid.
+WORTH_MEASURING = 200_000
+WORTH_MEASURING_ON_GPU = 20_000_000  # which trains a hundred times as many a second
+MEASURED_STEPS = 8
+MEASURED_SECONDS = 0.5
+ROUNDS = 3
+
+Say = Callable[[str], None]
+
+
+def planned(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
+    """The plan of a run that starts; None means the one by rule.
+
+    Raises InputError for a file that holds no plan, or one made for another model or device.
+    """
+    mode = config.plan.mode
+    if mode == "safe":
+        return None
+    if mode not in ("auto", "fast"):
+        return read_plan(expanded(mode), circumstances(config, train))
+    examples = len(train) * config.train.epochs * config.train.members
+    least = WORTH_MEASURING_ON_GPU if jax.default_backend() == "gpu" else WORTH_MEASURING
+    if mode == "auto" and (_rule_is_clear(config) or examples < least):
+        return None
+    return measured(config, train, say)
+
+
+@computes
+def measured(config: RunConfig, train: Dataset, say: Say) -> PlanFile:
+    """The fastest plan for a model and data like these, by measurement; from the cache if it was measured before."""
+    made_for, candidates = circumstances(config, train), _candidates(config.plan, config.train.members)
+    key = json.dumps([made_for, versions(), to_json(tuple(candidates))], sort_keys=True)
+    directory = cache_directory(config.data.cache_dir) / "plans"
+    file = directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    with contextlib.suppress(InputError):
+        return read_plan(file, made_for)
+    say(f"measuring {len(candidates)} ways to run this model …")
+    rates = _rates(config, train.take(np.arange(min(len(train), MEASURED_STEPS * config.train.batch_size)), train.name))
+    plans = dict(sorted(rates.items(), key=lambda item: -item[1]))
+    found = tuple(Alternative(plan, round(rate, 1)) for plan, rate in plans.items())
+    result = PlanFile(made_for, found[0].plan, found)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_plan(file, result)
+    return result
+
+
+def read_plan(path: Path, made_for: dict[str, Any]) -> PlanFile:
+    """The plan in a file; raises InputError if there is none, or if it was made for something else."""
+    rule = "auto, fast, safe, or a file that `engine plan RUN --out FILE` wrote"
+    found = from_json(PlanFile, read_json(path, rule, "Choose one of these."), str(path))
+    lines = differences(_in_todays_fields(found.made_for), made_for)
+    if lines:
+        shown = "; ".join(line.replace("stored", "made for").replace("given", "this is") for line in lines)
+        rule, remedy = "one for this model, batch and device", "Use --plan fast to measure here."
+        raise InputError(problem("plan", f"{path}, a plan for another ({shown})", rule, remedy))
+    return found
+
+
+def write_plan(path: Path, plan: PlanFile) -> None:
+    """Leaves a plan in a file that `--plan FILE` takes."""
+    write_atomically(path, json.dumps(to_json(plan), indent=2) + "\n")
+
+
+def circumstances(config: RunConfig, train: Dataset) -> dict[str, Any]:
+    """What a plan is made for, as JSON."""
+    return {
+        "device": device_text(),
+        "model": to_json(config.model),
+        "inputs": [train.images.dtype.name, *train.input_shape],
+        "classes": train.num_classes,
+        "batch_size": config.train.batch_size,
+        "members": config.train.members,
+        "precision": config.train.precision,
+        "augment": to_json(config.augment),
+        "mesh": config.plan.mesh,
+    }
+
+
+def _in_todays_fields(made_for: dict[str, Any]) -> dict[str, Any]:
+    """Circumstances, perhaps of an earlier version, with the fields that models and augmentation have today."""
+    kinds = {"model": Model, "augment": AugmentConfig}
+    return {name: to_json(from_json(kinds[name], v, name)) if name in kinds else v for name, v in made_for.items()}
+
+
+def _rule_is_clear(config: RunConfig) -> bool:
+    has_one_lowering = config.plan.lowering != "auto" or jax.default_backend() == "cpu"
+    return has_one_lowering and (config.train.members == 1 or config.plan.members != "auto")
+
+
+def _candidates(config: PlanConfig, num_members: int) -> list[PlanConfig]:
+    """What is worth comparing on this platform: everything that the config leaves open."""
+    is_cpu = jax.default_backend() == "cpu"
+    on_gpu = ["native", "matrix", *(["direct"] if direct.is_available() and config.mesh is None else [])]
+    lowerings = [choose_lowering(config, "cpu")] if is_cpu else on_gpu
+    mappings = ["outer", "vmap"] if num_members > 1 else ["outer"]
+    open_fields = {
+        "lowering": lowerings if config.lowering == "auto" else [config.lowering],
+        "members": mappings if config.members == "auto" else [config.members],
+    }
+    rows = product(*open_fields.values())
+    return [replace(config, mode="auto", **dict(zip(open_fields, row, strict=True))) for row in rows]
+
+
+def _rates(config: RunConfig, sample: Dataset) -> dict[Plan, float]:
+    """Images a second by each plan. The plans take turns, so that a slow moment of the machine hits them all."""
+    trainings: dict[Plan, Callable[[], float]] = {}
+    for candidate in _candidates(config.plan, config.train.members):
+        plan, training = _training(replace(config, plan=candidate), sample)
+        trainings.setdefault(plan, training)
+    rounds = [{plan: training() for plan, training in trainings.items()} for _ in range(ROUNDS)]
+    return {plan: float(np.median([row[plan] for row in rounds])) for plan in trainings}
+
+
+def _training(config: RunConfig, sample: Dataset) -> tuple[Plan, Callable[[], float]]:
+    """(plan, a function that trains a while and says how many images a second that were) of a config."""
+    train = replace(config.train, epochs=1, patience=None)
+    session = session_of(
+        replace(
+            config, train=train, ensemble=EnsembleConfig(), data=replace(config.data, standardize=None),
+            finetune=FineTuneConfig(),
+        ),
+        Splits(sample), Clock(), Path("nowhere"),
+    )  # fmt: skip
+
+    def epoch() -> int:
+        end = session.step + session.steps_per_epoch
+        while session.step < end:
+            session.train_chunk()
+        return session.images_per_epoch
+
+    def rate() -> float:
+        start, images = time.perf_counter(), 0
+        while time.perf_counter() - start < MEASURED_SECONDS / ROUNDS:
+            images += epoch()
+        return images / (time.perf_counter() - start)
+
+    epoch()  # compiles
+    return session.plan, rate

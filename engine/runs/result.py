@@ -1,0 +1,52 @@
+"""Result: what `engine.run` and `engine.fit` give back."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from engine.config import RunConfig
+from engine.config.decoding import Range
+from engine.data.decoded.dataset import Dataset
+from engine.data.pictures.images import Picture
+from engine.errors import InputError, problem
+from engine.host.storage import expanded, new_directory
+from engine.inference.classifier import Classifier, Prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A finished run.
+
+    history: one row an epoch. metrics: of the best step, by split ("validation", "test").
+    seconds: by kind of work. best_step: the one the classifier holds.
+    """
+
+    config: RunConfig
+    directory: Path
+    classifier: Classifier
+    history: tuple[dict[str, Any], ...]
+    metrics: dict[str, dict[str, Any]]
+    best_step: int
+    seconds: dict[str, float]
+
+    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> dict[str, Any]:
+        """n, loss and accuracy over every example of a Dataset or of (images, labels): see Classifier.evaluate."""
+        return self.classifier.evaluate(data, value_range)
+
+    def predict(self, pictures: Picture | Sequence[Picture], top: int = 1) -> list[Prediction]:
+        """One Prediction a picture: see Classifier.predict."""
+        return self.classifier.predict(pictures, top)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Copies the whole run, with its best and last checkpoints, to a new directory for `engine.restore`."""
+        target = expanded(path)
+        if os.path.lexists(target):
+            raise InputError(problem("path", target, "a path where nothing is yet", "Choose another."))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_directory(target) as directory:
+            shutil.copytree(self.directory, directory, dirs_exist_ok=True)
+        return target

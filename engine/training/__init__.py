@@ -1,0 +1,1 @@
+"""The compiled step and all that it is made of."""

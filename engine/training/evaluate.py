@@ -1,0 +1,43 @@
+"""Evaluation: every example exactly once, in padded batches with a mask.
+
+One compiled call a batch, outside any loop, where the backend's own convolution serves if there are no direct ones.
+"""
+
+from math import prod
+
+import jax
+import numpy as np
+
+from engine.data.decoded.dataset import Dataset
+from engine.devices.executables import Executables
+from engine.metrics.sums import Metrics, zero_metrics
+from engine.training.state import Tree
+from engine.training.step import Batch, Task, eval_step
+
+BATCH_SIZE = 256
+BATCH_VALUES = 2**24
+
+
+def evaluate(executables: Executables, task: Task, params: Tree, model_state: Tree, dataset: Dataset) -> Metrics:
+    """The metric sums over a dataset. Compiled once for all: batches are cut on the host and padded to one size."""
+
+    def add_batch(params: Tree, model_state: Tree, batch: tuple, totals: Metrics) -> Metrics:
+        return totals + eval_step(task, params, model_state, Batch(*batch))
+
+    size, totals = eval_batch_size(dataset.input_shape), zero_metrics()
+    for start in range(0, len(dataset), size):
+        images, labels = dataset.images[start : start + size], dataset.labels[start : start + size]
+        batch = (pad_to(images, size), pad_to(labels, size), np.arange(size) < len(images))
+        totals = executables.call("evaluate", add_batch, params, model_state, batch, totals)
+    return jax.block_until_ready(totals)
+
+
+def eval_batch_size(input_shape: tuple[int, ...], most: int = BATCH_SIZE) -> int:
+    """Examples evaluated at once: fewer where they are large."""
+    return max(1, min(most, BATCH_VALUES // prod(input_shape)))
+
+
+def pad_to(array: np.ndarray, size: int) -> np.ndarray:
+    """The array [n …] with zeros after it, [size …]."""
+    missing = [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(array, missing) if len(array) < size else np.asarray(array)

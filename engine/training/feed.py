@@ -1,0 +1,284 @@
+"""How training images reach the device: all of them once (resident), or chunk after chunk, read ahead (streamed).
+
+Both train on the same examples in the same order: which example is in which batch is `Draw.order` for either.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from engine.config import DataPlacement, PlanConfig, mesh_shape
+from engine.data.arrays.stored import StoredImages
+from engine.data.decoded.dataset import Dataset
+from engine.devices.mesh import ONE_DEVICE, Devices
+from engine.errors import InputError, problem
+from engine.host.memory import free_host_bytes
+from engine.training.batches import Draw, num_batches
+
+CHUNK_BYTES = 32 * 2**20
+CHUNKS_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Window:
+    """Images on the devices for the steps `first` to `end` of an epoch, and the labels of all examples.
+
+    images: the whole training set, or, streamed, the batches of those steps one after the other, with a leading axis
+      where the members of an ensemble see batches of their own.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    first: int
+    end: int
+
+
+class Feed(Protocol):
+    """Where the training program gets its images."""
+
+    num_examples: int
+
+    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
+        """The window that holds a step (counted within its epoch). Steps are asked for in the order of training.
+
+        order: the epoch's order that the program trains on; what is read elsewhere is compared with it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stops what reads ahead."""
+        ...
+
+
+def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
+    """Resident where the images fit the allowance (half of the free memory, or as pinned), else streamed."""
+    if config.data != "auto":
+        return config.data
+    # Of the host too, which the images pass through on their way to the device.
+    free = min(free_device_bytes(), free_host_bytes())
+    if jax.default_backend() == "cpu":
+        free //= prod(mesh_shape(config.mesh))  # each device of a mesh has a copy, here in the same memory
+    allowance = config.resident_megabytes * 10**6 if config.resident_megabytes else free // 2
+    return "resident" if dataset.images.nbytes <= allowance else "streamed"
+
+
+def free_device_bytes() -> int:
+    """Bytes free on the first device; on a CPU those of the host."""
+    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if not stats or "bytes_limit" not in stats:
+        return free_host_bytes()
+    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+
+
+def make_feed(
+    placement: DataPlacement,
+    dataset: Dataset,
+    draw: Draw,
+    batch_size: int,
+    readers: int = 0,
+    devices: Devices = ONE_DEVICE,
+) -> Feed:
+    """The feed of a run, to each of its devices."""
+    if placement == "resident":
+        return Resident(dataset, batch_size, devices)
+    return Streamed(dataset, draw, batch_size, readers, devices)
+
+
+class Resident:
+    """A training set on the devices, whole on each: images as they are stored, labels."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, devices: Devices = ONE_DEVICE):
+        self.num_examples = len(dataset)
+        steps = num_batches(len(dataset), batch_size)
+        images, labels = devices.place((np.asarray(dataset.images), np.asarray(dataset.labels)))
+        self._window = Window(images, labels, 0, steps)
+
+    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
+        """Everything, always."""
+        return self._window
+
+    def close(self) -> None:
+        """Nothing is read ahead."""
+
+
+class Streamed:
+    """Chunks of consecutive batches, read by Grain and brought to the device while it trains on the one before."""
+
+    def __init__(self, dataset: Dataset, draw: Draw, batch_size: int, readers: int = 0, devices: Devices = ONE_DEVICE):
+        self.num_examples = len(dataset)
+        self._chunks = Chunks(dataset.images, draw, batch_size)
+        self._batch_size = batch_size
+        self._labels = devices.place(np.asarray(dataset.labels))
+        self._readers, self._name, self._devices = readers, dataset.name, devices
+        self._carrier = ThreadPoolExecutor(1, "feed")
+        self._iterator: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
+        self._ahead: Future | None = None
+        self._next_number = -1
+        self._window: tuple[int, Window] | None = None
+
+    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
+        """The chunk that holds the step; the next one is fetched meanwhile."""
+        number = self._chunks.number_of(epoch, step)
+        if self._window is None or self._window[0] != number:
+            self._window = None  # lets go of the old images before new ones are waited for
+            self._window = (number, self._fetched(number, order))
+        return self._window[1]
+
+    def close(self) -> None:
+        """Stops reading; what was read ahead is thrown away."""
+        self._window = None
+        self._carrier.shutdown(wait=True, cancel_futures=True)
+        self._stop_reading()
+
+    def _fetched(self, number: int, order: jax.Array | None) -> Window:
+        if self._ahead is None or self._next_number != number:
+            self._stop_reading()
+            self._iterator = iter(_reading(self._chunks.starting_at(number), self._readers))
+            self._ahead = self._carrier.submit(_carry, self._iterator, self._devices)
+        try:
+            images, examples = self._ahead.result()
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise InputError(self._failure(error)) from None
+        if order is not None:
+            self._check_order(number, examples, order)
+        self._next_number, self._ahead = number + 1, self._carrier.submit(_carry, self._iterator, self._devices)
+        first = number % self._chunks.per_epoch * self._chunks.steps
+        return Window(images, self._labels, first, min(first + self._chunks.steps, self._chunks.steps_per_epoch))
+
+    def _check_order(self, number: int, examples: np.ndarray, order: jax.Array) -> None:
+        """Makes sure that what was read, elsewhere, are the examples whose labels are trained on here."""
+        epoch, part = divmod(number, self._chunks.per_epoch)
+        size = self._chunks.steps * self._batch_size
+        if not np.array_equal(examples, order[..., part * size : (part + 1) * size]):
+            rule = "one order of examples, in the reader and here"
+            remedy = "Set JAX's random number options for the whole process, or --plan.data resident."
+            raise InputError(problem(self._name, f"two orders in epoch {epoch + 1}", rule, remedy))
+
+    def _failure(self, error: Exception) -> str:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if self._readers and not isinstance(error, OSError):
+            remedy = "If one was killed, start again with --resume. "
+            remedy += 'Else put what starts the run below `if __name__ == "__main__":`, or leave plan.readers at 0.'
+            return problem("plan.readers", f"{self._readers} ({reason})", "processes that can be started", remedy)
+        rule = "images that stay readable while a run lasts"
+        return problem(self._name, reason, rule, "Start again with --resume.")
+
+    def _stop_reading(self) -> None:
+        close = getattr(self._iterator, "close", None)
+        self._ahead, self._iterator = None, iter(())  # Grain's iterators must be gone before the interpreter is
+        if close is not None:
+            close()
+
+
+def _carry(iterator: Iterator[tuple[np.ndarray, np.ndarray]], devices: Devices) -> tuple[jax.Array, np.ndarray]:
+    images, examples = next(iterator)
+    return devices.place(images, examples.ndim > 1), examples
+
+
+class Chunks:
+    """What Grain reads: chunk number → (uint8[steps·b h w c], int32[≤ steps·b] which examples these are).
+
+    Both have a leading axis where a draw has several seeds. The chunks of all epochs are counted through.
+
+    A function of its number alone, so reading can start anywhere, in any thread or process.
+    """
+
+    def __init__(self, images: np.ndarray | StoredImages, draw: Draw, batch_size: int):
+        self._images, self._draw, self._batch_size = images, draw, batch_size
+        self.steps_per_epoch = num_batches(len(images), batch_size)
+        image_bytes = max(1, images.nbytes // len(images)) * np.size(draw.seeds)
+        self.steps = max(1, min(self.steps_per_epoch, CHUNK_BYTES // (image_bytes * batch_size)))
+        self.per_epoch = num_batches(self.steps_per_epoch, self.steps)
+        self.first = 0
+
+    def starting_at(self, number: int) -> "Chunks":
+        """The same chunks, counted from that one."""
+        moved = copy(self)
+        moved.first = number
+        return moved
+
+    def number_of(self, epoch: int, step: int) -> int:
+        """The chunk that holds a step of an epoch."""
+        return epoch * self.per_epoch + step // self.steps
+
+    def __len__(self) -> int:
+        return 2**31 - 1 - self.first
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, part = divmod(self.first + index, self.per_epoch)
+        order = _order(self._draw, epoch, len(self._images), self._batch_size)
+        size = self.steps * self._batch_size
+        chosen = order[..., part * size : (part + 1) * size]
+        if chosen.ndim == 1:
+            return self._padded(chosen, size), chosen
+        return np.stack([self._padded(row, size) for row in chosen]), chosen
+
+    def _padded(self, chosen: np.ndarray, size: int) -> np.ndarray:
+        """The images [size …]: the last chunk of an epoch has the shape of the others, for the program's sake."""
+        images, missing = self._images[chosen], size - len(chosen)
+        return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
+
+
+@lru_cache(2)
+def _order(draw: Draw, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
+    # On the CPU wherever the model trains: readers must not take memory of an accelerator, nor wait for it.
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves no CPU
+        device = None
+    with jax.default_device(device):
+        return np.asarray(draw.order(epoch, num_examples, batch_size))
+
+
+def _reading(chunks: Chunks, readers: int) -> Any:
+    import grain
+
+    if readers:
+        _check_can_start_processes(readers)
+    options = grain.ReadOptions(num_threads=CHUNKS_AHEAD, prefetch_buffer_size=CHUNKS_AHEAD)
+    dataset = grain.MapDataset.source(chunks).to_iter_dataset(options)
+    if not readers:
+        return dataset
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's workers read flags of their own, which only an absl program would parse
+    workers = grain.MultiprocessingOptions(num_workers=readers, per_worker_buffer_size=1)
+    return dataset.mp_prefetch(workers, worker_init_fn=_set_up_reader)
+
+
+def _check_can_start_processes(readers: int) -> None:
+    """Raises InputError where a new process would run the user's script again, which Python does to set it up."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is None:  # a notebook or a prompt: nothing to run again
+        return
+    path = Path(script)
+    if not path.is_file() or "__main__" not in path.read_text(encoding="utf-8", errors="replace"):
+        rule = 'a script whose work is below `if __name__ == "__main__":`'
+        raise InputError(problem("plan.readers", f"{readers} in {script}", rule, "Put it there, or leave out readers."))
+
+
+def _set_up_reader(worker: int, num_workers: int) -> None:
+    """Keeps a reading process off accelerators, and lets it end with the run, even one that is killed."""
+    jax.config.update("jax_platforms", "cpu")
+    run = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == run:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,82 @@
+"""The members of an ensemble one after another, each by the very program of a single model.
+
+So a member's bits are those of its run alone: what XLA makes of a step depends on the program around it.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from engine.devices.executables import Executables
+from engine.metrics.sums import Metrics
+from engine.training.feed import Window
+from engine.training.program import NEVER, Program
+from engine.training.state import TrainState
+
+
+class OneByOne:
+    """What `Program` is for an ensemble: `train` takes and gives arrays stacked [m …]."""
+
+    def __init__(self, together: Program, executables: Executables):
+        self._together, self._executables = together, executables
+        seeds, settings = together.draw.seeds, together.settings
+        self._programs = [
+            together.alone(
+                _of_member(settings, i), replace(together.draw, seeds=seeds[i] if isinstance(seeds, tuple) else seeds)
+            )
+            for i in range(len(settings.seed))
+        ]
+
+    def order(self, epoch: int, num_examples: int) -> jax.Array:
+        """As `Program.order`."""
+        return self._together.order(epoch, num_examples)
+
+    def train(
+        self,
+        state: TrainState,
+        window: Window,
+        num_examples: int,
+        order: jax.Array,
+        first: int,
+        count: int,
+        totals: Metrics,
+        is_active: np.ndarray,
+    ) -> tuple[TrainState, Metrics, np.ndarray]:
+        """As `Program.train`."""
+        call, number = self._executables.call, len(self._programs)
+        parts = call("apart", lambda tree: [_of_member(tree, i) for i in range(number)], (state, totals))
+        has_own_images = order.ndim > 1 and self._together.plan.placement == "streamed"
+        bad_steps = np.full(number, NEVER, np.int32)
+        for i in np.flatnonzero(is_active):
+            images = window.images[i] if has_own_images else window.images
+            place = (replace(window, images=images), num_examples, order[i] if order.ndim > 1 else order, first)
+            parts[i], bad_steps[i] = self._train_one(self._programs[i], parts[i], place, count)
+        state, totals = call("together", lambda parts: jax.tree.map(lambda *own: jnp.stack(own), *parts), parts)
+        return state, totals, bad_steps
+
+    def _train_one(
+        self, program: Program, part: tuple, place: tuple[Window, int, jax.Array, int], count: int
+    ) -> tuple[tuple, int]:
+        before = jax.tree.map(np.array, part)  # the program writes over its arguments
+        state, totals, bad_step = program.train(part[0], *place, count, part[1])
+        if bad_step == NEVER:
+            return (state, totals), NEVER
+        good = int(bad_step) - 1 - int(before[0].step)
+        part = jax.device_put(before)
+        if good:  # again, to end before it
+            state, totals, _ = program.train(part[0], *place, good, part[1])
+            part = (state, totals)
+        return part, int(bad_step)
+
+
+def program_of(program: Program, executables: Executables) -> Program | OneByOne:
+    """The program, or, for members one after another on one device, that of each of them."""
+    is_outer = program.is_ensemble and program.plan.members == "outer" and program.devices.is_one
+    return OneByOne(program, executables) if is_outer else program
+
+
+def _of_member(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -1,0 +1,196 @@
+"""Schedules and Optax chains. Durations given in epochs become steps here and nowhere else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from engine.config.optim import OPEN_ENDED_SCHEDULES, OptimConfig
+
+KERAS_ADAMW_DECAY, OPTAX_ADAMW_DECAY = 0.004, 1e-4
+Rate = float | jax.Array
+
+
+class AdamState(NamedTuple):
+    """Steps done; running means of the gradients and of their squares; the largest of these so far, with amsgrad."""
+
+    count: jax.Array
+    mean: optax.Params
+    square: optax.Params
+    largest: optax.Params | None
+
+
+@dataclass(frozen=True)
+class LayerRates:
+    """What sets the arrays of some layers apart; functions of an array's path as of jax.tree_util.
+
+    factor: what its learning rate is multiplied by. first_epoch: epochs that are done when it starts to train.
+    has_factors, has_late: whether any is not 1, or not 0.
+    """
+
+    factor: Callable[[Any], float]
+    first_epoch: Callable[[Any], int]
+    has_factors: bool
+    has_late: bool
+
+
+def schedule(
+    config: OptimConfig, steps_per_epoch: int, epochs: int, learning_rate: Rate | None = None
+) -> optax.Schedule:
+    """The learning rate at each step: linear warm-up from 0, then the named course over what is left of the run.
+
+    learning_rate: in place of the config's; may be traced.
+    """
+    rate: Rate = config.learning_rate if learning_rate is None else learning_rate
+    course = _course(config, steps_per_epoch, epochs)
+    return lambda step: rate * course(step)
+
+
+def _course(config: OptimConfig, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """What the learning rate is multiplied by at each step."""
+    total_steps = max(steps_per_epoch * epochs, 1)
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    if config.schedule not in OPEN_ENDED_SCHEDULES:
+        warmup_steps = min(warmup_steps, total_steps)
+    decay_steps = max(total_steps - warmup_steps, 1)
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(1.0, decay_steps, alpha=config.final_fraction)
+    elif config.schedule == "linear":
+        after = optax.linear_schedule(1.0, config.final_fraction, decay_steps)
+    elif config.schedule == "step":
+        drop_steps = config.step_epochs * steps_per_epoch
+        after = optax.exponential_decay(1.0, drop_steps, config.step_factor, staircase=True)
+    else:
+        after = optax.constant_schedule(1.0)
+    if not warmup_steps:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup_steps), after], [warmup_steps])
+
+
+def optimizer(
+    config: OptimConfig,
+    steps_per_epoch: int,
+    epochs: int,
+    learning_rate: Rate | None = None,
+    weight_decay: Rate | None = None,
+    layers: LayerRates | None = None,
+) -> optax.GradientTransformation:
+    """The Optax chain: clip by global norm, then the named optimizer with its weight decay, as `config.rules` has it.
+
+    learning_rate, weight_decay: in place of the config's; may be traced.
+    layers: what sets some apart. Those that start to train at one time have an optimizer of their own, because one
+      count of steps for all would have Adam take the zeros it starts with for a long mean, and its first hundred steps
+      several times too large; the learning rate follows the steps of the run for all.
+    """
+    decay = config.weight_decay if weight_decay is None else weight_decay
+    rate = schedule(config, steps_per_epoch, epochs, learning_rate)
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
+    if config.rules == "optax" and config.name != "adamw" and (weight_decay is not None or decay):
+        parts.append(optax.add_decayed_weights(decay, mask=_kernels))  # type: ignore[arg-type]
+    named = {"keras": _as_keras, "optax": _as_optax}[config.rules]
+
+    def from_epoch(first: int) -> optax.GradientTransformation:
+        start = first * steps_per_epoch
+        course = (lambda step: rate(step + start)) if start else rate
+        return named(config, course, decay)
+
+    parts.append(_by_first_epoch(from_epoch, layers.first_epoch) if layers and layers.has_late else from_epoch(0))
+    if layers and layers.has_factors:
+        # The last in the chain, where an update is proportional to the rate for every optimizer here.
+        by_layer = lambda path, update: update * layers.factor(path)  # noqa: E731
+        parts.append(optax.stateless(lambda updates, params: jax.tree.map_with_path(by_layer, updates)))
+    return optax.chain(*parts)
+
+
+def _by_first_epoch(
+    from_epoch: Callable[[int], optax.GradientTransformation], first_epoch: Callable[[Any], int]
+) -> optax.GradientTransformation:
+    """The transformation of each epoch on the arrays that start to train then."""
+
+    def of(params: optax.Params) -> optax.GradientTransformationExtraArgs:
+        labels = jax.tree.map_with_path(lambda path, leaf: str(first_epoch(path)), params)
+        found = sorted(set(jax.tree.leaves(labels)))
+        return optax.multi_transform({label: from_epoch(int(label)) for label in found}, labels)  # type: ignore[arg-type]
+
+    return optax.GradientTransformation(
+        lambda params: of(params).init(params),
+        lambda updates, state, params=None: of(updates).update(updates, state, params),
+    )
+
+
+def _as_keras(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
+    """The optimizer that has this name in Keras 3, with its weight decay: decoupled, of all arrays."""
+    momentum = config.momentum
+    decay = KERAS_ADAMW_DECAY if decay is None and config.name == "adamw" else decay
+    match config.name:
+        case "sgd" | "momentum":
+            # The rate is inside the momentum: what a step was when it was taken stays, however the rate goes on.
+            trace = optax.identity() if momentum is None else optax.trace(momentum, config.nesterov)
+            step = optax.chain(optax.scale_by_learning_rate(rate), trace)
+        case "rmsprop":
+            constants = {"decay": config.rho, "eps": config.epsilon, "centered": config.centered}
+            step = optax.rmsprop(rate, **constants, momentum=momentum)
+        case "adam" | "adamw":
+            step = _keras_adam(config, rate)
+    return step if decay is None else optax.chain(step, _decayed(rate, decay))
+
+
+def _keras_adam(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Adam in the form before section 2.1 of Kingma and Ba: epsilon beside a root that is not corrected for its start.
+
+    So theirs is this one over √(1 − β₂ᵗ). amsgrad takes the largest of the squares that are not corrected either.
+    """
+
+    def init(params: optax.Params) -> AdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AdamState(jnp.zeros((), jnp.int32), zeros, zeros, zeros if config.amsgrad else None)
+
+    def update(gradients: optax.Updates, state: AdamState, params: optax.Params | None = None) -> tuple:
+        steps = (state.count + 1).astype(jnp.float32)
+        share = jnp.sqrt(1 - config.beta_2**steps) / (1 - config.beta_1**steps)
+        factor = -jnp.asarray(rate(state.count)) * share
+        mean = jax.tree.map(lambda m, g: m + (1 - config.beta_1) * (g - m), state.mean, gradients)
+        square = jax.tree.map(lambda v, g: v + (1 - config.beta_2) * (jnp.square(g) - v), state.square, gradients)
+        largest = jax.tree.map(jnp.maximum, state.largest, square) if config.amsgrad else None
+        divisor = largest if config.amsgrad else square
+        updates = jax.tree.map(lambda m, v: factor * m / (jnp.sqrt(v) + config.epsilon), mean, divisor)
+        return updates, AdamState(state.count + 1, mean, square, largest)
+
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
+
+
+def _decayed(rate: optax.Schedule, decay: Rate) -> optax.GradientTransformation:
+    """Takes a share `rate × decay` of every array off it."""
+
+    def update(updates: optax.Updates, count: jax.Array, params: optax.Params | None = None) -> tuple:
+        share = rate(count) * decay
+        return jax.tree.map(lambda update, array: update - share * array, updates, params), count + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)  # type: ignore[arg-type]
+
+
+def _as_optax(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
+    """Optax's own of this name, for runs that were begun before there were Keras's."""
+    momentum, betas = config.momentum, (config.beta_1, config.beta_2, config.epsilon)
+    decay = OPTAX_ADAMW_DECAY if decay is None else decay
+    match config.name:
+        case "sgd" | "momentum":
+            return optax.sgd(rate, momentum=momentum, nesterov=config.nesterov)
+        case "rmsprop":
+            constants = {"decay": config.rho, "eps": config.epsilon, "centered": config.centered}
+            return optax.rmsprop(rate, **constants, momentum=momentum)
+        case "adam":
+            return (optax.amsgrad if config.amsgrad else optax.adam)(rate, *betas)
+        case "adamw":
+            if config.amsgrad:
+                decayed = optax.add_decayed_weights(decay, mask=_kernels)  # type: ignore[arg-type]
+                return optax.chain(optax.scale_by_amsgrad(*betas), decayed, optax.scale_by_learning_rate(rate))
+            return optax.adamw(rate, *betas, weight_decay=decay, mask=_kernels)  # type: ignore[arg-type]
+
+
+def _kernels(params: optax.Params) -> optax.Params:
+    """True for arrays with two axes or more."""
+    return jax.tree.map(lambda array: array.ndim > 1, params)

@@ -1,0 +1,262 @@
+"""Many steps in one compiled call with donated state, for one model or the members of an ensemble."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from engine.augment.apply import augment_batch, example_keys
+from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig, Precision
+from engine.config.execution import Plan
+from engine.devices.executables import Executables
+from engine.devices.mesh import ONE_DEVICE, Devices
+from engine.errors import InputError, problem
+from engine.kernels import direct
+from engine.kernels.eigen import stalls_in_loops
+from engine.keys import step_key
+from engine.metrics.sums import Metrics
+from engine.training.batches import Draw, batch_mask, epoch_orders, num_batches
+from engine.training.feed import Window
+from engine.training.member_settings import Settings
+from engine.training.state import TrainState, Tree
+from engine.training.step import Batch, Task, train_step
+
+CHUNK_SECONDS = 1.0
+SMALL_SIDE = 32  # pixels of images whose patches cost a GPU less than cuDNN's convolutions
+NEVER = np.iinfo(np.int32).max
+
+
+def choose_lowering(
+    config: PlanConfig, platform: str, precision: Precision = "float32", input_shape: Sequence[int] = ()
+) -> Lowering:
+    """By the processor, the precision and the shape of an example: on the CPU direct, or Eigen's form.
+
+    On an NVIDIA GPU direct in bfloat16, and matrix products for small images; the backend's own elsewhere.
+    Split over several CPU devices, which only tests do, matrix products: the others mix the examples.
+    Raises InputError where the config pins what does not run here.
+    """
+    if config.lowering == "direct" and (config.mesh or not direct.is_available()):
+        got = f"'direct' with the mesh {config.mesh}" if config.mesh else "'direct'"
+        where = "where there is neither an NVIDIA GPU nor a CPU with a C++ compiler (c++, g++ or clang++)"
+        rule = f"another on several devices, and {where}"
+        raise InputError(problem("plan.lowering", got, rule, "Leave it out to choose."))
+    if config.lowering != "auto":
+        return config.lowering
+    if config.mode == "safe" or platform not in ("cpu", "gpu"):
+        return "native"
+    if platform == "gpu":
+        return _gpu_lowering(config, precision, input_shape)
+    if config.mesh is not None:
+        return "matrix"
+    return "direct" if direct.is_available() else "eigen"
+
+
+def _gpu_lowering(config: PlanConfig, precision: Precision, input_shape: Sequence[int]) -> Lowering:
+    """What was fastest on an H100, `docs/benchmarks.md`; `--plan fast` measures."""
+    if config.mesh is not None or not direct.is_available():
+        return "native"
+    if precision == "bfloat16":
+        return "direct"
+    return "matrix" if len(input_shape) == 3 and max(input_shape[:2]) <= SMALL_SIDE else "native"
+
+
+def runs_here(lowering: Lowering) -> bool:
+    """Whether a run that was begun elsewhere can go on with its lowering."""
+    return lowering != "direct" or direct.is_available()
+
+
+def choose_plan(
+    config: PlanConfig,
+    lowering: Lowering,
+    platform: str,
+    task: Task,
+    model: tuple[Tree, Tree],
+    placement: DataPlacement = "resident",
+) -> Plan:
+    """The plan of a run: stepwise on a CPU if a convolution or its gradient has no threads inside a loop.
+
+    model: (params, model_state), of which only shapes matter.
+    """
+    is_stepwise = platform == "cpu" and _stalls_in_loops(task, model)
+    by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
+    members = by_rule if config.members == "auto" else config.members
+    return Plan(lowering, is_stepwise, config.chunk_steps, placement, members, config.mesh)
+
+
+class Program:
+    """The compiled training of a run: of one model, or of the members of an ensemble, whose arrays are stacked [m …].
+
+    settings: the seeds of the members and what else is their own. draw: what decides the order of the examples.
+    tune: (task, settings of a member) → its task. devices: where everything that comes in has been placed.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        plan: Plan,
+        settings: Settings,
+        draw: Draw,
+        batch_size: int,
+        executables: Executables,
+        tune: Callable[[Task, Settings], Task] | None = None,
+        devices: Devices = ONE_DEVICE,
+    ):
+        self.task, self.plan, self.settings, self.draw, self.batch_size = task, plan, settings, draw, batch_size
+        self.is_ensemble, self.devices = np.ndim(settings.seed) > 0, devices
+        self._executables, self._tune = executables, tune or (lambda task, settings: task)
+
+    def alone(self, settings: Settings, draw: Draw) -> "Program":
+        """The program of a single model with these settings, that shares what is compiled."""
+        return Program(self.task, self.plan, settings, draw, self.batch_size, self._executables, self._tune)
+
+    def order(self, epoch: int, num_examples: int) -> jax.Array:
+        """int32[batches × b]: the examples of an epoch in the order they are trained on, on the devices.
+
+        [m, batches × b] where each member has its own.
+        """
+
+        def order(seeds: jax.Array, epoch: jax.Array) -> jax.Array:
+            return epoch_orders(seeds, epoch, num_examples, self.batch_size, self.draw.is_bootstrap)
+
+        seeds = np.asarray(self.draw.seeds, np.uint32)
+        return self.devices.place(self._executables.call("order", order, seeds, np.int32(epoch)), seeds.ndim > 0)
+
+    def train(
+        self,
+        state: TrainState,
+        window: Window,
+        num_examples: int,
+        order: jax.Array,
+        first: int,
+        count: int,
+        totals: Metrics,
+        is_active: np.ndarray | bool = True,
+    ) -> tuple[TrainState, Metrics, np.ndarray]:
+        """(state, totals, bad step) after `count` batches from `first`, whose images are all in the window.
+
+        The bad step is the first, counted from 1, whose loss is not finite, or NEVER. A single model is trained on
+        beyond it; a member of an ensemble stays as it was before that step, or all the while where is_active [m] is
+        false. `state` and `totals` are donated. Returns when the device is done.
+        """
+        calls = [(first + i, 1) for i in range(count)] if self.plan.is_stepwise else [(first, count)]
+        bad_step = np.full(np.shape(self.settings.seed), NEVER, np.int32)
+        carry = (state, *self.devices.place((totals, bad_step), self.is_ensemble))
+        chunk = self._chunk(num_examples, order.ndim > 1)
+        data = (window.images, window.labels, np.int32(window.first), order, self.settings, np.asarray(is_active))
+        for start, length in calls:
+            place = (np.int32(start), np.int32(length))
+            carry = self._executables.call("train", chunk, carry, *data, *place, donate=(0,))
+        state, totals, bad_step = jax.block_until_ready(carry)
+        return state, totals, np.asarray(bad_step)
+
+    def _chunk(self, num_examples: int, has_own_order: bool) -> Callable[..., Any]:
+        is_streamed, is_stepwise, mapping = self.plan.placement == "streamed", self.plan.is_stepwise, self.plan.members
+        # What each member has of its own: carry, order, images, settings, is_active.
+        axes = (0, 0 if has_own_order else None, 0 if has_own_order and is_streamed else None, 0, 0)
+        carry_axis, order_axis, images_axis, *own_axes = axes if self.is_ensemble else (None,) * 5
+        size = self.devices.padded(self.batch_size, 2 if self.task.augment.pairs_examples else 1)
+
+        def run(
+            carry: tuple, images: Any, labels: Any, window_first: Any, order: Any, settings: Any, is_active: Any,
+            first: Any, count: Any,
+        ) -> tuple:  # fmt: skip
+            def step(i: Any, carry: tuple, order: Any, images: Any, settings: Settings, is_active: Any) -> tuple:
+                examples = lax.dynamic_slice(order, (i * self.batch_size,), (self.batch_size,))
+                places = (i - window_first) * self.batch_size + jnp.arange(self.batch_size) if is_streamed else examples
+                mask = batch_mask(i, num_examples, self.batch_size)
+                mask, examples, places = self.devices.share_out(size, mask, examples, places)
+                batch = (_take(images, places), _take(labels, examples), mask)
+                trained = self._step(carry, examples, batch, settings, num_batches(num_examples, self.batch_size))
+                trained = _if_finite(trained, carry, is_active) if self.is_ensemble else trained
+                return self.devices.keep_everywhere(trained)
+
+            def loop(body: Callable[[Any, tuple], tuple], carry: tuple, count: Any) -> tuple:
+                return body(first, carry) if is_stepwise else lax.fori_loop(first, first + count, body, carry)
+
+            own = (order, images, settings, is_active)
+            if not self.is_ensemble:
+                return loop(lambda i, carry: step(i, carry, *own), carry, count)
+            if mapping != "outer":
+                return loop(lambda i, carry: _mapped(partial(step, i), axes, mapping)(carry, *own), carry, count)
+
+            def of_member(carry: tuple, *own: Any) -> tuple:
+                return loop(lambda i, carry: step(i, carry, *own), carry, jnp.where(own[-1], count, 0))
+
+            return _mapped(of_member, axes, "map")(carry, *own)
+
+        shared_out = (carry_axis, images_axis, None, None, order_axis, *own_axes, None, None)
+        return self.devices.by_member(run, shared_out)
+
+    def _step(self, carry: tuple, examples: jax.Array, batch: tuple, settings: Settings, epoch_steps: int) -> tuple:
+        """(state, totals, bad step) of one model after one batch of (images, labels, mask)."""
+        (state, totals, bad_step), (inputs, labels, mask), own_share = carry, batch, None
+        task = self._tune(self.task, settings)
+        if task.augment.is_active:
+            keys = example_keys(settings.seed, state.step // epoch_steps, examples)
+            # Behind a barrier: XLA would draw and warp anew for each of the slices that the first layer reads.
+            inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, task.augment))
+        key = step_key(settings.seed, "dropout", state.step)
+        state, metrics = train_step(task, state, Batch(inputs, labels, mask, own_share), key)
+        bad_here = jnp.where(jnp.isfinite(metrics.loss_sum), NEVER, state.step)
+        return state, totals + metrics, jnp.minimum(bad_step, bad_here)
+
+
+class Pacer:
+    """How many steps the next compiled call runs, so that it takes about CHUNK_SECONDS."""
+
+    def __init__(self, plan: Plan):
+        self.chunk_steps = plan.chunk_steps
+        self.next_steps = plan.chunk_steps or 1
+        self.seconds_per_step = 0.0
+
+    def steps(self, remaining: int) -> int:
+        """Steps to run now, at most `remaining`."""
+        return min(self.next_steps, remaining)
+
+    def ran(self, steps: int, seconds: float) -> None:
+        """Takes note of how long a call took; the next is at most ten times as long."""
+        self.seconds_per_step = seconds / steps
+        if self.chunk_steps is None:
+            wanted = int(CHUNK_SECONDS / max(self.seconds_per_step, 1e-9))
+            self.next_steps = max(1, min(wanted, 10 * steps))
+
+
+def _mapped(function: Callable[..., Any], axes: tuple[int | None, ...], mapping: MemberMapping) -> Callable[..., Any]:
+    """The function over the leading axis of those arguments whose axis is 0: side by side, or one after another."""
+    if mapping == "vmap":
+        return jax.vmap(function, axes)
+
+    def one_after_another(*arguments: Any) -> Any:
+        def of_one(own: list[Any]) -> Any:
+            rest = iter(own)
+            return function(*(next(rest) if axis == 0 else a for a, axis in zip(arguments, axes, strict=True)))
+
+        return lax.map(of_one, [a for a, axis in zip(arguments, axes, strict=True) if axis == 0])
+
+    return one_after_another
+
+
+def _if_finite(trained: tuple, before: tuple, is_active: jax.Array) -> tuple:
+    """The carry after a step of a member, or the one before it if the member is out or its loss is not finite."""
+    was_bad, is_bad = before[2] != NEVER, trained[2] != NEVER
+    keep = is_active & ~was_bad & ~is_bad
+    state, totals = jax.tree.map(partial(jnp.where, keep), trained[:2], before[:2])
+    return state, totals, jnp.where(is_active & ~was_bad, trained[2], before[2])
+
+
+def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
+    return array.at[indices].get(mode="promise_in_bounds")
+
+
+def _stalls_in_loops(task: Task, model: tuple[Tree, Tree]) -> bool:
+    network = task.network
+    inputs = jax.ShapeDtypeStruct((1, *task.inputs.network_shape), jnp.float32)
+
+    def total(params: Any, model_state: Any, inputs: jax.Array) -> jax.Array:
+        return jnp.sum(network.apply(params, model_state, inputs, None, None)[0])
+
+    return stalls_in_loops(str(jax.make_jaxpr(jax.grad(total))(*model, inputs)))

@@ -1,0 +1,134 @@
+"""Decoded images on disk that change: noticed when a run is resumed, now and then while reading, and where small."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import DataConfig, InputError, RunConfig, TrainConfig, mlp
+from engine.checkpoints.steps import choose_step, read_record
+from engine.data.arrays import stored
+from engine.data.arrays.stored import CHECKED_EVERY, StoredImages, image_hashes
+from engine.data.load import load_splits
+from engine.report.progress import Silent
+from engine.runs import loop
+from tests.conftest import make_dataset
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataConfig:
+    """600 small images in a file, and a cache of their own."""
+    made = make_dataset(600)
+    np.savez(tmp_path / "d.npz", images=made.images, labels=made.labels)
+    return DataConfig(path=tmp_path / "d.npz", test_split=None, cache_dir=tmp_path / "cache", validation_fraction=0.2)
+
+
+def loaded(data: DataConfig) -> StoredImages:
+    images = load_splits(data, 0, lambda text: None).train.images
+    assert isinstance(images, StoredImages)
+    return images
+
+
+def change_byte(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 64
+    path.write_bytes(content)
+
+
+def stored_images(path: Path, count: int = 1000) -> StoredImages:
+    levels = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 1), np.uint8)
+    path.write_bytes(levels.tobytes())
+    return StoredImages(path, levels.shape, hashes=image_hashes(levels))
+
+
+def test_run_that_is_resumed_on_changed_images_decodes_them_again_and_ends_with_the_same_bits(data, tmp_path):
+    def checksums(name: str, epochs: int, resume: bool = False, say=lambda text: None) -> object:
+        reporter = Silent()
+        reporter.say = say  # type: ignore[method-assign]
+        loop.run(config(epochs), tmp_path / name, resume=resume, reporter=reporter)
+        return read_record(tmp_path / name, choose_step(tmp_path / name, "last")).checksums
+
+    def config(epochs: int) -> RunConfig:
+        return RunConfig("rot", mlp((4,)), data, TrainConfig(epochs=epochs, batch_size=64))
+
+    whole = checksums("whole", 2)
+    checksums("cut", 1)
+    change_byte(loaded(data).path, 12345)
+    said: list[object] = []
+    assert checksums("cut", 2, True, said.append) == whole
+    assert any("not as they were written; decoding them again" in str(line) for line in said)
+    assert loaded(data).is_intact()
+
+
+def test_every_256th_image_read_is_compared_with_its_hash(tmp_path, monkeypatch):
+    images = stored_images(tmp_path / "images.raw")
+    hashed = []
+    monkeypatch.setattr(stored, "image_hashes", lambda chosen: (hashed.append(len(chosen)), image_hashes(chosen))[1])
+    order = np.random.default_rng(1).permutation(1000)
+    for start in range(0, 1000, 10):
+        images[order[start : start + 10]]
+    for place in range(1000):
+        images[place]
+    images[:]
+    assert sum(hashed) in (3000 // CHECKED_EVERY, 3000 // CHECKED_EVERY + 1)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda images: images[:],
+        lambda images: np.asarray(images),
+        lambda images: np.asarray(images.take(np.arange(1000)[::-1])),
+        lambda images: [images[place] for place in range(1000)],
+        lambda images: pickle.loads(pickle.dumps(images))[np.arange(1000)],
+    ],
+)
+def test_changed_images_that_are_read_end_the_run_and_are_removed(read, tmp_path):
+    images = stored_images(tmp_path / "images.raw")
+    images.path.write_bytes(bytes(images.nbytes))
+    images.hold()
+    with pytest.raises(InputError, match=r"got other bytes; expected the decoded images as they were written\. Start"):
+        read(images)
+    assert not images.path.exists()
+
+
+def test_a_single_byte_is_found_where_all_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "CHECKED_BYTES", 100)
+    images = stored_images(tmp_path / "images.raw")
+    assert images.is_intact()
+    change_byte(images.path, 15_999)
+    assert not images.is_intact()
+    assert images.take(np.arange(999)).is_intact()
+    assert not images.take(np.array([999, 0])).is_intact()
+
+
+@pytest.mark.parametrize("name", ["labels.npy", "hashes.npy", "about.json"])
+def test_entry_with_any_changed_byte_beside_the_images_is_decoded_again(name, data, tmp_path):
+    entry = loaded(data).path.parent
+    before = {path.name: path.read_bytes() for path in entry.iterdir()}
+    draw = np.random.default_rng(0)
+    for place in (*range(12), *draw.integers(0, len(before[name]), 12)):
+        change_byte(entry / name, int(place))
+        loaded(data)
+        assert {path.name: path.read_bytes() for path in entry.iterdir()} == before
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "1", '{"input_shape": [1e999]}', '{"input_shape": "888"}', "\0"])
+def test_entry_with_a_senseless_description_is_decoded_again(text, data):
+    entry = loaded(data).path.parent
+    (entry / "about.json").write_text(text)
+    assert loaded(data).is_intact()
+    assert json.loads((entry / "about.json").read_text())["input_shape"] == [8, 8, 1]
+
+
+def test_cache_that_is_damaged_and_cannot_be_written_is_named(tmp_path, monkeypatch):
+    images = stored_images(tmp_path / "images.raw")
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(InputError, match=r"data\.cache_dir: got .* \(Permission denied\); .* --data\.cache-dir"):
+        images.remove()

@@ -1,0 +1,62 @@
+"""Direct convolutions: when they run, when not, and what a run does then. What they compute: test_ops.py."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.config import PlanConfig, RunConfig, TrainConfig
+from engine.data.decoded.dataset import Splits
+from engine.errors import InputError
+from engine.kernels import ffi
+from engine.kernels.pooling import evaluation_lowering
+from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
+from engine.training.program import choose_lowering
+from tests.runs.test_plan_search import run
+
+NET = Sequential((Conv(16, activation="relu"), MaxPool(), Flatten(), Dense()))
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffi, "_is_registered", lambda: False)
+
+
+def test_without_the_library_convolutions_are_eigens_and_evaluation_the_backends(no_compiler: None):
+    assert choose_lowering(PlanConfig(), "cpu") == "eigen"
+    assert evaluation_lowering(PlanConfig()) == "native"
+
+
+@pytest.mark.skipif(not ffi.is_available(), reason="needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("config", "lowering", "of_evaluation"),
+    [
+        (PlanConfig(), "direct", "direct"),
+        (PlanConfig(mode="safe"), "native", "native"),
+        (PlanConfig(lowering="eigen"), "eigen", "native"),
+        (PlanConfig(mesh="data=2"), "matrix", "direct"),
+    ],
+)
+def test_with_the_library_convolutions_are_direct_unless_something_else_is_asked_for(
+    config: PlanConfig, lowering: str, of_evaluation: str
+):
+    assert (choose_lowering(config, "cpu"), evaluation_lowering(config)) == (lowering, of_evaluation)
+
+
+def test_direct_convolutions_are_refused_where_they_do_not_run(no_compiler: None):
+    with pytest.raises(InputError, match=r"plan\.lowering: got 'direct'; expected another .* C\+\+ compiler"):
+        choose_lowering(PlanConfig(lowering="direct"), "cpu")
+    with pytest.raises(InputError, match=r"plan\.lowering: got 'direct' with the mesh data=2; expected another"):
+        choose_lowering(PlanConfig(lowering="direct", mesh="data=2"), "cpu")
+
+
+@pytest.mark.skipif(not ffi.is_available(), reason="needs a C++ compiler")
+def test_run_that_was_begun_directly_goes_on_where_there_is_no_compiler(
+    splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = RunConfig("net", NET, train=TrainConfig(1, 64))
+    assert run(config, splits, tmp_path / "run").plan.lowering == "direct"
+    monkeypatch.setattr(ffi, "_is_registered", lambda: False)
+    longer = replace(config, train=replace(config.train, epochs=2))
+    record = run(longer, splits, tmp_path / "run", resume=True)
+    assert (record.plan.lowering, record.epochs_done) == ("eigen", 2)

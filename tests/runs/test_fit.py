@@ -1,0 +1,227 @@
+"""Training in notebooks: arrays in, a result out that predicts, evaluates and saves."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import engine
+from engine.models import Conv, Dense, Flatten, GlobalAveragePool, Sequential
+from tests.conftest import TINY, make_dataset
+
+
+class UsersNet(nnx.Module):
+    """What a user may write: plain Flax layers, dropout from a stream of its own name."""
+
+    def __init__(self, *, input_shape: tuple[int, ...], num_outputs: int, rngs: nnx.Rngs, width: int = 4):
+        self.conv = nnx.Conv(input_shape[-1], width, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+        self.dense = nnx.Linear(width * input_shape[0] * input_shape[1], num_outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.dropout(nnx.relu(self.norm(self.conv(x))))
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> engine.Result:
+    data = make_dataset(300)
+    return engine.fit(TINY, (data.images, data.labels), epochs=12, batch_size=32, learning_rate=1e-2, verbose=False)
+
+
+def test_fit_learns_and_says_how_well(fitted):
+    test = make_dataset(100, 9)
+    metrics = fitted.evaluate(engine.dataset(test.images, test.labels))
+    assert metrics["n"] == 100
+    assert metrics["accuracy"] > 0.9
+    assert len(fitted.history) == 12
+    assert fitted.metrics["validation"]["n"] == 30
+
+
+def test_evaluation_equals_numpy_over_every_example(fitted):
+    test = make_dataset(70, 9)
+    probabilities = fitted.classifier.outputs(test.images).astype(np.float64)
+    own = probabilities[np.arange(70), test.labels]
+    metrics = fitted.evaluate(engine.dataset(test.images, test.labels))
+    assert metrics["accuracy"] == np.mean(probabilities.argmax(-1) == test.labels)
+    assert metrics["loss"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
+
+
+def test_saved_result_restores_and_predicts_the_same(fitted, tmp_path):
+    images = make_dataset(9, 5).images
+    saved = fitted.save(tmp_path / "kept")
+    restored = engine.restore(saved)
+    assert restored.predict(images, top=2) == fitted.predict(images, top=2)
+    with pytest.raises(engine.InputError, match=r"expected a path where nothing is yet"):
+        fitted.save(tmp_path / "kept")
+
+
+def test_verbose_fit_prints_epochs(capsys):
+    data = make_dataset(64)
+    engine.fit(TINY, data, epochs=1, validation=0)
+    assert "epoch 1/1" in capsys.readouterr().out
+
+
+def test_users_own_module_trains_saves_and_needs_trust_to_open(tmp_path):
+    spec = engine.custom(UsersNet, width=3)
+    result = engine.fit(spec, make_dataset(120), epochs=8, batch_size=32, learning_rate=1e-2, verbose=False)
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+    path = result.save(tmp_path / "own")
+    with pytest.raises(engine.InputError, match=r"a model of the class tests.runs.test_fit:UsersNet.*trust=True"):
+        engine.restore(path)
+    images = make_dataset(5, 5).images
+    np.testing.assert_array_equal(engine.restore(path, trust=True).outputs(images), result.classifier.outputs(images))
+
+
+def test_module_instance_is_refused_with_the_way_to_pass_its_class():
+    net = UsersNet(input_shape=(8, 8, 1), num_outputs=3, rngs=nnx.Rngs(0))
+    with pytest.raises(engine.InputError, match=r"model: got UsersNet.*custom\(YourNNXClass"):
+        engine.fit(net, make_dataset(64))
+
+
+def test_regression_recovers_a_linear_map(tmp_path):
+    draw = np.random.default_rng(0)
+    inputs, weights = draw.normal(size=(512, 32)).astype(np.float32), draw.normal(size=(32, 1)).astype(np.float32)
+    targets = inputs @ weights + 0.5
+    model = Sequential((Dense(),))
+    result = engine.fit(
+        model, (inputs, targets), epochs=60, batch_size=32, learning_rate=3e-2, loss="mean_squared_error", verbose=False
+    )
+    assert model.with_outputs(1).num_params((32,)) == 33
+    assert result.metrics["validation"]["loss"] < 1e-2
+    np.testing.assert_allclose(result.classifier.outputs(inputs[:9]), targets[:9], atol=0.3)
+    with pytest.raises(engine.InputError, match=r"predict: got a regression model"):
+        result.predict(inputs[:1])
+    assert engine.restore(result.save(tmp_path / "r")).evaluate(engine.dataset(inputs, targets))["n"] == 512
+
+
+def test_binary_cross_entropy_on_one_logit_learns_two_classes():
+    data = make_dataset(300, num_classes=2)
+    model = Sequential((Conv(4, 3, activation="relu"), Flatten(), Dense()))
+    result = engine.fit(model, data, epochs=8, batch_size=32, loss="binary_cross_entropy", verbose=False)
+    assert result.metrics["validation"]["accuracy"] > 0.9
+    probabilities = result.classifier.outputs(data.images[:4])
+    assert probabilities.shape == (4, 2)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-6)
+
+
+def test_named_data_and_separate_validation_arrays_work():
+    data, held_out = make_dataset(64), make_dataset(20, 3)
+    result = engine.fit(
+        TINY, data, epochs=1, validation=(held_out.images, held_out.labels), class_names=None, verbose=False
+    )
+    assert result.metrics["validation"]["n"] == 20
+
+
+def test_images_without_a_channel_axis_get_one():
+    data = make_dataset(10)
+    assert engine.dataset(data.images[..., 0], data.labels).input_shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.full((4, 8, 8, 1), -3), np.zeros(4, int), r"images: got int64 images from -3 to -3; expected 0 to 1, "),
+        (np.zeros(4, np.uint8), np.zeros(4, int), r"images: got rank 1"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros((4, 3), int), r"labels: got labels of 4×3; expected one a picture"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(3, int), r"got 4 images and 3 labels"),
+        (np.zeros((0, 8, 8, 1), np.uint8), np.zeros(0, int), r"got 0 examples"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, -1, 0]), r"labels of example 2: got -1; expected 0 or more"),
+    ],
+)
+def test_arrays_that_are_no_dataset_are_refused(images, labels, message):
+    with pytest.raises(engine.InputError, match=message):
+        engine.dataset(images, labels)
+
+
+def test_model_that_does_not_fit_the_images_names_the_layer():
+    model = Sequential((Conv(4, 9), GlobalAveragePool(), Dense()))
+    with pytest.raises(engine.InputError, match=r"layer 1 Conv: got 8×8; expected at least 9×9"):
+        engine.fit(model, make_dataset(100), verbose=False)
+
+
+def test_table_of_another_number_of_classes_than_the_model_is_refused():
+    model = Sequential((Flatten(), Dense(7)))
+    with pytest.raises(engine.InputError, match=r"model: got 7 outputs an example; expected 3, as the data asks"):
+        engine.fit(model, make_dataset(100), verbose=False)
+
+
+@pytest.mark.parametrize("names", ["abc", 3])
+def test_class_names_that_are_no_list_are_refused(names):
+    data = make_dataset()
+    with pytest.raises(engine.InputError, match=rf"class_names: got {names!r}; expected a list of names"):
+        engine.dataset(data.images, data.labels, names)
+
+
+def test_class_names_may_be_numbers_or_an_array():
+    data = make_dataset(64)
+    assert engine.dataset(data.images, data.labels, [7, 8, 9]).class_names == ("7", "8", "9")
+    assert engine.dataset(data.images, data.labels, np.array(["a", "b", "c"])).class_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            None,
+            r"data: got NoneType; expected a path, a tfds name, a DataConfig, Splits, a Dataset or \(images, labels\)",
+        ),
+        ((np.full((4, 2), np.nan), np.zeros(4, int)), r"images of example 0: got NaN or infinity"),
+        ((np.array([[1.0, 2.0], [1e300, 0.0]]), np.zeros(2, int)), r"images of example 1: got NaN or infinity"),
+        ((np.zeros((4, 0, 8, 1), np.uint8), np.zeros(4, int)), r"images: got shape"),
+        (([[1.0], [1.0, 2.0]], np.zeros(2, int)), r"images: got .*; expected examples of one shape"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused_before_training(data, message):
+    with pytest.raises(engine.InputError, match=message):
+        engine.fit(TINY, data, verbose=False)
+
+
+def test_run_that_fails_after_a_checkpoint_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr("engine.runs.loop.draw_curves", lambda *_: (_ for _ in ()).throw(RuntimeError("late")))
+    with pytest.raises(RuntimeError, match="late"):
+        engine.fit(TINY, make_dataset(64), epochs=1, validation=None, verbose=False)
+    assert engine.restore(tmp_path).record.step == 1
+
+
+def test_validation_arrays_are_used_with_splits_and_named_data_too(splits):
+    held_out = make_dataset(20, 3)
+    result = engine.fit(TINY, splits, epochs=1, validation=(held_out.images, held_out.labels), verbose=False)
+    assert result.metrics["validation"]["n"] == 20
+    assert result.metrics["test"]["n"] == 70
+    with pytest.raises(engine.InputError, match=r"class_names: got names; expected none"):
+        engine.fit(TINY, splits, class_names=["a", "b", "c"], verbose=False)
+
+
+def test_classes_are_compared_by_name_in_any_order_and_unnamed_ones_by_index_which_is_said(capsys):
+    data = make_dataset(60)
+    fitted = engine.fit(TINY, make_dataset(100), epochs=1, verbose=False).classifier
+    expected = fitted.evaluate(data)
+    backwards = engine.dataset(data.images, 2 - data.labels, ["band 2", "band 1", "band 0"])
+    assert fitted.evaluate(backwards) == expected
+    assert capsys.readouterr().err == ""
+    assert fitted.evaluate(engine.dataset(data.images, data.labels)) == expected
+    assert capsys.readouterr().err == (
+        "warning: arrays: classes are compared by index, because those of arrays have no names: "
+        "0 is taken for band 0, 1 is taken for band 1, 2 is taken for band 2\n"
+    )
+
+
+def test_fit_takes_augmentation_and_patience():
+    data = make_dataset(200)
+    result = engine.fit(
+        TINY, data, epochs=30, learning_rate=3.0, optimizer="sgd", patience=2, verbose=False,
+        augment=engine.AugmentConfig(horizontal_flip=True),
+    )  # fmt: skip
+    assert result.config.augment.horizontal_flip
+    assert len(result.history) < 30
+
+
+def test_fit_takes_a_data_config_with_a_path(tmp_path):
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", images=draw.integers(0, 256, (50, 8, 8), np.uint8), labels=draw.integers(0, 3, 50))
+    data = engine.DataConfig(path=tmp_path / "mine.npz", validation_fraction=0.2)
+    result = engine.fit(TINY, data, epochs=1, batch_size=10, verbose=False)
+    assert result.metrics["validation"]["n"] == 10

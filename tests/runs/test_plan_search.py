@@ -1,0 +1,152 @@
+"""The plan of a run: by rule, by measurement, from a file; kept with the checkpoint and used again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine import __main__
+from engine.checkpoints.run_directory import open_run
+from engine.checkpoints.steps import choose_step, read_record
+from engine.config import PlanConfig, RunConfig, TrainConfig
+from engine.config.execution import Plan, given_plan
+from engine.data.decoded.dataset import Splits
+from engine.errors import InputError
+from engine.host.clock import Clock
+from engine.models import Dense, Flatten, Sequential
+from engine.report.progress import Silent
+from engine.runs import loop, plan_search
+from tests.conftest import TINY
+
+
+def run(config: RunConfig, splits: Splits, path: Path, resume: bool = False):
+    path.mkdir(exist_ok=True)
+    record = open_run(path, config, resume=resume, overwrite=False)
+    loop.train(config, splits, path, Clock(), Silent(), record)
+    return read_record(path, choose_step(path, "last"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_measured_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan_search, "MEASURED_SECONDS", 0.01)
+    monkeypatch.setattr(plan_search, "ROUNDS", 1)
+
+
+@pytest.fixture
+def ensemble() -> RunConfig:
+    return RunConfig("pair", TINY, train=TrainConfig(1, 64, members=2))
+
+
+def pinned(config: RunConfig, mode: str) -> RunConfig:
+    return replace(config, plan=replace(config.plan, mode=mode))
+
+
+@pytest.fixture
+def measured_rates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with every measurement; vmap wins it."""
+    calls: list[int] = []
+
+    def rates(config: RunConfig, sample) -> dict[Plan, float]:
+        calls.append(len(sample))
+        return {Plan("matrix", members="outer"): 10.0, Plan("matrix", members="vmap"): 20.0}
+
+    monkeypatch.setattr(plan_search, "_rates", rates)
+    return calls
+
+
+def test_fast_plan_is_what_a_measurement_of_all_open_choices_finds(ensemble, splits, tmp_path):
+    record = run(pinned(ensemble, "fast"), splits, tmp_path / "run")
+    assert {each.plan.members for each in record.alternatives} == {"outer", "vmap"}
+    assert record.alternatives[0].images_per_second >= record.alternatives[1].images_per_second > 0
+    assert record.plan.members == record.alternatives[0].plan.members
+
+
+def test_measurement_is_kept_for_the_same_model_batch_and_data_shape(measured_rates, ensemble, splits, tmp_path):
+    config = pinned(ensemble, "fast")
+    plans = [run(config, splits, tmp_path / name).plan for name in ("one", "two")]
+    assert [plan.members for plan in plans] == ["vmap", "vmap"]
+    assert len(measured_rates) == 1
+    run(replace(config, train=replace(config.train, batch_size=32)), splits, tmp_path / "three")
+    assert len(measured_rates) == 2
+
+
+def test_auto_measures_only_long_runs_whose_rule_is_not_clear(measured_rates, monkeypatch, ensemble, splits, tmp_path):
+    assert run(ensemble, splits, tmp_path / "short").plan.members == "outer"
+    monkeypatch.setattr(plan_search, "WORTH_MEASURING", 100)
+    single = replace(ensemble, train=TrainConfig(1, 64))
+    assert run(single, splits, tmp_path / "single").alternatives == ()
+    told = replace(ensemble, plan=PlanConfig(members="map"))
+    assert run(told, splits, tmp_path / "told").plan.members == "map"
+    assert measured_rates == []
+    assert run(ensemble, splits, tmp_path / "long").plan.members == "vmap"
+    assert measured_rates == [200]
+
+
+def test_safe_plan_is_the_backends_own(ensemble, splits, tmp_path):
+    plan = run(pinned(ensemble, "safe"), splits, tmp_path / "run").plan
+    assert (plan.lowering, plan.members) == ("native", "outer")
+
+
+def test_resumed_run_keeps_its_plan_and_needs_no_measurement(measured_rates, ensemble, splits, tmp_path):
+    run(pinned(ensemble, "fast"), splits, tmp_path / "run")
+    longer = replace(ensemble, train=replace(ensemble.train, epochs=2))
+    record = run(longer, splits, tmp_path / "run", resume=True)
+    assert record.plan.members == "vmap"
+    assert len(record.alternatives) == 2
+    assert len(measured_rates) == 1
+
+
+def test_what_the_config_pins_goes_before_a_given_plan():
+    given, chosen = Plan("native", True, members="vmap", placement="streamed"), Plan("matrix", members="outer")
+    assert given_plan(PlanConfig(), chosen, given) == given
+    assert given_plan(PlanConfig("matrix", data="resident", members="outer"), chosen, given) == chosen
+
+
+def test_plan_written_by_the_command_is_taken_for_the_same_run_alone(
+    measured_rates, ensemble, splits, tmp_path, capsys
+):
+    run(pinned(ensemble, "fast"), splits, tmp_path / "run")
+    file = tmp_path / "plan.json"
+    __main__.main(["plan", str(tmp_path / "run"), "--out", str(file)])
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if "chosen" in line and "vmap" in line and "20" in line]
+    assert run(pinned(ensemble, str(file)), splits, tmp_path / "same").plan.members == "vmap"
+    other = pinned(replace(ensemble, model=Sequential((Flatten(), Dense()))), str(file))
+    with pytest.raises(InputError, match=r"plan: got .*plan.json, a plan for another \(model"):
+        run(other, splits, tmp_path / "other")
+    text = json.loads(file.read_text(encoding="utf-8"))
+    text["made_for"]["device"] = "gpu: 8 × H100"
+    file.write_text(json.dumps(text), encoding="utf-8")
+    with pytest.raises(InputError, match=r"device: made for 'gpu: 8 × H100', this is 'cpu"):
+        run(pinned(ensemble, str(file)), splits, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"kind": "Plan"}', "\x00"])
+def test_file_that_holds_no_plan_is_refused(ensemble, splits, tmp_path, text):
+    file = tmp_path / "plan.json"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"plan.json"):
+        run(pinned(ensemble, str(file)), splits, tmp_path / "run")
+
+
+def test_plan_that_was_pinned_is_shown_unmeasured_and_the_file_beside_it_can_be_read(
+    measured_rates, ensemble, splits, tmp_path, capsys
+):
+    run(replace(ensemble, plan=PlanConfig("native", members="map")), splits, tmp_path / "run")
+    file = tmp_path / "plan.json"
+    __main__.main(["plan", str(tmp_path / "run"), "--out", str(file)])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "chosen" in line]
+    assert "map" in line
+    assert "–" in line
+    assert "NaN" not in file.read_text(encoding="utf-8")
+
+
+def test_command_measures_what_the_run_did_not(ensemble, splits, tmp_path, capsys):
+    run(ensemble, splits, tmp_path / "run")
+    __main__.main(["plan", str(tmp_path / "run")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "outer" in line or "vmap" in line]
+    assert len(lines) == 2
+    assert sum("chosen" in line for line in lines) == 1

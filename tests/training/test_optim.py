@@ -1,0 +1,296 @@
+"""Every optimizer crossed with the properties all must have; schedules and single steps against arithmetic."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from engine.config import OptimConfig, OptimizerName, ScheduleName
+from engine.errors import InputError
+from engine.records import from_json, to_json
+from engine.training.optim import optimizer, schedule
+
+OPTIMIZERS = get_args(OptimizerName)
+RATE = 0.01
+KERNEL, BIAS = np.array([[1.0, -2], [3, 0.5]]), np.array([1.5, -1])
+FIRST, SECOND = np.array([[0.3, -0.1], [2, -4]]), np.array([[-0.5, 0.2], [1, 0.03]])
+
+
+def params_of(kernel: np.ndarray = KERNEL, bias: np.ndarray = BIAS) -> dict[str, jax.Array]:
+    return {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+
+
+def after_steps(config: OptimConfig, gradients: list[dict[str, jax.Array]]) -> dict[str, np.ndarray]:
+    """The parameters of `params_of()` after one update a gradient."""
+    chain, params = optimizer(config, 10, 10), params_of()
+    state, update = chain.init(params), jax.jit(chain.update)
+    for gradient in gradients:
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    return jax.tree.map(np.asarray, params)
+
+
+def zeros() -> dict[str, jax.Array]:
+    return jax.tree.map(jnp.zeros_like, params_of())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_lowers_a_quadratic(name: OptimizerName):
+    chain, params = optimizer(OptimConfig(name, 0.02), 10, 10), params_of()
+
+    def height(params: dict[str, jax.Array]) -> jax.Array:
+        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
+
+    def step(carry: tuple, _: None) -> tuple:
+        params, state = carry
+        updates, state = chain.update(jax.grad(height)(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    (lower, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, None, 200))((params, chain.init(params)))
+    assert height(lower) < 0.01 * height(params)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_moves_nothing_when_gradient_and_decay_are_zero(name: OptimizerName):
+    got = after_steps(OptimConfig(name, RATE, weight_decay=0.0), [zeros(), zeros()])
+    np.testing.assert_array_equal(got["kernel"], KERNEL.astype(np.float32))
+    np.testing.assert_array_equal(got["bias"], BIAS.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_takes_its_share_off_all_arrays(name: OptimizerName):
+    got = after_steps(OptimConfig(name, RATE, weight_decay=0.1), [zeros(), zeros()])
+    np.testing.assert_allclose(got["kernel"], (1 - 0.1 * RATE) ** 2 * KERNEL, rtol=1e-6)
+    np.testing.assert_allclose(got["bias"], (1 - 0.1 * RATE) ** 2 * BIAS, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_by_the_rules_of_before_shrinks_kernels_and_leaves_biases_alone(name: OptimizerName):
+    got = after_steps(OptimConfig(name, RATE, weight_decay=0.1, rules="optax"), [zeros()])
+    assert np.all(np.abs(got["kernel"]) < np.abs(KERNEL))
+    np.testing.assert_array_equal(got["bias"], BIAS.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_clip_norm_makes_a_large_gradient_one_of_that_norm(name: OptimizerName):
+    config = OptimConfig(name, RATE, weight_decay=0.0, clip_norm=0.5)
+    large = params_of(100 * FIRST, np.array([300.0, -50]))
+    norm = np.sqrt(sum(np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in large.values()))
+    clipped = jax.tree.map(lambda leaf: leaf * np.float32(0.5 / norm), large)
+    small = jax.tree.map(lambda leaf: leaf * np.float32(0.4 / norm), large)
+    unclipped = replace(config, clip_norm=None)
+    for given, expected in ((large, clipped), (small, small)):
+        got, same = after_steps(config, [given, given]), after_steps(unclipped, [expected, expected])
+        for leaf in ("kernel", "bias"):
+            np.testing.assert_allclose(got[leaf], same[leaf], rtol=1e-5)
+
+
+def test_clip_norm_is_that_of_all_gradients_together():
+    gradient = params_of(np.full((2, 2), 4.0), np.full(2, 3.0))  # norm √(4 · 16 + 2 · 9)
+    got = after_steps(OptimConfig("sgd", 1.0, clip_norm=1.0), [gradient])
+    moved = np.concatenate([(KERNEL - got["kernel"]).ravel(), BIAS - got["bias"]])
+    assert np.linalg.norm(moved) == pytest.approx(1, rel=1e-5)
+    np.testing.assert_allclose(moved, np.array([4, 4, 4, 4, 3, 3]) / np.sqrt(82), rtol=1e-5)
+
+
+def sgd(w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    for g in gradients:
+        w = w - RATE * g
+    return w
+
+
+def momentum(w: np.ndarray, gradients: list[np.ndarray], is_nesterov: bool = False) -> np.ndarray:
+    velocity = 0
+    for g in gradients:
+        velocity = 0.9 * velocity - RATE * g
+        w = w + (0.9 * velocity - RATE * g if is_nesterov else velocity)
+    return w
+
+
+def nesterov(w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    return momentum(w, gradients, is_nesterov=True)
+
+
+def rmsprop(w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    square = 0
+    for g in gradients:
+        square = 0.9 * square + 0.1 * g**2
+        w = w - RATE * g / np.sqrt(square + 1e-7)
+    return w
+
+
+def adam(w: np.ndarray, gradients: list[np.ndarray], decay: float = 0.0) -> np.ndarray:
+    mean = square = 0
+    for t, g in enumerate(gradients, 1):
+        mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
+        step = mean * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) / (np.sqrt(square) + 1e-7)
+        w = w - RATE * (step + decay * w)
+    return w
+
+
+def adamw(w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    return adam(w, gradients, decay=0.004)  # what the config says of weight_decay=None
+
+
+CLOSED_FORMS: dict[str, Callable] = {
+    "sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam, "adamw": adamw,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_two_steps_equal_the_closed_form(name: OptimizerName):
+    got = after_steps(OptimConfig(name, RATE), [params_of(FIRST), params_of(SECOND)])
+    np.testing.assert_allclose(got["kernel"], CLOSED_FORMS[name](KERNEL, [FIRST, SECOND]), rtol=1e-6)
+
+
+def test_nesterov_is_an_option():
+    for config in (OptimConfig("momentum", RATE, nesterov=True), OptimConfig("sgd", RATE, 0.9, nesterov=True)):
+        got = after_steps(config, [params_of(FIRST), params_of(SECOND)])
+        np.testing.assert_allclose(got["kernel"], nesterov(KERNEL, [FIRST, SECOND]), rtol=1e-6)
+
+
+def test_momentum_is_what_the_config_says():
+    got = after_steps(OptimConfig("momentum", RATE, momentum=0.5, nesterov=True), [params_of(FIRST)])
+    np.testing.assert_allclose(got["kernel"], KERNEL - RATE * 1.5 * FIRST, rtol=1e-6)
+
+
+# What `optimizer` was, line by line, before optimizers were those of Keras: that runs of then go on with it.
+BEFORE: dict[str, Callable[[OptimConfig, Callable], optax.GradientTransformation]] = {
+    "sgd": lambda config, rate: optax.sgd(rate),
+    "momentum": lambda config, rate: optax.sgd(rate, momentum=config.momentum, nesterov=True),
+    "rmsprop": lambda config, rate: optax.rmsprop(rate, decay=0.9, eps=1e-7),
+    "adam": lambda config, rate: optax.adam(rate, eps=1e-7),
+    "adamw": lambda config, rate: optax.adamw(
+        rate, eps=1e-7, weight_decay=1e-4 if config.weight_decay is None else config.weight_decay, mask=are_kernels
+    ),
+}
+
+
+def are_kernels(params: dict[str, jax.Array]) -> dict[str, bool]:
+    return jax.tree.map(lambda array: array.ndim > 1, params)
+
+
+def chain_of_before(config: OptimConfig) -> optax.GradientTransformation:
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
+    if config.name != "adamw" and config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=are_kernels))
+    return optax.chain(*parts, BEFORE[config.name](config, schedule(config, 10, 10)))
+
+
+def of_before(**fields: Any) -> OptimConfig:
+    """The config of a record of before: without any of the fields that came later."""
+    shared = {"learning_rate": RATE, "momentum": 0.9, "weight_decay": None, "clip_norm": None, "schedule": "cosine"}
+    return from_json(OptimConfig, {"kind": "OptimConfig", **shared, **fields})
+
+
+@pytest.mark.parametrize("weight_decay", [None, 0.3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_config_of_before_gives_the_bits_of_before(name: OptimizerName, weight_decay: float | None):
+    config = of_before(name=name, weight_decay=weight_decay, clip_norm=3.0)
+    assert config.rules == "optax"
+    got, expected = optimizer(config, 10, 10), chain_of_before(config)
+    assert jax.tree.structure(got.init(params_of())) == jax.tree.structure(expected.init(params_of()))
+    states = []
+    for chain in (got, expected):
+        carry, update = (params_of(), chain.init(params_of())), jax.jit(chain.update)
+        for gradient in (params_of(FIRST), params_of(SECOND), params_of(FIRST)):
+            updates, state = update(gradient, carry[1], carry[0])
+            carry = optax.apply_updates(carry[0], updates), state
+        states.append(carry)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    keras = optimizer(replace(config, rules="keras"), 10, 10)
+    assert name in ("sgd", "rmsprop") or jax.tree.structure(keras.init(params_of())) != jax.tree.structure(states[0][1])
+
+
+def test_config_is_the_same_after_json_whatever_its_rules():
+    for config in (of_before(name="momentum"), OptimConfig("momentum"), OptimConfig("adam", rules="optax")):
+        assert from_json(OptimConfig, to_json(config)) == config
+    assert of_before(name="momentum").nesterov
+    assert of_before(name="adam").momentum is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "sgd", "amsgrad": True}, r"optim\.amsgrad: got True; expected False with sgd.*use adam or adamw\."),
+        ({"name": "adam", "rho": 0.5}, r"optim\.rho: got 0\.5; expected 0\.9 with adam.*use rmsprop\."),
+        ({"name": "adam", "momentum": 0.5}, r"optim\.momentum: got 0\.5; expected None with adam"),
+        ({"name": "sgd", "nesterov": True}, r"optim\.nesterov: got True; expected a momentum with it"),
+        ({"name": "adam", "beta_2": 1.0}, r"optim\.beta_2: got 1\.0; expected 0 ≤ beta_2 < 1"),
+        ({"name": "adam", "epsilon": 0.0}, r"optim\.epsilon: got 0\.0; expected a positive number"),
+    ],
+)
+def test_option_that_an_optimizer_has_not_is_refused(fields: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        OptimConfig(**fields)
+
+
+def test_record_of_a_later_version_is_refused():
+    with pytest.raises(InputError, match=r"record\.version: got 3; expected 1 to 2\. Install a newer engine"):
+        from_json(OptimConfig, {**to_json(OptimConfig()), "version": 3})
+
+
+def test_rate_is_that_of_the_optimizer_when_none_is_given():
+    assert [OptimConfig(name).learning_rate for name in OPTIMIZERS] == [0.01, 0.01, 0.001, 0.001, 0.001]
+
+
+# Ten epochs of ten steps each.
+@pytest.mark.parametrize(
+    ("config", "step", "expected"),
+    [
+        (OptimConfig(), 0, 1),
+        (OptimConfig(), 99, 1),
+        (OptimConfig(warmup_epochs=2), 0, 0),
+        (OptimConfig(warmup_epochs=2), 5, 0.25),
+        (OptimConfig(warmup_epochs=2), 19, 0.95),
+        (OptimConfig(warmup_epochs=2), 20, 1),
+        (OptimConfig(warmup_epochs=0.5), 4, 0.8),
+        (OptimConfig(warmup_epochs=0.5), 5, 1),
+        (OptimConfig(warmup_epochs=50), 50, 0.1),  # longer than the run, which may go on
+        (OptimConfig(schedule="cosine", warmup_epochs=50), 50, 0.5),  # longer than the run: rises to its end
+        (OptimConfig(schedule="cosine"), 0, 1),
+        (OptimConfig(schedule="cosine"), 25, (1 + np.cos(np.pi / 4)) / 2),
+        (OptimConfig(schedule="cosine"), 50, 0.5),
+        (OptimConfig(schedule="cosine"), 100, 0),
+        (OptimConfig(schedule="cosine", final_fraction=0.2), 50, 0.6),
+        (OptimConfig(schedule="cosine", final_fraction=0.2), 100, 0.2),
+        (OptimConfig(schedule="cosine", warmup_epochs=2), 10, 0.5),
+        (OptimConfig(schedule="cosine", warmup_epochs=2), 20, 1),
+        (OptimConfig(schedule="cosine", warmup_epochs=2), 60, 0.5),
+        (OptimConfig(schedule="cosine", warmup_epochs=2), 100, 0),
+        (OptimConfig(schedule="linear"), 0, 1),
+        (OptimConfig(schedule="linear"), 25, 0.75),
+        (OptimConfig(schedule="linear", final_fraction=0.2), 50, 0.6),
+        (OptimConfig(schedule="linear", final_fraction=0.2), 100, 0.2),
+        (OptimConfig(schedule="linear", warmup_epochs=5), 75, 0.5),
+        (OptimConfig(schedule="step", step_epochs=3), 29, 1),
+        (OptimConfig(schedule="step", step_epochs=3), 30, 0.1),
+        (OptimConfig(schedule="step", step_epochs=3), 59, 0.1),
+        (OptimConfig(schedule="step", step_epochs=3), 60, 0.01),
+        (OptimConfig(schedule="step", step_epochs=3, step_factor=0.5), 90, 0.125),
+        (OptimConfig(schedule="step", step_epochs=3, warmup_epochs=1), 39, 1),
+        (OptimConfig(schedule="step", step_epochs=3, warmup_epochs=1), 40, 0.1),
+    ],
+)
+def test_schedule_gives_the_rate_computed_by_hand(config: OptimConfig, step: int, expected: float):
+    rate = schedule(replace(config, learning_rate=0.4), 10, 10)(step)
+    assert float(rate) == pytest.approx(0.4 * expected, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize("name", get_args(ScheduleName))
+def test_every_schedule_starts_at_the_rate_when_the_run_is_short(name: ScheduleName, epochs: int):
+    assert float(schedule(OptimConfig(schedule=name), 1, epochs)(0)) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_follows_its_schedule(name: OptimizerName):
+    config = OptimConfig(name, RATE, schedule="cosine", warmup_epochs=1)
+    first, second = (after_steps(config, [params_of(FIRST)] * n)["kernel"] for n in (1, 2))
+    np.testing.assert_array_equal(first, KERNEL.astype(np.float32))  # the rate rises from 0
+    assert np.all(second != first)
