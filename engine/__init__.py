@@ -28,7 +28,7 @@ _HOMES = {
     "export": "engine.exporting.export",
     "EnsembleClassifier": "engine.ensemble",
     "EnsembleConfig": "engine.config",
-    "FineTuneConfig": "engine.config.finetune",
+    "FineTuneConfig": "engine.config",
     "finetune": "engine.runs.fit",
     "fit": "engine.runs.fit",
     "join": "engine.ensemble",

@@ -8,11 +8,12 @@ A dataclass whose fields have changed their meaning has a class attribute RECORD
 `version` (1 where there is none), and a class method `upgraded(fields, version)` → the fields in today's terms.
 """
 
+import contextlib
 import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -189,3 +190,24 @@ def _expect(value: Any, kinds: Any, where: str) -> Any:
     if is_bool_as_number or not isinstance(value, kinds):
         raise InputError(problem(where, shown(value), NAMES.get(kinds, "another kind of value"), "Correct it."))
     return value
+
+
+def check(name: str, value: object, holds: bool, rule: str, remedy: str) -> list[str]:
+    """No problem if the rule holds, else the one."""
+    return [] if holds else [problem(name, value, rule, remedy)]
+
+
+def check_whole(name: str, value: int, least: int, remedy: str, below: int | None = None) -> list[str]:
+    """No problem for a whole number of at least `least`, and below `below`."""
+    rule = f"a whole number of at least {least}" + (f" and below {below}" if below else "")
+    return check(name, value, value >= least and (below is None or value < below), rule, remedy)
+
+
+def check_all(config: Any, where: str, range_problems: Callable[[], list[str]]) -> None:
+    """Raises InputError with the first problem of every field, of its type or, where types allow to tell, its range."""
+    problems = check_types(config, where)
+    with contextlib.suppress(TypeError):
+        problems += range_problems()
+    first = {text.split(":")[0]: text for text in reversed(problems)}
+    if first:
+        raise InputError("\n".join(reversed(first.values())))

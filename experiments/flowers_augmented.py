@@ -3,7 +3,7 @@
     python -m experiments.flowers_augmented --data.path PATH
     engine augment PATH --augment.horizontal-flip --augment.rotation 36 --augment.zoom 0.1
 
-The same 3,989,285 parameters. tests/runs/test_photograph_recipes.py trains it on crops of photographs inside scikit-image.
+The same 3,989,285 parameters. tests/runs/test_photograph_recipes.py trains it on crops of scikit-image's photographs.
 """
 
 import engine

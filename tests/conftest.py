@@ -12,8 +12,8 @@ from PIL import Image
 
 import engine
 from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
+from engine.devices.executables import COMPILER_OPTIONS
 from engine.host.clock import Clock
-from engine.kernels.eigen import COMPILER_OPTIONS
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.runs.ensemble_session import session_of
 from engine.runs.session import Session

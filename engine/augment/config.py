@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from engine.augment.rules import AMOUNTS, FACTORS, FILLED, MANNERS, WARP_MANNERS, Range, range_of, range_problems
-from engine.checks import check_all
 from engine.errors import InputError, problem
+from engine.records import check_all
 
 # The last four are other libraries' own: see docs/augment.md.
 FillMode = Literal[

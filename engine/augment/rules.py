@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from engine.checks import check, check_whole
 from engine.errors import problem
+from engine.records import check, check_whole
 
 Range = float | tuple[float, float]
 

@@ -11,10 +11,10 @@ from typing import IO
 from engine.checkpoints.saving import NOBODY, set_damaged_aside
 from engine.checkpoints.steps import Record, check_location, choose_step, find_steps, read_record, step_directories
 from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
+from engine.config.correction import variants
 from engine.errors import InputError, problem
 from engine.host.storage import check_can_write, open_own, remove, write_atomically
 from engine.records import differences
-from engine.runs.correction import variants
 from engine.text import one_line
 
 try:

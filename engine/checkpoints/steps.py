@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.checksums import SUMS, array_checksum, check_sums
-from engine.checks import check
 from engine.config import RunConfig
-from engine.config.execution import Alternative, Plan
+from engine.config.plan import Alternative, Plan
 from engine.data.pictures.images import InputSpec
 from engine.errors import InputError, problem
 from engine.host.json_files import read_json, shown
@@ -23,7 +22,7 @@ from engine.host.memory import free_host_bytes
 from engine.metrics.combination import Combination
 from engine.metrics.stopping import has_stopped_early
 from engine.models.specs import Sequential
-from engine.records import from_json
+from engine.records import check, from_json
 
 MOST_INPUTS, MOST_OUTPUTS = 2**31, 2**24  # values of one example, of one answer
 DTYPES = ("uint8", "float32")

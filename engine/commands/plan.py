@@ -36,7 +36,7 @@ def plan(
 
     from engine.checkpoints.packing import record_of
     from engine.checkpoints.steps import check_model_fits
-    from engine.config.execution import Alternative, PlanFile
+    from engine.config.plan import Alternative, PlanFile
     from engine.host.versions import device_text
     from engine.report.plans import plan_table
     from engine.runs.plan_search import circumstances, measured, write_plan

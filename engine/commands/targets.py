@@ -7,9 +7,9 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
-from engine.checks import check_whole
 from engine.config.data import BadFileRule, DataConfig, Standardization
 from engine.errors import InputError
+from engine.records import check_whole
 
 Flag = Annotated[bool, FlagCreatePairsOff]
 RunDirectory = Annotated[Path, Positional, arg(metavar="RUN")]

@@ -1,56 +1,48 @@
 """What decides a run: frozen dataclasses, checked when built, to and from JSON without loss."""
 
-from engine.config.run import (
-    OPEN_ENDED_SCHEDULES as OPEN_ENDED_SCHEDULES,
+from engine.config.checkpoint import CheckpointConfig
+from engine.config.data import DataConfig
+from engine.config.ensemble import CombinationKind, EnsembleConfig
+from engine.config.finetune import FineTuneConfig
+from engine.config.optim import OPEN_ENDED_SCHEDULES, OptimConfig, OptimizerName, ScheduleName
+from engine.config.plan import (
+    Alternative,
+    DataPlacement,
+    Lowering,
+    LoweringName,
+    MemberMapping,
+    Plan,
+    PlanConfig,
+    PlanFile,
+    mesh_shape,
 )
-from engine.config.run import (
-    CheckpointConfig as CheckpointConfig,
-)
-from engine.config.run import (
-    CombinationKind as CombinationKind,
-)
-from engine.config.run import (
-    DataConfig as DataConfig,
-)
-from engine.config.run import (
-    DataPlacement as DataPlacement,
-)
-from engine.config.run import (
-    EnsembleConfig as EnsembleConfig,
-)
-from engine.config.run import (
-    Loss as Loss,
-)
-from engine.config.run import (
-    Lowering as Lowering,
-)
-from engine.config.run import (
-    MemberMapping as MemberMapping,
-)
-from engine.config.run import (
-    OptimConfig as OptimConfig,
-)
-from engine.config.run import (
-    OptimizerName as OptimizerName,
-)
-from engine.config.run import (
-    PlanConfig as PlanConfig,
-)
-from engine.config.run import (
-    Precision as Precision,
-)
-from engine.config.run import (
-    RunConfig as RunConfig,
-)
-from engine.config.run import (
-    ScheduleName as ScheduleName,
-)
-from engine.config.run import (
-    TrainConfig as TrainConfig,
-)
-from engine.config.run import (
-    check_model as check_model,
-)
-from engine.config.run import (
-    mesh_shape as mesh_shape,
-)
+from engine.config.run import RunConfig, check_model
+from engine.config.train import BestBy, BestIs, Loss, Precision, TrainConfig
+
+__all__ = [
+    "OPEN_ENDED_SCHEDULES",
+    "Alternative",
+    "BestBy",
+    "BestIs",
+    "CheckpointConfig",
+    "CombinationKind",
+    "DataConfig",
+    "DataPlacement",
+    "EnsembleConfig",
+    "FineTuneConfig",
+    "Loss",
+    "Lowering",
+    "LoweringName",
+    "MemberMapping",
+    "OptimConfig",
+    "OptimizerName",
+    "Plan",
+    "PlanConfig",
+    "PlanFile",
+    "Precision",
+    "RunConfig",
+    "ScheduleName",
+    "TrainConfig",
+    "check_model",
+    "mesh_shape",
+]

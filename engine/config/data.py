@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.checks import check, check_all
 from engine.config.decoding import ColorMode, Decoding, Interpolation, Levels, ResizeRule
 from engine.errors import problem
 from engine.host.encodings import is_text_codec
+from engine.records import check, check_all
 
 BadFileRule = Literal["stop", "skip"]
 Layout = Literal["auto", "channels_last", "channels_first"]

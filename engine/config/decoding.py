@@ -31,3 +31,7 @@ class Decoding:
 
 
 USUAL = Decoding()
+
+
+# A picture that uses less of its range than this was most likely scaled otherwise: 0 to 1 is 0.4 % of 0 to 255.
+LEAST_SHARE = 0.01

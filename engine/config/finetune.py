@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from engine.checks import check, check_all, check_whole
 from engine.errors import problem, unknown
+from engine.records import check, check_all, check_whole
 
 FeatureCaching = Literal["auto", "off"]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, cast
 
-from engine.checks import check, check_all, check_whole
+from engine.records import check, check_all, check_whole
 
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
 OptimizerRules = Literal["keras", "optax"]

@@ -1,5 +1,6 @@
 """Functions compiled ahead of time, shared by the runs of a process."""
 
+import functools
 from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 
 from engine.devices.precision import computes
 from engine.host.clock import Clock
-from engine.kernels.eigen import compiler_options
 
 MOST_SHARED = 64  # programs
 _COMPILED: dict[Hashable, Any] = {}  # the last used comes last
@@ -57,3 +57,40 @@ class Executables:
 def _kind(leaf: Any) -> Hashable:
     """What a compiled program expects of an argument."""
     return np.shape(leaf), jnp.result_type(leaf), getattr(leaf, "sharding", None)
+
+
+# What YNNPACK takes over: nothing from jax 0.11 on, whose products of bfloat16 give NaN in some nets (0.11.2, 0.12.0).
+_YNNPACK = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE" if jax.__version_info__ < (0, 11) else ""
+
+
+COMPILER_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": _YNNPACK}
+"""For programs on the CPU: Eigen for convolutions, which it does twice as fast as YNNPACK."""
+
+
+GPU_OPTIONS: dict[str, str | bool] = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
+    "xla_gpu_graph_min_graph_size": "1",
+}
+"""For programs on a GPU: the loop over steps is part of a CUDA graph, so that the host launches nothing within it."""
+
+
+def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | None:
+    """What programs are compiled with on this backend.
+
+    is_deterministic: the same bits from run to run, on a GPU too, where XLA else adds up by atomics and chooses
+      algorithms by timing them.
+    """
+    if jax.default_backend() == "gpu":
+        known = GPU_OPTIONS if _knows_gpu_options() else {}
+        return known | ({"xla_gpu_deterministic_ops": True} if is_deterministic else {}) or None
+    return COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
+
+
+@functools.cache
+def _knows_gpu_options() -> bool:
+    """Whether this version of XLA takes them: their names are none that it promises to keep."""
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=GPU_OPTIONS).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True

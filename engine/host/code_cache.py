@@ -21,8 +21,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from engine.data.decoded.cache import cache_directory, users_cache_directory
-from engine.host.storage import NO_LINKS, random_name
+from engine.host.storage import NO_LINKS, cache_directory, random_name, users_cache_directory
 
 MOST_LINKS = 40  # on the way to a directory, as in Linux
 DIGEST_BYTES = 32

@@ -1,4 +1,4 @@
-"""Our own code for the CPU, in `cpu/`: compiled for this processor when first asked for, and kept in the cache.
+"""Our own C++ for the CPU, compiled for this processor when first used, and kept in the cache.
 
 Nothing depends on it but time: without a C++ compiler there is no library, and its callers have another way.
 """
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from engine.host.code_cache import CAN_CHECK, find_code_directory
 
-SOURCES = Path(__file__).parent / "cpu"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared")
 MOST_SECONDS = 120  # that compiling may take
@@ -28,16 +27,17 @@ VARIABLES = (
 )  # fmt: skip
 
 
-def library(name: str, include_directory: str = "") -> ctypes.CDLL | None:
-    """The library of `cpu/<name>.cc`, compiled or from the cache; None where it cannot be had, until the next process.
+def library(source: Path, include_directory: str = "") -> ctypes.CDLL | None:
+    """The library of a C++ source, compiled or from the cache; None where it cannot be had, until the next process.
 
+    source: its file; headers that it includes lie beside it.
     include_directory: of other headers, those of jaxlib.
     """
     if not CAN_CHECK:  # on Windows
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):  # the last of quotes in $CXX
         compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
-        file = f"{name}-{_key(compiler, include_directory)}.so"
+        file = f"{source.stem}-{_key(source, compiler, include_directory)}.so"
         directory = find_code_directory(f"native-{os.geteuid()}", is_executed=True)
         if directory is None:
             return None
@@ -45,18 +45,18 @@ def library(name: str, include_directory: str = "") -> ctypes.CDLL | None:
             found = directory.load(file)
             if found is None:
                 with directory.scratch() as scratch:
-                    made = _compile(compiler, SOURCES / f"{name}.cc", include_directory, scratch)
+                    made = _compile(compiler, source, include_directory, scratch)
                 directory.write(file, made)
                 found = directory.load(file)
             return found
     return None
 
 
-def _key(compiler: list[str], include_directory: str = "") -> str:
+def _key(source: Path, compiler: list[str], include_directory: str = "") -> str:
     """Of all that decides what is compiled: a cache may be shared by machines of several kinds."""
     version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, timeout=MOST_SECONDS).stdout
     headers = Path(include_directory).rglob("*.h") if include_directory else ()
-    sources = [*sorted(SOURCES.glob("*.cc")), *sorted(SOURCES.glob("*.h")), *sorted(headers)]
+    sources = [source, *sorted(source.parent.glob("*.h")), *sorted(headers)]
     settings = (compiler, FLAGS, [(name, os.environ.get(name)) for name in VARIABLES], metadata.version("jaxlib"))
     parts = (repr(settings).encode(), version, _program(compiler[0]), instructions(), *map(Path.read_bytes, sources))
     digest = hashlib.blake2b(digest_size=10)

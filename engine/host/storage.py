@@ -134,3 +134,22 @@ def _umask() -> int:
     mask = os.umask(0o077)  # no other way to ask
     os.umask(mask)
     return mask
+
+
+def cache_directory(given: Path | None = None) -> Path:
+    """Where this machine keeps what can be computed again: `given`, $ENGINE_CACHE_DIR or the user's cache folder."""
+    chosen = given or os.environ.get("ENGINE_CACHE_DIR")
+    if chosen:
+        return expanded(chosen)
+    return users_cache_directory()
+
+
+def users_cache_directory() -> Path:
+    """The part of the user's own cache folder that is ours; of a user without a home, a folder of theirs in /tmp."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given) / "engine"
+    try:
+        return Path.home() / ".cache" / "engine"
+    except RuntimeError:
+        return private_directory(Path(tempfile.gettempdir()) / f"engine-{os.geteuid()}")

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from engine.data.arrays.stored import StoredImages
+from engine.devices.executables import compiler_options
 from engine.devices.precision import computes
-from engine.kernels.eigen import compiler_options
 from engine.training.evaluate import eval_batch_size, pad_to
 
 PADDED_SIZES = (1, 8, 64, 256, 1024)

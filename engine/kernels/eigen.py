@@ -5,13 +5,12 @@ dilated images, no reversed window. Gradients by automatic differentiation are n
 brings them to it, inside loops it computes them without threads and vector units, up to a hundred times slower. So here
 value and gradients are written in this form, and a depthwise convolution as shifted sums.
 
-`engine/kernels/direct.py` is faster still for what it serves; `engine/kernels/matrix.py` has the same as matrix products alone.
-`benchmarks/NOTES.md` has the measurements behind it.
+`engine/kernels/direct.py` is faster still for the shapes it supports; `engine/kernels/matrix.py` uses matrix products
+alone. `benchmarks/NOTES.md` has the measurements behind it.
 
 Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
 """
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,41 +29,10 @@ from engine.kernels.windows import Window, collect, pad, padded_size, sliding, s
 Convolve = Callable[[jax.Array, jax.Array, Window, Any], jax.Array]
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-# What YNNPACK takes over: nothing from jax 0.11 on, whose products of bfloat16 give NaN in some nets (0.11.2, 0.12.0).
-_YNNPACK = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE" if jax.__version_info__ < (0, 11) else ""
-COMPILER_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": _YNNPACK}
-"""For programs on the CPU: Eigen for convolutions, which it does twice as fast as YNNPACK."""
-GPU_OPTIONS: dict[str, str | bool] = {
-    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
-    "xla_gpu_graph_min_graph_size": "1",
-}
-"""For programs on a GPU: the loop over steps is part of a CUDA graph, so that the host launches nothing within it."""
 
 
 THIN_CHANNELS = 4  # up to so many, Eigen's packing of windows costs more than the products
 THIN_PIXELS = 4  # so many neighbours of a row are then taken as one pixel
-
-
-def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | None:
-    """What programs are compiled with on this backend.
-
-    is_deterministic: the same bits from run to run, on a GPU too, where XLA else adds up by atomics and chooses
-      algorithms by timing them.
-    """
-    if jax.default_backend() == "gpu":
-        known = GPU_OPTIONS if _knows_gpu_options() else {}
-        return known | ({"xla_gpu_deterministic_ops": True} if is_deterministic else {}) or None
-    return COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
-
-
-@functools.cache
-def _knows_gpu_options() -> bool:
-    """Whether this version of XLA takes them: their names are none that it promises to keep."""
-    try:
-        jax.jit(lambda: jnp.zeros(()), compiler_options=GPU_OPTIONS).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
 
 
 def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:

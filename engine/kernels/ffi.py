@@ -11,6 +11,7 @@ Axes: b batch, h w input, y x output, v u windows of a pool, i j kernel, c input
 
 import functools
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,8 @@ import numpy as np
 
 from engine.host import compiler
 from engine.kernels.windows import Window, padded_size
+
+SOURCE = Path(__file__).parent / "cpu" / "convolution.cc"
 
 LANES = 16  # of a vector; divides the numbers of filters that are served
 FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; more leave the second cache and are better off as products
@@ -125,7 +128,7 @@ def _pool_sizes(pool: Window | None) -> np.ndarray:
 @functools.cache
 def _is_registered() -> bool:
     """Whether XLA knows the functions of the library by now; the process holds it to its end."""
-    library = compiler.library("convolution", jax.ffi.include_dir())
+    library = compiler.library(SOURCE, jax.ffi.include_dir())
     for target in TARGETS if library else ():
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
     return library is not None

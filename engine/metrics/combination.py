@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.checks import check, check_all
 from engine.config import CombinationKind
 from engine.errors import InputError, problem, unknown
+from engine.records import check, check_all
 
 # The smallest normal float32, about 1.2e-38: probabilities below it have its logarithm, -87.3, and not -inf.
 LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)

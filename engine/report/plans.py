@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 
-from engine.config.execution import Alternative, Plan
+from engine.config.plan import Alternative, Plan
 from engine.host.console import Table
 
 

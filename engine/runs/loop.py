@@ -15,6 +15,7 @@ from engine.checkpoints.run_directory import claimed, clear_run, in_terms_of, op
 from engine.checkpoints.saving import Checkpoints, SaveTimes
 from engine.checkpoints.steps import Record
 from engine.config import RunConfig
+from engine.config.correction import put_right
 from engine.data.coverage import check_several_classes, class_notes
 from engine.data.decoded.dataset import Splits
 from engine.data.in_memory import fitting
@@ -32,7 +33,6 @@ from engine.report.members import frozen_lines, report_members
 from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
-from engine.runs.correction import put_right
 from engine.runs.ensemble_session import session_of
 from engine.runs.own_outputs import outputs_of
 from engine.runs.plan_search import planned

@@ -18,15 +18,14 @@ import numpy as np
 
 from engine.augment.config import AugmentConfig
 from engine.config import EnsembleConfig, PlanConfig, RunConfig
-from engine.config.execution import Alternative, Plan, PlanFile
 from engine.config.finetune import FineTuneConfig
-from engine.data.decoded.cache import cache_directory
+from engine.config.plan import Alternative, Plan, PlanFile
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.devices.precision import computes
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
 from engine.host.json_files import read_json
-from engine.host.storage import expanded, write_atomically
+from engine.host.storage import cache_directory, expanded, write_atomically
 from engine.host.versions import device_text, versions
 from engine.kernels import direct
 from engine.models.specs import Model

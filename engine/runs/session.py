@@ -11,7 +11,7 @@ import numpy as np
 from engine.checkpoints.saving import Checkpoints
 from engine.checkpoints.steps import Record, choose_step, find_steps, read_record, restore_arrays
 from engine.config import RunConfig
-from engine.config.execution import Plan, PlanFile
+from engine.config.plan import Plan, PlanFile
 from engine.data.decoded.dataset import Dataset, Splits, names_text
 from engine.data.load import input_spec, num_outputs
 from engine.devices.mesh import check_mesh, fits

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.config import Lowering, RunConfig
-from engine.config.execution import Plan, given_plan, keeps_lowering
 from engine.config.finetune import name_problems
+from engine.config.plan import Plan, given_plan, keeps_lowering
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.fitting import whitening
 from engine.data.pictures.images import InputSpec

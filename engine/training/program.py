@@ -11,7 +11,7 @@ from jax import lax
 
 from engine.augment.apply import augment_batch, example_keys
 from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig, Precision
-from engine.config.execution import Plan
+from engine.config.plan import Plan
 from engine.devices.executables import Executables
 from engine.devices.mesh import ONE_DEVICE, Devices
 from engine.errors import InputError, problem

@@ -14,7 +14,7 @@ from engine.checkpoints.checksums import write_sums
 from engine.checkpoints.run_directory import FILES, clear_run, open_run, write_config
 from engine.checkpoints.steps import FORMAT_VERSION, Record
 from engine.commands.process import errors_as_lines
-from engine.config.execution import Plan
+from engine.config.plan import Plan
 from engine.data.pictures.images import InputSpec
 from engine.host.storage import write_atomically
 from engine.records import to_json

@@ -14,14 +14,13 @@ import pytest
 from PIL import Image
 
 from engine import DataConfig, InputError
-from engine.data.decoded.cache import cache_directory
 from engine.data.load import load_splits, open_source
 from engine.data.sources.columns import MOST_LINE
 from engine.data.sources.tfds import EMBEDDED, data_directory
 from engine.data.sources.tfds_prepared import MOST_BYTES
 from engine.data.sources.walk import walk
 from engine.host.archives import MOST_DIRECTORY_BYTES, check_directory_size
-from engine.host.storage import expanded, private_directory
+from engine.host.storage import cache_directory, expanded, private_directory
 
 PREPARED = EMBEDDED / "fashion_mnist_12k" / "1.0.0"
 RECORD = next(path.name for path in PREPARED.iterdir() if "array_record" in path.name and "train" in path.name)

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import engine.checkpoint
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -19,8 +19,8 @@ import engine
 from engine.config import Lowering, Precision
 from engine.data.decoded.dataset import Splits
 from engine.data.pictures.images import InputSpec
+from engine.devices.executables import compiler_options
 from engine.devices.precision import check_precision
-from engine.kernels.eigen import compiler_options
 from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Sequential
 from engine.models.specs import custom
 from engine.training.state import TrainState, init_state, network_of

@@ -14,7 +14,7 @@ from PIL import Image
 
 import engine
 from engine.checkpoints.packing import pack
-from engine.config.execution import Alternative, Plan, PlanFile
+from engine.config.plan import Alternative, Plan, PlanFile
 from engine.data.sources.tfds import EMBEDDED
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
 from engine.records import to_json

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.data.pictures.resampling import SOURCE
 from engine.host import compiler
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, compiler.COMPILERS)), reason="needs a C++ compiler")
@@ -28,24 +29,24 @@ def compiler_that_fails(tmp_path: Path) -> tuple[str, Path]:
 
 @needs_compiler
 def test_library_is_compiled_once_and_read_from_the_cache_after_that(cache: Path):
-    assert compiler.library("resampling") is not None
+    assert compiler.library(SOURCE) is not None
     (file,) = cache.glob("native-*/*.so")
     assert list(file.parent.iterdir()) == [file]  # nothing is left of the compilation
     made = file.stat().st_mtime_ns
-    assert compiler.library("resampling") is not None
+    assert compiler.library(SOURCE) is not None
     assert file.stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize("command", ["no-such-compiler", "false", 'g++ "'])
 def test_without_a_compiler_there_is_no_library(command: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CXX", command)
-    assert compiler.library("resampling") is None
+    assert compiler.library(SOURCE) is None
 
 
 def test_without_a_compiler_on_the_path_there_is_no_library(cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
-    assert compiler.library("resampling") is None
+    assert compiler.library(SOURCE) is None
 
 
 def test_compilation_that_failed_leaves_nothing_and_is_tried_again(
@@ -53,18 +54,18 @@ def test_compilation_that_failed_leaves_nothing_and_is_tried_again(
 ):
     command, calls = compiler_that_fails(tmp_path)  # as a full disk or Ctrl-C may have it
     monkeypatch.setenv("CXX", command)
-    assert [compiler.library("resampling") for _ in range(3)] == [None] * 3
+    assert [compiler.library(SOURCE) for _ in range(3)] == [None] * 3
     assert calls.read_text() == "called\n" * 3
     assert not list(cache.glob("native-*/*"))
 
 
 @needs_compiler
 def test_library_cut_short_is_compiled_again(cache: Path):
-    assert compiler.library("resampling") is not None
+    assert compiler.library(SOURCE) is not None
     (file,) = cache.glob("native-*/*.so")
     whole = file.stat().st_size
     os.truncate(file, int(0.999 * whole))
-    assert compiler.library("resampling") is not None
+    assert compiler.library(SOURCE) is not None
     assert file.stat().st_size == whole
     assert list(file.parent.iterdir()) == [file]
 
@@ -74,16 +75,20 @@ def test_key_is_of_all_that_decides_what_is_compiled(tmp_path: Path, monkeypatch
     Path(command).write_text("#!/bin/sh\nexit 0\n")
     Path(command).chmod(0o755)
     (tmp_path / "other.h").write_text("#define ONE 1")
-    keys = [compiler._key([command]), compiler._key([command, "-ffast-math"]), compiler._key([command], str(tmp_path))]
+    keys = [
+        compiler._key(SOURCE, [command]),
+        compiler._key([command, "-ffast-math"]),
+        compiler._key(SOURCE, [command], str(tmp_path)),
+    ]
     for name in ("CPATH", "LIBRARY_PATH"):
         monkeypatch.setenv(name, "/elsewhere")
-        keys.append(compiler._key([command]))
+        keys.append(compiler._key(SOURCE, [command]))
     (tmp_path / "other.h").write_text("#define ONE 2")
-    keys.append(compiler._key([command], str(tmp_path)))
+    keys.append(compiler._key(SOURCE, [command], str(tmp_path)))
     Path(command).write_text(Path(command).read_text() + "# of the same version\n")
-    keys.append(compiler._key([command]))
+    keys.append(compiler._key(SOURCE, [command]))
     assert len(set(keys)) == len(keys)
-    assert compiler._key([command]) == keys[-1]
+    assert compiler._key(SOURCE, [command]) == keys[-1]
 
 
 def test_library_is_not_loaded_from_where_others_can_write(
@@ -93,7 +98,7 @@ def test_library_is_not_loaded_from_where_others_can_write(
     for directory in (cache / f"native-{os.getuid()}", tmp_path / "home" / "engine"):
         directory.mkdir(parents=True)
         directory.chmod(0o777)
-    assert compiler.library("resampling") is None
+    assert compiler.library(SOURCE) is None
     assert not list((cache / f"native-{os.getuid()}").iterdir())
 
 
@@ -101,4 +106,4 @@ def test_library_that_cannot_be_kept_is_none(cache: Path, tmp_path: Path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     for file in (cache, tmp_path / "home"):
         file.write_text("a file where a directory should be")
-    assert compiler.library("resampling") is None
+    assert compiler.library(SOURCE) is None

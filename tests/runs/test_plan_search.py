@@ -10,7 +10,7 @@ from engine import __main__
 from engine.checkpoints.run_directory import open_run
 from engine.checkpoints.steps import choose_step, read_record
 from engine.config import PlanConfig, RunConfig, TrainConfig
-from engine.config.execution import Plan, given_plan
+from engine.config.plan import Plan, given_plan
 from engine.data.decoded.dataset import Splits
 from engine.errors import InputError
 from engine.host.clock import Clock

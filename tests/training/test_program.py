@@ -18,8 +18,8 @@ from engine.augment.config import AugmentConfig
 from engine.config import DataConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
 from engine.data.decoded.dataset import Splits
 from engine.devices import executables
+from engine.devices.executables import GPU_OPTIONS, compiler_options
 from engine.host.clock import Clock
-from engine.kernels.eigen import GPU_OPTIONS, compiler_options
 from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential, custom, l2
 from engine.networks.build import build
 from engine.runs.session import NotFinite, Session
@@ -283,7 +283,7 @@ def test_same_bits_from_run_to_run_are_asked_of_xla_on_a_gpu_alone(monkeypatch):
     assert compiler_options(True) == compiler_options(False)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for is_known, options in ((True, GPU_OPTIONS), (False, {})):
-        monkeypatch.setattr("engine.kernels.eigen._knows_gpu_options", lambda is_known=is_known: is_known)
+        monkeypatch.setattr("engine.devices.executables._knows_gpu_options", lambda is_known=is_known: is_known)
         assert compiler_options(True) == {**options, "xla_gpu_deterministic_ops": True}
         assert (compiler_options(False) or {}) == options
 

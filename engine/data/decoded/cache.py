@@ -25,7 +25,6 @@ from engine.data.decoded.dataset import Dataset, combined_fingerprint
 from engine.data.pictures.ranges import doubts_of
 from engine.errors import InputError, problem
 from engine.host.memory import free_host_bytes
-from engine.host.storage import expanded, private_directory
 
 HASHED_BYTES = 64 * 2**20
 SYNC_BYTES = 16 * 2**20
@@ -70,25 +69,6 @@ class Decoded:
     passing: list[str] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
     value_range: Range | None = None
-
-
-def cache_directory(given: Path | None = None) -> Path:
-    """Where this machine keeps what can be computed again: `given`, $ENGINE_CACHE_DIR or the user's cache folder."""
-    chosen = given or os.environ.get("ENGINE_CACHE_DIR")
-    if chosen:
-        return expanded(chosen)
-    return users_cache_directory()
-
-
-def users_cache_directory() -> Path:
-    """The part of the user's own cache folder that is ours; of a user without a home, a folder of theirs in /tmp."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    if given:
-        return Path(given) / "engine"
-    try:
-        return Path.home() / ".cache" / "engine"
-    except RuntimeError:
-        return private_directory(Path(tempfile.gettempdir()) / f"engine-{os.geteuid()}")
 
 
 def content_key(files: Iterable[Path], *settings: object) -> str:

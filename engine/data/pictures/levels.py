@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from engine.config.decoding import Range
+from engine.config.decoding import LEAST_SHARE, Range
 from engine.errors import InputError, problem
 
 USUAL_RANGES: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255))
-# A picture that uses less of its range than this was most likely scaled otherwise: 0 to 1 is 0.4 % of 0 to 255.
-LEAST_SHARE = 0.01
 
 
 def as_levels(array: np.ndarray, value_range: Range | None, name: str) -> np.ndarray:

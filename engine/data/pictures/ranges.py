@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.config.decoding import Range
+from engine.config.decoding import LEAST_SHARE, Range
 from engine.data.pictures.deep import usual_range
-from engine.data.pictures.levels import LEAST_SHARE, USUAL_RANGES, check_range, spread
+from engine.data.pictures.levels import USUAL_RANGES, check_range, spread
 from engine.errors import InputError, problem
 
 BATCH_EXAMPLES = 1024

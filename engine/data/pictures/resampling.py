@@ -6,6 +6,7 @@ to the bit, so that a model sees what it was trained on wherever it runs.
 
 import ctypes
 import functools
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from PIL import Image
 from engine.config.decoding import USUAL, Decoding, Interpolation, ResizeRule
 from engine.data.pictures.interpolating import interpolated
 from engine.host import compiler
+
+SOURCE = Path(__file__).with_name("resampling.cc")
 
 # Antialiased, but for nearest, as in torchvision and in Keras's `load_img`. Keras's `image_dataset_from_directory` and
 # its layer Resizing do not antialias: see `interpolating`.
@@ -152,7 +155,7 @@ def _laid(levels: np.ndarray, corner: tuple[int, int], height_width: tuple[int, 
 
 @functools.cache
 def _resample() -> Any:
-    library = compiler.library("resampling")
+    library = compiler.library(SOURCE)
     if library is None:
         return None
     function = library.engine_resample

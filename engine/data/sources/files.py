@@ -22,7 +22,7 @@ from engine.config.data import DataConfig
 from engine.config.decoding import NUM_CHANNELS
 from engine.data.arrays.stored import image_hashes
 from engine.data.classes.reading import READING
-from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cache_directory, cached
+from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cached
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.deep_ranges import Ranges
 from engine.data.pictures.formats import optional_readers
@@ -30,7 +30,7 @@ from engine.data.pictures.images import decode_picture
 from engine.data.pictures.opening import UnreadablePicture, picture_height_width
 from engine.data.sources.walk import ImageFile
 from engine.errors import InputError, problem
-from engine.host.storage import expanded
+from engine.host.storage import cache_directory, expanded
 from engine.text import one_line
 
 CHUNK_BYTES = 4 * 2**20

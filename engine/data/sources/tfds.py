@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.config.data import DataConfig
 from engine.config.decoding import USUAL_COLORS
-from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cache_directory, cached, content_key
+from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cached, content_key
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.deep_ranges import Ranges
 from engine.data.pictures.images import decode_picture
@@ -34,9 +34,9 @@ from engine.data.sources.tfds_prepared import (
     versions_in,
 )
 from engine.errors import InputError, problem, shape_text, unknown
-from engine.host.storage import expanded
+from engine.host.storage import cache_directory, expanded
 
-PACKAGE, EMBEDDED = Path(__file__).parents[1], Path(__file__).parent / "embedded"
+PACKAGE, EMBEDDED = Path(__file__).parents[2], Path(__file__).parents[1] / "embedded"
 BATCH_EXAMPLES, BATCH_BYTES = 1024, 32 * 2**20
 
 

@@ -12,12 +12,12 @@ from flax import nnx
 
 import engine
 from engine.config import RunConfig, TrainConfig
+from engine.config.correction import put_right
 from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Splits
 from engine.errors import InputError
 from engine.models import Activation, BatchNorm, Conv, Dense, Dropout, Flatten, Rescale, Sequential
 from engine.report.progress import Silent
-from engine.runs.correction import put_right
 from engine.runs.loop import run
 from tests.conftest import make_dataset
 

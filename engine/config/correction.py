@@ -6,8 +6,8 @@ Only what starts is put right: models that were trained otherwise stay what they
 
 from dataclasses import replace
 
-from engine.config import RunConfig
-from engine.data.pictures.levels import LEAST_SHARE, Range
+from engine.config.decoding import LEAST_SHARE, Range
+from engine.config.run import RunConfig
 from engine.errors import InputError, problem
 from engine.models.layers import Activation, BatchNorm, Dense, Dropout, Flatten, GroupNorm, Layer, LayerNorm, Rescale
 from engine.models.shapes import Trained
