@@ -24,7 +24,7 @@ from engine.config import CheckpointConfig, RunConfig
 from engine.data.decoded.dataset import Splits
 from engine.data.load import load_splits
 from engine.host.clock import Clock
-from engine.inference.ensemble import restore
+from engine.inference.restore import restore
 from engine.report.progress import Silent
 from engine.runs.loop import train
 from experiments import convnet

@@ -77,7 +77,8 @@ if TYPE_CHECKING:
     from engine.errors import InputError
     from engine.exporting.export import export
     from engine.inference.classifier import Classifier
-    from engine.inference.ensemble import EnsembleClassifier, join, restore
+    from engine.inference.ensemble import EnsembleClassifier
+    from engine.inference.restore import join, restore
     from engine.models import cnn, custom, mlp
     from engine.runs.fit import finetune, fit
     from engine.runs.loop import run

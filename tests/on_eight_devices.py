@@ -14,11 +14,13 @@ from jax import lax
 
 import engine
 from engine.augment.config import AugmentConfig
-from engine.checkpoints.steps import Record, choose_step, read_record
+from engine.checkpoints.record import Record
+from engine.checkpoints.steps import choose_step, read_record
 from engine.config import EnsembleConfig, OptimConfig, PlanConfig, RunConfig, TrainConfig
 from engine.data.decoded.dataset import Splits
-from engine.devices.mesh import Devices, by_example
+from engine.devices.mesh import Devices
 from engine.host.clock import Clock
+from engine.kernels.xla import by_example
 from engine.models import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.networks.modules import moments
 from engine.report.progress import Silent

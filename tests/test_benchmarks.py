@@ -32,7 +32,7 @@ from benchmarks.measure import interleaved, median_and_spread, ratio
 from benchmarks.peers_worker import Job, Unavailable, Worker
 from benchmarks.startup_parts import TO_FIRST_STEP
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
-from engine.training.state import network_of
+from engine.networks.network import network_of
 from tests.conftest import QUICK_FLAGS
 
 

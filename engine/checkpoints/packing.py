@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from engine.checkpoints.checksums import SUMS
+from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import FILES
-from engine.checkpoints.steps import Record, check_step, checkpoints_of, choose_step, read_record
+from engine.checkpoints.steps import check_step, checkpoints_of, choose_step, read_record
 from engine.errors import InputError, problem
 from engine.host.archives import check_directory_size
 from engine.host.storage import new_directory, replaced

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from engine.checkpoints.record import Record
 from engine.checkpoints.saving import NOBODY, set_damaged_aside
-from engine.checkpoints.steps import Record, check_location, choose_step, find_steps, read_record, step_directories
+from engine.checkpoints.steps import check_location, choose_step, find_steps, read_record, step_directories
 from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
 from engine.config.correction import variants
 from engine.errors import InputError, problem

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.checksums import array_checksum, write_sums
+from engine.checkpoints.record import FORMAT_VERSION, Record
 from engine.checkpoints.steps import (
-    FORMAT_VERSION,
-    Record,
     check_location,
     check_step,
     checkpoints_of,

@@ -61,7 +61,7 @@ def evaluate(
     from engine.data.coverage import absent_notes
     from engine.data.load import kind_of, open_source
     from engine.data.options import without_ignored
-    from engine.inference.ensemble import restore
+    from engine.inference.restore import restore
     from engine.report.tables import metrics_table
 
     classifier = restore(run, step_of(step), trust, member)

@@ -38,7 +38,7 @@ def export(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or TensorFlow tells of its processor at every start
     from engine.exporting.export import description, usage
     from engine.exporting.export import export as write
-    from engine.inference.ensemble import restore
+    from engine.inference.restore import restore
 
     classifier = restore(run, step_of(step), trust, member)
     write(classifier, target, format, overwrite)

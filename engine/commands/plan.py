@@ -12,7 +12,7 @@ from engine.host.console import show, tell
 from engine.models.specs import Custom
 
 if TYPE_CHECKING:
-    from engine.checkpoints.steps import Record
+    from engine.checkpoints.record import Record
     from engine.data.decoded.dataset import Dataset
 
 

@@ -63,7 +63,7 @@ def predict(
 
     from engine.data.sources.table import is_table_name, listed_pictures
     from engine.data.sources.walk import picture_files
-    from engine.inference.ensemble import restore
+    from engine.inference.restore import restore
 
     classifier = restore(run, step_of(step), trust, member)
     if max_pixels is not None:

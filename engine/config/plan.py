@@ -119,3 +119,6 @@ def given_plan(config: PlanConfig, chosen: Plan, given: Plan) -> Plan:
 def keeps_lowering(config: PlanConfig, given: Plan) -> bool:
     """Whether a given plan's lowering stays: unless another is pinned, or another mesh, which it may not fit."""
     return config.lowering == "auto" and config.mesh in (None, given.mesh)
+
+
+MEMBER, DATA = "member", "data"

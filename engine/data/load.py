@@ -6,18 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from engine.config import RunConfig
-from engine.config.data import FITTED, DataConfig
+from engine.config.data import DataConfig
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.labels import targets_for_classes
 from engine.data.classes.names import Names
 from engine.data.decoded.dataset import Dataset, Splits, num_shared, split_by_fraction
-from engine.data.fitting import channel_statistics
 from engine.data.options import Kind, check_taken
-from engine.data.pictures.images import InputSpec
-from engine.data.pictures.ranges import check_like_training, check_not_raw, check_same_range, deep_range
 from engine.data.sources.array_files import open_arrays
 from engine.data.sources.as_keras import split_as_keras
 from engine.data.sources.folder import open_folder
@@ -25,12 +20,11 @@ from engine.data.sources.source import Source
 from engine.data.sources.table import is_table_name, open_table
 from engine.data.sources.tfds import TfdsSource
 from engine.data.sources.tfds_prepared import is_prepared
-from engine.errors import InputError, problem, shape_text
+from engine.errors import InputError, problem
 from engine.host.console import show
 from engine.host.storage import expanded
 
 ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
-LEAST_STD = 1e-6  # of a channel that never changes
 Tell = Callable[[str], None]
 ClassOrder = Callable[[Names], Names]
 
@@ -166,58 +160,6 @@ def _warn_of_duplicates(splits: Splits, tell: Tell) -> None:
 def skipped_files(splits: Splits) -> list[str]:
     """ "path: reason" of every file that was left out, each once."""
     return sorted({line for split in splits.named.values() for line in split.skipped})
-
-
-def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
-    """The input contract of a model trained on `dataset` under `config`; fits mean and std where that is asked for."""
-    is_uint8 = dataset.images.dtype == "uint8"
-    if config.standardize in FITTED and not is_uint8:
-        rule = "uint8 images to fit it on"
-        raise InputError(problem("data.standardize", f"{config.standardize} of float inputs", rule, "Leave it out."))
-    mean, std = config.mean, config.std
-    if config.standardize in ("dataset", "dataset_center"):
-        level_mean, level_std = channel_statistics(dataset)
-        mean = tuple(float(m) * config.scale for m in level_mean)
-    if config.standardize == "dataset":
-        std = tuple(max(float(s) * config.scale, LEAST_STD) for s in level_std)
-    return InputSpec(
-        shape=dataset.input_shape,
-        dtype=dataset.images.dtype.name,
-        resize=config.resize if config.image_size else None,
-        scale=config.scale if is_uint8 else 1.0,
-        mean=mean,
-        std=std,
-        background=config.background,
-        per_example=config.standardize == "example",
-        center_crop=config.crop_height_width,
-        center_example=config.standardize == "example_center",
-        whiten=config.standardize in ("whiten", "zca"),
-        color=config.color if is_uint8 else None,
-        interpolation=config.interpolation,
-        antialias=config.antialias,
-        levels=config.levels or dataset.levels or deep_range(dataset.value_range),
-        max_pixels=config.max_pixels,
-        value_range=dataset.value_range if is_uint8 else dataset.extremes,
-    )
-
-
-def check_inputs(dataset: Dataset, spec: InputSpec, whose: str) -> None:
-    """Raises InputError, showing both sides, unless a dataset has the shape, type and scale of an input contract."""
-    if dataset.input_shape != tuple(spec.shape):
-        got, rule = f"images of {shape_text(dataset.input_shape)}", f"{shape_text(spec.shape)}, {whose}"
-        raise InputError(problem(dataset.name, got, rule, "Use data of that size, or set data.image_size to it."))
-    dtype = dataset.images.dtype.name
-    if dtype != spec.dtype:
-        rule = f"{spec.dtype}, {whose}"
-        remedy = "Scale and convert them as for training."
-        if spec.dtype == "uint8":
-            remedy = "Say what is black and white: engine.dataset(images, labels, value_range=(0, 1)), or pass uint8."
-        raise InputError(problem(dataset.name, f"{dtype} images", rule, remedy))
-    if dataset.extremes is not None and spec.value_range is not None:
-        check_like_training(dataset.extremes, spec.value_range, f"{dataset.name} images", dtype, len(dataset))
-    if dataset.value_range is None and isinstance(dataset.images, np.ndarray):
-        check_not_raw(dataset.images, spec.value_range, f"{dataset.name} images")
-    check_same_range(dataset.value_range, spec.value_range, dataset.name, "as in training")
 
 
 def num_outputs(config: RunConfig, train: Dataset) -> int:

@@ -18,9 +18,9 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from engine.config import mesh_shape
+from engine.config.plan import DATA, MEMBER
 from engine.errors import InputError, problem
-
-MEMBER, DATA = "member", "data"
+from engine.host.memory import free_host_bytes
 
 
 @dataclass(frozen=True)
@@ -98,33 +98,6 @@ class Devices:
 ONE_DEVICE = Devices()
 
 
-def by_example(function: Callable[[jax.Array, jax.Array], jax.Array], examples: jax.Array, weights: jax.Array) -> Any:
-    """function(examples [b …], weights) → [b …], which treats each example by itself.
-
-    Under `Devices.by_member`, where `data` splits the batch, each device does so with its own examples, and the
-    gradients of the weights are summed; no device asks another for examples. Differentiable once.
-    """
-    share = jax.sharding.get_abstract_mesh().shape.get(DATA, 1)
-    if share == 1 or len(examples) % share:
-        return function(examples, weights)
-    split, whole = PartitionSpec(DATA), PartitionSpec()
-    # That of the caller, whose context is left when gradients are traced.
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-
-    def pull_back(examples: jax.Array, weights: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
-        with jax.default_matmul_precision(precision):
-            return jax.vjp(function, examples, weights)[1](gradient)  # summed along `data`, where weights are the same
-
-    forward = jax.shard_map(function, in_specs=(split, whole), out_specs=split, axis_names={DATA})
-    backward = jax.shard_map(pull_back, in_specs=(split, whole, split), out_specs=(split, whole), axis_names={DATA})
-    # By hand, because jax 0.10 cannot take apart for differentiation what is mapped over one axis within another.
-    apply = jax.custom_vjp(forward)
-    apply.defvjp(
-        lambda *inputs: (forward(*inputs), inputs), lambda inputs, gradient: backward(inputs[0], inputs[1], gradient)
-    )
-    return apply(examples, weights)
-
-
 def fits(mesh_text: str | None) -> bool:
     """Whether there are enough devices for a mesh."""
     return prod(mesh_shape(mesh_text)) <= jax.device_count()
@@ -140,3 +113,11 @@ def check_mesh(mesh_text: str | None) -> None:
         rule = f"one for the {found} × {kind} that JAX finds here"
         remedy = "Leave --mesh out." if found == 1 else f"Use --mesh data={found}, or fewer."
         raise InputError(problem("plan.mesh", f"{mesh_text}, which is {needed} devices", rule, remedy))
+
+
+def free_device_bytes() -> int:
+    """Bytes free on the first device; on a CPU those of the host."""
+    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if not stats or "bytes_limit" not in stats:
+        return free_host_bytes()
+    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.pictures.images import InputSpec
+from engine.config.contract import InputSpec
 from engine.devices.precision import computes
 from engine.errors import InputError, problem
 from engine.exporting.formats import ExportFormat, check_target, put_in_place
@@ -15,7 +15,8 @@ from engine.exporting.writers import MODULE_FILE, PLATFORMS, READERS, WRITERS, O
 from engine.host.storage import expanded
 from engine.host.versions import versions
 from engine.inference.classifier import Classifier
-from engine.inference.ensemble import EnsembleClassifier, Restorable, classifier_of
+from engine.inference.ensemble import EnsembleClassifier
+from engine.inference.restore import Restorable, classifier_of
 from engine.records import to_json
 
 DESCRIPTION_VERSION = 1

@@ -14,8 +14,7 @@ from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.metrics.combination import LEAST_PROBABILITY, TIE_BREAK, Combination
 from engine.metrics.losses import probabilities
-from engine.training.state import network_of
-from engine.training.step import normalize
+from engine.networks.network import network_of, normalize
 
 Graph = Callable[[jax.Array], jax.Array]
 

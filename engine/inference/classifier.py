@@ -13,16 +13,17 @@ import optax
 
 from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
-from engine.checkpoints.steps import Record
+from engine.checkpoints.record import Record
+from engine.config.contract import InputSpec
 from engine.config.data import ResizeRule
 from engine.config.decoding import Range
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.labels import targets_for_classes
+from engine.data.contract import check_inputs
 from engine.data.coverage import absent_notes
 from engine.data.decoded.dataset import Dataset
 from engine.data.in_memory import Reading, as_targets, pair_of, read_dataset
-from engine.data.load import check_inputs
-from engine.data.pictures.images import InputSpec, Picture, check_none
+from engine.data.pictures.images import Picture, check_none
 from engine.devices.executables import Executables
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
@@ -30,11 +31,11 @@ from engine.host.console import tell
 from engine.inference.forward import Forward
 from engine.inference.layer_outputs import features_of
 from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, contract, listed, other_shape
-from engine.kernels.pooling import evaluation_lowering
+from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.losses import probabilities
+from engine.networks.network import AnyNetwork, Tree, normalize
 from engine.training.evaluate import eval_batch_size, evaluate
-from engine.training.state import AnyNetwork, Tree
-from engine.training.step import Task, normalize
+from engine.training.step import Task
 
 TTA_DRAWS = 8
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from engine.checkpoints.steps import Record
+from engine.checkpoints.record import Record
 from engine.config import Lowering
 from engine.errors import InputError, problem, unknown
 from engine.models.specs import Sequential
 from engine.networks.build import build
-from engine.training.state import Network, Part, Tree, Whitened, network_of
+from engine.networks.network import Network, Part, Tree, Whitened, network_of
 
 Path = tuple[str | int, ...]
 

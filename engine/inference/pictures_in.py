@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, TypeVar, get_args
 import numpy as np
 from PIL import Image
 
+from engine.config.contract import InputSpec
 from engine.config.data import ResizeRule
 from engine.config.decoding import Range
 from engine.data.arrays.given import is_array_like, plain_array
 from engine.data.arrays.stored import StoredImages
-from engine.data.pictures.images import InputSpec, Picture, fit_array, fit_values, levels_of, read_picture
+from engine.data.pictures.images import Picture, fit_array, fit_values, levels_of, read_picture
 from engine.data.sources.files import ahead, num_threads
 from engine.data.sources.walk import picture_files
 from engine.errors import InputError, problem, shape_text, unknown

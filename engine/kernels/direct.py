@@ -20,8 +20,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from engine.kernels import ffi
-from engine.kernels.eigen import NHWC, cut, eigen_convolve, input_gradient, served, turned, turned_window
+from engine.kernels.eigen import cut, eigen_convolve, input_gradient, turned, turned_window
 from engine.kernels.windows import Window, collect
+from engine.kernels.xla import NHWC, served
 
 MOST_WASTE = 2.0  # times as many products as needed, up to which the gradient of images is a convolution
 

@@ -12,7 +12,6 @@ Axes: b batch, h w input, y x output, i j kernel, c input channels, o output cha
 """
 
 import re
-from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -21,15 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from engine.devices.mesh import by_example
-from engine.kernels.depthwise import depthwise
-from engine.kernels.matrix import convolve_patches
-from engine.kernels.windows import Window, collect, pad, padded_size, sliding, spread
-
-Convolve = Callable[[jax.Array, jax.Array, Window, Any], jax.Array]
-
-NHWC = ("NHWC", "HWIO", "NHWC")
-
+from engine.kernels.windows import Window, collect, pad, padded_size, spread
+from engine.kernels.xla import NHWC, Convolve, served
 
 THIN_CHANNELS = 4  # up to so many, Eigen's packing of windows costs more than the products
 THIN_PIXELS = 4  # so many neighbours of a row are then taken as one pixel
@@ -41,63 +33,12 @@ def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
     return served(convolve, *arguments, **named)
 
 
-def matrix_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
-    """`lax.conv_general_dilated` as matrix products of patches. What these do not serve goes to lax as it is."""
-    return served(convolve_patches, *arguments, **named)
-
-
-def native_conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **named: Any) -> jax.Array:
-    """`lax.conv_general_dilated`; of a batch that is split over a mesh each device convolves its own examples.
-
-    Left to the compiler, the kernel gradient of convolutions that are mapped over members gathers all examples.
-    """
-    return by_example(lambda lhs, rhs: lax.conv_general_dilated(lhs, rhs, *arguments, **named), lhs, rhs)
-
-
 def stalls_in_loops(program: str) -> bool:
     """Whether a traced program, as text, has a convolution that XLA's CPU backend runs without threads in a loop."""
     numbers = re.findall(r"dimension_numbers=(ConvDimensionNumbers\(.*?\)\))", program)
     groups = re.findall(r"feature_group_count=(\d+)", program)
     eigens = str(lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), NHWC))
     return any(found != eigens for found in numbers) or any(count != "1" for count in groups)
-
-
-def served(
-    convolve: Convolve,
-    lhs: jax.Array,
-    rhs: jax.Array,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    precision: Any = None,
-    **other: Any,
-) -> jax.Array:
-    """`convolve` where it serves: 2-D, NHWC, one group, no transposition; shifted sums where a group is one channel."""
-    is_depthwise = lhs.ndim == 4 and feature_group_count == lhs.shape[3] == rhs.shape[3]
-    serves = (
-        lhs.ndim == 4
-        and (feature_group_count == 1 or is_depthwise)
-        and all(d == 1 for d in lhs_dilation or ())
-        and not any(value not in (None, 1) for value in other.values())
-        and _is_nhwc(lhs, rhs, dimension_numbers)
-    )
-    if not serves:
-        return native_conv_general_dilated(
-            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
-            precision=precision, **other,
-        )  # fmt: skip
-    window = sliding(lhs.shape, rhs.shape[:2], window_strides, rhs_dilation or (1, 1), padding)
-    padded = padded_size(lhs.shape, window)
-    if min(window.places(*padded)) < 1:
-        raise ValueError(f"kernel {rhs.shape[:2]} is larger than the padded image {padded}")
-    if feature_group_count != 1:
-        return depthwise(pad(lhs, window.pads), rhs[:, :, 0], window)
-    # That of the caller, whose context is left when gradients are traced.
-    precision = precision or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    return convolve(lhs, rhs, window, precision)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -210,8 +151,3 @@ def turned_window(window: Window, image: tuple[int, int], maps: tuple[int, int])
     before = [reach - 1 - low for reach, (low, _) in zip(window.reach(), window.pads, strict=True)]
     sizes = zip(before, image, window.reach(), maps, strict=True)
     return window._replace(pads=tuple((n, n_in + reach - 1 - n_out - n) for n, n_in, reach, n_out in sizes))
-
-
-def _is_nhwc(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    return numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC)

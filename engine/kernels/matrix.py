@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from engine.kernels.windows import Window, pad, slice_at, spread, total
+from engine.kernels.xla import served
 
 
 def convolve_patches(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
@@ -66,3 +67,8 @@ def _product(pixels: jax.Array, columns: jax.Array, precision: Any) -> jax.Array
 def _product_over_pixels(left: jax.Array, right: jax.Array, precision: Any) -> jax.Array:
     """[b y x d] and [b y x o] → [d o], summed over all pixels."""
     return jnp.dot(left.reshape(-1, left.shape[-1]).T, right.reshape(-1, right.shape[-1]), precision=precision)
+
+
+def matrix_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
+    """`lax.conv_general_dilated` as matrix products of patches. What these do not serve goes to lax as it is."""
+    return served(convolve_patches, *arguments, **named)

@@ -6,96 +6,15 @@ slow everywhere on the CPU. `benchmarks/NOTES.md` has the measurements behind ea
 Axes: b batch, h w input, y x output, i j window, c channels. Images are NHWC.
 """
 
-from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import lax
 
-from engine.config import Lowering, PlanConfig
-from engine.kernels import direct, ffi
-from engine.kernels.direct import Following, direct_conv_general_dilated
-from engine.kernels.eigen import eigen_conv_general_dilated, matrix_conv_general_dilated, native_conv_general_dilated
-from engine.kernels.windows import Pads, Window, pad, slice_at, sliding, spread, total, window_pads
-
-CONVOLUTIONS: dict[Lowering, Callable[..., jax.Array]] = {
-    "direct": direct_conv_general_dilated,
-    "eigen": eigen_conv_general_dilated,
-    "matrix": matrix_conv_general_dilated,
-    "native": native_conv_general_dilated,
-}
-
-
-def evaluation_lowering(config: PlanConfig) -> Lowering:
-    """Of forward passes alone, outside of loops: direct where it can be had and nothing else is asked for."""
-    is_open = config.lowering in ("auto", "direct") and config.mode != "safe"
-    return "direct" if is_open and ffi.is_available() else "native"
-
-
-def plug(module: nnx.Module, lowering: Lowering) -> None:
-    """Sets the convolution of every plain nnx.Conv and the pools of our own layers in `module` to a lowering."""
-    for _, node in nnx.iter_graph(module):
-        if isinstance(node, nnx.Conv) and node.conv_general_dilated in (
-            lax.conv_general_dilated,
-            *CONVOLUTIONS.values(),
-        ):
-            node.conv_general_dilated = CONVOLUTIONS[lowering]
-        elif isinstance(node, Lowered):
-            node.lowering = lowering
-
-
-class Lowered(nnx.Module):
-    """A layer of our own that follows the lowering that `plug` sets."""
-
-    lowering: Lowering = "native"
-
-
-class Pool(Lowered):
-    """A pooling layer."""
-
-    def __init__(self, kind: Literal["max", "average"], size: tuple[int, int], strides: tuple[int, int], padding: Any):
-        self.kind, self.size, self.strides, self.padding = kind, size, strides, padding
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """[b h w c] → [b y x c]."""
-        pads = window_pads(images.shape[1:3], self.size, self.strides, self.padding)
-        pool = {"max": max_pool, "average": average_pool}[self.kind]
-        return pool(images, self.size, self.strides, pads, self.lowering)
-
-
-def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
-    """Whether a convolution of images can be one operation with its bias, relu and a pool."""
-    if not isinstance(conv, nnx.Conv) or conv.conv_general_dilated is not direct_conv_general_dilated:
-        return False
-    size, sizes = conv.kernel_size, (conv.strides, conv.kernel_dilation, conv.padding)
-    window = sliding(images.shape, size, *sizes)  # type: ignore[arg-type]
-    kernel, bias = conv.kernel[...], images.dtype if conv.bias is None else conv.bias[...].dtype
-    has_one_dtype = bias == images.dtype and conv.dtype in (None, images.dtype)  # else Flax first makes them one
-    return conv.feature_group_count == 1 and has_one_dtype and direct.serves(images, kernel, window)
-
-
-def pools_directly(pool: nnx.Module | None) -> bool:
-    """Whether a layer is a pool that can be part of a direct convolution."""
-    return (
-        isinstance(pool, Pool)
-        and pool.kind == "max"
-        and pool.padding in ("valid", 0)
-        and direct.may_pool(Window(pool.size, pool.strides))
-    )
-
-
-def convolve_directly(conv: nnx.Conv, images: jax.Array, pool: Pool | None, is_relu: bool) -> jax.Array:
-    """What a convolution of images gives, with its bias, of that the positive part, of that a pool."""
-    following = Following(Window(pool.size, pool.strides) if pool else None, is_relu)
-    bias = None if conv.bias is None else conv.bias[...]
-    return direct_conv_general_dilated(
-        images, conv.kernel[...], conv.strides, conv.padding, None, conv.kernel_dilation,
-        ("NHWC", "HWIO", "NHWC"), precision=conv.precision, bias=bias, following=following,
-    )  # fmt: skip
+from engine.config import Lowering
+from engine.kernels.windows import Pads, Window, pad, slice_at, spread, total
 
 
 def max_pool(

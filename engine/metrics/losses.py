@@ -10,7 +10,7 @@ from flax import nnx
 
 from engine.config import Loss
 from engine.models.specs import Model, Sequential
-from engine.networks.functions import penalty
+from engine.models.weights import L1L2
 
 Smoothing = float | jax.Array  # traced where the members of an ensemble have their own
 LossFunction = Callable[[jax.Array, jax.Array, Smoothing], jax.Array]
@@ -72,3 +72,9 @@ def probabilities(outputs: jax.Array, loss: Loss) -> jax.Array:
         positive = jax.nn.sigmoid(outputs)
         return jnp.concatenate([1 - positive, positive], axis=-1)  # [b 1] → [b 2]
     return outputs
+
+
+def penalty(regularizer: L1L2, kernel: jax.Array) -> jax.Array:
+    """What a regularizer adds to the loss for a kernel."""
+    costs = ((regularizer.l1, jnp.abs), (regularizer.l2, jnp.square))
+    return sum((amount * jnp.sum(cost(kernel)) for amount, cost in costs if amount), start=jnp.zeros(()))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from engine.errors import InputError, problem, shape_text
-from engine.kernels import pooling
+from engine.kernels import lowerings, pooling
 from engine.models import layers, specs
 from engine.models.activations import Activation, activation_of
 from engine.models.cropping import inputs_that_count
@@ -45,7 +45,7 @@ class SequentialModule(nnx.Module):
             layer, shape = rest.popleft()
             if len(shape) == 3:
                 x = x[:, : shape[0], : shape[1]]
-            if pooling.runs_directly(_inner(layer), x):
+            if lowerings.runs_directly(_inner(layer), x):
                 x = _run_directly(layer, rest, x)
             elif isinstance(layer, BatchNorm):
                 x = layer(x, mask=mask)
@@ -68,7 +68,7 @@ def build(
         _check_output(spec.output_shape(input_shape), num_outputs)
         module = SequentialModule(spec, input_shape, rngs)
         _keep_outputs_float32(module.layers[-1])
-    pooling.plug(module, lowering)
+    lowerings.plug(module, lowering)
     _keep_batch_norm_narrow(module)
     return module
 
@@ -84,11 +84,11 @@ def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape]], x: j
     The pool goes before the activation, where the largest of the activated is the activation of the largest.
     """
     activation = layer.activation if isinstance(layer, Activated) else Activation("linear")
-    pool = rest[0][0] if rest and activation.is_monotone and pooling.pools_directly(rest[0][0]) else None
+    pool = rest[0][0] if rest and activation.is_monotone and lowerings.pools_directly(rest[0][0]) else None
     if pool is not None:
         rest.popleft()
     is_relu = activation.name == "relu"
-    x = pooling.convolve_directly(_inner(layer), x, pool, is_relu)  # type: ignore[arg-type]
+    x = lowerings.convolve_directly(_inner(layer), x, pool, is_relu)  # type: ignore[arg-type]
     return x if is_relu else activate(activation, x)
 
 
@@ -104,7 +104,7 @@ def _dense(layer: layers.Dense, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
 
 def _pool(kind: Literal["max", "average"]) -> "Builder":
     def build_pool(layer: layers.MaxPool | layers.AveragePool, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
-        return pooling.Pool(kind, pair(layer.size), pair(layer.strides or layer.size), layer.padding)
+        return lowerings.Pool(kind, pair(layer.size), pair(layer.strides or layer.size), layer.padding)
 
     return build_pool
 

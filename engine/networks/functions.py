@@ -11,7 +11,6 @@ from flax import nnx
 from engine.models import layers
 from engine.models.activations import SLOPES, Activation
 from engine.models.shapes import Shape, Size, edges, pair
-from engine.models.weights import L1L2
 
 Initializer = Callable[..., jax.Array]
 
@@ -70,12 +69,6 @@ def activate(activation: Activation, x: jax.Array) -> jax.Array:
         return ACTIVATIONS[activation.name](x)
     slope = SLOPES[activation.name] if activation.slope is None else activation.slope
     return ACTIVATIONS[activation.name](x, slope)
-
-
-def penalty(regularizer: L1L2, kernel: jax.Array) -> jax.Array:
-    """What a regularizer adds to the loss for a kernel."""
-    costs = ((regularizer.l1, jnp.abs), (regularizer.l2, jnp.square))
-    return sum((amount * jnp.sum(cost(kernel)) for amount, cost in costs if amount), start=jnp.zeros(()))
 
 
 @jax.custom_vjp

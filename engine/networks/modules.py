@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from engine.kernels.eigen import NHWC, native_conv_general_dilated
-from engine.kernels.pooling import Lowered
+from engine.kernels.lowerings import Lowered
 from engine.kernels.windows import Pads, Window, collect
+from engine.kernels.xla import NHWC, native_conv_general_dilated
 from engine.models.activations import Activation
 from engine.models.layers import Conv, ConvTranspose, DepthwiseConv, PReLU, SeparableConv
 from engine.models.shapes import Padding, Shape, pair

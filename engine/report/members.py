@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.checkpoints.steps import Record
+from engine.checkpoints.record import Record
 from engine.data.decoded.dataset import Dataset
 from engine.host.console import Table
 from engine.inference.ensemble import EnsembleClassifier, logarithms

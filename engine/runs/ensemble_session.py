@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from engine.checkpoints.steps import Record, restore_arrays
+from engine.checkpoints.record import Record
+from engine.checkpoints.steps import restore_arrays
 from engine.config import RunConfig
 from engine.data.decoded.dataset import Splits
 from engine.errors import InputError, problem
@@ -16,9 +17,10 @@ from engine.metrics.calibration import scores
 from engine.metrics.combination import Combination, fit
 from engine.metrics.stopping import member_goes_on, member_history, score
 from engine.metrics.sums import Metrics, zero_metrics
+from engine.networks.network import Tree
 from engine.runs.session import NotFinite, Session
 from engine.training.program import NEVER
-from engine.training.state import TrainState, Tree
+from engine.training.state import TrainState
 
 
 class EnsembleSession(Session):

@@ -8,14 +8,13 @@ import jax
 import numpy as np
 
 from engine.config import RunConfig
+from engine.config.contract import InputSpec
 from engine.data.decoded.dataset import Dataset
-from engine.data.pictures.images import InputSpec
 from engine.devices.executables import Executables
+from engine.devices.mesh import free_device_bytes
 from engine.host.memory import free_host_bytes
+from engine.networks.network import AnyNetwork, Tree, normalize
 from engine.training.evaluate import pad_to
-from engine.training.feed import free_device_bytes
-from engine.training.state import AnyNetwork, Tree
-from engine.training.step import normalize
 
 MEGABYTE = 10**6
 

@@ -16,6 +16,7 @@ from engine.config import Loss, OptimConfig, OptimizerName, RunConfig, TrainConf
 from engine.config.data import DataConfig, Layout
 from engine.config.decoding import Range
 from engine.config.finetune import FeatureCaching, FineTuneConfig
+from engine.data.contract import under_contract
 from engine.data.decoded.dataset import Dataset, Splits, split_by_fraction
 from engine.data.in_memory import ClassNames, Reading, as_targets, pair_of, read_dataset
 from engine.data.load import load_splits
@@ -24,13 +25,14 @@ from engine.errors import InputError, Say, problem
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
 from engine.inference.classifier import Classifier
-from engine.inference.ensemble import EnsembleClassifier, Restorable, classifier_of
+from engine.inference.ensemble import EnsembleClassifier
+from engine.inference.restore import Restorable, classifier_of
 from engine.models.layers import Dense
 from engine.models.specs import Model, Sequential
 from engine.report.progress import Reporter, Silent
 from engine.runs.loop import train
 from engine.runs.result import Result
-from engine.runs.start import order_of, under_contract
+from engine.runs.start import order_of
 
 Arrays = tuple[Any, Any]
 Data = str | PathLike[str] | DataConfig | Splits | Dataset | Arrays

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import claimed, clear_run, in_terms_of, open_run, write_config, write_skipped
 from engine.checkpoints.saving import Checkpoints, SaveTimes
-from engine.checkpoints.steps import Record
 from engine.config import RunConfig
 from engine.config.correction import put_right
 from engine.data.coverage import check_several_classes, class_notes

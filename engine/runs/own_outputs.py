@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from engine.config import RunConfig
+from engine.data.contract import input_spec
 from engine.data.decoded.dataset import Dataset
-from engine.data.load import input_spec, num_outputs
+from engine.data.load import num_outputs
 from engine.models.specs import Custom, Gives
-from engine.training.state import abstract_module
+from engine.networks.network import abstract_module
 
 SHAPING = ("convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "stop_gradient", "copy")
 

@@ -28,10 +28,10 @@ from engine.host.json_files import read_json
 from engine.host.storage import cache_directory, expanded, write_atomically
 from engine.host.versions import device_text, versions
 from engine.kernels import direct
+from engine.kernels.lowerings import choose_lowering
 from engine.models.specs import Model
 from engine.records import differences, from_json, to_json
 from engine.runs.ensemble_session import session_of
-from engine.training.program import choose_lowering
 
 # Examples that all members train on together; a shorter run is over before it has paid.
 WORTH_MEASURING = 200_000

@@ -8,21 +8,24 @@ from typing import Any
 import jax
 import numpy as np
 
+from engine.checkpoints.record import Record
 from engine.checkpoints.saving import Checkpoints
-from engine.checkpoints.steps import Record, choose_step, find_steps, read_record, restore_arrays
+from engine.checkpoints.steps import choose_step, find_steps, read_record, restore_arrays
 from engine.config import RunConfig
 from engine.config.plan import Plan, PlanFile
+from engine.data.contract import input_spec
 from engine.data.decoded.dataset import Dataset, Splits, names_text
-from engine.data.load import input_spec, num_outputs
+from engine.data.load import num_outputs
 from engine.devices.mesh import check_mesh, fits
 from engine.devices.precision import check_precision
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier, check_can_augment
-from engine.kernels.pooling import evaluation_lowering
+from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.stopping import has_stopped_early, score
 from engine.metrics.sums import Metrics, zero_metrics
+from engine.networks.network import Tree, network_of
 from engine.runs.start import source_of
 from engine.runs.trainer import Trainer
 from engine.training.batches import num_batches
@@ -30,7 +33,7 @@ from engine.training.feed import Feed, choose_placement
 from engine.training.members_in_turn import OneByOne
 from engine.training.optim import schedule
 from engine.training.program import NEVER, Pacer, Program
-from engine.training.state import TrainState, Tree, network_of
+from engine.training.state import TrainState
 
 COUNTS = ("n", "skipped")  # the same in every epoch
 

@@ -9,21 +9,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 from engine.checkpoints.packing import opened
-from engine.checkpoints.steps import Record, choose_step, read_record
+from engine.checkpoints.record import Record
+from engine.checkpoints.steps import choose_step, read_record
 from engine.config import RunConfig
 from engine.config.data import DataConfig
 from engine.config.finetune import fits
 from engine.data.classes.matching import same_classes
+from engine.data.contract import check_inputs, under_contract
 from engine.data.decoded.dataset import Dataset, names_text
-from engine.data.load import ClassOrder, check_inputs
-from engine.data.pictures.images import InputSpec
+from engine.data.load import ClassOrder
 from engine.errors import InputError, problem, shape_text
 from engine.host.storage import expanded
 from engine.inference.classifier import Classifier
-from engine.inference.ensemble import EnsembleClassifier, restore
+from engine.inference.ensemble import EnsembleClassifier
+from engine.inference.restore import restore
 from engine.models.specs import Custom, Sequential
 from engine.networks.layer_names import Layers
-from engine.training.state import Tree, layers_in
+from engine.networks.network import Tree, layers_in
 
 Flat = Mapping[tuple, Any]
 
@@ -87,38 +89,6 @@ def record_of(config: RunConfig) -> Record | None:
         return None
     with opened(expanded(config.finetune.init)) as directory:
         return read_record(directory, choose_step(directory))
-
-
-def under_contract(data: DataConfig, spec: InputSpec) -> DataConfig:
-    """The data config with an input contract in place of what it leaves at its defaults.
-
-    Raises InputError, showing both sides, where it asks for something else.
-    """
-    theirs: dict[str, Any] = {"mean": spec.mean, "std": spec.std, "standardize": None}
-    if spec.dtype == "uint8":
-        theirs.update(scale=spec.scale, background=spec.background)
-        theirs.update(interpolation=spec.interpolation, antialias=spec.antialias, color=spec.color)
-        theirs["levels"] = data.levels if spec.levels is None else spec.levels
-    if spec.per_example or spec.center_example:
-        theirs["standardize"] = "example" if spec.per_example else "example_center"
-    if spec.whiten:  # by what was fitted for the source, whichever of the two it was
-        theirs["standardize"] = "zca" if data.standardize == "zca" else "whiten"
-    if spec.center_crop is not None:
-        theirs["center_crop"] = shape_text(spec.center_crop).replace("×", "x")
-    if spec.resize is not None:
-        theirs.update(image_size=shape_text(spec.shape[:2]).replace("×", "x"), resize=spec.resize)
-    is_fitted = spec.mean is not None and (spec.std is not None or data.standardize == "dataset_center")
-    if data.standardize in ("dataset", "dataset_center") and is_fitted:
-        data = replace(data, standardize=None)  # fitted once, on what the weights were trained on
-    defaults, problems = DataConfig(), []
-    for name, value in theirs.items():
-        given = getattr(data, name)
-        if given not in (getattr(defaults, name), value):
-            rule = f"{value!r}, as the weights were trained with"
-            problems.append(problem(f"data.{name}", repr(given), rule, "Leave it out, or train from scratch."))
-    if problems:
-        raise InputError("\n".join(problems))
-    return replace(data, **theirs)
 
 
 def start_from(source: Classifier, config: RunConfig, layers: Layers, fresh: tuple[Tree, Tree], data: Dataset) -> Start:

@@ -10,20 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.config import Lowering, RunConfig
+from engine.config.contract import InputSpec
 from engine.config.finetune import name_problems
 from engine.config.plan import Plan, given_plan, keeps_lowering
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.fitting import whitening
-from engine.data.pictures.images import InputSpec
 from engine.devices.executables import Executables
 from engine.devices.mesh import Devices
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
 from engine.inference.classifier import Classifier
-from engine.kernels.pooling import evaluation_lowering
+from engine.kernels.lowerings import choose_lowering, evaluation_lowering, runs_here
 from engine.metrics.losses import kernel_penalty
 from engine.metrics.sums import Metrics
 from engine.models.specs import Custom, Sequential
+from engine.networks.network import WHOLE, AnyNetwork, Part, Tree, layers_in, network_of, num_params
 from engine.runs.feature_cache import Features, cache_megabytes, features_megabytes, features_of, may_cache
 from engine.runs.start import Start, start_from, start_text
 from engine.training.evaluate import eval_batch_size, evaluate
@@ -32,18 +33,8 @@ from engine.training.freezing import Phase, carried_over
 from engine.training.member_settings import Settings, draw_of, settings_of, tuned
 from engine.training.members_in_turn import OneByOne, program_of
 from engine.training.optim import optimizer
-from engine.training.program import Program, choose_lowering, choose_plan, runs_here
-from engine.training.state import (
-    WHOLE,
-    AnyNetwork,
-    Part,
-    TrainState,
-    Tree,
-    init_state,
-    layers_in,
-    network_of,
-    num_params,
-)
+from engine.training.program import Program, choose_plan
+from engine.training.state import TrainState, init_state
 from engine.training.step import Task
 
 Model = tuple[Tree, Tree]

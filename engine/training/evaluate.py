@@ -11,7 +11,7 @@ import numpy as np
 from engine.data.decoded.dataset import Dataset
 from engine.devices.executables import Executables
 from engine.metrics.sums import Metrics, zero_metrics
-from engine.training.state import Tree
+from engine.networks.network import Tree
 from engine.training.step import Batch, Task, eval_step
 
 BATCH_SIZE = 256

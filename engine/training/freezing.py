@@ -7,8 +7,9 @@ import jax
 from engine.config.finetune import FineTuneConfig, first_epoch, frozen_layers, rate_factor
 from engine.models.specs import Sequential
 from engine.networks.layer_names import Layers, joined, key_path
+from engine.networks.network import Part, Tree
 from engine.training.optim import LayerRates
-from engine.training.state import Part, TrainState, Tree
+from engine.training.state import TrainState
 
 
 @dataclass(frozen=True)

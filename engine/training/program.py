@@ -1,6 +1,6 @@
 """Many steps in one compiled call with donated state, for one model or the members of an ensemble."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,63 +10,22 @@ import numpy as np
 from jax import lax
 
 from engine.augment.apply import augment_batch, example_keys
-from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig, Precision
+from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
 from engine.config.plan import Plan
 from engine.devices.executables import Executables
 from engine.devices.mesh import ONE_DEVICE, Devices
-from engine.errors import InputError, problem
-from engine.kernels import direct
 from engine.kernels.eigen import stalls_in_loops
 from engine.keys import step_key
 from engine.metrics.sums import Metrics
+from engine.networks.network import Tree
 from engine.training.batches import Draw, batch_mask, epoch_orders, num_batches
 from engine.training.feed import Window
 from engine.training.member_settings import Settings
-from engine.training.state import TrainState, Tree
+from engine.training.state import TrainState
 from engine.training.step import Batch, Task, train_step
 
 CHUNK_SECONDS = 1.0
-SMALL_SIDE = 32  # pixels of images whose patches cost a GPU less than cuDNN's convolutions
 NEVER = np.iinfo(np.int32).max
-
-
-def choose_lowering(
-    config: PlanConfig, platform: str, precision: Precision = "float32", input_shape: Sequence[int] = ()
-) -> Lowering:
-    """By the processor, the precision and the shape of an example: on the CPU direct, or Eigen's form.
-
-    On an NVIDIA GPU direct in bfloat16, and matrix products for small images; the backend's own elsewhere.
-    Split over several CPU devices, which only tests do, matrix products: the others mix the examples.
-    Raises InputError where the config pins what does not run here.
-    """
-    if config.lowering == "direct" and (config.mesh or not direct.is_available()):
-        got = f"'direct' with the mesh {config.mesh}" if config.mesh else "'direct'"
-        where = "where there is neither an NVIDIA GPU nor a CPU with a C++ compiler (c++, g++ or clang++)"
-        rule = f"another on several devices, and {where}"
-        raise InputError(problem("plan.lowering", got, rule, "Leave it out to choose."))
-    if config.lowering != "auto":
-        return config.lowering
-    if config.mode == "safe" or platform not in ("cpu", "gpu"):
-        return "native"
-    if platform == "gpu":
-        return _gpu_lowering(config, precision, input_shape)
-    if config.mesh is not None:
-        return "matrix"
-    return "direct" if direct.is_available() else "eigen"
-
-
-def _gpu_lowering(config: PlanConfig, precision: Precision, input_shape: Sequence[int]) -> Lowering:
-    """What was fastest on an H100, `docs/benchmarks.md`; `--plan fast` measures."""
-    if config.mesh is not None or not direct.is_available():
-        return "native"
-    if precision == "bfloat16":
-        return "direct"
-    return "matrix" if len(input_shape) == 3 and max(input_shape[:2]) <= SMALL_SIDE else "native"
-
-
-def runs_here(lowering: Lowering) -> bool:
-    """Whether a run that was begun elsewhere can go on with its lowering."""
-    return lowering != "direct" or direct.is_available()
 
 
 def choose_plan(

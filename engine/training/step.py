@@ -10,12 +10,12 @@ import optax
 from engine.augment.config import AugmentConfig
 from engine.augment.mixing import partners
 from engine.config import Loss
-from engine.data.pictures.images import InputSpec
+from engine.config.contract import InputSpec
 from engine.metrics.losses import LOSSES
 from engine.metrics.sums import Metrics, batch_metrics, evaluation_losses
-from engine.training.state import AnyNetwork, TrainState, Tree
+from engine.networks.network import AnyNetwork, Tree, normalize
+from engine.training.state import TrainState
 
-PER_EXAMPLE_EPSILON = 1e-6  # that of Keras's samplewise_std_normalization
 NO_AUGMENTATION = AugmentConfig()
 
 
@@ -47,32 +47,6 @@ class Task:
     augment: AugmentConfig = NO_AUGMENTATION
     average_decay: float | None = None
     penalty: Callable[[Tree], jax.Array] | None = None
-
-
-def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
-    """float32 `(scale × inputs − mean) / std`, what a model is shown; then, if asked for, the same for each example."""
-    inputs = _cropped(inputs, spec)
-    values = inputs.astype(jnp.float32) * spec.scale if spec.scale != 1 else inputs.astype(jnp.float32)
-    by_channel = (1,) * (inputs.ndim - 1) + (-1,)
-    if spec.mean is not None:
-        values = values - jnp.asarray(spec.mean, jnp.float32).reshape(by_channel)
-    if spec.std is not None:
-        values = values / jnp.asarray(spec.std, jnp.float32).reshape(by_channel)
-    of_example = tuple(range(1, inputs.ndim))
-    if spec.per_example or spec.center_example:
-        values = values - jnp.mean(values, of_example, keepdims=True)
-    if spec.per_example:
-        values = values / (jnp.std(values, of_example, keepdims=True) + PER_EXAMPLE_EPSILON)
-    return values
-
-
-def _cropped(inputs: jax.Array, spec: InputSpec) -> jax.Array:
-    """The middle of the inputs [b h w c], where the contract has a crop and augmentation has not cut it out already."""
-    if spec.center_crop is None or inputs.shape[1:3] == spec.center_crop:
-        return inputs
-    (height, width), (_, h, w, _) = spec.center_crop, inputs.shape
-    top, left = (h - height) // 2, (w - width) // 2  # as Keras's CenterCrop
-    return inputs[:, top : top + height, left : left + width]
 
 
 def train_step(task: Task, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:

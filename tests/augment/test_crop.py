@@ -13,9 +13,9 @@ from engine import DataConfig, InputError, RunConfig
 from engine.augment.apply import augment_image
 from engine.augment.config import AugmentConfig
 from engine.augment.presets import center_crop, image_data_generator, random_crop, random_flip
-from engine.data.pictures.images import InputSpec
+from engine.config.contract import InputSpec
 from engine.models import Conv, Dense, Flatten, Sequential
-from engine.training.step import normalize
+from engine.networks.network import normalize
 from tests.conftest import make_dataset
 from tests.keras_layers import image
 

@@ -17,10 +17,11 @@ from engine.augment.apply import augment_batch, augment_image, example_keys
 from engine.augment.config import AugmentConfig
 from engine.augment.mixing import cutmix, erase, mix_pairs, mixup, partners
 from engine.config import Loss
-from engine.data.pictures.images import InputSpec
+from engine.config.contract import InputSpec
 from engine.metrics.losses import LOSSES
 from engine.models import Dense, Flatten, Sequential
-from engine.training.state import init_state, network_of
+from engine.networks.network import network_of
+from engine.training.state import init_state
 from engine.training.step import Batch, Task, _losses, train_step
 from tests.augment.test_geometry import HARNESSES, looks_even, looks_uniform, looped, random_image
 

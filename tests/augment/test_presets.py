@@ -29,10 +29,10 @@ from engine.augment.presets import (
 )
 from engine.augment.rules import AMOUNTS, FACTORS, MANNERS, PROBABILITIES, Range
 from engine.config import RunConfig
+from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
-from engine.data.pictures.images import InputSpec
 from engine.errors import InputError
-from engine.training.step import normalize
+from engine.networks.network import normalize
 from tests.augment.test_geometry import draw_keys, random_image
 from tests.conftest import TINY
 

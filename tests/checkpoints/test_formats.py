@@ -11,8 +11,9 @@ import pytest
 
 import engine
 from engine.checkpoints.packing import opened, pack, unpack
+from engine.checkpoints.record import FORMAT_VERSION
 from engine.checkpoints.run_directory import open_run
-from engine.checkpoints.steps import FORMAT_VERSION, check_step, choose_step, read_record
+from engine.checkpoints.steps import check_step, choose_step, read_record
 from engine.config import RunConfig, TrainConfig
 from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock

@@ -11,11 +11,11 @@ import pytest
 
 from engine import DataConfig, InputError, OptimConfig, PlanConfig, RunConfig, TrainConfig, mlp
 from engine.checkpoints.checksums import write_sums
+from engine.checkpoints.record import FORMAT_VERSION, Record
 from engine.checkpoints.run_directory import FILES, clear_run, open_run, write_config
-from engine.checkpoints.steps import FORMAT_VERSION, Record
 from engine.commands.process import errors_as_lines
+from engine.config.contract import InputSpec
 from engine.config.plan import Plan
-from engine.data.pictures.images import InputSpec
 from engine.host.storage import write_atomically
 from engine.records import to_json
 

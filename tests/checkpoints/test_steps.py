@@ -16,9 +16,10 @@ from PIL import Image
 
 import engine
 from engine.checkpoints.checksums import SUMS, write_sums
+from engine.checkpoints.record import FORMAT_VERSION, Record
 from engine.checkpoints.run_directory import claimed, open_run
 from engine.checkpoints.saving import Checkpoints, kept_steps
-from engine.checkpoints.steps import FORMAT_VERSION, Record, choose_step, find_steps, read_record, restore_arrays
+from engine.checkpoints.steps import choose_step, find_steps, read_record, restore_arrays
 from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock
 from engine.records import from_json, to_json

@@ -21,10 +21,11 @@ from PIL import Image, ImageOps
 import engine
 from engine import DataConfig, InputError, RunConfig, TrainConfig, mlp
 from engine.data.arrays.stored import StoredImages
+from engine.data.contract import input_spec
 from engine.data.decoded.cache import content_key
 from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of, split_by_fraction
 from engine.data.embedded import draw
-from engine.data.load import input_spec, load_splits, num_outputs
+from engine.data.load import load_splits, num_outputs
 from engine.data.sources import tfds as tfds_source
 from engine.data.sources.tfds import EMBEDDED, TfdsSource
 from engine.host.storage import cache_directory

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import engine
+from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
 from engine.config.decoding import Decoding
 from engine.data import load
-from engine.data.load import input_spec, load_splits
+from engine.data.contract import input_spec
+from engine.data.load import load_splits
 from engine.data.pictures.deep import usual_range
-from engine.data.pictures.images import InputSpec, decode_picture, read_picture
+from engine.data.pictures.images import decode_picture, read_picture
 from engine.data.sources.folder import open_folder
 from engine.errors import InputError
 from tests.commands.test_data import command

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Dataset, image_hashes
 from engine.data.load import load_splits
-from engine.data.pictures.images import InputSpec, read_picture
+from engine.data.pictures.images import read_picture
 from engine.data.sources import files as files_module
 from engine.data.sources.class_folders import name_of
 from engine.data.sources.files import decode_files

@@ -16,15 +16,9 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
+from engine.config.contract import InputSpec
 from engine.data.pictures import opening
-from engine.data.pictures.images import (
-    InputSpec,
-    decode_picture,
-    fit_picture,
-    is_picture_name,
-    read_picture,
-    read_pictures,
-)
+from engine.data.pictures.images import decode_picture, fit_picture, is_picture_name, read_picture, read_pictures
 from engine.data.pictures.opening import open_levels, open_picture, picture_height_width
 from engine.errors import InputError
 

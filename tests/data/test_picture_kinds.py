@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
 from engine.config.decoding import Decoding
-from engine.data.load import input_spec, load_splits
-from engine.data.pictures.images import InputSpec, decode_picture, read_picture
+from engine.data.contract import input_spec
+from engine.data.load import load_splits
+from engine.data.pictures.images import decode_picture, fit_images, read_picture
 from engine.data.pictures.opening import open_picture
 from engine.data.sources import files
-from engine.data.sources.array_files import fit_images
 from engine.errors import InputError
 
 DRAW = np.random.default_rng(0)

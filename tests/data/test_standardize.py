@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 import engine
 from engine import DataConfig, InputError, PlanConfig, RunConfig, Splits, TrainConfig
+from engine.config.contract import InputSpec
+from engine.data.contract import input_spec
 from engine.data.decoded.dataset import Dataset
 from engine.data.fitting import channel_statistics, whitening
-from engine.data.load import input_spec
-from engine.data.pictures.images import InputSpec
 from engine.host.clock import Clock
 from engine.models import Conv, Dense, Flatten, Sequential
+from engine.networks.network import normalize
 from engine.report.progress import Silent
 from engine.runs import loop
-from engine.training.step import normalize
 from tests.conftest import make_dataset
 
 LINEAR = Sequential((Flatten(), Dense()))

@@ -17,13 +17,14 @@ from ml_dtypes import bfloat16
 
 import engine
 from engine.config import Lowering, Precision
+from engine.config.contract import InputSpec
 from engine.data.decoded.dataset import Splits
-from engine.data.pictures.images import InputSpec
 from engine.devices.executables import compiler_options
 from engine.devices.precision import check_precision
 from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Sequential
 from engine.models.specs import custom
-from engine.training.state import TrainState, init_state, network_of
+from engine.networks.network import network_of
+from engine.training.state import TrainState, init_state
 from engine.training.step import Batch, Task, eval_step, train_step
 from tests.conftest import make_dataset
 from tests.runs.test_loop import start

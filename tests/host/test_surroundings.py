@@ -18,7 +18,7 @@ from PIL import Image
 import engine
 from engine.data.decoded.dataset import Splits
 from engine.host.forking import check_not_forked
-from engine.kernels import pooling
+from engine.kernels import lowerings
 from engine.models import BatchNorm, Conv, Dense, Dropout, GlobalAveragePool, Sequential
 from tests.conftest import TINY, make_dataset
 
@@ -70,7 +70,7 @@ def test_process_that_was_forked_after_jax_was_used_is_told_and_does_not_hang():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-CONVOLUTIONS = sorted(pooling.CONVOLUTIONS)
+CONVOLUTIONS = sorted(lowerings.CONVOLUTIONS)
 
 
 @pytest.mark.parametrize("channels", [3, 16])
@@ -83,7 +83,7 @@ def test_convolution_of_no_images_has_gradients(name: str, strides: tuple[int, i
 
     def total(images: jax.Array, kernel: jax.Array) -> jax.Array:
         numbers = ("NHWC", "HWIO", "NHWC")
-        convolve = pooling.CONVOLUTIONS[name]
+        convolve = lowerings.CONVOLUTIONS[name]
         maps = convolve(images, kernel, strides, "SAME", dimension_numbers=numbers, feature_group_count=groups)
         return maps.sum()
 

@@ -16,18 +16,19 @@ from engine.commands import evaluate as evaluate_module
 from engine.commands import predict as predict_module
 from engine.config.data import DataConfig
 from engine.host.clock import Clock
-from engine.inference.ensemble import EnsembleClassifier, join, restore
+from engine.inference.ensemble import EnsembleClassifier
+from engine.inference.restore import join, restore
 from engine.keys import stream_key
 from engine.metrics.calibration import scores
 from engine.metrics.stopping import has_stopped_early, member_best_step, member_goes_on, score
 from engine.models import BatchNorm, Conv, Dense, Dropout, Flatten, Sequential
 from engine.networks.build import build
+from engine.networks.network import network_of
 from engine.networks.stacked import Ensemble
 from engine.report.progress import Silent
 from engine.runs.ensemble_session import EnsembleSession
 from engine.runs.loop import train
 from engine.runs.result import Result
-from engine.training.state import network_of
 from tests.commands.test_command_line import mistake
 from tests.commands.test_data import command
 from tests.commands.test_data import mistake as command_mistake

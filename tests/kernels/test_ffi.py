@@ -9,9 +9,8 @@ from engine.config import PlanConfig, RunConfig, TrainConfig
 from engine.data.decoded.dataset import Splits
 from engine.errors import InputError
 from engine.kernels import ffi
-from engine.kernels.pooling import evaluation_lowering
+from engine.kernels.lowerings import choose_lowering, evaluation_lowering
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
-from engine.training.program import choose_lowering
 from tests.runs.test_plan_search import run
 
 NET = Sequential((Conv(16, activation="relu"), MaxPool(), Flatten(), Dense()))

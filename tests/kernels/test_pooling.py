@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from engine.kernels import direct, ffi, pooling, windows
+from engine.kernels import direct, ffi, lowerings, pooling, windows
 from engine.kernels import eigen as convolution
 
 pytestmark = pytest.mark.gpu
@@ -291,9 +291,9 @@ def test_kernel_of_another_dtype_is_not_served():
         directly(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
     sizes = {"strides": (1, 1), "kernel_dilation": (1, 1)}
     conv = nnx.Conv(3, 16, (3, 3), **sizes, rngs=nnx.Rngs(0), conv_general_dilated=directly)
-    assert pooling.runs_directly(conv, images)
+    assert lowerings.runs_directly(conv, images)
     conv.kernel = nnx.Param(kernel)
-    assert not pooling.runs_directly(conv, images)
+    assert not lowerings.runs_directly(conv, images)
 
 
 @needs_compiler
@@ -540,15 +540,15 @@ def test_plug_sets_every_plain_conv_when_the_module_is_a_users_own():
     net, images = UsersNet(nnx.Rngs(0)), jax.random.normal(jax.random.key(1), (2, 8, 9, 2))
     plain = [net.first, net.block.layers[0], net.block.layers[2]]
     before = net(images)
-    for lowering, expected in pooling.CONVOLUTIONS.items():
-        pooling.plug(net, lowering)
+    for lowering, expected in lowerings.CONVOLUTIONS.items():
+        lowerings.plug(net, lowering)
         assert [conv.conv_general_dilated for conv in plain] == [expected] * 3
         np.testing.assert_allclose(net(images), before, rtol=1e-5, atol=1e-5)
 
 
 def test_plug_leaves_a_conv_alone_when_its_owner_chose_the_convolution():
     net = UsersNet(nnx.Rngs(0))
-    pooling.plug(net, "matrix")
+    lowerings.plug(net, "matrix")
     assert net.own.conv_general_dilated is users_convolution
 
 
@@ -565,8 +565,8 @@ def test_convolution_of_one_to_nine_gives_the_known_numbers(conv: Callable):
 
 @pytest.mark.parametrize("lowering", ["eigen", "matrix", "native"])
 def test_max_pool_of_four_numbers_gives_the_known_numbers_when_same(lowering: pooling.Lowering):
-    pool = pooling.Pool("max", (2, 2), (1, 1), "same")
-    pooling.plug(pool, lowering)
+    pool = lowerings.Pool("max", (2, 2), (1, 1), "same")
+    lowerings.plug(pool, lowering)
     pooled = pool(jnp.array([[4.0, 3], [2, 1]]).reshape(1, 2, 2, 1))
     assert pool.lowering == lowering
     np.testing.assert_array_equal(pooled[0, :, :, 0], [[4, 3], [2, 1]])

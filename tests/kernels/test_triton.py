@@ -8,8 +8,8 @@ from jax import lax
 
 from engine.config import PlanConfig
 from engine.kernels import direct, triton
+from engine.kernels.lowerings import choose_lowering
 from engine.kernels.windows import Pads, Window
-from engine.training.program import choose_lowering
 
 pytestmark = pytest.mark.gpu
 NO_PADS: Pads = ((0, 0), (0, 0))

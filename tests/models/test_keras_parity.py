@@ -13,8 +13,8 @@ import pytest
 from flax import nnx
 
 from engine.config import OptimConfig
-from engine.data.pictures.images import InputSpec
-from engine.metrics.losses import kernel_penalty
+from engine.config.contract import InputSpec
+from engine.metrics.losses import kernel_penalty, penalty
 from engine.models import (
     L1L2,
     Activation,
@@ -44,9 +44,10 @@ from engine.models.layers import Layer
 from engine.models.weights import INITIALIZERS, REGULARIZERS, regularizer_of
 from engine.networks.build import build
 from engine.networks.functions import INITIALIZERS as DRAWS
-from engine.networks.functions import activate, penalty
+from engine.networks.functions import activate
+from engine.networks.network import network_of
 from engine.training.optim import optimizer
-from engine.training.state import init_state, network_of
+from engine.training.state import init_state
 from engine.training.step import Batch, Task, train_step
 
 SHAPE, NUM_OUTPUTS, BATCH = (10, 11, 3), 4, 6

@@ -1,20 +1,20 @@
 """One picture in, one uint8 array out: files, bytes, PIL images and arrays made to fit an input contract."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
 from PIL import Image
 
+from engine.config.contract import InputSpec
+from engine.config.data import DataConfig
 from engine.config.decoding import (
     NUM_CHANNELS,
     USUAL,
     USUAL_COLORS,
     ColorMode,
     Decoding,
-    Interpolation,
-    Levels,
     Range,
     ResizeRule,
 )
@@ -27,73 +27,6 @@ from engine.errors import InputError, problem, shape_text
 
 NAMED_PICTURES = 10
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """The input contract of a model: what it is shown is `(scale × pixels − mean) / std`.
-
-    shape: of one example, (h, w, c) for pictures.
-    center_crop: the height and width that are cut out of the middle before the model is shown it.
-    per_example, whiten: what is shown is then also standardized for each example, or whitened by what was fitted.
-    center_example: as per_example, without the division by the deviation.
-    dtype: "uint8" for pictures with values 0 to 255, "float32" for other inputs.
-    resize: how pictures of another size get this one; None refuses them.
-    background: what transparent pictures are laid over.
-    color: the colour mode of its channels; None: the usual one of so many, none of five and more.
-    interpolation, antialias, levels: how pictures are resized, and read where they have more than 8 bits, see
-      `Decoding`; levels as of runs saved before there was this field where it is missing.
-    max_pixels: the most that a picture may hold; no part of what the model is.
-    value_range: the least and the largest value of float32 pictures that the model was trained on; of uint8, what was
-      black and white in the training arrays, if these were other numbers. None where not known.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str = "uint8"
-    resize: ResizeRule | None = None
-    scale: float = 1 / 255
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    background: tuple[int, int, int] = (0, 0, 0)
-    per_example: bool = False
-    whiten: bool = False
-    center_example: bool = False
-    center_crop: tuple[int, int] | None = None
-    value_range: Range | None = field(default=None, compare=False)
-    color: ColorMode | None = None
-    interpolation: Interpolation = "bilinear"
-    antialias: bool = True
-    levels: Levels = "type"
-    max_pixels: int | None = field(default=None, compare=False)
-
-    def __post_init__(self):
-        if self.color is None and len(self.shape) == 3:
-            object.__setattr__(self, "color", USUAL_COLORS.get(self.shape[-1]))
-        for name in ("mean", "std"):
-            numbers = getattr(self, name)
-            if numbers is not None and len(numbers) not in (1, self.shape[-1]):
-                rule = f"1 number or {self.shape[-1]}, one a channel"
-                raise InputError(problem(f"data.{name}", f"{len(numbers)} numbers", rule, "Correct it."))
-
-        if self.center_crop is not None and not self._holds_crop(*self.center_crop):
-            rule = f"at most the images' own size ({shape_text(self.shape)})"
-            remedy = "Give a smaller one, or a larger --data.image-size."
-            raise InputError(problem("data.center_crop", shape_text(self.center_crop), rule, remedy))
-
-    def _holds_crop(self, height: int, width: int) -> bool:
-        return len(self.shape) == 3 and height <= self.shape[0] and width <= self.shape[1]
-
-    @property
-    def network_shape(self) -> tuple[int, ...]:
-        """The shape of what the network is shown: that of one example, or of what is cut out of it."""
-        return self.shape if self.center_crop is None else (*self.center_crop, self.shape[-1])
-
-    @property
-    def decoding(self) -> Decoding:
-        """How stored pictures are decoded, of as many pixels as this process allows or the training data did."""
-        limits = (self.max_pixels, Image.MAX_IMAGE_PIXELS)
-        most = None if limits[0] is None or limits[1] is None else max(limits[0], limits[1])
-        return Decoding(self.interpolation, self.antialias, self.levels, most)
 
 
 def is_picture_name(name: str) -> bool:
@@ -279,3 +212,18 @@ def _reshaping(shape: tuple[int, ...], spec: InputSpec) -> str:
     if len(shape) == 3 == len(spec.shape) and shape[2] == spec.shape[2] and spec.dtype == "uint8":
         return 'Resize it, or say how: resize="stretch", "crop" or "pad".'
     return "Reshape it, or pass a PIL image."
+
+
+def fitted_shape(shape: tuple[int, ...], config: DataConfig) -> tuple[int, int, int]:
+    """(h, w, c) that an image of a shape has under a config."""
+    height, width = config.height_width or (shape[0], shape[1])
+    return height, width, NUM_CHANNELS[config.color] if config.color else shape[2]
+
+
+def fit_images(images: np.ndarray, config: DataConfig) -> np.ndarray:
+    """uint8[b h w c] in the size and colours of the config; their own where it has none."""
+    if images.shape[1:] == fitted_shape(images.shape[1:], config):
+        return images
+    color = config.color or USUAL_COLORS[images.shape[-1]]
+    size, resize, decoding = config.height_width, config.resize, config.decoding
+    return np.stack([fit_levels(image, color, size, resize, decoding) for image in images])

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from engine.config.data import DataConfig
-from engine.config.decoding import NUM_CHANNELS, USUAL_COLORS, Range
+from engine.config.decoding import Range
 from engine.data.arrays.axes import channels_last, check_pictures
 from engine.data.classes.labels import read_classes
 from engine.data.classes.reading import classes_of
 from engine.data.decoded.cache import Decoded, DecodedBatch, cached
 from engine.data.decoded.dataset import Dataset, names_text
-from engine.data.pictures.images import fit_levels
+from engine.data.pictures.images import fit_images, fitted_shape
 from engine.data.pictures.ranges import as_uint8, levels_range, parts_of, range_text
 from engine.data.sources.class_folders import name_of
 from engine.data.sources.class_order import in_listed_order
@@ -249,18 +249,3 @@ def decode_arrays(
     batches = (DecodedBatch(fit_images(levels(part), config), labels[part]) for part in parts_of(images))
     shape = fitted_shape(images.shape[1:], config)
     return Decoded(len(images), shape, class_names, batches, value_range=value_range)
-
-
-def fitted_shape(shape: tuple[int, ...], config: DataConfig) -> tuple[int, int, int]:
-    """(h, w, c) that an image of a shape has under a config."""
-    height, width = config.height_width or (shape[0], shape[1])
-    return height, width, NUM_CHANNELS[config.color] if config.color else shape[2]
-
-
-def fit_images(images: np.ndarray, config: DataConfig) -> np.ndarray:
-    """uint8[b h w c] in the size and colours of the config; their own where it has none."""
-    if images.shape[1:] == fitted_shape(images.shape[1:], config):
-        return images
-    color = config.color or USUAL_COLORS[images.shape[-1]]
-    size, resize, decoding = config.height_width, config.resize, config.decoding
-    return np.stack([fit_levels(image, color, size, resize, decoding) for image in images])

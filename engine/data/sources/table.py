@@ -11,7 +11,7 @@ from engine.config.data import DataConfig
 from engine.data.classes.reading import Names, classes_of
 from engine.data.decoded.cache import Decoded, DecodedBatch, cached
 from engine.data.decoded.dataset import Dataset, names_text
-from engine.data.sources.array_files import fit_images, fitted_shape
+from engine.data.pictures.images import fit_images, fitted_shape
 from engine.data.sources.class_folders import name_of
 from engine.data.sources.class_order import in_listed_order
 from engine.data.sources.columns import COLUMNS, NAME_THEM, Table, describe, is_number, square_shape

@@ -1,0 +1,99 @@
+"""Record: all that is kept of a step beside its arrays, as JSON."""
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from engine.config import RunConfig
+from engine.config.contract import InputSpec
+from engine.config.plan import Alternative, Plan
+from engine.host.json_files import shown
+from engine.metrics.combination import Combination
+from engine.metrics.stopping import has_stopped_early
+from engine.records import check
+
+MOST_INPUTS, MOST_OUTPUTS = 2**31, 2**24  # values of one example, of one answer
+
+
+DTYPES = ("uint8", "float32")
+
+
+FORMAT_VERSION = 4
+"""3: before optimizers and activations were those of Keras; 2: before checksums of files; 1: before ensembles."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is needed, beside the arrays, to use a model and to go on training it.
+
+    score: the validation metric that decides which step is best, higher is better; None in the middle of an epoch.
+    totals, epoch_seconds: metric sums and training time of the unfinished epoch. checksums: of the arrays of each item.
+    failed_steps: of an ensemble, the step at which each member's loss was no finite number, None for the others.
+    passed_over: files beside the data's pictures, how many of each kind. skipped: unreadable files, how many a split.
+    combination: of an ensemble, how its members are combined. alternatives: plans that were measured, fastest first.
+    """
+
+    config: RunConfig
+    input_spec: InputSpec
+    class_names: tuple[str, ...]
+    num_outputs: int
+    data_fingerprint: str
+    step: int
+    steps_per_epoch: int
+    score: float | None
+    plan: Plan
+    validation_fingerprint: str = ""
+    history: tuple[dict[str, Any], ...] = ()
+    totals: dict[str, Any] | None = None
+    epoch_seconds: float = 0.0
+    versions: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
+    failed_steps: tuple[int | None, ...] = ()
+    combination: Combination | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    checksums: dict[str, Any] = field(default_factory=dict)
+    passed_over: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs trained."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run had reached its last epoch."""
+        return self.is_complete_for(self.config)
+
+    def is_complete_for(self, config: RunConfig) -> bool:
+        """Whether a run of this config would have nothing left to train."""
+        return self.epochs_done >= config.train.epochs or has_stopped_early(config.train, self.history)
+
+
+def _contradictions(record: Record) -> list[str]:
+    """What in a record cannot be, though each value is of its type."""
+    spec, train, remedy = record.input_spec, record.config.train, "Use another step or run."
+    names, outputs = record.class_names, record.num_outputs
+    is_binary = train.loss == "binary_cross_entropy"
+    holds = (len(names), outputs) == (2, 1) if is_binary else len(names) in (0, outputs)
+    members = f"{train.members:,}, the members"
+    combined = len(record.combination.weights) if record.combination else train.members
+    failed = len(record.failed_steps)
+    is_size = len(spec.shape) >= 1 and min(spec.shape) >= 1 and prod(spec.shape) <= MOST_INPUTS
+    return [
+        *check("num_outputs", outputs, 1 <= outputs <= MOST_OUTPUTS, f"1 to {MOST_OUTPUTS:,}", remedy),
+        *check("class_names", f"{len(names):,}", holds, f"as many as outputs ({outputs})", remedy),
+        *check("input_spec.shape", shown(spec.shape), is_size, f"sizes of 1 or more, {MOST_INPUTS:,} in all", remedy),
+        *check("input_spec.dtype", shown(spec.dtype), spec.dtype in DTYPES, f"one of {', '.join(DTYPES)}", remedy),
+        *check("step", record.step, record.step >= 0, "0 or more", remedy),
+        *check("steps_per_epoch", record.steps_per_epoch, record.steps_per_epoch >= 1, "1 or more", remedy),
+        *check("failed_steps", f"{failed:,}", failed in (0, train.members), members, remedy),
+        *check("combination", f"{combined:,} weights", combined == train.members, members, remedy),
+    ]
+
+
+def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
+    """Records before there were ensembles: the plan was two fields."""
+    value.pop("num_examples", None)
+    plan = {"lowering": value.pop("lowering", None), "placement": value.pop("placement", "resident")}
+    return {**value, "plan": plan}

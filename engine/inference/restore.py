@@ -1,0 +1,143 @@
+"""`restore` opens what a run has saved; `join` makes one ensemble of several runs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from engine.checkpoints.packing import opened
+from engine.checkpoints.record import Record
+from engine.checkpoints.steps import check_model_fits, choose_step, read_record, restore_arrays
+from engine.config import CombinationKind
+from engine.data.classes.matching import match
+from engine.data.classes.names import names_text
+from engine.devices.precision import computes
+from engine.errors import InputError, problem
+from engine.host.console import tell
+from engine.host.storage import expanded
+from engine.inference.classifier import Classifier
+from engine.inference.ensemble import EnsembleClassifier, combination_of, member_of, members_of
+from engine.kernels.lowerings import evaluation_lowering
+from engine.metrics.combination import fit
+from engine.models.specs import Custom
+from engine.networks.network import network_of
+from engine.records import differences, to_json
+
+Restorable = Classifier | str | PathLike[str]
+
+
+def restore(
+    path: str | PathLike[str], step: int | str = "best", trust: bool = False, member: int | None = None
+) -> Classifier:
+    """The Classifier of a run, in its directory or packed: its best step by default, or "last", or a step by number.
+
+    trust: allow the import of the user's own model class that the run names; opening runs that code.
+    Of an ensemble an EnsembleClassifier, each member by default as it was when it was best, or one `member` by number.
+    Opens on any device kind. Raises InputError if there is no complete checkpoint that this version can read.
+    """
+    with opened(expanded(path)) as directory:
+        return _restored(directory, step, trust, member)
+
+
+@computes
+def _restored(directory: Path, step: int | str, trust: bool, member: int | None) -> Classifier:
+    record = read_record(directory, choose_step(directory, step))
+    if isinstance(record.config.model, Custom) and not trust:
+        got = f"a model of the class {record.config.model.path}"
+        remedy = "Pass trust=True (--trust) to import that class, which runs its module's code."
+        raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
+    check_model_fits(str(directory), record)
+    train, spec = record.config.train, record.input_spec
+    index = None if member is None else _index_of(member, record)
+    lowering = evaluation_lowering(record.config.plan)
+    of_record = (spec.network_shape, record.num_outputs, lowering, spec.whiten, train.precision)
+    network, init = network_of(record.config.model, *of_record)
+    abstract = jax.eval_shape(init, np.uint32(0))
+    if train.members == 1:
+        model = restore_arrays(directory, record, model=abstract)["model"]
+        return Classifier(record, network, *jax.device_put(model))
+    stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((train.members, *leaf.shape), leaf.dtype), abstract)
+    item = "best" if step == "best" and "best" in record.checksums else "model"
+    restored = restore_arrays(directory, record, **{item: stacked})[item]
+    one = Classifier(record, network, *abstract)
+    if index is not None:
+        return member_of(one, restored, index)
+    return EnsembleClassifier(members_of(one, restored), combination_of(record), record)
+
+
+def classifier_of(given: Restorable, field: str, trust: bool = False) -> Classifier:
+    """A classifier at hand as it is, or that of a run, opened. Raises InputError for anything else."""
+    if isinstance(given, Classifier):
+        return given
+    if isinstance(given, str | PathLike):
+        return restore(given, trust=trust)
+    rule = "a classifier, or the directory or packed file of a run"
+    raise InputError(problem(field, type(given).__name__, rule, "Pass one of these."))
+
+
+def join(parts: Sequence[Restorable], combine: CombinationKind = "mean", trust: bool = False) -> EnsembleClassifier:
+    """The members of several classifiers, or runs in directories or packed, as one that weighs them all the same.
+
+    They may be of different architectures; input contract and class names must agree, these in any order: that of the
+    first is the ensemble's.
+    combine: mean (of probabilities), logits or vote. Members that an ensemble leaves out stay out.
+    trust: as for `restore`.
+    Raises InputError, showing both sides, if they do not go together.
+    """
+    if isinstance(parts, str | PathLike | Classifier):
+        raise InputError(problem("parts", "one alone", "a list of them", "Put it in brackets."))
+    classifiers = [classifier_of(part, "parts", trust) for part in parts]
+    if not classifiers:
+        raise InputError(problem("parts", "none", "at least one classifier or directory of a run", "Name them."))
+    if combine not in ("mean", "logits", "vote"):
+        rule = "mean, logits or vote, for which nothing need be fitted"
+        raise InputError(problem("combine", repr(combine), rule, "Choose one of these."))
+    if combine != "mean" and not classifiers[0].class_names:
+        raise InputError(problem("combine", repr(combine), "the mean, of regressions", "Leave it out."))
+    for other in classifiers[1:]:
+        _check_same(classifiers[0], other)
+    members = [member for part in classifiers for member in _counted_members(part)]
+    return EnsembleClassifier(members, fit(combine, None, None, False, np.ones(len(members), bool)))
+
+
+def _counted_members(classifier: Classifier) -> list[Classifier]:
+    if not isinstance(classifier, EnsembleClassifier):
+        return [classifier]
+    weighed = zip(classifier.members, classifier.combination.weights, strict=True)
+    return [member for member, weight in weighed if weight > 0]
+
+
+def _check_same(ours: Classifier, theirs: Classifier) -> None:
+    if len(ours.class_names) != len(theirs.class_names):
+        got, rule = _classes_text(theirs), f"{_classes_text(ours)}, as the first part"
+        raise InputError(problem("parts", got, rule, "Join models of the same classes."))
+    if note := match(theirs.class_names, ours.class_names, "parts", "the first part").note:
+        tell(note)
+    if not ours.class_names and ours.record.num_outputs != theirs.record.num_outputs:
+        got, rule = f"{theirs.record.num_outputs} outputs", f"{ours.record.num_outputs}, as the first part"
+        raise InputError(problem("parts", got, rule, "Join models of the same targets."))
+    spec = theirs.input_spec
+    if "type" in (ours.input_spec.levels, spec.levels):  # saved before there was this field, of 8 bits nearly all
+        spec = replace(spec, levels=ours.input_spec.levels)
+    if ours.input_spec != spec:
+        stored, given = to_json(ours.input_spec), to_json(spec)
+        lines = [line.replace("stored", "first").replace("given", "other") for line in differences(stored, given)]
+        got = f"another input contract ({'; '.join(lines)})"
+        raise InputError(problem("parts", got, "that of the first part", "Join models trained for the same inputs."))
+
+
+def _classes_text(classifier: Classifier) -> str:
+    names = classifier.class_names
+    return f"{len(names)} classes ({names_text(names)})" if names else "a regression"
+
+
+def _index_of(member: int, record: Record) -> int:
+    train = record.config.train
+    numbers = range(train.first_member, train.first_member + train.members)
+    if member not in numbers:
+        rule = f"a member of the run: {numbers[0]} to {numbers[-1]}" if train.members > 1 else "none: a single model"
+        raise InputError(problem("member", member, rule, "Leave it out, or give one of these."))
+    return numbers.index(member)

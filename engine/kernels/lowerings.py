@@ -1,0 +1,135 @@
+"""Which lowering a convolution or pool uses: chosen by rule, and plugged into finished modules."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+from flax import nnx
+from jax import lax
+
+from engine.config import Lowering, PlanConfig, Precision
+from engine.errors import InputError, problem
+from engine.kernels import direct, ffi
+from engine.kernels.direct import Following, direct_conv_general_dilated
+from engine.kernels.eigen import eigen_conv_general_dilated
+from engine.kernels.matrix import matrix_conv_general_dilated
+from engine.kernels.pooling import average_pool, max_pool
+from engine.kernels.windows import Window, sliding, window_pads
+from engine.kernels.xla import native_conv_general_dilated
+
+CONVOLUTIONS: dict[Lowering, Callable[..., jax.Array]] = {
+    "direct": direct_conv_general_dilated,
+    "eigen": eigen_conv_general_dilated,
+    "matrix": matrix_conv_general_dilated,
+    "native": native_conv_general_dilated,
+}
+
+
+def evaluation_lowering(config: PlanConfig) -> Lowering:
+    """Of forward passes alone, outside of loops: direct where it can be had and nothing else is asked for."""
+    is_open = config.lowering in ("auto", "direct") and config.mode != "safe"
+    return "direct" if is_open and ffi.is_available() else "native"
+
+
+def plug(module: nnx.Module, lowering: Lowering) -> None:
+    """Sets the convolution of every plain nnx.Conv and the pools of our own layers in `module` to a lowering."""
+    for _, node in nnx.iter_graph(module):
+        if isinstance(node, nnx.Conv) and node.conv_general_dilated in (
+            lax.conv_general_dilated,
+            *CONVOLUTIONS.values(),
+        ):
+            node.conv_general_dilated = CONVOLUTIONS[lowering]
+        elif isinstance(node, Lowered):
+            node.lowering = lowering
+
+
+class Lowered(nnx.Module):
+    """A layer of our own that follows the lowering that `plug` sets."""
+
+    lowering: Lowering = "native"
+
+
+class Pool(Lowered):
+    """A pooling layer."""
+
+    def __init__(self, kind: Literal["max", "average"], size: tuple[int, int], strides: tuple[int, int], padding: Any):
+        self.kind, self.size, self.strides, self.padding = kind, size, strides, padding
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[b h w c] → [b y x c]."""
+        pads = window_pads(images.shape[1:3], self.size, self.strides, self.padding)
+        pool = {"max": max_pool, "average": average_pool}[self.kind]
+        return pool(images, self.size, self.strides, pads, self.lowering)
+
+
+def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
+    """Whether a convolution of images can be one operation with its bias, relu and a pool."""
+    if not isinstance(conv, nnx.Conv) or conv.conv_general_dilated is not direct_conv_general_dilated:
+        return False
+    size, sizes = conv.kernel_size, (conv.strides, conv.kernel_dilation, conv.padding)
+    window = sliding(images.shape, size, *sizes)  # type: ignore[arg-type]
+    kernel, bias = conv.kernel[...], images.dtype if conv.bias is None else conv.bias[...].dtype
+    has_one_dtype = bias == images.dtype and conv.dtype in (None, images.dtype)  # else Flax first makes them one
+    return conv.feature_group_count == 1 and has_one_dtype and direct.serves(images, kernel, window)
+
+
+def pools_directly(pool: nnx.Module | None) -> bool:
+    """Whether a layer is a pool that can be part of a direct convolution."""
+    return (
+        isinstance(pool, Pool)
+        and pool.kind == "max"
+        and pool.padding in ("valid", 0)
+        and direct.may_pool(Window(pool.size, pool.strides))
+    )
+
+
+def convolve_directly(conv: nnx.Conv, images: jax.Array, pool: Pool | None, is_relu: bool) -> jax.Array:
+    """What a convolution of images gives, with its bias, of that the positive part, of that a pool."""
+    following = Following(Window(pool.size, pool.strides) if pool else None, is_relu)
+    bias = None if conv.bias is None else conv.bias[...]
+    return direct_conv_general_dilated(
+        images, conv.kernel[...], conv.strides, conv.padding, None, conv.kernel_dilation,
+        ("NHWC", "HWIO", "NHWC"), precision=conv.precision, bias=bias, following=following,
+    )  # fmt: skip
+
+
+SMALL_SIDE = 32  # pixels of images whose patches cost a GPU less than cuDNN's convolutions
+
+
+def choose_lowering(
+    config: PlanConfig, platform: str, precision: Precision = "float32", input_shape: Sequence[int] = ()
+) -> Lowering:
+    """By the processor, the precision and the shape of an example: on the CPU direct, or Eigen's form.
+
+    On an NVIDIA GPU direct in bfloat16, and matrix products for small images; the backend's own elsewhere.
+    Split over several CPU devices, which only tests do, matrix products: the others mix the examples.
+    Raises InputError where the config pins what does not run here.
+    """
+    if config.lowering == "direct" and (config.mesh or not direct.is_available()):
+        got = f"'direct' with the mesh {config.mesh}" if config.mesh else "'direct'"
+        where = "where there is neither an NVIDIA GPU nor a CPU with a C++ compiler (c++, g++ or clang++)"
+        rule = f"another on several devices, and {where}"
+        raise InputError(problem("plan.lowering", got, rule, "Leave it out to choose."))
+    if config.lowering != "auto":
+        return config.lowering
+    if config.mode == "safe" or platform not in ("cpu", "gpu"):
+        return "native"
+    if platform == "gpu":
+        return _gpu_lowering(config, precision, input_shape)
+    if config.mesh is not None:
+        return "matrix"
+    return "direct" if direct.is_available() else "eigen"
+
+
+def _gpu_lowering(config: PlanConfig, precision: Precision, input_shape: Sequence[int]) -> Lowering:
+    """What was fastest on an H100, `docs/benchmarks.md`; `--plan fast` measures."""
+    if config.mesh is not None or not direct.is_available():
+        return "native"
+    if precision == "bfloat16":
+        return "direct"
+    return "matrix" if len(input_shape) == 3 and max(input_shape[:2]) <= SMALL_SIDE else "native"
+
+
+def runs_here(lowering: Lowering) -> bool:
+    """Whether a run that was begun elsewhere can go on with its lowering."""
+    return lowering != "direct" or direct.is_available()

@@ -1,0 +1,238 @@
+"""A model as pure functions of its arrays: the static rest of an NNX module, split off once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from engine.config import Lowering, Precision
+from engine.config.contract import InputSpec
+from engine.devices.precision import products_in, rounded
+from engine.keys import stream_key
+from engine.models.specs import Custom, Gives, Model, Sequential
+from engine.networks.build import build, takes_mask
+from engine.networks.layer_names import Layers, joined, layers_of
+from engine.networks.stacked import Ensemble
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a network trains, and which is run.
+
+    frozen: layers by name; their parameters are no parameters but state. None: the network has no such state.
+    first, end: of a Sequential, the layers run, from that number (of 0) on and before that one.
+    """
+
+    frozen: frozenset[str] | None = None
+    first: int = 0
+    end: int | None = None
+
+
+WHOLE = Part()
+
+
+class Network:
+    """An NNX module as a pure function of its arrays, computed in a precision; what comes out is float32.
+
+    is_frozen: whether the module at a path runs as in evaluation even in training.
+    """
+
+    def __init__(
+        self,
+        module: nnx.Module,
+        precision: Precision = "float32",
+        is_frozen: Callable[[Any], bool] = lambda path: False,
+        gives: Gives = "logits",
+    ):
+        self._gives: Gives = gives
+        self._precision: Precision = precision
+        self._is_frozen = is_frozen
+        self._graph, _, self._streams, _ = _split(module)
+        self._tags = sorted({leaf.tag for leaf in _rng_keys(module)})
+        self._takes_mask = takes_mask(module)
+
+    def apply(
+        self,
+        params: Tree,
+        model_state: Tree,
+        inputs: jax.Array,
+        mask: jax.Array | None,
+        key: jax.Array | None,
+    ) -> tuple[jax.Array, Tree]:
+        """(outputs [b k], new model state) for inputs [b …]; training mode with a key for dropout, else evaluation."""
+        params, inputs = rounded((params, inputs), self._precision)
+        module = nnx.merge(self._graph, params, self._streams, model_state, copy=True)
+        if key is None:
+            module.eval()
+        else:
+            module.train()
+            keys: dict[str, Any] = {tag: jax.random.fold_in(key, i) for i, tag in enumerate(self._tags)}
+            nnx.reseed(module, **keys)
+            as_evaluated = {"deterministic": True, "use_running_average": True, "raise_if_not_found": False}
+            module.set_attributes(lambda path, node: self._is_frozen(path), **as_evaluated)
+        call: Callable[..., jax.Array] = module  # type: ignore[assignment]
+        with products_in(self._precision):
+            outputs = call(inputs, mask=mask) if self._takes_mask and mask is not None else call(inputs)
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), _split(module)[3], model_state)
+        return logits_of(outputs.astype(jnp.float32), self._gives), after
+
+
+class Whitened:
+    """A network that is shown `(inputs − mean) @ matrix`; its state is ((mean, matrix), that of the inner network).
+
+    is_done: the inputs it is given are whitened already.
+    """
+
+    def __init__(self, network: Network, is_done: bool = False):
+        self.network, self._is_done = network, is_done
+
+    def apply(
+        self, params: Tree, model_state: Tree, inputs: jax.Array, mask: jax.Array | None, key: jax.Array | None
+    ) -> tuple[jax.Array, Tree]:
+        """As Network.apply."""
+        (mean, matrix), inner_state = model_state
+        if not self._is_done:
+            flat = inputs.reshape(inputs.shape[0], -1) - mean[None]  # [b h w c] → [b d]
+            inputs = jnp.matmul(flat, matrix, precision="highest").reshape(inputs.shape)  # [b d] → [b h w c]
+        outputs, inner_state = self.network.apply(params, inner_state, inputs, mask, key)
+        return outputs, ((mean, matrix), inner_state)
+
+
+class PartlyFrozen:
+    """A network some of whose parameters are state; its state is (these, that of the inner network)."""
+
+    def __init__(self, network: Network | Whitened):
+        self.network = network
+
+    def apply(
+        self, params: Tree, model_state: Tree, inputs: jax.Array, mask: jax.Array | None, key: jax.Array | None
+    ) -> tuple[jax.Array, Tree]:
+        """As Network.apply."""
+        frozen, inner_state = model_state
+        outputs, inner_state = self.network.apply(joined(params, frozen), inner_state, inputs, mask, key)
+        return outputs, (frozen, inner_state)
+
+
+AnyNetwork = Network | Whitened | PartlyFrozen
+
+
+def network_of(
+    spec: Model,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    lowering: Lowering,
+    whiten: bool = False,
+    precision: Precision = "float32",
+    part: Part = WHOLE,
+) -> tuple[AnyNetwork, Callable[[jax.Array], tuple[Tree, Tree]]]:
+    """(network, init) of a spec; the traceable `init(seed)` gives fresh (params, model_state) as plain arrays.
+
+    whiten: the network's state starts with a whitening of the inputs, which `init` leaves at 0, to be fitted.
+    part: what of the network trains and is run; `init` gives the arrays of all of it, none as frozen.
+    """
+
+    def module_of(seed: jax.Array | int) -> nnx.Module:
+        return build(spec, input_shape, num_outputs, nnx.Rngs(stream_key(seed, "init")), lowering)
+
+    def init(seed: jax.Array) -> tuple[Tree, Tree]:
+        _, params, _, model_state = _split(Ensemble(module_of, seed).members if seed.ndim else module_of(seed))
+        members, size = seed.shape, prod(input_shape)
+        empty = jnp.zeros((*members, size)), jnp.zeros((*members, size, size))
+        return params, (empty, model_state) if whiten else model_state
+
+    module = abstract_module(spec, input_shape, num_outputs, lowering)
+    layers, frozen = layers_of(spec, module), part.frozen or frozenset()
+    if part.first or part.end is not None:
+        module.first, module.end = part.first, part.end  # type: ignore[attr-defined]
+    network: AnyNetwork = Network(module, precision, lambda path: layers.of(path) in frozen, gives_of(spec))
+    network = Whitened(network, part.first > 0) if whiten else network
+    return (network if part.frozen is None else PartlyFrozen(network)), init
+
+
+def gives_of(spec: Model) -> Gives:
+    """What the outputs of a spec's module are."""
+    return spec.gives if isinstance(spec, Custom) else "logits"
+
+
+def logits_of(outputs: jax.Array, gives: Gives) -> jax.Array:
+    """float32[b k]: the logits of outputs that are probabilities, up to what softmax leaves out; logits unchanged."""
+    if gives == "softmax":
+        return jnp.log(jnp.maximum(outputs, jnp.finfo(jnp.float32).tiny))
+    if gives == "sigmoid":
+        inside = jnp.clip(outputs, jnp.finfo(jnp.float32).tiny, 1 - jnp.finfo(jnp.float32).epsneg)
+        return jnp.log(inside) - jnp.log1p(-inside)
+    return outputs
+
+
+def layers_in(spec: Model, input_shape: tuple[int, ...], num_outputs: int) -> Layers:
+    """The layers of a spec by name."""
+    if isinstance(spec, Sequential):
+        return Layers(spec, spec.layer_names)
+    return layers_of(spec, abstract_module(spec, input_shape, num_outputs))
+
+
+def abstract_module(
+    spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering = "native"
+) -> nnx.Module:
+    """The module of a spec, with shapes in place of arrays, that is the caller's to change."""
+    if isinstance(spec, Custom):  # in a notebook the class behind a path may be another one the next time
+        return _abstract_module(spec, input_shape, num_outputs, lowering)
+    return nnx.clone(_abstract_module_once(spec, tuple(input_shape), num_outputs, lowering))
+
+
+def _abstract_module(spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering) -> nnx.Module:
+    return nnx.eval_shape(lambda: build(spec, input_shape, num_outputs, nnx.Rngs(0), lowering))
+
+
+# Flax takes long to make layers, and a run asks for the same ones several times before its first step.
+_abstract_module_once = lru_cache(maxsize=32)(_abstract_module)
+
+
+def num_params(params: Tree) -> int:
+    """How many numbers are trained."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _split(module: nnx.Module) -> tuple[Any, Tree, Tree, Tree]:
+    graph, params, streams, model_state = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    return graph, nnx.as_pure(params), nnx.as_pure(streams), nnx.as_pure(model_state)
+
+
+def _rng_keys(module: nnx.Module) -> list[Any]:
+    return [node for _, node in nnx.iter_graph(module) if isinstance(node, nnx.RngKey)]
+
+
+PER_EXAMPLE_EPSILON = 1e-6  # that of Keras's samplewise_std_normalization
+
+
+def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
+    """float32 `(scale × inputs − mean) / std`, what a model is shown; then, if asked for, the same for each example."""
+    inputs = _cropped(inputs, spec)
+    values = inputs.astype(jnp.float32) * spec.scale if spec.scale != 1 else inputs.astype(jnp.float32)
+    by_channel = (1,) * (inputs.ndim - 1) + (-1,)
+    if spec.mean is not None:
+        values = values - jnp.asarray(spec.mean, jnp.float32).reshape(by_channel)
+    if spec.std is not None:
+        values = values / jnp.asarray(spec.std, jnp.float32).reshape(by_channel)
+    of_example = tuple(range(1, inputs.ndim))
+    if spec.per_example or spec.center_example:
+        values = values - jnp.mean(values, of_example, keepdims=True)
+    if spec.per_example:
+        values = values / (jnp.std(values, of_example, keepdims=True) + PER_EXAMPLE_EPSILON)
+    return values
+
+
+def _cropped(inputs: jax.Array, spec: InputSpec) -> jax.Array:
+    """The middle of the inputs [b h w c], where the contract has a crop and augmentation has not cut it out already."""
+    if spec.center_crop is None or inputs.shape[1:3] == spec.center_crop:
+        return inputs
+    (height, width), (_, h, w, _) = spec.center_crop, inputs.shape
+    top, left = (h - height) // 2, (w - width) // 2  # as Keras's CenterCrop
+    return inputs[:, top : top + height, left : left + width]
