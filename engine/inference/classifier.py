@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -79,13 +78,6 @@ class Classifier:
     def input_spec(self) -> InputSpec:
         """The input contract."""
         return self.record.input_spec
-
-    @property
-    def finetune(self) -> Callable[..., Any]:
-        """`engine.finetune` from this classifier: (data, *, freeze=…, …) → Result."""
-        import engine  # what trains comes after what predicts
-
-        return partial(engine.finetune, self)
 
     def predict(
         self,

@@ -141,11 +141,11 @@ def _arrays_of(source: Classifier, num_members: int) -> tuple[Tree, Tree]:
         member.record.config.model != source.record.config.model for member in source.members
     ):
         rule = f"{len(source.members)}, as the run to start from has of one architecture"
-        remedy = "Train as many, or start from a single model: engine.restore(path, member=0).finetune(…)."
+        remedy = "Train as many, or start from a single model: engine.finetune(engine.restore(path, member=0), …)."
         raise InputError(problem("train.members", num_members, rule, remedy))
     if any(order is not None for order in source.orders):
         rule = "one order, that new weights can be trained in together"
-        remedy = "Fine-tune each by itself, and engine.join what comes out: [m.finetune(…) for m in ensemble.members]."
+        remedy = "Fine-tune each by itself: engine.join([engine.finetune(m, …).classifier for m in ensemble.members])."
         raise InputError(problem("source", "members with their classes in several orders", rule, remedy))
     pairs = [(member._params, member._model_state) for member in source.members]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)

@@ -2,7 +2,8 @@
 
 Each run here was made by the engine of its time, so that `tests/checkpoints/test_formats.py` can tell whether
 today's still opens it: before the format changes, and never again. This script uses only what engines of all times
-have; to make a run with an older one, let PYTHONPATH lead to that, and pack the directory it leaves with today's `engine pack`.
+have; to make a run with an older one, let PYTHONPATH lead to that, and pack the directory it leaves with today's
+`engine pack`.
 
 `NAME.engine` is the run after one epoch, without its pictures. `NAME.npz` holds the data and what the engine of the
 time said: `outputs` of the run as it is, `later` of the run that went on to two epochs.

@@ -341,15 +341,15 @@ def test_finetuning_on_the_same_classes_in_another_order_keeps_the_head_and_its_
     classifier = numbered[1].classifier
     images, labels = spot_arrays()
     backwards = (images, 11 - labels)
-    tuned = classifier.finetune(backwards, class_names=TWELVE[::-1], epochs=0, verbose=False, batch_size=8)
+    tuned = engine.finetune(classifier, backwards, class_names=TWELVE[::-1], epochs=0, verbose=False, batch_size=8)
     assert tuned.classifier.class_names == TWELVE
     np.testing.assert_allclose(tuned.classifier.outputs(images), classifier.outputs(images), rtol=1e-5)
     assert tuned.metrics["validation"]["accuracy"] > 0.8
     splits = Splits(engine.dataset(*backwards, TWELVE[::-1]), engine.dataset(images, labels))
-    again = classifier.finetune(splits, epochs=0, verbose=False, batch_size=8, validation=None)
+    again = engine.finetune(classifier, splits, epochs=0, verbose=False, batch_size=8, validation=None)
     assert again.classifier.class_names == TWELVE
     assert again.metrics["validation"]["accuracy"] > 0.9
-    others = classifier.finetune(engine.dataset(*spot_arrays(3)), epochs=0, verbose=False, batch_size=8)
+    others = engine.finetune(classifier, engine.dataset(*spot_arrays(3)), epochs=0, verbose=False, batch_size=8)
     assert others.classifier.class_names == ("0", "1", "2")
 
 
@@ -378,7 +378,7 @@ def test_models_with_classes_in_several_orders_are_joined_by_name(numbered):
     np.testing.assert_allclose(graph_of(joined)(images), expected, atol=1e-5)
     np.testing.assert_allclose(engine.join([joined, second]).outputs(images)[:3].sum(1), 1, rtol=1e-5)
     with pytest.raises(InputError, match=r"source: got members with their classes in several orders"):
-        joined.finetune((images, labels), epochs=1, batch_size=8, verbose=False)
+        engine.finetune(joined, (images, labels), epochs=1, batch_size=8, verbose=False)
     three = trained(make_dataset(60)).classifier
     with pytest.raises(InputError, match=r"parts: got 3 classes \(band 0, band 1, band 2\); expected 12 classes"):
         engine.join([first, three])
@@ -535,6 +535,6 @@ def test_names_in_scripts_that_join_letters_and_wide_blanks_are_names(tmp_path: 
 def test_finetuning_on_classes_that_differ_in_form_keeps_the_head_and_says_so(numbered, capsys):
     classifier = numbered[1].classifier
     names = [f"{k:02}" for k in range(12)]
-    tuned = classifier.finetune(spot_arrays(), class_names=names, epochs=0, batch_size=8)
+    tuned = engine.finetune(classifier, spot_arrays(), class_names=names, epochs=0, batch_size=8)
     assert tuned.classifier.class_names == TWELVE
     assert "class names that differ only in form: 00 is taken for 0" in capsys.readouterr().out

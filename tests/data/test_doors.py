@@ -377,7 +377,7 @@ def test_deep_arrays_keep_their_range_in_the_contract(tmp_path: Path):
     assert classifier.evaluate((dim, Y)) == classifier.evaluate((levels, Y)) == result.metrics["validation"]
     with pytest.raises(InputError, match=r"the value range \(0, 1023\); expected \(0, 4095\).*value_range=\(0, 4095\)"):
         classifier.evaluate(engine.dataset(dim, Y))
-    tuned = classifier.finetune((dim, Y), epochs=1, batch_size=4, verbose=False)
+    tuned = engine.finetune(classifier, (dim, Y), epochs=1, batch_size=4, verbose=False)
     assert tuned.classifier.input_spec.value_range == (0, 4095)
 
 
@@ -417,7 +417,7 @@ def test_floats_of_another_scale_are_refused_by_every_door(trained: Any, given: 
         lambda: classifier.evaluate(engine.dataset(wrong, labels)),
         lambda: engine.fit(TINY, (right, labels), validation=(wrong, labels), **options),
         lambda: engine.Splits(engine.dataset(right, labels), engine.dataset(wrong, labels)),
-        lambda: classifier.finetune((wrong, labels), **options),
+        lambda: engine.finetune(classifier, (wrong, labels), **options),
     ]
     for door in doors:
         with pytest.raises(InputError, match=remedy):
@@ -489,7 +489,7 @@ def test_fit_takes_a_path_of_any_form_and_answers_one_that_is_missing(in_tmp: Pa
     for data in ("flowers", "flowers/", "./flowers", str(in_tmp / "flowers"), Path("flowers")):
         result = engine.fit(TINY, data, validation=0.25, **options)
         assert (result.classifier.class_names, result.metrics["validation"]["n"]) == (("cat", "dog"), 3)
-    assert result.classifier.finetune("flowers", **options).classifier.class_names == ("cat", "dog")
+    assert engine.finetune(result.classifier, "flowers", **options).classifier.class_names == ("cat", "dog")
     for data in ("nowhere/", Path("nowhere"), "nowhere.csv"):
         with pytest.raises(InputError, match=r"data\.path: got nowhere.*; expected a folder or file that exists"):
             engine.fit(TINY, data, **options)

@@ -55,7 +55,7 @@ def test_calibration_and_displays_take_it(classifier):
 def test_columns_are_in_the_order_that_metrics_take_them_to_be_in(classifier):
     given = ["cow", "ant", "bee"]
     how = {"class_names": given, "epochs": 1, "validation": None, "verbose": False}
-    named = classifier.finetune((DATA.images, DATA.labels), **how).classifier
+    named = engine.finetune(classifier, (DATA.images, DATA.labels), **how).classifier
     estimator, names = named.as_sklearn(), np.array(given)[DATA.labels]
     assert estimator.classes_.tolist() == ["ant", "bee", "cow"]
     assert estimator.predict(DATA.images).tolist() == [p.label for p in named.predict(DATA.images)]

@@ -310,8 +310,8 @@ def test_ensemble_starts_from_one_model_or_from_as_many(source, four, tmp_path):
         assert same_bits(leaves(member._params)["['layers'][0]['layer']['kernel']"], stored)
     heads = [leaves(member._params)["['layers'][9]['kernel']"] for member in first.members]  # type: ignore[attr-defined]
     assert not same_bits(*heads)
-    further = first.finetune(
-        four, epochs=1, verbose=False, freeze=["dense_2", "conv_*"], batch_size=64, unfreeze={1: "dense_2"}
+    further = engine.finetune(
+        first, four, epochs=1, verbose=False, freeze=["dense_2", "conv_*"], batch_size=64, unfreeze={1: "dense_2"}
     )
     found = [leaves(member._params)["['layers'][9]['kernel']"] for member in further.classifier.members]
     assert all(same_bits(*pair) for pair in zip(found, heads, strict=True))
@@ -321,8 +321,14 @@ def test_ensemble_starts_from_one_model_or_from_as_many(source, four, tmp_path):
 
 
 def test_classifier_is_fine_tuned_in_python_under_its_input_contract(source, four):
-    result = engine.restore(source).finetune(
-        four, freeze=TRUNK, unfreeze={1: ["conv_2"]}, learning_rates={"conv_2": 0.1}, epochs=2, verbose=False
+    result = engine.finetune(
+        engine.restore(source),
+        four,
+        freeze=TRUNK,
+        unfreeze={1: ["conv_2"]},
+        learning_rates={"conv_2": 0.1},
+        epochs=2,
+        verbose=False,
     )
     assert result.classifier.class_names == four.train.class_names
     assert result.classifier.input_spec == engine.restore(source).input_spec
