@@ -26,15 +26,15 @@ _HOMES = {
     "custom": "engine.models",
     "dataset": "engine.data.in_memory",
     "export": "engine.exporting.export",
-    "EnsembleClassifier": "engine.ensemble",
+    "EnsembleClassifier": "engine.inference.ensemble",
     "EnsembleConfig": "engine.config",
     "FineTuneConfig": "engine.config",
     "finetune": "engine.runs.fit",
     "fit": "engine.runs.fit",
-    "join": "engine.ensemble",
+    "join": "engine.inference.restore",
     "main": "engine.commands.experiment",
     "mlp": "engine.models",
-    "restore": "engine.ensemble",
+    "restore": "engine.inference.restore",
     "run": "engine.runs.loop",
 }
 __all__ = [
