@@ -34,8 +34,8 @@ from benchmarks.workloads import WORKLOADS, operations, workload_of
 from engine.config import Precision, RunConfig
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.host.clock import Clock
-from engine.runs.ensemble_session import session_of
-from engine.runs.plan_search import planned
+from engine.runs.ensemble_session import make_session
+from engine.runs.plan_search import search_plan
 
 RECIPES = ("mlp", "convnet_wide", "convnet", "convnet_no_pool", "convnet_dropout")
 
@@ -57,8 +57,8 @@ class Training:
 
     def __init__(self, config: RunConfig, data: Dataset):
         self.clock, self.num_examples = Clock(), len(data)
-        plan = planned(config, data, lambda text: None)
-        self.session = session_of(config, Splits(data), self.clock, Path("nowhere"), None, plan)
+        plan = search_plan(config, data, lambda text: None)
+        self.session = make_session(config, Splits(data), self.clock, Path("nowhere"), None, plan)
 
     def train_epoch(self) -> None:
         """Trains one epoch; returns when the device is done."""

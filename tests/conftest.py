@@ -15,7 +15,7 @@ from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
 from engine.devices.executables import COMPILER_OPTIONS
 from engine.host.clock import Clock
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
-from engine.runs.ensemble_session import session_of
+from engine.runs.ensemble_session import make_session
 from engine.runs.session import Session
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -81,8 +81,10 @@ def own_cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pixel in place of the diagrams of a run, which take as long as a tiny run; not in tests marked `pictures`."""
     if "pictures" not in request.keywords:
-        monkeypatch.setattr("engine.runs.loop.draw_curves", lambda history, path, title: _save_pixel(path))
-        monkeypatch.setattr("engine.runs.loop.draw_predictions", lambda *arguments, **named: _save_pixel(arguments[2]))
+        monkeypatch.setattr("engine.runs.messages.draw_curves", lambda history, path, title: _save_pixel(path))
+        monkeypatch.setattr(
+            "engine.runs.messages.draw_predictions", lambda *arguments, **named: _save_pixel(arguments[2])
+        )
         monkeypatch.setattr(
             "engine.report.members.draw_reliability", lambda of_all, each, path, title: _save_pixel(path)
         )
@@ -121,7 +123,7 @@ def splits() -> Splits:
 
 def trained(config: engine.RunConfig, splits: Splits) -> Session:
     """The session after all epochs, with nothing written."""
-    session = session_of(config, splits, Clock(), Path("unused"))
+    session = make_session(config, splits, Clock(), Path("unused"))
     while not session.is_done:
         end = (session.epoch + 1) * session.steps_per_epoch
         while session.step < end:

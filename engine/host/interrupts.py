@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants between two compiled calls, when everything can be saved."""
+"""Ctrl-C and SIGTERM as a request to stop, met between two compiled calls, when everything can be saved."""
 
 import contextlib
 import signal
@@ -19,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
-class Wish:
+class StopRequest:
     """Which signal asked for a stop, if any."""
 
     def __init__(self):
@@ -30,27 +30,27 @@ class Wish:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[Wish]:
-    """Turns the first signal into a wish; a second one acts at once. Outside the main thread nothing changes.
+def defer_signals() -> Iterator[StopRequest]:
+    """Turns the first signal into a request to stop; a second one acts at once. Only in the main thread.
 
-    A signal that `raised` has raised before, and that got lost, is a wish from the start.
+    A signal that `raised` has raised before, and that got lost, is a request from the start.
     """
-    wish = Wish()
-    wish.signal_number = _last_raised
+    stop = StopRequest()
+    stop.signal_number = _last_raised
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield stop
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: Any) -> None:
-        if wish:
+        if stop:
             raise Interrupted(UNSAVED, number)
-        wish.signal_number = number
+        stop.signal_number = number
 
     for number in SIGNALS:
         signal.signal(number, note)
     try:
-        yield wish
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -58,7 +58,7 @@ def deferred() -> Iterator[Wish]:
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Lets each signal raise Interrupted, as Ctrl-C raises KeyboardInterrupt, where it would end the process unsaid."""
+    """Lets each signal raise Interrupted, where it would otherwise end the process without a message."""
     global _last_raised
 
     def stop(number: int, frame: Any) -> None:

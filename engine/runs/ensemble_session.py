@@ -18,7 +18,7 @@ from engine.metrics.combination import Combination, fit
 from engine.metrics.stopping import member_goes_on, member_history, score
 from engine.metrics.sums import Metrics, zero_metrics
 from engine.networks.network import Tree
-from engine.runs.session import NotFinite, Session
+from engine.runs.session import Epoch, NotFinite, Session
 from engine.training.program import NEVER
 from engine.training.state import TrainState
 
@@ -68,14 +68,15 @@ class EnsembleSession(Session):
             return {}
         return self._means(jax.tree.map(lambda leaf: np.asarray(leaf)[counted].sum(), self.totals))
 
-    def finish_epoch(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def finish_epoch(self) -> Epoch:
         """As of a Session; learning rates of their own are columns of the members."""
-        row, validation = super().finish_epoch()
+        epoch = super().finish_epoch()
+        row = epoch.row
         if self.config.ensemble.learning_rates is not None:
             course = row.pop("learning_rate") / self.config.optim.learning_rate
             for number, rate in enumerate(self.config.ensemble.learning_rates, self.config.train.first_member):
                 row[f"member_{number}_learning_rate"] = rate * course
-        return row, validation
+        return epoch
 
     def validate(self) -> dict[str, Any]:
         """Metrics on the validation data of all members together, each with its best weights; empty if there is none.
@@ -207,6 +208,6 @@ def _check_can_combine(config: RunConfig, splits: Splits) -> None:
         fit(method, None, None, has_temperature, np.ones(config.train.members, bool))
 
 
-def session_of(config: RunConfig, *arguments: Any) -> Session:
+def make_session(config: RunConfig, *arguments: Any) -> Session:
     """The session of a config: of one model, or of an ensemble."""
     return (EnsembleSession if config.train.members > 1 else Session)(config, *arguments)

@@ -30,9 +30,9 @@ from engine.inference.restore import Restorable, classifier_of
 from engine.models.layers import Dense
 from engine.models.specs import Model, Sequential
 from engine.report.progress import Reporter, Silent
+from engine.runs.inputs import class_order
 from engine.runs.loop import train
 from engine.runs.result import Result
-from engine.runs.start import order_of
 
 Arrays = tuple[Any, Any]
 Data = str | PathLike[str] | DataConfig | Splits | Dataset | Arrays
@@ -256,7 +256,7 @@ def _splits(
 ) -> Splits:
     if class_names is not None and isinstance(data, (str, PathLike, DataConfig, Splits, Dataset)):
         raise InputError(problem("class_names", "names", "none: the data has its own", "Leave them out."))
-    order = order_of(None, source.record if source else None)
+    order = class_order(None, source.record if source else None)
     if isinstance(data, (str, PathLike, DataConfig)):
         splits = load_splits(config.data, config.train.seed, say, order)
     elif isinstance(data, Splits):

@@ -17,7 +17,7 @@ from engine.networks.network import abstract_module
 SHAPING = ("convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "stop_gradient", "copy")
 
 
-def outputs_of(config: RunConfig, train: Dataset) -> Gives:
+def read_outputs(config: RunConfig, train: Dataset) -> Gives:
     """What the last operation of the config's model is, as in evaluation: softmax, sigmoid or anything else, logits."""
     if not isinstance(config.model, Custom):
         return "logits"

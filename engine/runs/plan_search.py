@@ -22,7 +22,7 @@ from engine.config.finetune import FineTuneConfig
 from engine.config.plan import Alternative, Plan, PlanFile
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.devices.precision import computes
-from engine.errors import InputError, problem
+from engine.errors import InputError, Say, problem
 from engine.host.clock import Clock
 from engine.host.json_files import read_json
 from engine.host.storage import cache_directory, expanded, write_atomically
@@ -31,7 +31,7 @@ from engine.kernels import direct
 from engine.kernels.lowerings import choose_lowering
 from engine.models.specs import Model
 from engine.records import differences, from_json, to_json
-from engine.runs.ensemble_session import session_of
+from engine.runs.ensemble_session import make_session
 
 # Examples that all members train on together; a shorter run is over before it has paid.
 WORTH_MEASURING = 200_000
@@ -40,10 +40,8 @@ MEASURED_STEPS = 8
 MEASURED_SECONDS = 0.5
 ROUNDS = 3
 
-Say = Callable[[str], None]
 
-
-def planned(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
+def search_plan(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
     """The plan of a run that starts; None means the one by rule.
 
     Raises InputError for a file that holds no plan, or one made for another model or device.
@@ -149,7 +147,7 @@ def _rates(config: RunConfig, sample: Dataset) -> dict[Plan, float]:
 def _training(config: RunConfig, sample: Dataset) -> tuple[Plan, Callable[[], float]]:
     """(plan, a function that trains a while and says how many images a second that were) of a config."""
     train = replace(config.train, epochs=1, patience=None)
-    session = session_of(
+    session = make_session(
         replace(
             config, train=train, ensemble=EnsembleConfig(), data=replace(config.data, standardize=None),
             finetune=FineTuneConfig(),

@@ -1,7 +1,6 @@
 """Session: what a run carries while it trains, how it is saved, and how it is taken up again."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from engine.data.decoded.dataset import Dataset, Splits, names_text
 from engine.data.load import num_outputs
 from engine.devices.mesh import check_mesh, fits
 from engine.devices.precision import check_precision
-from engine.errors import InputError, problem
+from engine.errors import InputError, Say, problem
 from engine.host.clock import Clock
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier, check_can_augment
@@ -26,7 +25,7 @@ from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.stopping import has_stopped_early, score
 from engine.metrics.sums import Metrics, zero_metrics
 from engine.networks.network import Tree, network_of
-from engine.runs.start import source_of
+from engine.runs.start import restore_source
 from engine.runs.trainer import Trainer
 from engine.training.batches import num_batches
 from engine.training.feed import Feed, choose_placement
@@ -40,6 +39,15 @@ COUNTS = ("n", "skipped")  # the same in every epoch
 
 class NotFinite(InputError):
     """A loss that is no number: the run stops, its last good checkpoint stays."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A finished epoch: its row of the history, metrics on the validation data, number of images trained on."""
+
+    row: dict[str, Any]
+    validation: dict[str, Any]
+    num_images: int
 
 
 class Session:
@@ -60,7 +68,7 @@ class Session:
         check_precision(config.train.precision, jax.devices()[0])
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
         self.num_outputs = num_outputs(config, splits.train)
-        source = source or (None if resumed else source_of(config))
+        source = source or (None if resumed else restore_source(config))
         given_contract = resumed or source
         self.input_spec = given_contract.input_spec if given_contract else input_spec(config.data, splits.train)
         self.steps_per_epoch = num_batches(len(splits.train), config.train.batch_size)
@@ -100,9 +108,9 @@ class Session:
     def _feed(self) -> Feed:
         return self.trainer.ready(self._model)[1]
 
-    def tell(self, say: Callable[[str], None]) -> None:
-        """Says what has become of the layers, and from now on at once what does."""
-        self.trainer.tell(say)
+    def report_to(self, say: Say) -> None:
+        """Prints the messages collected so far; later ones are printed immediately."""
+        self.trainer.report_to(say)
 
     def _given_plan(self, resumed: Record | None, plan: PlanFile | None) -> Plan | None:
         if resumed and resumed.device.startswith(jax.default_backend()):
@@ -184,9 +192,9 @@ class Session:
         self.pacer.ran(count, seconds)
         self.step += count
 
-    def finish_epoch(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(the epoch's row, which is added to the history, the metrics on the validation data)."""
-        validation = self.validate()
+    def finish_epoch(self) -> Epoch:
+        """Validates, and adds a row to the history."""
+        num_images, validation = self.images_per_epoch, self.validate()
         row: dict[str, Any] = {"epoch": self.epoch, "step": self.step}
         row.update((name, value) for name, value in self.training_metrics().items() if name != "n")
         row.update((f"validation_{name}", value) for name, value in validation.items() if name not in COUNTS)
@@ -195,7 +203,7 @@ class Session:
         row["seconds"] = round(self._epoch_seconds, 3)
         self.history.append(row)
         self.totals, self._epoch_seconds = self._zero_totals(), 0.0
-        return row, validation
+        return Epoch(row, validation, num_images)
 
     def _is_active(self) -> Any:
         """Whether the model is trained on; of an ensemble bool[m]."""

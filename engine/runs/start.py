@@ -1,31 +1,26 @@
 """What a run takes over from another: the input contract, and the weights of every layer but a new head."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from engine.checkpoints.packing import opened
 from engine.checkpoints.record import Record
-from engine.checkpoints.steps import choose_step, read_record
 from engine.config import RunConfig
-from engine.config.data import DataConfig
 from engine.config.finetune import fits
-from engine.data.classes.matching import same_classes
 from engine.data.contract import check_inputs, under_contract
 from engine.data.decoded.dataset import Dataset, names_text
-from engine.data.load import ClassOrder
 from engine.errors import InputError, problem, shape_text
-from engine.host.storage import expanded
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import restore
 from engine.models.specs import Custom, Sequential
 from engine.networks.layer_names import Layers
 from engine.networks.network import Tree, layers_in
+from engine.runs.inputs import read_init_record
 
 Flat = Mapping[tuple, Any]
 
@@ -49,46 +44,15 @@ class Start:
 jax.tree_util.register_dataclass(Start, ["params", "model_state"], ["head"])
 
 
-def source_of(config: RunConfig) -> Classifier | None:
+def restore_source(config: RunConfig) -> Classifier | None:
     """The run that a config starts from."""
     if config.finetune.init is None:
         return None
     # A class that the run trains itself is imported anyway; any other is not trusted.
-    record = record_of(config)
+    record = read_init_record(config)
     assert record is not None
     trust = isinstance(config.model, Custom) and config.model.path == getattr(record.config.model, "path", None)
     return restore(config.finetune.init, trust=trust)
-
-
-def data_of(config: RunConfig, known: Record | None) -> DataConfig:
-    """What data a run is to load: of one that starts from another, under the input contract of `known`.
-
-    known: the record of the run that is resumed, or of that to start from.
-    """
-    if config.finetune.init is None and known and known.input_spec.levels == "type":
-        return replace(config.data, levels="type")  # as the run was started, before there was this setting
-    if config.finetune.init is None:
-        return config.data
-    assert known is not None
-    return under_contract(config.data, known.input_spec)
-
-
-def order_of(resumed: Record | None, start: Record | None) -> ClassOrder:
-    """The order in which a run has its classes: that of the run it resumes; or that of the run to start from, whose
-    outputs it then takes over, if the classes are the same; else that of the data.
-    """
-    if resumed is not None:
-        return lambda names: resumed.class_names
-    known = start.class_names if start else ()
-    return lambda names: known if same_classes(names, known) else names
-
-
-def record_of(config: RunConfig) -> Record | None:
-    """The record of the run that a config starts from."""
-    if config.finetune.init is None:
-        return None
-    with opened(expanded(config.finetune.init)) as directory:
-        return read_record(directory, choose_step(directory))
 
 
 def start_from(source: Classifier, config: RunConfig, layers: Layers, fresh: tuple[Tree, Tree], data: Dataset) -> Start:

@@ -17,7 +17,7 @@ from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.fitting import whitening
 from engine.devices.executables import Executables
 from engine.devices.mesh import Devices
-from engine.errors import InputError, problem
+from engine.errors import InputError, Say, problem
 from engine.host.clock import Clock
 from engine.inference.classifier import Classifier
 from engine.kernels.lowerings import choose_lowering, evaluation_lowering, runs_here
@@ -61,7 +61,7 @@ class Trainer:
     ):
         self.config, self.splits, self.inputs, self.clock = config, splits, inputs, clock
         self._num_outputs, self._steps_per_epoch = num_outputs, steps_per_epoch
-        self._say: Callable[[str], None] | None = None
+        self._say: Say | None = None
         self._unsaid: list[str] = []
         self._settings, self._draw = settings_of(config), draw_of(config)
         platform = jax.default_backend()
@@ -173,8 +173,8 @@ class Trainer:
         if self._made is not None:
             self._made[1].close()
 
-    def tell(self, say: Callable[[str], None]) -> None:
-        """Says what has become of the layers, and from now on at once what does."""
+    def report_to(self, say: Say) -> None:
+        """Prints the messages collected so far; later ones are printed immediately."""
         self._say = say
         while self._unsaid:
             say(self._unsaid.pop(0))

@@ -180,7 +180,7 @@ def test_run_of_before_keeps_the_model_it_was_begun_with(tmp_path: Path, monkeyp
     data = make_dataset(60)
     config = RunConfig("a", with_last(Dense(activation="softmax")), train=TrainConfig(epochs=1, batch_size=20))
     with monkeypatch.context() as patch:
-        patch.setattr("engine.runs.loop.put_right", lambda config, *_: (config, []))
+        patch.setattr("engine.runs.inputs.put_right", lambda config, *_: (config, []))
         run(config, tmp_path / "run", splits=Splits(data), reporter=Silent())
     more = replace(config, train=replace(config.train, epochs=2))
     resumed = run(more, tmp_path / "run", splits=Splits(data), resume=True, reporter=Silent())

@@ -305,7 +305,8 @@ def test_epoch_in_which_the_last_active_member_fails_ends_the_run(tmp_path):
     session.step = 9
     session._note_bad_steps(np.array([2**31 - 1, 9, 2**31 - 1]))
     session.step = 12
-    row, validation = session.finish_epoch()
+    epoch = session.finish_epoch()
+    row, validation = epoch.row, epoch.validation
     assert "loss" not in row
     assert np.isfinite(validation["loss"])
     assert session.combination.weights == (0.5, 0, 0.5)

@@ -180,7 +180,7 @@ def test_data_that_cannot_be_trained_on_is_refused_before_training(data, message
 
 def test_run_that_fails_after_a_checkpoint_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
-    monkeypatch.setattr("engine.runs.loop.draw_curves", lambda *_: (_ for _ in ()).throw(RuntimeError("late")))
+    monkeypatch.setattr("engine.runs.messages.draw_curves", lambda *_: (_ for _ in ()).throw(RuntimeError("late")))
     with pytest.raises(RuntimeError, match="late"):
         engine.fit(TINY, make_dataset(64), epochs=1, validation=None, verbose=False)
     assert engine.restore(tmp_path).record.step == 1

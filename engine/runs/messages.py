@@ -1,0 +1,130 @@
+"""What a run reports: its opening lines, its progress, and at the end tables, pictures and result files."""
+
+import json
+
+import numpy as np
+
+from engine.checkpoints.record import Record
+from engine.host.storage import write_atomically
+from engine.inference.classifier import Classifier
+from engine.inference.ensemble import EnsembleClassifier
+from engine.report.augmentation import augmentation_text
+from engine.report.history import draw_curves, history_csv
+from engine.report.members import frozen_lines, report_members
+from engine.report.pictures import draw_predictions, save_picture
+from engine.report.progress import Reporter, epoch_text
+from engine.report.tables import metrics_table
+from engine.runs.result import Result
+from engine.runs.session import Epoch, Session
+
+
+def report_opening(session: Session, resumed: Record | None, notes: list[str], reporter: Reporter) -> None:
+    """Prints what is about to be trained, and logs from here on."""
+    reporter.log_to(session.directory / "log.txt")
+    reporter.say("\n".join([*_describe(session), *_describe_resumed(session, resumed)]))
+    for note in notes:
+        reporter.say(note)
+    session.report_to(reporter.say)
+
+
+def report_progress(session: Session, reporter: Reporter) -> None:
+    """Moves the progress line."""
+    number = session.epoch if session.position == 0 else session.epoch + 1
+    left_seconds = (session.total_steps - session.step) * session.pacer.seconds_per_step
+    reporter.advance(
+        f"epoch {number}/{session.config.train.epochs}",
+        session.step,
+        session.total_steps,
+        session.images_per_second,
+        session.training_metrics(),
+        left_seconds,
+    )
+
+
+def report_epoch(session: Session, epoch: Epoch, reporter: Reporter) -> None:
+    """Prints the line of an epoch."""
+    reporter.epoch_line(epoch_text(epoch.row, epoch.validation, epoch.num_images, session.config.train.epochs))
+
+
+def finish_report(session: Session, reporter: Reporter) -> Result:
+    """Evaluates the best step on every split, prints the metrics, and writes pictures and result files."""
+    classifier, best_step = session.best()
+    splits = {"validation": session.splits.validation, "test": session.splits.test}
+    metrics = {name: session.evaluate(classifier, data) for name, data in splits.items() if data is not None}
+    directory, history, name = session.directory, tuple(session.history), session.config.name
+    write_atomically(directory / "history.csv", history_csv(history))
+    if history:
+        draw_curves(history, directory / "curves.png", name)
+    _draw_examples(session, classifier)
+    which = f"best step {best_step:,}"
+    if isinstance(classifier, EnsembleClassifier):
+        which = "each member at its best step" if session.splits.validation else f"step {best_step:,}"
+        if metrics:
+            _report_members(session, classifier, list(metrics)[-1], reporter)
+    seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
+    result = {"best_step": best_step, "metrics": metrics, "seconds": seconds, "device": classifier.record.device}
+    write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
+    reporter.say(metrics_table(list(metrics.items()), f"{name}, {which}"))
+    for line in frozen_lines(classifier.record):
+        reporter.say(line)
+    spent = "  ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
+    reporter.say(f"{spent}  total {session.clock.total_seconds():.1f} s")
+    return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
+
+
+def _report_members(session: Session, classifier: EnsembleClassifier, split: str, reporter: Reporter) -> None:
+    """Prints the scores of the members and of their combination on a split, and writes tables and a diagram."""
+    data = getattr(session.splits, split)
+    title = f"{session.config.name}: {len(classifier.members)} members on {data.name}"
+    with session.clock.measure("eval"):
+        table = report_members(classifier, data, split, session.directory, title)
+    reporter.say(table)
+
+
+def _draw_examples(session: Session, classifier: Classifier) -> None:
+    """Writes an image to try `engine predict` on, and a grid of predictions, if the examples are pictures."""
+    data = session.splits.test or session.splits.validation
+    if data is None or data.images.dtype != "uint8" or data.images.shape[-1] not in (1, 3):
+        return
+    save_picture(data.images[0], session.directory / "example.png")
+    if data.num_classes:
+        title = f"{session.config.name} on {data.name}"
+        probabilities = classifier.outputs(np.asarray(data.images[:9]))
+        draw_predictions(data, probabilities, session.directory / "predictions.png", title)
+
+
+def _describe(session: Session) -> list[str]:
+    splits, config, session_plan = session.splits, session.config, session.plan
+    named = (("training", splits.train), ("validation", splits.validation), ("test", splits.test))
+    counts = ", ".join(f"{len(data):,} {name}" for name, data in named if data is not None)
+    plan = "stepwise" if session_plan.is_stepwise else f"{session_plan.lowering} lowering, whole epochs compiled"
+    model = f"{session.num_params:,}"
+    if config.train.members > 1:
+        model, plan = f"{config.train.members} members of {model}", f"{plan}; members by {session_plan.members}"
+    size = f"{splits.train.images.nbytes / 1e6:,.0f} MB of training images"
+    lines = [
+        f"{config.name}: {model} parameters; {counts} images of {splits.train.name}",
+        f"{session.device}; {plan}; {size} {session_plan.placement}",
+    ]
+    if config.finetune.freezes:
+        trained = f"{session.trainer.num_trained:,} of {session.num_params:,}"
+        lines.append(f"{trained} parameters train, the others are frozen")
+    if not session.devices.is_one:
+        lines.append(session.devices.text(config.train.batch_size))
+    return lines
+
+
+def _describe_resumed(session: Session, resumed: Record | None) -> list[str]:
+    lines, config = [], session.config
+    if resumed and resumed.plan.mesh != session.plan.mesh:
+        before, now = resumed.plan.mesh or "one device", session.plan.mesh or "one device"
+        lines.append(f"until now on {before}, from here on {now}: results agree with those there up to rounding")
+    if session.device.startswith("gpu") and not config.train.deterministic:
+        lines.append("sums may differ in their last bits from run to run on a GPU; --train.deterministic prevents it")
+    if config.augment.is_active:
+        lines.append(f"augmentation: {augmentation_text(config.augment)}")
+    if resumed:
+        done = f"{resumed.step:,} steps are done"
+        is_over = session.is_done
+        lines.append(f"{done}: nothing left to train" if is_over else f"resuming: {done} of {session.total_steps:,}")
+    return lines
