@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from engine.augment.rules import AMOUNTS, FACTORS, FILLED, MANNERS, WARP_MANNERS, Range, range_of, range_problems
+from engine.augment.rules import AMOUNTS, FACTORS, FILLED, MANNERS, WARP_MANNERS, AmountRange, range_of, range_problems
 from engine.errors import InputError, problem
 from engine.records import check_all
 
@@ -38,11 +38,11 @@ class AugmentConfig:
     """Mirror left and right every other time."""
     vertical_flip: bool = False
     """Mirror top and bottom every other time."""
-    rotation: Range = 0.0
+    rotation: AmountRange = 0.0
     """Degrees, counter-clockwise."""
-    height_shift: Range = 0.0
+    height_shift: AmountRange = 0.0
     """Downwards, as a fraction of the height or in whole pixels: see shift_unit."""
-    width_shift: Range = 0.0
+    width_shift: AmountRange = 0.0
     """To the right, as a fraction of the width or in whole pixels."""
     shift_unit: ShiftUnit = "fraction"
     """What shifts are counted in; keras: ranges below 1 are fractions, others pixels and parts of them."""
@@ -50,15 +50,15 @@ class AugmentConfig:
     """In place of height_shift: one of these, up or down, in fractions if all are below 1, else in pixels."""
     width_shift_steps: tuple[float, ...] = ()
     """In place of width_shift: one of these, to the left or right, counted in the same way."""
-    shear: Range = 0.0
+    shear: AmountRange = 0.0
     """Degrees that the y axis is turned by, counter-clockwise, while the x axis stays."""
-    shear_x: Range = 0.0
+    shear_x: AmountRange = 0.0
     """Pixels that rows move to the side for each pixel further down, to either side, about the upper left pixel."""
-    shear_y: Range = 0.0
+    shear_y: AmountRange = 0.0
     """Pixels that columns move for each pixel further right, to the side that shear_x draws, too."""
-    zoom: Range = 0.0
+    zoom: AmountRange = 0.0
     """Factor of what is in view: above 1 the image gets smaller, below 1 larger."""
-    width_zoom: Range | None = None
+    width_zoom: AmountRange | None = None
     """The factor for the width, drawn apart; None: that of zoom, which keeps the proportions."""
     perspective: float = 0.0
     """Probability of moving the right and lower corners, each by its own draw."""
@@ -88,27 +88,27 @@ class AugmentConfig:
     interpolation: Interpolation = "bilinear"
     """How the warp reads between pixels; nearest_away: as nearest, but halves are rounded away from the first pixel."""
 
-    brightness: Range = 0.0
+    brightness: AmountRange = 0.0
     """Factor of all levels."""
-    brightness_shift: Range = 0.0
+    brightness_shift: AmountRange = 0.0
     """Added to all levels, as a fraction of 255."""
-    contrast: Range = 0.0
+    contrast: AmountRange = 0.0
     """Factor of the distance from the mean grey."""
-    channel_contrast: Range = 0.0
+    channel_contrast: AmountRange = 0.0
     """Factor of the distance of each channel from its own mean."""
-    saturation: Range = 0.0
+    saturation: AmountRange = 0.0
     """Factor of the distance from the grey image."""
     hsv_saturation: tuple[float, float] | None = None
     """Range of a draw u; the saturation of HSV is multiplied by u / (1 − u). 0.5 changes nothing, below 0 is grey."""
-    hue: Range = 0.0
+    hue: AmountRange = 0.0
     """Turns of the colour circle, -0.5 to 0.5."""
     hue_either_way: bool = False
     """Whether the turn that hue draws changes its sign every other time."""
-    level_shift: Range = 0.0
+    level_shift: AmountRange = 0.0
     """Levels added to all channels, kept between the lowest and the highest level of the image."""
     whole_brightness: tuple[float, float] | None = None
     """Factor of all levels, cut to whole levels before and after it, as Pillow does."""
-    channel_shift: Range = 0.0
+    channel_shift: AmountRange = 0.0
     """Levels added to a channel, drawn for each."""
     grayscale: float = 0.0
     """Probability of losing all colour."""
@@ -126,7 +126,7 @@ class AugmentConfig:
     """Probability of stretching each channel to the full range."""
     equalize: float = 0.0
     """Probability of making all levels of each channel equally frequent."""
-    sharpness: Range = 0.0
+    sharpness: AmountRange = 0.0
     """Factor of the distance from the smoothed image: below 1 blurs, above 1 sharpens."""
     blur: tuple[float, float] = (0.0, 0.0)
     """Standard deviation of a Gaussian blur in pixels, from and to."""

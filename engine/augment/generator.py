@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from engine.augment.config import FillMode
 from engine.augment.preset_config import DataSettings, PresetConfig
-from engine.augment.rules import Range
+from engine.augment.rules import AmountRange
 from engine.errors import InputError, problem, unknown
 
 GeneratorFill = Literal["constant", "nearest", "reflect", "wrap"]
@@ -56,7 +56,7 @@ def image_data_generator(
     height_shift_range: Shift = 0.0,
     brightness_range: tuple[float, float] | None = None,
     shear_range: float = 0.0,
-    zoom_range: Range = 0.0,
+    zoom_range: AmountRange = 0.0,
     channel_shift_range: float = 0.0,
     fill_mode: GeneratorFill = "nearest",
     cval: float = 0.0,

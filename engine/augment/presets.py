@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from engine.augment.config import AugmentConfig, FillMode, Interpolation
 from engine.augment.generator import image_data_generator
 from engine.augment.preset_config import DataSettings, PresetConfig
-from engine.augment.rules import Range
+from engine.augment.rules import AmountRange
 from engine.errors import InputError, problem, unknown
 
 __all__ = [
@@ -43,15 +43,11 @@ Flips = Literal["horizontal", "vertical", "horizontal_and_vertical"]
 LayerFill = Literal["constant", "nearest", "reflect", "wrap"]
 LayerInterpolation = Literal["bilinear", "nearest"]
 AutoAugmentPolicy = Literal["imagenet", "cifar10", "svhn"]
+Fills = dict[str, FillMode]
 
-_FILLS: dict[str, FillMode] = {
-    "constant": "constant",
-    "nearest": "edge",
-    "reflect": "reflect",
-    "wrap": "tensorflow_wrap",
-}
+_FILLS: Fills = {"constant": "constant", "nearest": "edge", "reflect": "reflect", "wrap": "tensorflow_wrap"}
 # Keras's elastic layer reads the image with another function than its other layers do.
-_ELASTIC_FILLS: dict[str, FillMode] = {**_FILLS, "wrap": "wrap", "reflect": "tensorflow_reflect"}
+_ELASTIC_FILLS: Fills = {**_FILLS, "wrap": "wrap", "reflect": "tensorflow_reflect"}
 _INTERPOLATIONS: dict[str, Interpolation] = {"bilinear": "bilinear", "nearest": "nearest_away"}
 _LEVELS = (0, 255)
 
@@ -65,7 +61,7 @@ def random_flip(mode: Flips = "horizontal_and_vertical") -> AugmentConfig:
 
 
 def random_rotation(
-    factor: Range,
+    factor: AmountRange,
     fill_mode: LayerFill = "reflect",
     interpolation: LayerInterpolation = "bilinear",
     fill_value: float = 0.0,
@@ -76,8 +72,8 @@ def random_rotation(
 
 
 def random_translation(
-    height_factor: Range,
-    width_factor: Range,
+    height_factor: AmountRange,
+    width_factor: AmountRange,
     fill_mode: LayerFill = "reflect",
     interpolation: LayerInterpolation = "bilinear",
     fill_value: float = 0.0,
@@ -92,8 +88,8 @@ def random_translation(
 
 
 def random_zoom(
-    height_factor: Range,
-    width_factor: Range | None = None,
+    height_factor: AmountRange,
+    width_factor: AmountRange | None = None,
     fill_mode: LayerFill = "reflect",
     interpolation: LayerInterpolation = "bilinear",
     fill_value: float = 0.0,
@@ -108,15 +104,15 @@ def random_zoom(
 
 
 def random_shear(
-    x_factor: Range = 0.0,
-    y_factor: Range = 0.0,
+    x_factor: AmountRange = 0.0,
+    y_factor: AmountRange = 0.0,
     interpolation: LayerInterpolation = "bilinear",
     fill_mode: LayerFill = "reflect",
     fill_value: float = 0.0,
 ) -> AugmentConfig:
     """What `keras.layers.RandomShear` does: about the upper left pixel, both axes to the same side, which is drawn."""
 
-    def drawn(name: str, factor: Range) -> tuple[float, float]:
+    def drawn(name: str, factor: AmountRange) -> tuple[float, float]:
         low, high = _limits(name, factor, 0, 1)
         return (low, high) if isinstance(factor, (tuple, list)) else (-high, high)
 
@@ -125,7 +121,10 @@ def random_shear(
 
 
 def random_perspective(
-    factor: Range = 1.0, scale: float = 1.0, interpolation: LayerInterpolation = "bilinear", fill_value: float = 0.0
+    factor: AmountRange = 1.0,
+    scale: float = 1.0,
+    interpolation: LayerInterpolation = "bilinear",
+    fill_value: float = 0.0,
 ) -> AugmentConfig:
     """What `keras.layers.RandomPerspective` does: with probability factor / 2 (of two numbers, their mean), all
     corners but the upper left are moved by up to scale / 2 of their distance from it; beyond lies fill_value."""
@@ -145,8 +144,8 @@ def center_crop(height: int, width: int) -> PresetConfig:
 
 
 def random_elastic_transform(
-    factor: Range = 1.0,
-    scale: Range = 1.0,
+    factor: AmountRange = 1.0,
+    scale: AmountRange = 1.0,
     interpolation: LayerInterpolation = "bilinear",
     fill_mode: LayerFill = "reflect",
     fill_value: float = 0.0,
@@ -160,13 +159,13 @@ def random_elastic_transform(
     return AugmentConfig(elastic=chance, elastic_scale=scales, **manner)
 
 
-def random_brightness(factor: Range, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+def random_brightness(factor: AmountRange, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
     """What `keras.layers.RandomBrightness` does: adds a share of 255 to all levels, −factor to factor."""
     _check_levels(value_range)
     return AugmentConfig(brightness_shift=_limits("factor", factor, -1, 1))
 
 
-def random_contrast(factor: Range, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+def random_contrast(factor: AmountRange, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
     """What `keras.layers.RandomContrast` of Keras 3 does: about each channel's mean, by a factor from 1 to 1 + factor;
     of two numbers from 1 − the lower to 1 + the upper one."""
     _check_levels(value_range)
@@ -174,13 +173,13 @@ def random_contrast(factor: Range, value_range: tuple[float, float] = _LEVELS) -
     return AugmentConfig(channel_contrast=(1 - low, 1 + high))
 
 
-def random_saturation(factor: Range, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+def random_saturation(factor: AmountRange, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
     """What `keras.layers.RandomSaturation` does: the saturation of HSV times u / (1 − u), u from −factor to factor."""
     _check_levels(value_range)
     return AugmentConfig(hsv_saturation=_limits("factor", factor, -1, 1))
 
 
-def random_hue(factor: Range, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+def random_hue(factor: AmountRange, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
     """What `keras.layers.RandomHue` does: up to half of `factor` of the colour circle, either way."""
     _check_levels(value_range)
     low, high = _limits("factor", factor, 0, 1)
@@ -189,10 +188,10 @@ def random_hue(factor: Range, value_range: tuple[float, float] = _LEVELS) -> Aug
 
 def random_color_jitter(
     value_range: tuple[float, float] = _LEVELS,
-    brightness_factor: Range | None = None,
-    contrast_factor: Range | None = None,
-    saturation_factor: Range | None = None,
-    hue_factor: Range | None = None,
+    brightness_factor: AmountRange | None = None,
+    contrast_factor: AmountRange | None = None,
+    saturation_factor: AmountRange | None = None,
+    hue_factor: AmountRange | None = None,
 ) -> AugmentConfig:
     """What `keras.layers.RandomColorJitter` does: brightness, contrast, saturation and hue in this order."""
     _check_levels(value_range)
@@ -212,7 +211,7 @@ def random_grayscale(factor: float = 0.5) -> AugmentConfig:
     return AugmentConfig(grayscale=factor)
 
 
-def random_invert(factor: Range = 1.0, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
+def random_invert(factor: AmountRange = 1.0, value_range: tuple[float, float] = _LEVELS) -> AugmentConfig:
     """What `keras.layers.RandomInvert` does: 255 less each level, with probability factor / 2 (of two numbers, their
     mean)."""
     _check_levels(value_range)
@@ -220,8 +219,8 @@ def random_invert(factor: Range = 1.0, value_range: tuple[float, float] = _LEVEL
 
 
 def random_erasing(
-    factor: Range = 1.0,
-    scale: Range = (0.02, 0.33),
+    factor: AmountRange = 1.0,
+    scale: AmountRange = (0.02, 0.33),
     fill_value: float | tuple[float, float, float] | None = None,
     value_range: tuple[float, float] = _LEVELS,
 ) -> AugmentConfig:
@@ -239,7 +238,7 @@ def mix_up(alpha: float = 0.2) -> AugmentConfig:
     return AugmentConfig(mixup=alpha)
 
 
-def cut_mix(factor: Range = 1.0) -> AugmentConfig:
+def cut_mix(factor: AmountRange = 1.0) -> AugmentConfig:
     """What `keras.layers.CutMix` does: α from 0 to factor (of two numbers, between them), drawn for each example where
     Keras draws for each batch. Partners are those of `mix_up`."""
     return AugmentConfig(cutmix_inside=_limits("factor", factor, 0, 1))
@@ -248,7 +247,7 @@ def cut_mix(factor: Range = 1.0) -> AugmentConfig:
 def rand_augment(
     value_range: tuple[float, float] = _LEVELS,
     num_ops: int = 2,
-    factor: Range = 0.5,
+    factor: AmountRange = 0.5,
     interpolation: LayerInterpolation = "bilinear",
 ) -> AugmentConfig:
     """What `keras.layers.RandAugment` does, with operations drawn for each example where Keras draws for each batch."""
@@ -262,7 +261,7 @@ def aug_mix(
     value_range: tuple[float, float] = _LEVELS,
     num_chains: int = 3,
     chain_depth: int = 3,
-    factor: Range = 0.3,
+    factor: AmountRange = 0.3,
     alpha: float = 1.0,
     all_ops: bool = True,
     interpolation: LayerInterpolation = "bilinear",
@@ -317,17 +316,17 @@ def _cut(height: Any, width: Any) -> DataSettings:
     return DataSettings(center_crop=f"{height}x{width}")
 
 
-def _range(low: float, high: float) -> Range:
+def _range(low: float, high: float) -> AmountRange:
     """One number where the range is symmetric, which is how it is shown."""
     return high if low == -high else (low, high)
 
 
-def _zooms(name: str, factor: Range) -> tuple[float, float]:
+def _zooms(name: str, factor: AmountRange) -> tuple[float, float]:
     low, high = _limits(name, factor, -1, 1)
     return 1 + low, 1 + high
 
 
-def _chance(name: str, factor: Range) -> float:
+def _chance(name: str, factor: AmountRange) -> float:
     """The probability that a draw from [0, 1) is below one from the factor's range: of one number f, f / 2."""
     return sum(_limits(name, factor, 0, 1)) / 2
 
@@ -338,9 +337,7 @@ def _check_levels(value_range: Any) -> None:
         raise InputError(problem("value_range", repr(value_range), rule, "Leave it out."))
 
 
-def _manner(
-    fill_mode: str, interpolation: str, fill_value: float, fills: dict[str, FillMode] = _FILLS
-) -> dict[str, Any]:
+def _manner(fill_mode: str, interpolation: str, fill_value: float, fills: Fills = _FILLS) -> dict[str, Any]:
     if fill_mode not in fills:
         raise InputError(unknown("fill_mode", fill_mode, fills))
     if interpolation not in _INTERPOLATIONS:

@@ -5,7 +5,7 @@ from typing import Any
 from engine.errors import problem
 from engine.records import check, check_whole
 
-Range = float | tuple[float, float]
+AmountRange = float | tuple[float, float]
 
 AMOUNTS = (
     "rotation", "height_shift", "width_shift", "shear", "shear_x", "shear_y", "brightness_shift", "hue", "level_shift",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from engine.config.decoding import USUAL_COLORS, ColorMode, Decoding, Interpolation, Levels, Range, ResizeRule
+from engine.config.decoding import USUAL_COLORS, ColorMode, Decoding, Interpolation, Levels, ResizeRule, ValueRange
 from engine.errors import InputError, problem, shape_text
 
 
@@ -38,7 +38,7 @@ class InputSpec:
     whiten: bool = False
     center_example: bool = False
     center_crop: tuple[int, int] | None = None
-    value_range: Range | None = field(default=None, compare=False)
+    value_range: ValueRange | None = field(default=None, compare=False)
     color: ColorMode | None = None
     interpolation: Interpolation = "bilinear"
     antialias: bool = True

@@ -6,7 +6,7 @@ Only what starts is put right: models that were trained otherwise stay what they
 
 from dataclasses import replace
 
-from engine.config.decoding import LEAST_SHARE, Range
+from engine.config.decoding import LEAST_SHARE, ValueRange
 from engine.config.run import RunConfig
 from engine.errors import InputError, problem
 from engine.models.layers import Activation, BatchNorm, Dense, Dropout, Flatten, GroupNorm, Layer, LayerNorm, Rescale
@@ -20,7 +20,7 @@ MOST_SCALED = 20  # standardized values stay below it
 
 
 def put_right(
-    config: RunConfig, floats: Range | None = None, has_contract: bool = False, gives: Gives = "logits"
+    config: RunConfig, floats: ValueRange | None = None, has_contract: bool = False, gives: Gives = "logits"
 ) -> tuple[RunConfig, list[str]]:
     """(the config of a run that starts, what was put right and why, in words).
 
@@ -97,7 +97,7 @@ def _check_units(model: Sequential, loss: str, name: str) -> None:
     raise InputError(problem("train.loss", f"{loss} with {units} units ({name})", rule, f"Use {other}."))
 
 
-def _scaled_once(config: RunConfig, floats: Range | None) -> tuple[RunConfig, list[str]]:
+def _scaled_once(config: RunConfig, floats: ValueRange | None) -> tuple[RunConfig, list[str]]:
     """The config with pixels scaled by the model's first Rescale or by the data, where both did."""
     place = _first_rescale(config.model)
     if place is None:
@@ -122,7 +122,7 @@ def _scaled_once(config: RunConfig, floats: Range | None) -> tuple[RunConfig, li
     return config, []
 
 
-def _unscaled_notes(model: Model, floats: Range | None) -> list[str]:
+def _unscaled_notes(model: Model, floats: ValueRange | None) -> list[str]:
     """A line where float pictures reach far beyond 1 and no layer before the first weights scales them."""
     if floats is None or max(map(abs, floats)) <= MOST_SCALED or not isinstance(model, Sequential):
         return []

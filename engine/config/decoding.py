@@ -6,8 +6,8 @@ from typing import Literal
 ColorMode = Literal["grayscale", "rgb", "rgba", "la", "cmyk", "lab"]
 ResizeRule = Literal["stretch", "crop", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Range = tuple[float, float]
-Levels = Range | Literal["type"] | None
+ValueRange = tuple[float, float]
+Levels = ValueRange | Literal["type"] | None
 
 NUM_CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "la": 2, "rgb": 3, "rgba": 4, "cmyk": 4, "lab": 3}
 # The colour mode that arrays of so many channels have if nobody says otherwise.

@@ -71,15 +71,15 @@ def frozen_layers(config: FineTuneConfig, names: Sequence[str], epoch: int) -> f
 
 def first_epoch(config: FineTuneConfig, names: Sequence[str], name: str) -> int | None:
     """How many epochs are done when a layer starts to train; None if it never does."""
-    if not (fits(name, config.freeze) or name in names[: config.freeze_first]):
+    if not (matches_pattern(name, config.freeze) or name in names[: config.freeze_first]):
         return 0
-    return min((epoch for epoch, pattern in config.unfreezings if fits(name, [pattern])), default=None)
+    return min((epoch for epoch, pattern in config.unfreezings if matches_pattern(name, [pattern])), default=None)
 
 
 def rate_factor(config: FineTuneConfig, name: str) -> float:
     """What the learning rate of a layer is multiplied by."""
     pairs = (text.rpartition("=") for text in reversed(config.learning_rates))
-    return next((float(number) for pattern, _, number in pairs if fits(name, [pattern])), 1.0)
+    return next((float(number) for pattern, _, number in pairs if matches_pattern(name, [pattern])), 1.0)
 
 
 def name_problems(config: FineTuneConfig, names: Sequence[str], are_ordered: bool = True) -> list[str]:
@@ -94,20 +94,20 @@ def name_problems(config: FineTuneConfig, names: Sequence[str], are_ordered: boo
         unknown(f"finetune.{field}", pattern, names)
         for field, patterns in given.items()
         for pattern in patterns
-        if not any(fits(name, [pattern]) for name in names)
+        if not any(matches_pattern(name, [pattern]) for name in names)
     ]
     if config.freeze_first and not are_ordered:
         rule, remedy = "0 for a class of your own, whose layers have no order", "Use finetune.freeze."
         problems.append(problem("finetune.freeze_first", config.freeze_first, rule, remedy))
     at_start = frozen_layers(config, names, 0)
     for _, pattern in config.unfreezings:
-        if not any(fits(name, [pattern]) for name in at_start):
+        if not any(matches_pattern(name, [pattern]) for name in at_start):
             rule = f"frozen layers ({', '.join(sorted(at_start)) or 'there are none'})"
             problems.append(problem("finetune.unfreeze", repr(pattern), rule, "Freeze them from the start."))
     return problems
 
 
-def fits(name: str, patterns: Iterable[str]) -> bool:
+def matches_pattern(name: str, patterns: Iterable[str]) -> bool:
     """Whether a layer is named by one of the patterns, itself or what it is part of."""
     parts = name.split(".")
     wholes = [".".join(parts[: i + 1]) for i in range(len(parts))]

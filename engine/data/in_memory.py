@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.config import Loss
 from engine.config.data import Layout
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.arrays.axes import channels_last
 from engine.data.arrays.given import plain_array
 from engine.data.classes.labels import are_targets, read_classes, read_targets
@@ -31,8 +31,8 @@ class Reading:
     of: what errors call these arrays, like "validation ".
     """
 
-    value_range: Range | None = None
-    usual_range: Range | None = None
+    value_range: ValueRange | None = None
+    usual_range: ValueRange | None = None
     layout: Layout = "auto"
     are_targets: bool | None = None
     of: str = ""
@@ -44,7 +44,7 @@ def dataset(
     class_names: ClassNames | None = None,
     name: str = "arrays",
     *,
-    value_range: Range | None = None,
+    value_range: ValueRange | None = None,
     layout: Layout = "auto",
 ) -> Dataset:
     """A Dataset of arrays, of NumPy, JAX, PyTorch or pandas, or lists; what is converted is printed.
@@ -88,7 +88,7 @@ def read_dataset(
     )
 
 
-def read_images(given: Any, field: str, reading: Reading, say: Say) -> tuple[np.ndarray, Range | None]:
+def read_images(given: Any, field: str, reading: Reading, say: Say) -> tuple[np.ndarray, ValueRange | None]:
     """(uint8[n h w c] or [n d], or float32[n …]; what was black and white where levels were made of other numbers)."""
     images = _stacked(plain_array(given, field), field)
     if images.dtype.kind not in "buif":
@@ -146,14 +146,14 @@ def _float32(images: np.ndarray, field: str, say: Say) -> np.ndarray:
     return values
 
 
-def _levels(images: np.ndarray, value_range: Range) -> np.ndarray:
+def _levels(images: np.ndarray, value_range: ValueRange) -> np.ndarray:
     levels = np.empty(images.shape, np.uint8)
     for part in parts_of(images):
         levels[part] = as_uint8(images[part], value_range)
     return levels
 
 
-def _say_doubts(found: Range, dtype: np.dtype, field: str, say: Say) -> None:
+def _say_doubts(found: ValueRange, dtype: np.dtype, field: str, say: Say) -> None:
     if doubts := doubts_of(found, dtype):
         say(f"warning: {field}: {doubts}")
 

@@ -98,7 +98,7 @@ class Devices:
 ONE_DEVICE = Devices()
 
 
-def fits(mesh_text: str | None) -> bool:
+def has_enough_devices(mesh_text: str | None) -> bool:
     """Whether there are enough devices for a mesh."""
     return prod(mesh_shape(mesh_text)) <= jax.device_count()
 
@@ -108,7 +108,7 @@ def check_mesh(mesh_text: str | None) -> None:
     if jax.process_count() > 1:
         rule = "one, which may use all devices of its machine"
         raise InputError(problem("processes", jax.process_count(), rule, "Train on one machine, with --mesh data=8."))
-    if not fits(mesh_text):
+    if not has_enough_devices(mesh_text):
         needed, found, kind = prod(mesh_shape(mesh_text)), jax.device_count(), jax.devices()[0].device_kind
         rule = f"one for the {found} × {kind} that JAX finds here"
         remedy = "Leave --mesh out." if found == 1 else f"Use --mesh data={found}, or fewer."

@@ -15,7 +15,7 @@ from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
 from engine.config.contract import InputSpec
 from engine.config.data import ResizeRule
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.labels import targets_for_classes
 from engine.data.contract import check_inputs
@@ -28,13 +28,13 @@ from engine.errors import InputError, problem
 from engine.host.clock import Clock
 from engine.host.console import tell
 from engine.inference.forward import Forward
-from engine.inference.layer_outputs import features_of
+from engine.inference.layer_outputs import make_layer_function
 from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, contract, listed, other_shape
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.losses import probabilities
 from engine.networks.network import AnyNetwork, Tree, normalize
 from engine.training.evaluate import eval_batch_size, evaluate
-from engine.training.step import Task
+from engine.training.step import Objective
 
 TTA_DRAWS = 8
 
@@ -85,7 +85,7 @@ class Classifier:
         top: int = 1,
         resize: ResizeRule | None = None,
         tta: int | AugmentConfig = 0,
-        value_range: Range | None = None,
+        value_range: ValueRange | None = None,
     ) -> list[Prediction]:
         """One Prediction a picture, with the `top` likeliest classes.
 
@@ -106,7 +106,7 @@ class Classifier:
         pictures: Picture | Sequence[Picture],
         resize: ResizeRule | None = None,
         tta: int | AugmentConfig = 0,
-        value_range: Range | None = None,
+        value_range: ValueRange | None = None,
     ) -> np.ndarray:
         """float32[n k]: the probability of each class; arguments as of `predict`."""
         return self._of_each(pictures, resize, value_range, lambda images, first: self.outputs(images, tta, first))
@@ -126,7 +126,7 @@ class Classifier:
         pictures: Picture | Sequence[Picture],
         layer: str,
         resize: ResizeRule | None = None,
-        value_range: Range | None = None,
+        value_range: ValueRange | None = None,
     ) -> np.ndarray:
         """float32[n …]: what a layer gives, its activation included; pictures, resize and value_range as of `predict`.
 
@@ -137,7 +137,7 @@ class Classifier:
 
         def make() -> Callable[..., jax.Array]:
             of_layer, spec = (
-                features_of(self.record, layer, evaluation_lowering(self.record.config.plan)),
+                make_layer_function(self.record, layer, evaluation_lowering(self.record.config.plan)),
                 self.input_spec,
             )
 
@@ -157,7 +157,7 @@ class Classifier:
         top: int = 1,
         resize: ResizeRule | None = None,
         tta: int | AugmentConfig = 0,
-        value_range: Range | None = None,
+        value_range: ValueRange | None = None,
     ) -> Iterator[tuple[Picture, Prediction | InputError]]:
         """Each picture with its Prediction, or with the InputError that says why there is none, in order.
 
@@ -204,7 +204,7 @@ class Classifier:
         self,
         pictures: Picture | Sequence[Picture],
         resize: ResizeRule | None,
-        value_range: Range | None,
+        value_range: ValueRange | None,
         ask: Callable[[np.ndarray | StoredImages, int], np.ndarray],
     ) -> np.ndarray:
         """What `ask` says of (images [n …], number of the first), for all; raises InputError naming bad pictures."""
@@ -271,7 +271,7 @@ class Classifier:
         weights = (self._params, self._model_state)
         return self._forward(("outputs", augment), lambda: forward, (*weights, np.int32(draw)), images, first)
 
-    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> dict[str, Any]:
+    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
         """n, loss and (for classes) accuracy and top5 over every example, each exactly once.
 
         data: a Dataset, or (images, labels) of any form that `engine.dataset` takes. Its classes are compared by name,
@@ -280,10 +280,10 @@ class Classifier:
         skipped: how many files of the data could not be read, if there are any.
         """
         dataset = self.fitting(data, value_range)
-        sums = evaluate(self._executables, self._task, self._params, self._model_state, dataset)
+        sums = evaluate(self._executables, self._objective, self._params, self._model_state, dataset)
         return with_skipped(sums.means(self.record.config.train.loss, self.record.num_outputs), dataset)
 
-    def fitting(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> Dataset:
+    def fitting(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> Dataset:
         """What `evaluate` is given as a Dataset, with labels as indices into the model's classes, matched by name.
 
         Raises InputError, showing both sides, unless it has the model's input, its scale and no classes that it lacks.
@@ -304,7 +304,7 @@ class Classifier:
             tell(line)
         return fitting
 
-    def _read(self, pair: Any, value_range: Range | None) -> Dataset:
+    def _read(self, pair: Any, value_range: ValueRange | None) -> Dataset:
         """(images, labels) as a Dataset, read as the training data were."""
         images, labels = pair_of(pair, "data", "a Dataset or (images, labels)")
         usual = self.input_spec.value_range if self.input_spec.dtype == "uint8" else None
@@ -312,8 +312,8 @@ class Classifier:
         return read_dataset(images, labels, None, "data", reading, tell)
 
     @property
-    def _task(self) -> Task:
-        return Task(self._network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
+    def _objective(self) -> Objective:
+        return Objective(self._network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
 
     def _prediction(self, row: np.ndarray, top: int) -> Prediction:
         best = np.argsort(-row, kind="stable")[:top]

@@ -13,7 +13,7 @@ from flax import nnx
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
 from engine.config import MemberMapping
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.matching import match
 from engine.data.classes.names import Names
@@ -26,7 +26,7 @@ from engine.metrics.calibration import scores
 from engine.metrics.combination import LEAST_PROBABILITY, Combination, fit
 from engine.networks.build import build
 from engine.networks.network import Network, Tree, Whitened, gives_of
-from engine.networks.stacked import Ensemble
+from engine.networks.stacked import Stacked
 
 
 class EnsembleClassifier(Classifier):
@@ -95,7 +95,7 @@ class EnsembleClassifier(Classifier):
             return np.tensordot(np.asarray(self.combination.weights), outputs, axes=1)
         return self.combination.combine(logarithms(outputs))
 
-    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> dict[str, Any]:
+    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
         """n, loss (negative log-likelihood), accuracy, Brier score and calibration error over every example."""
         dataset = self.fitting(data, value_range)
         return with_skipped(self.scores_of(self.member_outputs(dataset.images), dataset), dataset)
@@ -164,13 +164,13 @@ def _asked_together(members: Sequence[Classifier], mapping: MemberMapping) -> Cl
         return build(record.config.model, spec.network_shape, record.num_outputs, rngs, lowering)
 
     seeds = np.zeros(len(members), np.uint32)
-    module = nnx.eval_shape(lambda: Ensemble(make_member, seeds, mapping, out_axis=1))
+    module = nnx.eval_shape(lambda: Stacked(make_member, seeds, mapping, out_axis=1))
     network = Network(module, record.config.train.precision, gives=gives_of(record.config.model))
     return Classifier(record, Whitened(network) if spec.whiten else network, *_stacked(members))
 
 
 def _stacked(members: Sequence[Classifier]) -> tuple[Tree, Tree]:
-    """(params, model_state) of an Ensemble of these members; a whitening is that of the run, the same for all."""
+    """(params, model_state) of a Stacked of these members; a whitening is that of the run, the same for all."""
     params, model_state = (
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
         for trees in zip(*((member._params, member._model_state) for member in members), strict=True)
@@ -182,5 +182,5 @@ def _stacked(members: Sequence[Classifier]) -> tuple[Tree, Tree]:
 
 
 def _as_ensemble(tree: Tree) -> Tree:
-    """The arrays of stacked members in the place where an Ensemble has them."""
+    """The arrays of stacked members in the place where a Stacked has them."""
     return nnx.State({"members": tree.raw_mapping} if jax.tree.leaves(tree) else {})

@@ -12,15 +12,15 @@ from engine.config import Lowering
 from engine.errors import InputError, problem, unknown
 from engine.models.specs import Sequential
 from engine.networks.build import build
-from engine.networks.network import Network, Part, Tree, Whitened, network_of
+from engine.networks.network import Network, NetworkPart, Tree, Whitened, network_of
 
-Path = tuple[str | int, ...]
+LayerPath = tuple[str | int, ...]
 
 
 class Tapped(nnx.Module):
     """A module that gives what one of its submodules gives; what comes after that is left out by the compiler."""
 
-    def __init__(self, module: nnx.Module, layer: str, path: Path):
+    def __init__(self, module: nnx.Module, layer: str, path: LayerPath):
         self.module, self.layer, self.path = module, layer, path
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -48,7 +48,7 @@ class Tapped(nnx.Module):
         return given[0]
 
 
-def features_of(record: Record, layer: str, lowering: Lowering) -> Callable[[Tree, Tree, jax.Array], jax.Array]:
+def make_layer_function(record: Record, layer: str, lowering: Lowering) -> Callable[[Tree, Tree, jax.Array], jax.Array]:
     """(params, model state, inputs [b …] as the model is shown them) → float32[b …], what the layer gives.
 
     Raises InputError for a name that the model does not have, listing those it has.
@@ -58,7 +58,7 @@ def features_of(record: Record, layer: str, lowering: Lowering) -> Callable[[Tre
     if isinstance(model, Sequential):
         names = model.layer_names
         _check_known(layer, names)
-        part = Part(end=names.index(layer) + 1)
+        part = NetworkPart(end=names.index(layer) + 1)
         network, _ = network_of(model, *of_inputs, spec.whiten, precision, part)
         return lambda params, model_state, inputs: network.apply(params, model_state, inputs, None, None)[0]
 
@@ -82,7 +82,7 @@ def features_of(record: Record, layer: str, lowering: Lowering) -> Callable[[Tre
     return features
 
 
-def layer_paths(module: nnx.Module) -> dict[str, Path]:
+def layer_paths(module: nnx.Module) -> dict[str, LayerPath]:
     """Where each callable submodule of a module lies in it, by a dotted name."""
     found = {path: node for path, node in nnx.iter_graph(module) if path and isinstance(node, nnx.Module)}
     calls = sorted((tuple[Any, ...](path) for path, node in found.items() if callable(node)), key=str)

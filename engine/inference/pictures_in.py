@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.config.contract import InputSpec
 from engine.config.data import ResizeRule
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.arrays.given import is_array_like, plain_array
 from engine.data.arrays.stored import StoredImages
 from engine.data.pictures.images import Picture, fit_array, fit_values, levels_of, read_picture
@@ -45,7 +45,7 @@ def contract(spec: InputSpec, resize: ResizeRule | None) -> InputSpec:
     return replace(spec, resize=resize)
 
 
-def as_array(pictures: Any, spec: InputSpec, value_range: Range | None) -> np.ndarray | StoredImages | None:
+def as_array(pictures: Any, spec: InputSpec, value_range: ValueRange | None) -> np.ndarray | StoredImages | None:
     """[n …] that fits, of an array [n …] of many; None for anything else, one picture as an array for one."""
     if isinstance(pictures, StoredImages) or not isinstance(pictures := _plain(pictures), np.ndarray):
         return pictures if isinstance(pictures, StoredImages) else None
@@ -82,7 +82,7 @@ def listed(pictures: Any) -> list[Picture]:
 
 
 def batches(
-    pictures: Iterable[Picture], spec: InputSpec, value_range: Range | None, size: int = BATCH_PICTURES
+    pictures: Iterable[Picture], spec: InputSpec, value_range: ValueRange | None, size: int = BATCH_PICTURES
 ) -> Iterator[PictureBatch]:
     """The pictures in order, read on all cores, `size` at a time; only a few batches are ever in memory.
 

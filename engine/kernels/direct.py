@@ -27,7 +27,7 @@ from engine.kernels.xla import NHWC, served
 MOST_WASTE = 2.0  # times as many products as needed, up to which the gradient of images is a convolution
 
 
-class Following(NamedTuple):
+class FusedTail(NamedTuple):
     """What is done to the maps: the largest of each window of a pool is taken, the bias added, the positive part kept.
 
     pool: has no padding; None for none.
@@ -37,7 +37,7 @@ class Following(NamedTuple):
     is_relu: bool = False
 
 
-NOTHING = Following()
+NOTHING = FusedTail()
 
 
 def is_available() -> bool:
@@ -69,28 +69,28 @@ def _on_gpu() -> ModuleType | None:
 
 
 def direct_conv_general_dilated(
-    *arguments: Any, bias: jax.Array | None = None, following: Following = NOTHING, **named: Any
+    *arguments: Any, bias: jax.Array | None = None, tail: FusedTail = NOTHING, **named: Any
 ) -> jax.Array:
     """`lax.conv_general_dilated` and what follows it, value and gradients.
 
-    What is not served goes to Eigen's form or lax, with nothing following.
+    Calls that it does not support go to Eigen's form or lax, without the fused bias, relu or pool.
     """
-    return served(partial(_convolve, bias, following), *arguments, **named)
+    return served(partial(_convolve, bias, tail), *arguments, **named)
 
 
 def _convolve(
-    bias: jax.Array | None, following: Following, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
+    bias: jax.Array | None, tail: FusedTail, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
 ) -> jax.Array:
     if not serves(images, kernel, window):
-        assert (bias, following) == (None, NOTHING), "asked for without being served"
+        assert (bias, tail) == (None, NOTHING), "asked for without being served"
         return _otherwise(images, kernel, window, precision)
-    if following.pool == ffi.NO_POOL:
-        following = following._replace(pool=None)
+    if tail.pool == ffi.NO_POOL:
+        tail = tail._replace(pool=None)
     images, window = cut(images, window)
     bias = jnp.zeros(kernel.shape[3], kernel.dtype) if bias is None else bias
     if gpu := _on_gpu():
-        return gpu.convolve(*following, window, precision, images, kernel, bias)
-    return _direct(following, window, precision, images, kernel, bias)
+        return gpu.convolve(*tail, window, precision, images, kernel, bias)
+    return _direct(tail, window, precision, images, kernel, bias)
 
 
 def _otherwise(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
@@ -102,30 +102,30 @@ def _otherwise(images: jax.Array, kernel: jax.Array, window: Window, precision: 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _direct(
-    following: Following, window: Window, precision: Any, images: jax.Array, kernel: jax.Array, bias: jax.Array
+    tail: FusedTail, window: Window, precision: Any, images: jax.Array, kernel: jax.Array, bias: jax.Array
 ) -> jax.Array:
     """[b h w c] * [i j c o] + [o] → [b y x o], or [b v u o] after a pool."""
-    return ffi.convolve(images, kernel, bias, window, *following, has_winners=False)[0]
+    return ffi.convolve(images, kernel, bias, window, *tail, has_winners=False)[0]
 
 
-def _forward(following: Following, window: Window, precision: Any, images: Any, kernel: Any, bias: Any) -> tuple:
-    outputs, winners = ffi.convolve(images.value, kernel.value, bias.value, window, *following)
-    kept = outputs if following.is_relu and following.pool is None else None
+def _forward(tail: FusedTail, window: Window, precision: Any, images: Any, kernel: Any, bias: Any) -> tuple:
+    outputs, winners = ffi.convolve(images.value, kernel.value, bias.value, window, *tail)
+    kept = outputs if tail.is_relu and tail.pool is None else None
     return outputs, (images.value, kernel.value if images.perturbed else None, winners, kept)
 
 
-def _backward(following: Following, window: Window, precision: Any, saved: tuple, gradient: Any) -> tuple:
+def _backward(tail: FusedTail, window: Window, precision: Any, saved: tuple, gradient: Any) -> tuple:
     images, kernel, winners, outputs = saved
     if isinstance(gradient, SymbolicZero):
         return None, None, None
-    turned_to_images = None if kernel is None else _turned(images.shape, kernel, gradient.shape, window, following.pool)
+    turned_to_images = None if kernel is None else _turned(images.shape, kernel, gradient.shape, window, tail.pool)
     to_images, to_kernel, to_bias = ffi.gradients(
-        images, turned_to_images, winners, outputs, gradient, window, following.pool
+        images, turned_to_images, winners, outputs, gradient, window, tail.pool
     )
     if kernel is None:
         return None, to_kernel, to_bias
     if turned_to_images is None:
-        to_maps = _to_maps(following, winners, outputs, gradient)
+        to_maps = _to_maps(tail, winners, outputs, gradient)
         to_images = input_gradient(images.shape, kernel, to_maps, window, precision, partial(_convolve, None, NOTHING))
     return to_images, to_kernel, to_bias
 
@@ -143,11 +143,11 @@ def _turned(
     return None if is_wasteful or c % ffi.LANES else (turned(kernel), onto_images)
 
 
-def _to_maps(following: Following, winners: jax.Array, outputs: jax.Array | None, gradient: jax.Array) -> jax.Array:
+def _to_maps(tail: FusedTail, winners: jax.Array, outputs: jax.Array | None, gradient: jax.Array) -> jax.Array:
     """[b y x o] of what came back to the outputs."""
-    if following.pool is None:
+    if tail.pool is None:
         return gradient if outputs is None else jnp.where(outputs > 0, gradient, 0)
-    pool, (b, _, _, o) = following.pool, gradient.shape
+    pool, (b, _, _, o) = tail.pool, gradient.shape
     shares = (jnp.where(winners == n, gradient, 0) for n in range(prod(pool.size)))
     return collect(shares, (b, *_below(pool, gradient.shape), o), pool)
 

@@ -10,7 +10,7 @@ from jax import lax
 from engine.config import Lowering, PlanConfig, Precision
 from engine.errors import InputError, problem
 from engine.kernels import direct, ffi
-from engine.kernels.direct import Following, direct_conv_general_dilated
+from engine.kernels.direct import FusedTail, direct_conv_general_dilated
 from engine.kernels.eigen import eigen_conv_general_dilated
 from engine.kernels.matrix import matrix_conv_general_dilated
 from engine.kernels.pooling import average_pool, max_pool
@@ -85,11 +85,11 @@ def pools_directly(pool: nnx.Module | None) -> bool:
 
 def convolve_directly(conv: nnx.Conv, images: jax.Array, pool: Pool | None, is_relu: bool) -> jax.Array:
     """What a convolution of images gives, with its bias, of that the positive part, of that a pool."""
-    following = Following(Window(pool.size, pool.strides) if pool else None, is_relu)
+    tail = FusedTail(Window(pool.size, pool.strides) if pool else None, is_relu)
     bias = None if conv.bias is None else conv.bias[...]
     return direct_conv_general_dilated(
         images, conv.kernel[...], conv.strides, conv.padding, None, conv.kernel_dilation,
-        ("NHWC", "HWIO", "NHWC"), precision=conv.precision, bias=bias, following=following,
+        ("NHWC", "HWIO", "NHWC"), precision=conv.precision, bias=bias, tail=tail,
     )  # fmt: skip
 
 

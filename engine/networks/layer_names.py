@@ -9,7 +9,7 @@ from flax import nnx
 
 from engine.models import specs
 
-Path = Sequence[Any]  # from the root: attribute names, and numbers within lists
+LayerPath = Sequence[Any]  # from the root: attribute names, and numbers within lists
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Layers:
         """Whether there is a first and a last one."""
         return isinstance(self.spec, specs.Sequential)
 
-    def of(self, path: Path) -> str:
+    def of(self, path: LayerPath) -> str:
         """The layer of an array, or of a module, at a path; empty if it is none."""
         if self.are_ordered:
             return self.names[path[1]] if len(path) > 1 and path[0] == "layers" else ""

@@ -17,13 +17,13 @@ from engine.keys import stream_key
 from engine.models.specs import Custom, Gives, Model, Sequential
 from engine.networks.build import build, takes_mask
 from engine.networks.layer_names import Layers, joined, layers_of
-from engine.networks.stacked import Ensemble
+from engine.networks.stacked import Stacked
 
 Tree = Any
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkPart:
     """Which part of a network trains, and which is run.
 
     frozen: layers by name; their parameters are no parameters but state. None: the network has no such state.
@@ -35,7 +35,7 @@ class Part:
     end: int | None = None
 
 
-WHOLE = Part()
+WHOLE = NetworkPart()
 
 
 class Network:
@@ -130,7 +130,7 @@ def network_of(
     lowering: Lowering,
     whiten: bool = False,
     precision: Precision = "float32",
-    part: Part = WHOLE,
+    part: NetworkPart = WHOLE,
 ) -> tuple[AnyNetwork, Callable[[jax.Array], tuple[Tree, Tree]]]:
     """(network, init) of a spec; the traceable `init(seed)` gives fresh (params, model_state) as plain arrays.
 
@@ -142,7 +142,7 @@ def network_of(
         return build(spec, input_shape, num_outputs, nnx.Rngs(stream_key(seed, "init")), lowering)
 
     def init(seed: jax.Array) -> tuple[Tree, Tree]:
-        _, params, _, model_state = _split(Ensemble(module_of, seed).members if seed.ndim else module_of(seed))
+        _, params, _, model_state = _split(Stacked(module_of, seed).members if seed.ndim else module_of(seed))
         members, size = seed.shape, prod(input_shape)
         empty = jnp.zeros((*members, size)), jnp.zeros((*members, size, size))
         return params, (empty, model_state) if whiten else model_state

@@ -1,4 +1,4 @@
-"""Ensemble: modules of one architecture as one, asked by one call."""
+"""Stacked: modules of one architecture as one, asked by one call."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 
-class Ensemble(nnx.Module):
+class Stacked(nnx.Module):
     """Members whose arrays are stacked along a leading axis [m …]; each is what `make_member` makes of its seed.
 
     make_member: (a seed, which is traced) → module, the same architecture for all. seeds: [m].

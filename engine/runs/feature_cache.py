@@ -49,7 +49,7 @@ def features_megabytes(num_examples: int, feature_shape: tuple[int, ...]) -> int
     return ceil(num_examples * prod(feature_shape) * 4 / MEGABYTE)
 
 
-def features_of(
+def cache_features(
     dataset: Dataset,
     inputs: InputSpec,
     network: AnyNetwork,

@@ -14,7 +14,7 @@ from engine.augment.config import AugmentConfig
 from engine.checkpoints.steps import find_steps
 from engine.config import Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
 from engine.config.data import DataConfig, Layout
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.config.finetune import FeatureCaching, FineTuneConfig
 from engine.data.contract import under_contract
 from engine.data.decoded.dataset import Dataset, Splits, split_by_fraction
@@ -51,7 +51,7 @@ def fit(
     validation: float | Dataset | Arrays | None = 0.1,
     class_names: ClassNames | None = None,
     scale: float = 1 / 255,
-    value_range: Range | None = None,
+    value_range: ValueRange | None = None,
     layout: Layout = "auto",
     augment: AugmentConfig | None = None,
     patience: int | None = None,
@@ -103,7 +103,7 @@ def finetune(
     loss: Loss | None = None,
     validation: float | Dataset | Arrays | None = 0.1,
     class_names: ClassNames | None = None,
-    value_range: Range | None = None,
+    value_range: ValueRange | None = None,
     layout: Layout = "auto",
     augment: AugmentConfig | None = None,
     patience: int | None = None,

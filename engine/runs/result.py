@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.images import Picture
 from engine.errors import InputError, problem
@@ -33,7 +33,7 @@ class Result:
     best_step: int
     seconds: dict[str, float]
 
-    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: Range | None = None) -> dict[str, Any]:
+    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
         """n, loss and accuracy over every example of a Dataset or of (images, labels): see Classifier.evaluate."""
         return self.classifier.evaluate(data, value_range)
 

@@ -15,7 +15,7 @@ from engine.config.plan import Plan, PlanFile
 from engine.data.contract import input_spec
 from engine.data.decoded.dataset import Dataset, Splits, names_text
 from engine.data.load import num_outputs
-from engine.devices.mesh import check_mesh, fits
+from engine.devices.mesh import check_mesh, has_enough_devices
 from engine.devices.precision import check_precision
 from engine.errors import InputError, Say, problem
 from engine.host.clock import Clock
@@ -115,7 +115,7 @@ class Session:
     def _given_plan(self, resumed: Record | None, plan: PlanFile | None) -> Plan | None:
         if resumed and resumed.device.startswith(jax.default_backend()):
             # The same bits, even where a newer version or another machine would choose otherwise.
-            return resumed.plan if fits(resumed.plan.mesh) else replace(resumed.plan, mesh=None)
+            return resumed.plan if has_enough_devices(resumed.plan.mesh) else replace(resumed.plan, mesh=None)
         return replace(plan.plan, placement=choose_placement(self.config.plan, self.splits.train)) if plan else None
 
     def _take_up(self, record: Record, abstract: TrainState) -> None:

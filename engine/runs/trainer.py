@@ -24,18 +24,18 @@ from engine.kernels.lowerings import choose_lowering, evaluation_lowering, runs_
 from engine.metrics.losses import kernel_penalty
 from engine.metrics.sums import Metrics
 from engine.models.specs import Custom, Sequential
-from engine.networks.network import WHOLE, AnyNetwork, Part, Tree, layers_in, network_of, num_params
-from engine.runs.feature_cache import Features, cache_megabytes, features_megabytes, features_of, may_cache
+from engine.networks.network import WHOLE, AnyNetwork, NetworkPart, Tree, layers_in, network_of, num_params
+from engine.runs.feature_cache import Features, cache_features, cache_megabytes, features_megabytes, may_cache
 from engine.runs.start import Start, start_from, start_text
 from engine.training.evaluate import eval_batch_size, evaluate
 from engine.training.feed import Feed, choose_placement, make_feed
 from engine.training.freezing import Phase, carried_over
-from engine.training.member_settings import Settings, draw_of, settings_of, tuned
+from engine.training.member_settings import MemberSettings, make_order_seeds, read_settings, tuned
 from engine.training.members_in_turn import OneByOne, program_of
 from engine.training.optim import optimizer
 from engine.training.program import Program, choose_plan
 from engine.training.state import TrainState, init_state
-from engine.training.step import Task
+from engine.training.step import Objective
 
 Model = tuple[Tree, Tree]
 
@@ -63,7 +63,7 @@ class Trainer:
         self._num_outputs, self._steps_per_epoch = num_outputs, steps_per_epoch
         self._say: Say | None = None
         self._unsaid: list[str] = []
-        self._settings, self._draw = settings_of(config), draw_of(config)
+        self._settings, self._order_seeds = read_settings(config), make_order_seeds(config)
         platform = jax.default_backend()
         self._lowering: Lowering = self._choose_lowering(given, platform)
         network, self._init = self._network_of(self._lowering)
@@ -76,8 +76,8 @@ class Trainer:
         if self.num_params and not self.num_trained:
             rule, remedy = "at least one that trains from the start", "Leave out the last one."
             raise InputError(problem("finetune.freeze", "all layers with weights", rule, remedy))
-        task, placement = replace(self._task, network=network), choose_placement(config.plan, splits.train)
-        self.plan = choose_plan(config.plan, self._lowering, platform, task, self._of_one, placement)
+        objective, placement = replace(self._objective, network=network), choose_placement(config.plan, splits.train)
+        self.plan = choose_plan(config.plan, self._lowering, platform, objective, self._of_one, placement)
         if given:
             self.plan = replace(given_plan(config.plan, self.plan, given), lowering=self._lowering)
         if may_cache(config) and not (given and is_resumed):
@@ -110,7 +110,7 @@ class Trainer:
         if self.inputs.whiten and source is None:
             fitted = whitening(train, self.config.data)
 
-        def make(settings: Settings, start: Start | None, fitted: Any) -> TrainState:
+        def make(settings: MemberSettings, start: Start | None, fitted: Any) -> TrainState:
             params, model_state = self._init(settings.seed)
             if fitted is not None:
                 empty, inner_state = model_state
@@ -149,14 +149,18 @@ class Trainer:
         if self._made is None:
             with self.clock.measure("data"):
                 self._features = self._cached(model)
-            task, plan, train = self._task, self.plan, self.splits.train
+            objective, plan, train = self._objective, self.plan, self.splits.train
             if self._features:
                 part = replace(self.phase.part, first=self._features.num_layers)
-                task = replace(task, network=self._network_of(self._lowering, part)[0], inputs=self._features.inputs)
+                objective = replace(
+                    objective, network=self._network_of(self._lowering, part)[0], inputs=self._features.inputs
+                )
                 plan, train = replace(plan, placement="resident"), self._features.train
             size, executables = self.config.train.batch_size, self._executables
-            program = Program(task, plan, self._settings, self._draw, size, executables, self._tune, self.devices)
-            feed = make_feed(plan.placement, train, self._draw, size, self.config.plan.readers, self.devices)
+            program = Program(
+                objective, plan, self._settings, self._order_seeds, size, executables, self._tune, self.devices
+            )
+            feed = make_feed(plan.placement, train, self._order_seeds, size, self.config.plan.readers, self.devices)
             self._made = program_of(program, executables), feed
         return self._made
 
@@ -164,9 +168,11 @@ class Trainer:
         """Metric sums over the validation data, from their features; None where these are not kept."""
         if self._features is None or self._features.validation is None:
             return None
-        network, _ = self._network_of(evaluation_lowering(self.config.plan), Part(first=self._features.num_layers))
-        task = replace(self._task, network=network, inputs=self._features.inputs)
-        return evaluate(self._executables, task, *model, self._features.validation)
+        network, _ = self._network_of(
+            evaluation_lowering(self.config.plan), NetworkPart(first=self._features.num_layers)
+        )
+        objective = replace(self._objective, network=network, inputs=self._features.inputs)
+        return evaluate(self._executables, objective, *model, self._features.validation)
 
     def close(self) -> None:
         """Stops reading ahead."""
@@ -194,7 +200,7 @@ class Trainer:
     def _lowering_by_rule(self, platform: str) -> Lowering:
         return choose_lowering(self.config.plan, platform, self.config.train.precision, self.inputs.shape)
 
-    def _network_of(self, lowering: Lowering, part: Part = WHOLE) -> tuple[AnyNetwork, Callable[[Any], Model]]:
+    def _network_of(self, lowering: Lowering, part: NetworkPart = WHOLE) -> tuple[AnyNetwork, Callable[[Any], Model]]:
         of_inputs = (self.inputs.network_shape, self._num_outputs, lowering, self.inputs.whiten)
         return network_of(self.config.model, *of_inputs, self.config.train.precision, part)
 
@@ -203,7 +209,7 @@ class Trainer:
         chain = optimizer(config.optim, steps, config.train.epochs, layers=phase.rates)
         network, _ = self._network_of(self._lowering, phase.part)
         loss, smoothing = config.train.loss, config.train.label_smoothing
-        self._task = Task(
+        self._objective = Objective(
             network, loss, smoothing, chain, self.inputs, config.augment, config.optim.average_decay,
             kernel_penalty(config.model),
         )  # fmt: skip
@@ -212,11 +218,14 @@ class Trainer:
         self._features: Features | None = None
         self._made: tuple[Program | OneByOne, Feed] | None = None
 
-    def _begun(self, settings: Settings, params: Tree, model_state: Tree) -> TrainState:
+    def _begun(self, settings: MemberSettings, params: Tree, model_state: Tree) -> TrainState:
         """The state at the start of the phase, from the arrays of whole models; traceable."""
 
-        def of_one(settings: Settings, params: Tree, model_state: Tree) -> TrainState:
-            is_averaged, chain = self._task.average_decay is not None, self._tune(self._task, settings).optimizer
+        def of_one(settings: MemberSettings, params: Tree, model_state: Tree) -> TrainState:
+            is_averaged, chain = (
+                self._objective.average_decay is not None,
+                self._tune(self._objective, settings).optimizer,
+            )
             return init_state(*self.phase.apart_trees(params, model_state), chain, is_averaged)
 
         of_all = jax.vmap(of_one) if settings.seed.ndim else of_one
@@ -248,9 +257,9 @@ class Trainer:
         arrays, executables = model(), self._executables
 
         def of(dataset: Dataset, lowering: Lowering, size: int) -> tuple[Dataset, float]:
-            network, _ = self._network_of(lowering, Part(end=cut))
+            network, _ = self._network_of(lowering, NetworkPart(end=cut))
             name = f"features by {lowering} of {size}"
-            return features_of(dataset, self.inputs, network, arrays, size, executables, name)
+            return cache_features(dataset, self.inputs, network, arrays, size, executables, name)
 
         with self.clock.measure("features"):
             train, seconds = of(splits.train, self._lowering, self.config.train.batch_size)

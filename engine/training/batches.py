@@ -12,7 +12,7 @@ Seeds = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Draw:
+class OrderSeeds:
     """What decides the order of examples: a seed, or one for each member of an ensemble.
 
     is_bootstrap: instead of every example as many drawn with replacement.

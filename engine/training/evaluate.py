@@ -12,17 +12,19 @@ from engine.data.decoded.dataset import Dataset
 from engine.devices.executables import Executables
 from engine.metrics.sums import Metrics, zero_metrics
 from engine.networks.network import Tree
-from engine.training.step import Batch, Task, eval_step
+from engine.training.step import Batch, Objective, eval_step
 
 BATCH_SIZE = 256
 BATCH_VALUES = 2**24
 
 
-def evaluate(executables: Executables, task: Task, params: Tree, model_state: Tree, dataset: Dataset) -> Metrics:
+def evaluate(
+    executables: Executables, objective: Objective, params: Tree, model_state: Tree, dataset: Dataset
+) -> Metrics:
     """The metric sums over a dataset. Compiled once for all: batches are cut on the host and padded to one size."""
 
     def add_batch(params: Tree, model_state: Tree, batch: tuple, totals: Metrics) -> Metrics:
-        return totals + eval_step(task, params, model_state, Batch(*batch))
+        return totals + eval_step(objective, params, model_state, Batch(*batch))
 
     size, totals = eval_batch_size(dataset.input_shape), zero_metrics()
     for start in range(0, len(dataset), size):

@@ -1,6 +1,6 @@
 """How training images reach the device: all of them once (resident), or chunk after chunk, read ahead (streamed).
 
-Both train on the same examples in the same order: which example is in which batch is `Draw.order` for either.
+Both train on the same examples in the same order: which example is in which batch is `OrderSeeds.order` for either.
 """
 
 import os
@@ -25,14 +25,14 @@ from engine.data.decoded.dataset import Dataset
 from engine.devices.mesh import ONE_DEVICE, Devices, free_device_bytes
 from engine.errors import InputError, problem
 from engine.host.memory import free_host_bytes
-from engine.training.batches import Draw, num_batches
+from engine.training.batches import OrderSeeds, num_batches
 
 CHUNK_BYTES = 32 * 2**20
 CHUNKS_AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Window:
+class DataWindow:
     """Images on the devices for the steps `first` to `end` of an epoch, and the labels of all examples.
 
     images: the whole training set, or, streamed, the batches of those steps one after the other, with a leading axis
@@ -50,7 +50,7 @@ class Feed(Protocol):
 
     num_examples: int
 
-    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
+    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> DataWindow:
         """The window that holds a step (counted within its epoch). Steps are asked for in the order of training.
 
         order: the epoch's order that the program trains on; what is read elsewhere is compared with it.
@@ -77,7 +77,7 @@ def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
 def make_feed(
     placement: DataPlacement,
     dataset: Dataset,
-    draw: Draw,
+    order_seeds: OrderSeeds,
     batch_size: int,
     readers: int = 0,
     devices: Devices = ONE_DEVICE,
@@ -85,7 +85,7 @@ def make_feed(
     """The feed of a run, to each of its devices."""
     if placement == "resident":
         return Resident(dataset, batch_size, devices)
-    return Streamed(dataset, draw, batch_size, readers, devices)
+    return Streamed(dataset, order_seeds, batch_size, readers, devices)
 
 
 class Resident:
@@ -95,9 +95,9 @@ class Resident:
         self.num_examples = len(dataset)
         steps = num_batches(len(dataset), batch_size)
         images, labels = devices.place((np.asarray(dataset.images), np.asarray(dataset.labels)))
-        self._window = Window(images, labels, 0, steps)
+        self._window = DataWindow(images, labels, 0, steps)
 
-    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
+    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> DataWindow:
         """Everything, always."""
         return self._window
 
@@ -108,9 +108,16 @@ class Resident:
 class Streamed:
     """Chunks of consecutive batches, read by Grain and brought to the device while it trains on the one before."""
 
-    def __init__(self, dataset: Dataset, draw: Draw, batch_size: int, readers: int = 0, devices: Devices = ONE_DEVICE):
+    def __init__(
+        self,
+        dataset: Dataset,
+        order_seeds: OrderSeeds,
+        batch_size: int,
+        readers: int = 0,
+        devices: Devices = ONE_DEVICE,
+    ):
         self.num_examples = len(dataset)
-        self._chunks = Chunks(dataset.images, draw, batch_size)
+        self._chunks = Chunks(dataset.images, order_seeds, batch_size)
         self._batch_size = batch_size
         self._labels = devices.place(np.asarray(dataset.labels))
         self._readers, self._name, self._devices = readers, dataset.name, devices
@@ -118,9 +125,9 @@ class Streamed:
         self._iterator: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
         self._ahead: Future | None = None
         self._next_number = -1
-        self._window: tuple[int, Window] | None = None
+        self._window: tuple[int, DataWindow] | None = None
 
-    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> Window:
+    def window(self, epoch: int, step: int, order: jax.Array | None = None) -> DataWindow:
         """The chunk that holds the step; the next one is fetched meanwhile."""
         number = self._chunks.number_of(epoch, step)
         if self._window is None or self._window[0] != number:
@@ -134,7 +141,7 @@ class Streamed:
         self._carrier.shutdown(wait=True, cancel_futures=True)
         self._stop_reading()
 
-    def _fetched(self, number: int, order: jax.Array | None) -> Window:
+    def _fetched(self, number: int, order: jax.Array | None) -> DataWindow:
         if self._ahead is None or self._next_number != number:
             self._stop_reading()
             self._iterator = iter(_reading(self._chunks.starting_at(number), self._readers))
@@ -148,7 +155,7 @@ class Streamed:
             self._check_order(number, examples, order)
         self._next_number, self._ahead = number + 1, self._carrier.submit(_carry, self._iterator, self._devices)
         first = number % self._chunks.per_epoch * self._chunks.steps
-        return Window(images, self._labels, first, min(first + self._chunks.steps, self._chunks.steps_per_epoch))
+        return DataWindow(images, self._labels, first, min(first + self._chunks.steps, self._chunks.steps_per_epoch))
 
     def _check_order(self, number: int, examples: np.ndarray, order: jax.Array) -> None:
         """Makes sure that what was read, elsewhere, are the examples whose labels are trained on here."""
@@ -188,10 +195,10 @@ class Chunks:
     A function of its number alone, so reading can start anywhere, in any thread or process.
     """
 
-    def __init__(self, images: np.ndarray | StoredImages, draw: Draw, batch_size: int):
-        self._images, self._draw, self._batch_size = images, draw, batch_size
+    def __init__(self, images: np.ndarray | StoredImages, order_seeds: OrderSeeds, batch_size: int):
+        self._images, self._order_seeds, self._batch_size = images, order_seeds, batch_size
         self.steps_per_epoch = num_batches(len(images), batch_size)
-        image_bytes = max(1, images.nbytes // len(images)) * np.size(draw.seeds)
+        image_bytes = max(1, images.nbytes // len(images)) * np.size(order_seeds.seeds)
         self.steps = max(1, min(self.steps_per_epoch, CHUNK_BYTES // (image_bytes * batch_size)))
         self.per_epoch = num_batches(self.steps_per_epoch, self.steps)
         self.first = 0
@@ -211,7 +218,7 @@ class Chunks:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, part = divmod(self.first + index, self.per_epoch)
-        order = _order(self._draw, epoch, len(self._images), self._batch_size)
+        order = _order(self._order_seeds, epoch, len(self._images), self._batch_size)
         size = self.steps * self._batch_size
         chosen = order[..., part * size : (part + 1) * size]
         if chosen.ndim == 1:
@@ -225,14 +232,14 @@ class Chunks:
 
 
 @lru_cache(2)
-def _order(draw: Draw, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
+def _order(order_seeds: OrderSeeds, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
     # On the CPU wherever the model trains: readers must not take memory of an accelerator, nor wait for it.
     try:
         device = jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS leaves no CPU
         device = None
     with jax.default_device(device):
-        return np.asarray(draw.order(epoch, num_examples, batch_size))
+        return np.asarray(order_seeds.order(epoch, num_examples, batch_size))
 
 
 def _reading(chunks: Chunks, readers: int) -> Any:

@@ -7,7 +7,7 @@ import jax
 from engine.config.finetune import FineTuneConfig, first_epoch, frozen_layers, rate_factor
 from engine.models.specs import Sequential
 from engine.networks.layer_names import Layers, joined, key_path
-from engine.networks.network import Part, Tree
+from engine.networks.network import NetworkPart, Tree
 from engine.training.optim import LayerRates
 from engine.training.state import TrainState
 
@@ -21,10 +21,10 @@ class Phase:
     epoch: int
 
     @property
-    def part(self) -> Part:
+    def part(self) -> NetworkPart:
         """What of the network trains."""
         frozen = frozen_layers(self.config, self.layers.names, self.epoch)
-        return Part(frozen if self.config.freezes else None)
+        return NetworkPart(frozen if self.config.freezes else None)
 
     @property
     def rates(self) -> LayerRates:

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.devices.executables import Executables
 from engine.metrics.sums import Metrics
-from engine.training.feed import Window
+from engine.training.feed import DataWindow
 from engine.training.program import NEVER, Program
 from engine.training.state import TrainState
 
@@ -22,10 +22,11 @@ class OneByOne:
 
     def __init__(self, together: Program, executables: Executables):
         self._together, self._executables = together, executables
-        seeds, settings = together.draw.seeds, together.settings
+        seeds, settings = together.order_seeds.seeds, together.settings
         self._programs = [
             together.alone(
-                _of_member(settings, i), replace(together.draw, seeds=seeds[i] if isinstance(seeds, tuple) else seeds)
+                _of_member(settings, i),
+                replace(together.order_seeds, seeds=seeds[i] if isinstance(seeds, tuple) else seeds),
             )
             for i in range(len(settings.seed))
         ]
@@ -37,7 +38,7 @@ class OneByOne:
     def train(
         self,
         state: TrainState,
-        window: Window,
+        window: DataWindow,
         num_examples: int,
         order: jax.Array,
         first: int,
@@ -58,7 +59,7 @@ class OneByOne:
         return state, totals, bad_steps
 
     def _train_one(
-        self, program: Program, part: tuple, place: tuple[Window, int, jax.Array, int], count: int
+        self, program: Program, part: tuple, place: tuple[DataWindow, int, jax.Array, int], count: int
     ) -> tuple[tuple, int]:
         before = jax.tree.map(np.array, part)  # the program writes over its arguments
         state, totals, bad_step = program.train(part[0], *place, count, part[1])

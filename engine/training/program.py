@@ -18,11 +18,11 @@ from engine.kernels.eigen import stalls_in_loops
 from engine.keys import step_key
 from engine.metrics.sums import Metrics
 from engine.networks.network import Tree
-from engine.training.batches import Draw, batch_mask, epoch_orders, num_batches
-from engine.training.feed import Window
-from engine.training.member_settings import Settings
+from engine.training.batches import OrderSeeds, batch_mask, epoch_orders, num_batches
+from engine.training.feed import DataWindow
+from engine.training.member_settings import MemberSettings
 from engine.training.state import TrainState
-from engine.training.step import Batch, Task, train_step
+from engine.training.step import Batch, Objective, train_step
 
 CHUNK_SECONDS = 1.0
 NEVER = np.iinfo(np.int32).max
@@ -32,7 +32,7 @@ def choose_plan(
     config: PlanConfig,
     lowering: Lowering,
     platform: str,
-    task: Task,
+    objective: Objective,
     model: tuple[Tree, Tree],
     placement: DataPlacement = "resident",
 ) -> Plan:
@@ -40,7 +40,7 @@ def choose_plan(
 
     model: (params, model_state), of which only shapes matter.
     """
-    is_stepwise = platform == "cpu" and _stalls_in_loops(task, model)
+    is_stepwise = platform == "cpu" and _stalls_in_loops(objective, model)
     by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
     members = by_rule if config.members == "auto" else config.members
     return Plan(lowering, is_stepwise, config.chunk_steps, placement, members, config.mesh)
@@ -55,22 +55,28 @@ class Program:
 
     def __init__(
         self,
-        task: Task,
+        objective: Objective,
         plan: Plan,
-        settings: Settings,
-        draw: Draw,
+        settings: MemberSettings,
+        order_seeds: OrderSeeds,
         batch_size: int,
         executables: Executables,
-        tune: Callable[[Task, Settings], Task] | None = None,
+        tune: Callable[[Objective, MemberSettings], Objective] | None = None,
         devices: Devices = ONE_DEVICE,
     ):
-        self.task, self.plan, self.settings, self.draw, self.batch_size = task, plan, settings, draw, batch_size
+        self.objective, self.plan, self.settings, self.order_seeds, self.batch_size = (
+            objective,
+            plan,
+            settings,
+            order_seeds,
+            batch_size,
+        )
         self.is_ensemble, self.devices = np.ndim(settings.seed) > 0, devices
-        self._executables, self._tune = executables, tune or (lambda task, settings: task)
+        self._executables, self._tune = executables, tune or (lambda objective, settings: objective)
 
-    def alone(self, settings: Settings, draw: Draw) -> "Program":
+    def alone(self, settings: MemberSettings, order_seeds: OrderSeeds) -> "Program":
         """The program of a single model with these settings, that shares what is compiled."""
-        return Program(self.task, self.plan, settings, draw, self.batch_size, self._executables, self._tune)
+        return Program(self.objective, self.plan, settings, order_seeds, self.batch_size, self._executables, self._tune)
 
     def order(self, epoch: int, num_examples: int) -> jax.Array:
         """int32[batches × b]: the examples of an epoch in the order they are trained on, on the devices.
@@ -79,15 +85,15 @@ class Program:
         """
 
         def order(seeds: jax.Array, epoch: jax.Array) -> jax.Array:
-            return epoch_orders(seeds, epoch, num_examples, self.batch_size, self.draw.is_bootstrap)
+            return epoch_orders(seeds, epoch, num_examples, self.batch_size, self.order_seeds.is_bootstrap)
 
-        seeds = np.asarray(self.draw.seeds, np.uint32)
+        seeds = np.asarray(self.order_seeds.seeds, np.uint32)
         return self.devices.place(self._executables.call("order", order, seeds, np.int32(epoch)), seeds.ndim > 0)
 
     def train(
         self,
         state: TrainState,
-        window: Window,
+        window: DataWindow,
         num_examples: int,
         order: jax.Array,
         first: int,
@@ -117,13 +123,13 @@ class Program:
         # What each member has of its own: carry, order, images, settings, is_active.
         axes = (0, 0 if has_own_order else None, 0 if has_own_order and is_streamed else None, 0, 0)
         carry_axis, order_axis, images_axis, *own_axes = axes if self.is_ensemble else (None,) * 5
-        size = self.devices.padded(self.batch_size, 2 if self.task.augment.pairs_examples else 1)
+        size = self.devices.padded(self.batch_size, 2 if self.objective.augment.pairs_examples else 1)
 
         def run(
             carry: tuple, images: Any, labels: Any, window_first: Any, order: Any, settings: Any, is_active: Any,
             first: Any, count: Any,
         ) -> tuple:  # fmt: skip
-            def step(i: Any, carry: tuple, order: Any, images: Any, settings: Settings, is_active: Any) -> tuple:
+            def step(i: Any, carry: tuple, order: Any, images: Any, settings: MemberSettings, is_active: Any) -> tuple:
                 examples = lax.dynamic_slice(order, (i * self.batch_size,), (self.batch_size,))
                 places = (i - window_first) * self.batch_size + jnp.arange(self.batch_size) if is_streamed else examples
                 mask = batch_mask(i, num_examples, self.batch_size)
@@ -150,16 +156,18 @@ class Program:
         shared_out = (carry_axis, images_axis, None, None, order_axis, *own_axes, None, None)
         return self.devices.by_member(run, shared_out)
 
-    def _step(self, carry: tuple, examples: jax.Array, batch: tuple, settings: Settings, epoch_steps: int) -> tuple:
+    def _step(
+        self, carry: tuple, examples: jax.Array, batch: tuple, settings: MemberSettings, epoch_steps: int
+    ) -> tuple:
         """(state, totals, bad step) of one model after one batch of (images, labels, mask)."""
         (state, totals, bad_step), (inputs, labels, mask), own_share = carry, batch, None
-        task = self._tune(self.task, settings)
-        if task.augment.is_active:
+        objective = self._tune(self.objective, settings)
+        if objective.augment.is_active:
             keys = example_keys(settings.seed, state.step // epoch_steps, examples)
             # Behind a barrier: XLA would draw and warp anew for each of the slices that the first layer reads.
-            inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, task.augment))
+            inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, objective.augment))
         key = step_key(settings.seed, "dropout", state.step)
-        state, metrics = train_step(task, state, Batch(inputs, labels, mask, own_share), key)
+        state, metrics = train_step(objective, state, Batch(inputs, labels, mask, own_share), key)
         bad_here = jnp.where(jnp.isfinite(metrics.loss_sum), NEVER, state.step)
         return state, totals + metrics, jnp.minimum(bad_step, bad_here)
 
@@ -211,9 +219,9 @@ def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
     return array.at[indices].get(mode="promise_in_bounds")
 
 
-def _stalls_in_loops(task: Task, model: tuple[Tree, Tree]) -> bool:
-    network = task.network
-    inputs = jax.ShapeDtypeStruct((1, *task.inputs.network_shape), jnp.float32)
+def _stalls_in_loops(objective: Objective, model: tuple[Tree, Tree]) -> bool:
+    network = objective.network
+    inputs = jax.ShapeDtypeStruct((1, *objective.inputs.network_shape), jnp.float32)
 
     def total(params: Any, model_state: Any, inputs: jax.Array) -> jax.Array:
         return jnp.sum(network.apply(params, model_state, inputs, None, None)[0])

@@ -33,8 +33,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is bound when the program is built: network, objective, optimizer, input contract and augmentation.
+class Objective:
+    """What is bound when the program is built: network, loss, optimizer, input contract and augmentation.
 
     penalty: of the parameters, added to the loss that is trained on, and not to the one that is reported.
     """
@@ -49,42 +49,42 @@ class Task:
     penalty: Callable[[Tree], jax.Array] | None = None
 
 
-def train_step(task: Task, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
     """The state after one update on the mean loss of the batch, and the batch's metrics before it."""
 
-    def objective(params: Tree) -> tuple[jax.Array, tuple]:
-        inputs = normalize(batch.inputs, task.inputs)
-        outputs, model_state = task.network.apply(params, state.model_state, inputs, batch.mask, key)
-        losses = _losses(task, outputs, batch)
+    def batch_loss(params: Tree) -> tuple[jax.Array, tuple]:
+        inputs = normalize(batch.inputs, objective.inputs)
+        outputs, model_state = objective.network.apply(params, state.model_state, inputs, batch.mask, key)
+        losses = _losses(objective, outputs, batch)
         mean = jnp.sum(jnp.where(batch.mask, losses, 0)) / jnp.sum(batch.mask)
-        if task.penalty is not None:
-            mean = mean + task.penalty(params)
+        if objective.penalty is not None:
+            mean = mean + objective.penalty(params)
         return mean, (outputs, losses, model_state)
 
-    (_, (outputs, losses, model_state)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
+    (_, (outputs, losses, model_state)), gradients = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
+    updates, opt_state = objective.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = batch_metrics(outputs, batch.targets, losses, batch.mask, task.loss)
+    metrics = batch_metrics(outputs, batch.targets, losses, batch.mask, objective.loss)
     averaged = state.averaged
-    if task.average_decay is not None:
+    if objective.average_decay is not None:
         # While few steps are done, as in TensorFlow's ExponentialMovingAverage: the start is forgotten soon.
-        decay = jnp.minimum(task.average_decay, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
+        decay = jnp.minimum(objective.average_decay, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
         averaged = optax.incremental_update(params, averaged, 1 - decay)
     return TrainState(state.step + 1, params, model_state, opt_state, averaged), metrics
 
 
-def _losses(task: Task, outputs: jax.Array, batch: Batch) -> jax.Array:
+def _losses(objective: Objective, outputs: jax.Array, batch: Batch) -> jax.Array:
     """[b]; of mixed examples the losses for both targets, by their shares: losses are linear in the target."""
-    own = LOSSES[task.loss](outputs, batch.targets, task.label_smoothing)
+    own = LOSSES[objective.loss](outputs, batch.targets, objective.label_smoothing)
     if batch.own_share is None:
         return own
-    other = LOSSES[task.loss](outputs, partners(batch.targets), task.label_smoothing)
+    other = LOSSES[objective.loss](outputs, partners(batch.targets), objective.label_smoothing)
     return batch.own_share * own + (1 - batch.own_share) * other
 
 
-def eval_step(task: Task, params: Tree, model_state: Tree, batch: Batch) -> Metrics:
+def eval_step(objective: Objective, params: Tree, model_state: Tree, batch: Batch) -> Metrics:
     """The metrics of one batch, dropout off and batch statistics fixed."""
-    inputs = normalize(batch.inputs, task.inputs)
-    outputs, _ = task.network.apply(params, model_state, inputs, None, None)
-    losses = evaluation_losses(outputs, batch.targets, task.loss)
-    return batch_metrics(outputs, batch.targets, losses, batch.mask, task.loss)
+    inputs = normalize(batch.inputs, objective.inputs)
+    outputs, _ = objective.network.apply(params, model_state, inputs, None, None)
+    losses = evaluation_losses(outputs, batch.targets, objective.loss)
+    return batch_metrics(outputs, batch.targets, losses, batch.mask, objective.loss)

@@ -22,7 +22,7 @@ from engine.metrics.losses import LOSSES
 from engine.models import Dense, Flatten, Sequential
 from engine.networks.network import network_of
 from engine.training.state import init_state
-from engine.training.step import Batch, Task, _losses, train_step
+from engine.training.step import Batch, Objective, _losses, train_step
 from tests.augment.test_geometry import HARNESSES, looks_even, looks_uniform, looped, random_image
 
 NUM = 2000
@@ -241,11 +241,11 @@ def blended_loss(outputs: jax.Array, labels: np.ndarray, shares: np.ndarray, los
     return optax.softmax_cross_entropy(outputs, optax.smooth_labels(targets, smoothing))
 
 
-def task_of(loss: Loss, smoothing: float, num_outputs: int) -> tuple[Task, Any]:
+def task_of(loss: Loss, smoothing: float, num_outputs: int) -> tuple[Objective, Any]:
     network, init = network_of(Sequential((Flatten(), Dense())), (4, 3, 1), num_outputs, "native")
     optimizer = optax.sgd(0.1)
-    task = Task(network, loss, smoothing, optimizer, InputSpec((4, 3, 1)), AugmentConfig(mixup=1.0))
-    return task, jax.jit(lambda seed: init_state(*init(seed), optimizer))(jnp.uint32(0))
+    objective = Objective(network, loss, smoothing, optimizer, InputSpec((4, 3, 1)), AugmentConfig(mixup=1.0))
+    return objective, jax.jit(lambda seed: init_state(*init(seed), optimizer))(jnp.uint32(0))
 
 
 @pytest.mark.parametrize(("loss", "smoothing"), LOSSES_OF_MIXED)
@@ -256,17 +256,17 @@ def test_loss_of_mixed_examples_is_that_of_blended_targets(loss: Loss, smoothing
     classes = 2 if loss == "binary_cross_entropy" else 5
     outputs = draw.normal(0, 3, (size, 1 if classes == 2 else classes)).astype(np.float32)
     labels, shares = draw.integers(0, classes, size), draw.random(size).astype(np.float32)
-    task, _ = task_of(loss, smoothing, outputs.shape[1])
+    objective, _ = task_of(loss, smoothing, outputs.shape[1])
     batch = Batch(jnp.zeros((size, 4, 3, 1)), jnp.asarray(labels), jnp.ones(size, bool), jnp.asarray(shares))
     expected = blended_loss(outputs, labels, shares, loss, smoothing)
-    np.testing.assert_allclose(_losses(task, jnp.asarray(outputs), batch), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(_losses(objective, jnp.asarray(outputs), batch), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_loss_of_mixed_regression_targets_is_the_mean_of_both_by_their_shares():
-    task, _ = task_of("mean_squared_error", 0.0, 2)
+    objective, _ = task_of("mean_squared_error", 0.0, 2)
     outputs, targets = jnp.array([[0.0, 0.0], [1.0, 2.0]]), jnp.array([[2.0, 0.0], [0.0, 4.0]])
     shares = jnp.array([0.25, 1.0])
-    losses = _losses(task, outputs, Batch(jnp.zeros((2, 4, 3, 1)), targets, jnp.ones(2, bool), shares))
+    losses = _losses(objective, outputs, Batch(jnp.zeros((2, 4, 3, 1)), targets, jnp.ones(2, bool), shares))
     np.testing.assert_allclose(losses, [0.25 * 2 + 0.75 * 8, 2.5], rtol=1e-6)
 
 
@@ -274,22 +274,22 @@ def test_loss_of_mixed_regression_targets_is_the_mean_of_both_by_their_shares():
 def test_step_on_mixed_examples_is_one_on_blended_targets_and_leaves_out_the_masked(loss: Loss, smoothing: float):
     draw, size = np.random.default_rng(0), 6
     num_outputs, classes = (1, 2) if loss == "binary_cross_entropy" else (5, 5)
-    task, state = task_of(loss, smoothing, num_outputs)
+    objective, state = task_of(loss, smoothing, num_outputs)
     images = draw.integers(0, 256, (size, 4, 3, 1)).astype(np.float32)
     labels, shares = draw.integers(0, classes, size), draw.random(size).astype(np.float32)
     mask = np.array([True] * 5 + [False])
-    step = jax.jit(lambda state, *batch: train_step(task, state, Batch(*batch), jax.random.key(0)))
+    step = jax.jit(lambda state, *batch: train_step(objective, state, Batch(*batch), jax.random.key(0)))
     after, metrics = step(state, images, labels, mask, shares)
 
     kernel, bias = (
         next(leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim == rank) for rank in (2, 1)
     )  # of the one Dense
 
-    def objective(parts: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def batch_loss(parts: tuple[jax.Array, jax.Array]) -> jax.Array:
         outputs = (images.reshape(size, -1) / 255) @ parts[0] + parts[1][None]
         return blended_loss(outputs, labels, shares, loss, smoothing)[:5].mean()
 
-    mean, gradients = jax.jit(jax.value_and_grad(objective))((kernel, bias))
+    mean, gradients = jax.jit(jax.value_and_grad(batch_loss))((kernel, bias))
     assert float(metrics.loss_sum) == pytest.approx(5 * float(mean), rel=1e-4)
     assert int(metrics.count) == 5
     expected = {2: kernel - 0.1 * gradients[0], 1: bias - 0.1 * gradients[1]}
@@ -298,10 +298,10 @@ def test_step_on_mixed_examples_is_one_on_blended_targets_and_leaves_out_the_mas
 
 
 def test_loss_of_examples_that_are_not_mixed_stays_that_of_their_own_target():
-    task, _ = task_of("softmax_cross_entropy", 0.1, 5)
+    objective, _ = task_of("softmax_cross_entropy", 0.1, 5)
     outputs, labels = jax.random.normal(jax.random.key(0), (4, 5)), jnp.array([0, 3, 4, 1])
     alone = Batch(jnp.zeros((4, 4, 3, 1)), labels, jnp.ones(4, bool))
     own = LOSSES["softmax_cross_entropy"](outputs, labels, 0.1)
-    np.testing.assert_array_equal(_losses(task, outputs, alone), own)
+    np.testing.assert_array_equal(_losses(objective, outputs, alone), own)
     mixed_by_nothing = Batch(alone.inputs, labels, alone.mask, jnp.ones(4))
-    np.testing.assert_allclose(_losses(task, outputs, mixed_by_nothing), own, rtol=1e-6)
+    np.testing.assert_allclose(_losses(objective, outputs, mixed_by_nothing), own, rtol=1e-6)

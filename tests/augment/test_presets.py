@@ -27,7 +27,7 @@ from engine.augment.presets import (
     random_translation,
     random_zoom,
 )
-from engine.augment.rules import AMOUNTS, FACTORS, MANNERS, PROBABILITIES, Range
+from engine.augment.rules import AMOUNTS, FACTORS, MANNERS, PROBABILITIES, AmountRange
 from engine.config import RunConfig
 from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
@@ -415,7 +415,7 @@ def test_cases_name_every_field():
 
 
 def test_every_range_is_one_of_amounts_or_of_factors_and_no_other_field_is():
-    ranges = {name for name, kind in get_type_hints(AugmentConfig).items() if kind in (Range, Range | None)}
+    ranges = {name for name, kind in get_type_hints(AugmentConfig).items() if kind in (AmountRange, AmountRange | None)}
     assert ranges == {*AMOUNTS, *FACTORS}
 
 

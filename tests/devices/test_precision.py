@@ -25,7 +25,7 @@ from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, GlobalAve
 from engine.models.specs import custom
 from engine.networks.network import network_of
 from engine.training.state import TrainState, init_state
-from engine.training.step import Batch, Task, eval_step, train_step
+from engine.training.step import Batch, Objective, eval_step, train_step
 from tests.conftest import make_dataset
 from tests.runs.test_loop import start
 
@@ -50,12 +50,12 @@ class CastingNet(nnx.Module):
         return outputs
 
 
-def task_and_state(precision: Precision, lowering: Lowering = "native", model=NET) -> tuple[Task, TrainState]:
+def task_and_state(precision: Precision, lowering: Lowering = "native", model=NET) -> tuple[Objective, TrainState]:
     spec = InputSpec((8, 8, 1), "uint8")
     network, init = network_of(model, spec.shape, 3, lowering, precision=precision)
     chain = optax.adam(1e-2)
-    task = Task(network, "softmax_cross_entropy", 0.0, chain, spec)
-    return task, jax.jit(lambda seed: init_state(*init(seed), chain))(jnp.uint32(0))
+    objective = Objective(network, "softmax_cross_entropy", 0.0, chain, spec)
+    return objective, jax.jit(lambda seed: init_state(*init(seed), chain))(jnp.uint32(0))
 
 
 def a_batch(num: int = 16) -> Batch:
@@ -75,8 +75,8 @@ def products(jaxpr) -> list:
 
 
 def traced_step(precision: Precision, lowering: Lowering) -> list:
-    task, state = task_and_state(precision, lowering)
-    step = jax.make_jaxpr(lambda state, batch, key: train_step(task, state, Batch(*batch), key))
+    objective, state = task_and_state(precision, lowering)
+    step = jax.make_jaxpr(lambda state, batch, key: train_step(objective, state, Batch(*batch), key))
     batch = a_batch()
     return products(step(state, (batch.inputs, batch.targets, batch.mask), jax.random.key(0)).jaxpr)
 
@@ -105,13 +105,13 @@ def test_every_product_of_a_step_takes_bfloat16_operands_when_that_is_the_precis
 @pytest.mark.parametrize("model", [NET, custom(CastingNet)], ids=["specs", "custom"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_weights_statistics_and_metrics_stay_float32(precision: Precision, model):
-    task, state = task_and_state(precision, model=model)
+    objective, state = task_and_state(precision, model=model)
     after, metrics = jax.eval_shape(
-        lambda state, key: train_step(task, state, a_batch(), key), state, jax.random.key(0)
+        lambda state, key: train_step(objective, state, a_batch(), key), state, jax.random.key(0)
     )
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((after.params, after.model_state))} == {"float32"}
-    evaluated = jax.eval_shape(lambda *model: eval_step(task, *model, a_batch()), after.params, after.model_state)
+    evaluated = jax.eval_shape(lambda *model: eval_step(objective, *model, a_batch()), after.params, after.model_state)
     assert metrics.loss_sum.dtype == evaluated.loss_sum.dtype == jnp.float32
 
 
@@ -135,9 +135,9 @@ def test_a_dense_layer_in_bfloat16_is_the_float64_product_of_rounded_operands(
 
 
 def test_outputs_are_not_rounded_to_bfloat16():
-    task, state = task_and_state("bfloat16")
+    objective, state = task_and_state("bfloat16")
     inputs = jax.random.uniform(jax.random.key(1), (64, 8, 8, 1))
-    outputs, _ = task.network.apply(state.params, state.model_state, inputs, None, None)
+    outputs, _ = objective.network.apply(state.params, state.model_state, inputs, None, None)
     assert np.mean(np.asarray(outputs) == np.asarray(outputs.astype(jnp.bfloat16), np.float32)) < 0.1
 
 
@@ -145,10 +145,10 @@ def test_outputs_are_not_rounded_to_bfloat16():
 def test_bfloat16_is_near_float32_and_not_the_same(lowering: Lowering):
     steps = {}
     for precision in ("float32", "bfloat16"):
-        task, state = task_and_state(precision, lowering)
-        steps[precision] = jax.jit(lambda state, key, task=task: train_step(task, state, a_batch(), key)[1].loss_sum)(
-            state, jax.random.key(0)
-        )
+        objective, state = task_and_state(precision, lowering)
+        steps[precision] = jax.jit(
+            lambda state, key, objective=objective: train_step(objective, state, a_batch(), key)[1].loss_sum
+        )(state, jax.random.key(0))
     assert steps["float32"] != steps["bfloat16"]
     np.testing.assert_allclose(steps["bfloat16"], steps["float32"], rtol=2e-2)
 
@@ -168,8 +168,8 @@ def test_whitening_is_computed_before_rounding():
 def test_a_model_trained_in_tf32_answers_on_a_cpu_as_in_float32():
     inputs, answers = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1)), []
     for precision in ("float32", "tf32"):
-        task, state = task_and_state(precision)
-        answers.append(np.asarray(task.network.apply(state.params, state.model_state, inputs, None, None)[0]))
+        objective, state = task_and_state(precision)
+        answers.append(np.asarray(objective.network.apply(state.params, state.model_state, inputs, None, None)[0]))
     np.testing.assert_array_equal(*answers)
 
 

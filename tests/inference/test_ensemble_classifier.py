@@ -24,7 +24,7 @@ from engine.metrics.stopping import has_stopped_early, member_best_step, member_
 from engine.models import BatchNorm, Conv, Dense, Dropout, Flatten, Sequential
 from engine.networks.build import build
 from engine.networks.network import network_of
-from engine.networks.stacked import Ensemble
+from engine.networks.stacked import Stacked
 from engine.report.progress import Silent
 from engine.runs.ensemble_session import EnsembleSession
 from engine.runs.loop import train
@@ -195,7 +195,7 @@ def make_member(seed: jax.Array) -> nnx.Module:
 @pytest.mark.parametrize("mapping", ["vmap", "map"])
 def test_ensemble_module_maps_the_member_axis(mapping):
     seeds, images = np.array([0, 7, 2**32 - 1], np.uint32), make_dataset(4).images / np.float32(255)
-    module = Ensemble(make_member, seeds, mapping)
+    module = Stacked(make_member, seeds, mapping)
     before = jax.tree.map(np.array, nnx.state(module, nnx.BatchStat))
     module.train()
     assert module(images).shape == (3, 4, 3)
@@ -210,13 +210,13 @@ def test_ensemble_module_maps_the_member_axis(mapping):
         assert jax.tree.structure(stats) == jax.tree.structure(nnx.state(member, nnx.BatchStat))
         member.eval()
         np.testing.assert_allclose(outputs[i], member(images), rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(Ensemble(make_member, seeds, mapping, out_axis=1)(images).shape, (4, 3, 3))
+    np.testing.assert_array_equal(Stacked(make_member, seeds, mapping, out_axis=1)(images).shape, (4, 3, 3))
 
 
 def test_members_of_the_module_start_with_the_bits_of_the_run_alone():
     seeds = np.array([3, 4], np.uint32)
     _, init = network_of(NORMED, (8, 8, 1), 3, "native")
-    params = nnx.as_pure(nnx.state(Ensemble(make_member, seeds).members, nnx.Param))
+    params = nnx.as_pure(nnx.state(Stacked(make_member, seeds).members, nnx.Param))
     for i, seed in enumerate(seeds):
         for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(init(seed)[0]), strict=True):
             np.testing.assert_array_equal(ours[i], theirs)

@@ -17,6 +17,7 @@ from jax import lax
 
 from engine.kernels import direct, ffi, lowerings, pooling, windows
 from engine.kernels import eigen as convolution
+from engine.kernels.matrix import matrix_conv_general_dilated
 
 pytestmark = pytest.mark.gpu
 
@@ -25,7 +26,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
-eigen, matrix = convolution.eigen_conv_general_dilated, convolution.matrix_conv_general_dilated
+eigen, matrix = convolution.eigen_conv_general_dilated, matrix_conv_general_dilated
 directly = direct.direct_conv_general_dilated
 needs_compiler = pytest.mark.skipif(not ffi.is_available(), reason="needs a C++ compiler")
 
@@ -117,23 +118,23 @@ def test_direct_conv_with_a_pool_equals_lax_in_value_and_gradients(case: tuple, 
     )
     height, width = (data.draw(st.integers(1, min(size, 4))) for size in maps.shape[1:3])
     steps = data.draw(st.one_of(st.just((height, width)), STEPS))
-    following = direct.Following(windows.Window((height, width), steps), data.draw(st.booleans()))
-    assert_equals_lax_with_what_follows(images, kernel, whole_numbers(kernel_shape[3:], seed + 2), following, arguments)
+    tail = direct.FusedTail(windows.Window((height, width), steps), data.draw(st.booleans()))
+    assert_equals_lax_with_what_follows(images, kernel, whole_numbers(kernel_shape[3:], seed + 2), tail, arguments)
 
 
 def assert_equals_lax_with_what_follows(
-    images: jax.Array, kernel: jax.Array, bias: jax.Array, following: direct.Following, arguments: dict[str, Any]
+    images: jax.Array, kernel: jax.Array, bias: jax.Array, tail: direct.FusedTail, arguments: dict[str, Any]
 ) -> None:
     """Convolution, bias, relu and pool in one, and all gradients, are those of lax one after another, to the bit."""
-    pool = following.pool or ffi.NO_POOL
+    pool = tail.pool or ffi.NO_POOL
 
     def by_lax(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
         maps = lax.conv_general_dilated(x, k, dimension_numbers=NHWC, **arguments) + b.reshape(1, 1, 1, -1)
-        maps = jax.nn.relu(maps) if following.is_relu else maps
+        maps = jax.nn.relu(maps) if tail.is_relu else maps
         return lax.reduce_window(maps, -jnp.inf, lax.max, (1, *pool.size, 1), (1, *pool.strides, 1), "VALID")
 
     def at_once(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
-        return directly(x, k, dimension_numbers=NHWC, bias=b, following=following, **arguments)
+        return directly(x, k, dimension_numbers=NHWC, bias=b, tail=tail, **arguments)
 
     assert_all_equal(*(value_and_gradients(f, images, kernel, bias) for f in (at_once, by_lax)))
 
@@ -154,8 +155,8 @@ def test_direct_conv_of_wide_images_of_few_channels_equals_lax(
 ):
     images, kernel = whole_numbers((*sizes, channels), 0), whole_numbers((*kernel_size, channels, filters), 1)
     arguments = {"window_strides": (step, 1), "padding": "SAME"}
-    following = direct.Following(pool, is_relu)
-    assert_equals_lax_with_what_follows(images, kernel, whole_numbers((filters,), 2), following, arguments)
+    tail = direct.FusedTail(pool, is_relu)
+    assert_equals_lax_with_what_follows(images, kernel, whole_numbers((filters,), 2), tail, arguments)
 
 
 @needs_compiler
@@ -168,8 +169,8 @@ def test_direct_conv_adds_the_bias_and_keeps_the_positive_part(is_relu: bool):
         return jax.nn.relu(maps) if is_relu else maps
 
     def at_once(x: jax.Array, k: jax.Array, b: jax.Array) -> jax.Array:
-        following = direct.Following(None, is_relu)
-        return directly(x, k, (1, 1), "SAME", dimension_numbers=NHWC, bias=b, following=following)
+        tail = direct.FusedTail(None, is_relu)
+        return directly(x, k, (1, 1), "SAME", dimension_numbers=NHWC, bias=b, tail=tail)
 
     assert_all_equal(*(value_and_gradients(f, images, kernel, bias) for f in (at_once, by_lax)))
 
@@ -177,16 +178,14 @@ def test_direct_conv_adds_the_bias_and_keeps_the_positive_part(is_relu: bool):
 @needs_compiler
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize(("width", "channels"), [(4, 16), (24, 3)])
-@pytest.mark.parametrize("following", [direct.Following(windows.Window((2, 2), (2, 2))), direct.Following(None, True)])
-def test_direct_conv_passes_nan_on_to_what_follows(
-    kernel_size: int, width: int, channels: int, following: direct.Following
-):
+@pytest.mark.parametrize("following", [direct.FusedTail(windows.Window((2, 2), (2, 2))), direct.FusedTail(None, True)])
+def test_direct_conv_passes_nan_on_to_what_follows(kernel_size: int, width: int, channels: int, tail: direct.FusedTail):
     image, row, column = np.arange(4), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])  # each place of a window
     images = jnp.zeros((4, 4, width, channels)).at[image, row, column, 0].set(jnp.nan)
     kernel = jnp.ones((kernel_size, kernel_size, channels, 16))
-    maps = directly(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC, following=following)
+    maps = directly(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC, tail=tail)
     is_nan = np.isnan(maps[:, :, :, 0])
-    assert is_nan[image, row // 2, column // 2].all() if following.pool else is_nan[image, row, column].all()
+    assert is_nan[image, row // 2, column // 2].all() if tail.pool else is_nan[image, row, column].all()
     if kernel_size == 1:
         assert is_nan.sum() == 4
 
@@ -250,7 +249,7 @@ def test_minimal_conv_equals_lax_in_value_and_gradients_over_groups_of_images(
     images, kernel = whole_numbers((*case, channels), 0), whole_numbers((3, 3, channels, filters), 1)
     bias = whole_numbers((filters,), 2)
     arguments = {"window_strides": (1, 1), "padding": padding}
-    assert_equals_lax_with_what_follows(images, kernel, bias, direct.Following(pool, True), arguments)
+    assert_equals_lax_with_what_follows(images, kernel, bias, direct.FusedTail(pool, True), arguments)
 
 
 @needs_compiler
@@ -276,8 +275,8 @@ def test_gradient_of_the_bias_is_summed_without_loss_over_many_images(pool: wind
     images, kernel = jnp.ones((64, 64, 64, 3)), jnp.zeros((3, 3, 3, 16))
 
     def maps(bias: jax.Array) -> jax.Array:
-        following = direct.Following(pool)
-        return directly(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC, bias=bias, following=following)
+        tail = direct.FusedTail(pool)
+        return directly(images, kernel, (1, 1), "SAME", dimension_numbers=NHWC, bias=bias, tail=tail)
 
     outputs, pull_back = jax.vjp(maps, jnp.zeros(16))
     (gradient,) = pull_back(jnp.full_like(outputs, 0.1))
@@ -324,10 +323,10 @@ def test_direct_conv_gives_the_same_bits_however_few_images_share_the_threads(nu
     images = jax.random.normal(jax.random.key(0), (num_images, 13, 11, channels))
     kernel, bias = jax.random.normal(jax.random.key(1), (3, 3, channels, 32)), jnp.ones(32)
     for pool in (None, windows.Window((3, 2), (2, 2)), windows.Window((2, 2), (1, 1)), windows.Window((2, 2), (2, 2))):
-        following = direct.Following(pool, True)
+        tail = direct.FusedTail(pool, True)
 
-        def maps(x: jax.Array, following: direct.Following = following) -> jax.Array:
-            return directly(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC, bias=bias, following=following)
+        def maps(x: jax.Array, tail: direct.FusedTail = tail) -> jax.Array:
+            return directly(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC, bias=bias, tail=tail)
 
         one_by_one = jnp.concatenate([maps(images[n : n + 1]) for n in range(num_images)])
         np.testing.assert_array_equal(maps(images), one_by_one)

@@ -48,7 +48,7 @@ from engine.networks.functions import activate
 from engine.networks.network import network_of
 from engine.training.optim import optimizer
 from engine.training.state import init_state
-from engine.training.step import Batch, Task, train_step
+from engine.training.step import Batch, Objective, train_step
 
 SHAPE, NUM_OUTPUTS, BATCH = (10, 11, 3), 4, 6
 
@@ -328,11 +328,11 @@ def trained_by_us(config: OptimConfig, values: list, batches: tuple, penalties: 
     params["layers"][1] = {"kernel": values[2], "bias": values[3]}
     inputs = InputSpec(shape=(4,), dtype="float32", scale=1.0)
     chain = optimizer(config, NUM_STEPS, 1)
-    task = Task(network, "softmax_cross_entropy", 0.0, chain, inputs, penalty=kernel_penalty(spec))
+    objective = Objective(network, "softmax_cross_entropy", 0.0, chain, inputs, penalty=kernel_penalty(spec))
 
     def step(state: Any, batch: tuple) -> tuple:
         batch = Batch(*batch, jnp.ones(len(batch[1]), bool))
-        return train_step(task, state, batch, jax.random.key(0))[0], None
+        return train_step(objective, state, batch, jax.random.key(0))[0], None
 
     state = init_state(nnx.State(params), nnx.State({}), chain)
     state, _ = jax.jit(lambda state: jax.lax.scan(step, state, batches))(state)

@@ -27,7 +27,7 @@ from engine.runs.loop import train
 from engine.runs.result import Result
 from engine.runs.session import NotFinite, Session
 from engine.training.batches import epoch_order
-from engine.training.member_settings import draw_of, member_seeds, settings_of
+from engine.training.member_settings import make_order_seeds, member_seeds, read_settings
 from tests.conftest import TINY, make_dataset, trained
 from tests.runs.test_loop import StopsAt, all_arrays, without_seconds
 
@@ -191,7 +191,7 @@ def test_seeds_of_members_do_not_depend_on_how_many_there_are():
 
 def test_everything_random_differs_between_members_and_is_a_function_of_seed_and_member():
     config = ensemble(augment=FLIPS)
-    seeds = settings_of(config).seed
+    seeds = read_settings(config).seed
     session = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
     kernels = [leaf for leaf in jax.tree.leaves(session.state.params) if leaf.ndim > 2]  # biases are 0
     assert all(not np.array_equal(leaf[i], leaf[j]) for leaf in kernels for i, j in ((0, 1), (0, 2), (1, 2)))
@@ -208,7 +208,7 @@ def test_everything_random_differs_between_members_and_is_a_function_of_seed_and
 
 def test_shared_order_is_that_of_the_run_for_every_member_and_alone():
     config = ensemble(ensemble=EnsembleConfig(shared_order=True))
-    assert draw_of(config) == draw_of(config.of_member(2))
+    assert make_order_seeds(config) == make_order_seeds(config.of_member(2))
     session = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
     np.testing.assert_array_equal(session._program.order(1, 100), epoch_order(0, 1, 100, 32))
 

@@ -22,7 +22,7 @@ from engine.report.progress import Silent
 from engine.runs import loop
 from engine.runs.session import Session
 from engine.training import feed as feed_module
-from engine.training.batches import Draw, epoch_order, num_batches
+from engine.training.batches import OrderSeeds, epoch_order, num_batches
 from engine.training.feed import Resident, Streamed, choose_placement, make_feed
 from tests.conftest import HANG_SECONDS, make_dataset
 
@@ -91,7 +91,7 @@ def test_stored_images_survive_a_cache_that_is_cleared(tmp_path: Path):
 @pytest.mark.parametrize("in_file", [True, False])
 def test_streamed_batches_are_those_of_the_epoch_order(tmp_path: Path, small_chunks: None, in_file: bool):
     data = make_dataset(130)  # 9 steps, the last one padded
-    streamed = Streamed(stored(data, tmp_path / "raw") if in_file else data, Draw(7), BATCH)
+    streamed = Streamed(stored(data, tmp_path / "raw") if in_file else data, OrderSeeds(7), BATCH)
     for epoch in range(3):
         order = np.asarray(epoch_order(7, epoch, 130, BATCH))
         for step in range(num_batches(130, BATCH)):
@@ -102,7 +102,7 @@ def test_streamed_batches_are_those_of_the_epoch_order(tmp_path: Path, small_chu
 
 def test_stream_taken_up_in_the_middle_of_an_epoch_goes_on_with_the_same_batches(tmp_path: Path, small_chunks: None):
     data = stored(make_dataset(130), tmp_path / "raw")
-    whole, late = Streamed(data, Draw(7), BATCH), Streamed(data, Draw(7), BATCH)
+    whole, late = Streamed(data, OrderSeeds(7), BATCH), Streamed(data, OrderSeeds(7), BATCH)
     expected = {(epoch, step): batch_of(whole, epoch, step) for epoch in range(2) for step in range(9)}
     for place in [(0, 4), (0, 5), (0, 6), (0, 7), (0, 8), (1, 0)]:
         np.testing.assert_array_equal(batch_of(late, *place), expected[place])
@@ -152,7 +152,7 @@ feed.Streamed(make_dataset(130), Draw(7), 16, readers=2).window(0, 0)
 
 
 def test_readers_that_draw_another_order_are_noticed(tmp_path: Path, small_chunks: None):
-    streamed = Streamed(stored(make_dataset(130), tmp_path / "raw"), Draw(7), BATCH)
+    streamed = Streamed(stored(make_dataset(130), tmp_path / "raw"), OrderSeeds(7), BATCH)
     with jax.threefry_partitionable(False):  # for this thread, not for those that read
         order = epoch_order(7, 0, 130, BATCH)
     with pytest.raises(InputError, match=r"two orders in epoch 1.*one order"):
@@ -168,7 +168,7 @@ def test_order_does_not_depend_on_the_default_random_numbers_of_the_process():
 
 def test_file_that_shrinks_during_a_run_is_explained(tmp_path: Path, small_chunks: None):
     data = stored(make_dataset(130), tmp_path / "raw")
-    streamed = Streamed(data, Draw(7), BATCH)
+    streamed = Streamed(data, OrderSeeds(7), BATCH)
     os.truncate(tmp_path / "raw", 64)
     with pytest.raises(InputError, match=r"stripes: got .*ends before its 130 images; .*Start again with --resume"):
         [streamed.window(0, step) for step in range(9)]
@@ -249,7 +249,7 @@ def test_placement_is_by_size_unless_it_is_pinned(monkeypatch: pytest.MonkeyPatc
     assert choose_placement(PlanConfig(), data) == "resident"
     monkeypatch.setattr(feed_module, "free_device_bytes", lambda: 2 * data.images.nbytes - 2)
     assert choose_placement(PlanConfig(), data) == "streamed"
-    assert isinstance(make_feed("resident", data, Draw(0), 64), Resident)
+    assert isinstance(make_feed("resident", data, OrderSeeds(0), 64), Resident)
 
 
 MEMORY = """

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.arrays.stored import StoredImages, image_hashes
 from engine.data.decoded.dataset import Dataset, combined_fingerprint
 from engine.data.pictures.ranges import doubts_of
@@ -48,7 +48,7 @@ class Findings:
     """
 
     notes: list[str] = field(default_factory=list)
-    levels: Range | None = None
+    levels: ValueRange | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Decoded:
     skipped: list[str] = field(default_factory=list)
     passing: list[str] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
-    value_range: Range | None = None
+    value_range: ValueRange | None = None
 
 
 def content_key(files: Iterable[Path], *settings: object) -> str:

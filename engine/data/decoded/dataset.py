@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.arrays.stored import StoredImages, image_hashes
 from engine.data.classes.matching import match
 from engine.data.classes.names import Names, names_text
@@ -40,8 +40,8 @@ class Dataset:
     hashes: np.ndarray | None = None
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    levels: Range | None = None
-    value_range: Range | None = None
+    levels: ValueRange | None = None
+    value_range: ValueRange | None = None
     targets: np.ndarray | None = None
 
     def __post_init__(self):
@@ -68,7 +68,7 @@ class Dataset:
         return len(self.class_names)
 
     @cached_property
-    def extremes(self) -> Range | None:
+    def extremes(self) -> ValueRange | None:
         """(the least, the largest) value of float32 pictures; None for levels and for vectors."""
         if self.images.dtype == "uint8" or len(self.input_shape) != 3:
             return None

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.pictures.levels import spread
 
 SIXTEEN = re.compile(r"(RGBA|RGBX?|RGBa|LA|CMYK);16([BLN])")
@@ -24,7 +24,7 @@ TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_PLANES, TIFF_FORMAT = 258, 262, 284, 339
 TIFF_RANGES = ((340, 341), (280, 281))  # of values of any type, and of whole ones from 0
 SIGNED = 2
 FULL = 65535.0
-NATURAL: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, FULL))
+NATURAL: tuple[ValueRange, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, FULL))
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -60,7 +60,7 @@ def numbers_of(image: Image.Image) -> np.ndarray:
     return values.view(np.uint32) if is_unsigned else values
 
 
-def tagged_range(image: Image.Image) -> Range | None:
+def tagged_range(image: Image.Image) -> ValueRange | None:
     """What is black and what is white, as far as the file says.
 
     TIFF has tags for it, and for numbers of bits like 12; of PPM and JPEG 2000 Pillow itself makes full 16 bits.
@@ -75,13 +75,13 @@ def tagged_range(image: Image.Image) -> Range | None:
     return (0.0, 2.0**bits - 1) if isinstance(bits, int) and 8 < bits < 16 else None
 
 
-def extremes_of(image: Image.Image, values: np.ndarray) -> Range:
+def extremes_of(image: Image.Image, values: np.ndarray) -> ValueRange:
     """(least, largest) of the colours, which are not finite if any of them is not."""
     colors = values[..., :-1] if image.mode in ALPHAS and values.ndim == 3 else values
     return float(colors.min()), float(colors.max())
 
 
-def evident_range(lowest: float, highest: float, is_whole: bool) -> Range | None:
+def evident_range(lowest: float, highest: float, is_whole: bool) -> ValueRange | None:
     """The range of a single picture that says none, if its numbers leave no doubt, else None.
 
     Whole ones that take 16 bits, and others that use more than half of one of the usual ranges.
@@ -91,7 +91,7 @@ def evident_range(lowest: float, highest: float, is_whole: bool) -> Range | None
     return found if found in evident else None
 
 
-def usual_range(lowest: float, highest: float, is_whole: bool) -> Range:
+def usual_range(lowest: float, highest: float, is_whole: bool) -> ValueRange:
     """The range that numbers from `lowest` to `highest` are taken to be of, if nobody says.
 
     Whole ones from 0: of as many bits as hold them, 1, 2, 4, 8, 10, 12, 14, 16 or more. Others: 0 to 1, −1 to 1, 0 to
@@ -108,7 +108,7 @@ def usual_range(lowest: float, highest: float, is_whole: bool) -> Range:
     return float(f"{low:.12g}"), float(f"{high:.12g}") if high > low else low + 1.0
 
 
-def eight_bits(image: Image.Image, values: np.ndarray, range_: Range) -> Image.Image:
+def eight_bits(image: Image.Image, values: np.ndarray, range_: ValueRange) -> Image.Image:
     """A picture of 8 bits, of the numbers of a deep one: 0 for the low end of the range and 255 for the high one."""
     low, high = range_
     levels, colors = np.empty(values.shape, np.uint8), values
@@ -188,7 +188,7 @@ def _tag(image: Image.Image, tag: int) -> Any:
     return next(iter(_values(image, tag)), None)
 
 
-def _extremes(lows: tuple[Any, ...], highs: tuple[Any, ...], sample_format: Any) -> Range | None:
+def _extremes(lows: tuple[Any, ...], highs: tuple[Any, ...], sample_format: Any) -> ValueRange | None:
     """What tags say, if they say the high end and it is above the low one, which is 0 where they do not say it."""
     try:
         high = max(map(float, highs))

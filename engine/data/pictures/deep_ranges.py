@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import islice
 from threading import Lock
 
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.pictures.deep import usual_range
 from engine.data.pictures.opening import Stored, UnreadablePicture, deep_extremes
 from engine.errors import InputError, problem
@@ -24,11 +24,11 @@ class Ranges:
 
     def __init__(self, pictures: Callable[[], Iterable[Stored]]):
         self._pictures, self._lock = pictures, Lock()
-        self._tagged: Counter[Range] = Counter()
+        self._tagged: Counter[ValueRange] = Counter()
         self._count, self._extremes, self._is_whole = 0, (0.0, 0.0), True
-        self.untagged: Range | None = None
+        self.untagged: ValueRange | None = None
 
-    def __call__(self, tagged: Range | None) -> Range:
+    def __call__(self, tagged: ValueRange | None) -> ValueRange:
         """The range of a picture, by that of its tags."""
         with self._lock:
             if tagged is not None:
@@ -43,9 +43,9 @@ class Ranges:
         self._tagged.clear()
 
     @cached_property
-    def _found(self) -> Range:
+    def _found(self) -> ValueRange:
         """Of the numbers in all pictures without tags; that of the tags, where others have them."""
-        tags, lows, highs = set[Range](), list[float](), list[float]()
+        tags, lows, highs = set[ValueRange](), list[float](), list[float]()
         for found in self._gone_through():
             if found is not None and found[0] is not None:
                 tags.add(found[0])
@@ -63,8 +63,8 @@ class Ranges:
             raise InputError(problem("data.levels", got, rule, remedy))
         return tags.pop()
 
-    def _gone_through(self) -> Iterator[tuple[Range | None, Range, bool] | None]:
-        def read(picture: Stored) -> tuple[Range | None, Range, bool] | None:
+    def _gone_through(self) -> Iterator[tuple[ValueRange | None, ValueRange, bool] | None]:
+        def read(picture: Stored) -> tuple[ValueRange | None, ValueRange, bool] | None:
             try:
                 return deep_extremes(picture)
             except (UnreadablePicture, MemoryError):  # decoding will name it

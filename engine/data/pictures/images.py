@@ -15,8 +15,8 @@ from engine.config.decoding import (
     USUAL_COLORS,
     ColorMode,
     Decoding,
-    Range,
     ResizeRule,
+    ValueRange,
 )
 from engine.data.pictures.formats import SUFFIXES
 from engine.data.pictures.levels import as_levels, check_range, extremes
@@ -59,7 +59,7 @@ def first_of(problems: Sequence[InputError], count: int) -> str:
     return "\n".join([*map(str, problems[:NAMED_PICTURES]), *more])
 
 
-def read_picture(picture: Picture, spec: InputSpec, value_range: Range | None = None) -> np.ndarray:
+def read_picture(picture: Picture, spec: InputSpec, value_range: ValueRange | None = None) -> np.ndarray:
     """uint8[h w c] of one picture, in the contract's colours, and in its size if a resize rule says how.
 
     Files, bytes and PIL images are turned into the contract's colour mode; arrays keep theirs, see `fit_array`.
@@ -161,7 +161,7 @@ def in_color(image: Image.Image, color: ColorMode, background: tuple[int, int, i
     return image.convert(MODES[color])
 
 
-def fit_array(array: np.ndarray, spec: InputSpec, value_range: Range | None = None) -> np.ndarray:
+def fit_array(array: np.ndarray, spec: InputSpec, value_range: ValueRange | None = None) -> np.ndarray:
     """[h w c] as the contract wants it, of one picture as an array, [h w c] or, of one channel, [h w].
 
     uint8 is taken as it is, other numbers by the range that stands for black to white, see `as_levels`. Where the
@@ -178,7 +178,7 @@ def fit_array(array: np.ndarray, spec: InputSpec, value_range: Range | None = No
     return fit_values(array, spec, value_range, "image array")
 
 
-def fit_values(array: np.ndarray, spec: InputSpec, value_range: Range | None, name: str) -> np.ndarray:
+def fit_values(array: np.ndarray, spec: InputSpec, value_range: ValueRange | None, name: str) -> np.ndarray:
     """The array […] in the contract's dtype; raises InputError, showing both sides, for what does not fit it."""
     if spec.dtype == "uint8":
         return levels_of(array, spec, value_range, name)
@@ -193,7 +193,7 @@ def fit_values(array: np.ndarray, spec: InputSpec, value_range: Range | None, na
     return array
 
 
-def levels_of(array: np.ndarray, spec: InputSpec, value_range: Range | None, name: str) -> np.ndarray:
+def levels_of(array: np.ndarray, spec: InputSpec, value_range: ValueRange | None, name: str) -> np.ndarray:
     """uint8 […] as by `as_levels`; without a range, numbers other than uint8 have that of the training images."""
     if value_range is None:
         check_not_raw(array[None], spec.value_range, name)

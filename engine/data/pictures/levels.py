@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from engine.config.decoding import LEAST_SHARE, Range
+from engine.config.decoding import LEAST_SHARE, ValueRange
 from engine.errors import InputError, problem
 
-USUAL_RANGES: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255))
+USUAL_RANGES: tuple[ValueRange, ...] = ((0, 1), (-1, 1), (0, 255))
 
 
-def as_levels(array: np.ndarray, value_range: Range | None, name: str) -> np.ndarray:
+def as_levels(array: np.ndarray, value_range: ValueRange | None, name: str) -> np.ndarray:
     """uint8 […], 0 for the low end of the range and 255 for the high one, rounded to the nearest.
 
     Without a range uint8 is taken as it is, and nothing else is taken. Raises InputError, showing both sides, for
@@ -47,7 +47,7 @@ def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint((fine - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
 
 
-def check_range(value_range: Range) -> None:
+def check_range(value_range: ValueRange) -> None:
     """Raises InputError unless it is (black, white), two finite numbers in order."""
     try:
         low, high = map(float, value_range)
@@ -59,7 +59,7 @@ def check_range(value_range: Range) -> None:
         raise InputError(problem("value_range", repr(value_range), rule, remedy))
 
 
-def _remedy(lowest: float, highest: float, stated: Range | None = None) -> str:
+def _remedy(lowest: float, highest: float, stated: ValueRange | None = None) -> str:
     """Names the usual range that the values lie in, if it is not the one stated."""
     fitting = next((usual for usual in USUAL_RANGES if usual[0] <= lowest and highest <= usual[1]), None)
     return f"Pass value_range={fitting}." if fitting and fitting != stated else "Pass the value_range they have."

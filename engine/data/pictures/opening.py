@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from engine.config.decoding import USUAL, ColorMode, Decoding, Range
+from engine.config.decoding import USUAL, ColorMode, Decoding, ValueRange
 from engine.data.pictures import deep
 from engine.data.pictures.formats import (
     MOST_BYTES,
@@ -105,7 +105,7 @@ def open_levels(
             return _turned(shown, turn)
 
 
-Ranging = Callable[[Range | None], Range]  # the tags' range, or None, → what is black and what is white
+Ranging = Callable[[ValueRange | None], ValueRange]  # the tags' range, or None, → what is black and what is white
 
 
 def _draft(
@@ -148,7 +148,7 @@ def _loaded(image: Image.Image, name: str, decoding: Decoding, ranges: Ranging |
     return deep.eight_bits(image, values, range_)
 
 
-def deep_extremes(source: Stored) -> tuple[Range | None, Range, bool] | None:
+def deep_extremes(source: Stored) -> tuple[ValueRange | None, ValueRange, bool] | None:
     """(range of the tags, extremes, whether all are whole) of a deep picture, None of one of 8 bits: cheap of those."""
     with _unreadable_told(source), _opened(source) as image:
         if not deep.is_deep(image):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.config.decoding import LEAST_SHARE, Range
+from engine.config.decoding import LEAST_SHARE, ValueRange
 from engine.data.pictures.deep import usual_range
 from engine.data.pictures.levels import USUAL_RANGES, check_range, spread
 from engine.errors import InputError, problem
@@ -24,7 +24,7 @@ def parts_of(images: Any) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(images), size))
 
 
-def range_of(images: np.ndarray, field: str) -> Range:
+def range_of(images: np.ndarray, field: str) -> ValueRange:
     """(the least, the largest) value of examples [n …]; raises InputError naming one that is not finite."""
     found = [(float(images[part].min()), float(images[part].max())) for part in parts_of(images)]
     low, high = float(np.min(found)), float(np.max(found))
@@ -35,7 +35,7 @@ def range_of(images: np.ndarray, field: str) -> Range:
     return low, high
 
 
-def levels_range(images: np.ndarray, field: str, stated: Range | None) -> Range:
+def levels_range(images: np.ndarray, field: str, stated: ValueRange | None) -> ValueRange:
     """(black, white) of pictures [n …] that are to become levels, as stated or else recognised.
 
     Whole numbers are of 8, 10, 12, 14 or 16 bits, the fewest that hold them, or 0 and 1; fractions are from 0 to 1 or
@@ -60,7 +60,7 @@ def levels_range(images: np.ndarray, field: str, stated: Range | None) -> Range:
     return found
 
 
-def check_within(dtype: np.dtype, found: Range, stated: Range, field: str) -> None:
+def check_within(dtype: np.dtype, found: ValueRange, stated: ValueRange, field: str) -> None:
     """Raises InputError for values more than half a level outside the range stated, or all in its first hundredth."""
     (low, high), (black, white) = found, map(float, stated)
     half_level = (white - black) / 510
@@ -72,17 +72,17 @@ def check_within(dtype: np.dtype, found: Range, stated: Range, field: str) -> No
         raise InputError(problem(field, got, rule, "State the range they have, or pass uint8 if they are that dark."))
 
 
-def range_text(value_range: Range) -> str:
+def range_text(value_range: ValueRange) -> str:
     """What a range stands for: `0 black, 4095 white`."""
     return f"{value_range[0]:g} black, {value_range[1]:g} white"
 
 
-def deep_range(value_range: Range | None) -> Range | None:
+def deep_range(value_range: ValueRange | None) -> ValueRange | None:
     """The range of arrays, where it is one that files of more than 8 bits have too."""
     return value_range if value_range is not None and value_range[1] > 255 else None
 
 
-def check_same_range(found: Range | None, expected: Range | None, name: str, whose: str) -> None:
+def check_same_range(found: ValueRange | None, expected: ValueRange | None, name: str, whose: str) -> None:
     """Raises InputError where levels were made of numbers of two ranges; None, 0 to 255: they were levels already."""
     if found is None or expected is None or tuple(found) in (tuple(expected), (0, 255)):
         return
@@ -91,7 +91,7 @@ def check_same_range(found: Range | None, expected: Range | None, name: str, who
     raise InputError(problem(name, f"the value range {theirs}", f"{ours} {whose}", remedy))
 
 
-def check_not_raw(images: np.ndarray, trained: Range | None, field: str) -> None:
+def check_not_raw(images: np.ndarray, trained: ValueRange | None, field: str) -> None:
     """Raises InputError for uint8 [n …] that look as the training images did before these became levels.
 
     That is all in the range of those, where it ends far below 255, and not black alone: they would be next to black.
@@ -106,12 +106,12 @@ def check_not_raw(images: np.ndarray, trained: Range | None, field: str) -> None
         raise InputError(problem(field, f"uint8 up to {highest}", rule, remedy))
 
 
-def as_uint8(images: np.ndarray, value_range: Range) -> np.ndarray:
+def as_uint8(images: np.ndarray, value_range: ValueRange) -> np.ndarray:
     """uint8 of a few pictures whose range was checked."""
     return images if images.dtype == np.uint8 and value_range == (0, 255) else spread(images, *value_range)
 
 
-def check_like_training(found: Range, trained: Range, field: str, dtype: Any, count: int) -> None:
+def check_like_training(found: ValueRange, trained: ValueRange, field: str, dtype: Any, count: int) -> None:
     """Raises InputError if float pictures cannot be scaled as those that a model was trained on.
 
     found: the extremes of `count` pictures. trained: of the training images. Refused are values outside the usual range
@@ -133,7 +133,7 @@ def check_like_training(found: Range, trained: Range, field: str, dtype: Any, co
         raise InputError(problem(field, got, rule, _rescaling(found, trained)))
 
 
-def doubts_of(found: Range, dtype: np.dtype) -> str | None:
+def doubts_of(found: ValueRange, dtype: np.dtype) -> str | None:
     """What is odd about the range of training pictures, in words; None for nothing."""
     low, high = found
     if dtype == np.uint8:
@@ -145,7 +145,7 @@ def doubts_of(found: Range, dtype: np.dtype) -> str | None:
     return None
 
 
-def _recognised(images: np.ndarray, low: float, high: float) -> Range | None:
+def _recognised(images: np.ndarray, low: float, high: float) -> ValueRange | None:
     if images.dtype == np.int8 and low < -1:
         return -128, 127
     are_whole = images.dtype.kind != "f" or not any((images[p] != np.floor(images[p])).any() for p in parts_of(images))
@@ -158,7 +158,7 @@ def _recognised(images: np.ndarray, low: float, high: float) -> Range | None:
     return usual_range(low, high, True) if low >= 0 and high <= MOST_WHITE and are_whole else None
 
 
-def _usual(found: Range) -> Range | None:
+def _usual(found: ValueRange) -> ValueRange | None:
     """The usual range that all values lie in and that they use."""
     return next(
         (
@@ -170,13 +170,13 @@ def _usual(found: Range) -> Range | None:
     )
 
 
-def _rescaling(found: Range, trained: Range) -> str:
+def _rescaling(found: ValueRange, trained: ValueRange) -> str:
     """How the values become like those of training, where that is plain."""
     theirs, ours = _usual(trained), _usual(found)
     is_twice = theirs == (0, 1) and found[0] >= 0 and found[1] <= 1 / 254
     if is_twice or (theirs, ours) == ((0, 255), (0, 1)):
         return "Multiply them by 255."
-    ways: dict[tuple[Range, Range], str] = {
+    ways: dict[tuple[ValueRange, ValueRange], str] = {
         ((0, 1), (0, 255)): "Divide them by 255.",
         ((-1, 1), (0, 255)): "Scale them in the same way: images / 127.5 - 1.",
         ((-1, 1), (0, 1)): "Scale them in the same way: images * 2 - 1.",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.config.data import DataConfig
-from engine.config.decoding import Range
+from engine.config.decoding import ValueRange
 from engine.data.arrays.axes import channels_last, check_pictures
 from engine.data.classes.labels import read_classes
 from engine.data.classes.reading import classes_of
@@ -94,7 +94,7 @@ class ArraySource:
             raise InputError(problem("data.path", got, "as many of each", "Check how they were made."))
         return decode_arrays(images, labels, class_names, self.config, value_range)
 
-    def _images(self, pair: Pair, known: Pair) -> tuple[np.ndarray, Range | None]:
+    def _images(self, pair: Pair, known: Pair) -> tuple[np.ndarray, ValueRange | None]:
         """[n h w c] of some type of number, and what stands for black and white unless they are uint8."""
         images = self._pictures(pair, self.tell)
         usual = self.config.levels if isinstance(self.config.levels, tuple) else None
@@ -236,7 +236,7 @@ def decode_arrays(
     labels: np.ndarray,
     class_names: tuple[str, ...],
     config: DataConfig,
-    value_range: Range | None = None,
+    value_range: ValueRange | None = None,
 ) -> Decoded:
     """Images [n h w c] and their labels, in the size and colours of the config.
 
