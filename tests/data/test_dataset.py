@@ -568,7 +568,7 @@ def test_second_read_says_nothing_and_is_equal(tmp_path: Path):
 READ_COLD_AND_WARM = """
 import sys
 from engine import DataConfig
-from engine.data.tfds_source import TfdsSource
+from engine.data.sources.tfds import TfdsSource
 TfdsSource(DataConfig(), lambda text: print("said", text)).load("test[:50]")
 print(*sorted({"tensorflow", "tensorflow_datasets", "jax"} & set(sys.modules)))
 """
@@ -644,9 +644,9 @@ import os, time
 from pathlib import Path
 import tensorflow_datasets
 from engine import DataConfig
-from engine.data import cache
-from engine.data.dataset import fingerprint_of
-from engine.data.tfds_source import TfdsSource
+from engine.data.decoded import cache
+from engine.data.decoded.dataset import fingerprint_of
+from engine.data.sources.tfds import TfdsSource
 start, place = Path(os.environ["START"]), cache._put_in_place
 def meet(scratch, entry):  # both have decoded before either puts its entry in place
     (start / scratch.name).touch()

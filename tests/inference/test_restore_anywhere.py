@@ -21,9 +21,9 @@ import sys
 from pathlib import Path
 import jax, numpy as np
 import engine
-from engine.clock import Clock
-from engine.data.dataset import Splits
-from engine.loop import train
+from engine.host.clock import Clock
+from engine.data.decoded.dataset import Splits
+from engine.runs.loop import train
 from engine.report.progress import Silent
 from tests.conftest import TINY, make_dataset
 

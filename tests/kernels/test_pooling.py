@@ -178,7 +178,7 @@ def test_direct_conv_adds_the_bias_and_keeps_the_positive_part(is_relu: bool):
 @needs_compiler
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize(("width", "channels"), [(4, 16), (24, 3)])
-@pytest.mark.parametrize("following", [direct.FusedTail(windows.Window((2, 2), (2, 2))), direct.FusedTail(None, True)])
+@pytest.mark.parametrize("tail", [direct.FusedTail(windows.Window((2, 2), (2, 2))), direct.FusedTail(None, True)])
 def test_direct_conv_passes_nan_on_to_what_follows(kernel_size: int, width: int, channels: int, tail: direct.FusedTail):
     image, row, column = np.arange(4), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])  # each place of a window
     images = jnp.zeros((4, 4, width, channels)).at[image, row, column, 0].set(jnp.nan)

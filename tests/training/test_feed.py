@@ -114,14 +114,14 @@ def test_reading_in_processes_gives_the_same_batches(tmp_path: Path):
     program = """
 import sys, numpy as np
 from pathlib import Path
-from engine import feed
-from engine.batches import Draw
-from tests.test_feed import BATCH, batch_of, make_dataset, stored
+from engine.training import feed
+from engine.training.batches import OrderSeeds
+from tests.training.test_feed import BATCH, batch_of, make_dataset, stored
 if __name__ == "__main__":
     data = stored(make_dataset(130), Path(sys.argv[1]))
     batches = []
     for readers in (0, 2):
-        streamed = feed.Streamed(data, Draw(7), BATCH, readers)
+        streamed = feed.Streamed(data, OrderSeeds(7), BATCH, readers)
         batches.append([batch_of(streamed, epoch, step) for epoch in range(2) for step in range(9)])
         streamed.close()
     np.testing.assert_array_equal(*batches)
@@ -138,10 +138,10 @@ if __name__ == "__main__":
 def test_readers_are_refused_in_a_script_that_starting_them_would_run_again(tmp_path: Path):
     program = """
 from pathlib import Path
-from engine import feed
-from engine.batches import Draw
-from tests.test_feed import make_dataset
-feed.Streamed(make_dataset(130), Draw(7), 16, readers=2).window(0, 0)
+from engine.training import feed
+from engine.training.batches import OrderSeeds
+from tests.training.test_feed import make_dataset
+feed.Streamed(make_dataset(130), OrderSeeds(7), 16, readers=2).window(0, 0)
 """
     (tmp_path / "script.py").write_text(program, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -257,10 +257,10 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from engine import DataConfig, PlanConfig, RunConfig, Splits, TrainConfig, mlp
-from engine.clock import Clock
-from engine.data.dataset import Dataset, split_by_fraction
-from engine.data.stored import StoredImages
-from engine.loop import train
+from engine.host.clock import Clock
+from engine.data.decoded.dataset import Dataset, split_by_fraction
+from engine.data.arrays.stored import StoredImages
+from engine.runs.loop import train
 from engine.report.progress import Silent
 
 folder, num = Path(sys.argv[1]), 90_000
