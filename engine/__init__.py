@@ -23,7 +23,7 @@ _HOMES = {
     "Splits": "engine.data.decoded.dataset",
     "TrainConfig": "engine.config",
     "cnn": "engine.models",
-    "custom": "engine.models",
+    "custom": "engine.records.custom",
     "dataset": "engine.data.in_memory",
     "export": "engine.exporting.export",
     "EnsembleClassifier": "engine.inference.ensemble",
@@ -79,7 +79,8 @@ if TYPE_CHECKING:
     from engine.inference.classifier import Classifier
     from engine.inference.ensemble import EnsembleClassifier
     from engine.inference.restore import join, restore
-    from engine.models import cnn, custom, mlp
+    from engine.models import cnn, mlp
+    from engine.records.custom import custom
     from engine.runs.fit import finetune, fit
     from engine.runs.loop import run
     from engine.runs.result import Result

@@ -54,7 +54,7 @@ def evaluate(
         data: What to evaluate on.
         step: Checkpoint to use: best, last or a step number.
         member: Of an ensemble the member with this number alone; None for all, combined.
-        trust: Import the model class that the run names, which runs its code.
+        trust: Import the author's own code that the run names, which runs it.
     """
     set_up_process(data.cache_dir)
     find_own_classes(trust)

@@ -11,7 +11,7 @@ import tyro
 from engine.commands.process import command_again, command_name, engine_command, errors_as_lines, set_up_process
 from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
 from engine.metrics.stopping import has_stopped_early
-from engine.models.specs import Custom
+from engine.records.custom import find_custom
 
 if TYPE_CHECKING:
     from engine.runs.result import Result
@@ -65,7 +65,7 @@ def main(config: RunConfig, arguments: Sequence[str] | None = None) -> None:
 def _next_steps(result: "Result") -> str:
     config, path = result.config, result.directory
     kept = [name for name in SHOWN_FILES if (path / name).exists()]
-    trust = ["--trust"] if isinstance(config.model, Custom) else []
+    trust = ["--trust"] if any(find_custom(config)) else []
     commands = [[engine_command(), "summary", str(path)]]
     if (path / "example.png").exists():
         commands.append([engine_command(), "predict", str(path), str(path / "example.png"), "--top", "3"])

@@ -28,7 +28,7 @@ def export(
         overwrite: Replace an earlier export there.
         step: Checkpoint to use: best, last or a step number.
         member: Of an ensemble the member with this number alone; None for all, combined.
-        trust: Import the model class that the run names, which runs its code.
+        trust: Import the author's own code that the run names, which runs it.
     """
     name = run.resolve().name.removesuffix(".engine")
     target = expanded(out or name + SUFFIXES[format])

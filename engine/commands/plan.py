@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from engine.commands.outputs import check_json_file
 from engine.commands.process import set_up_process
 from engine.commands.targets import Flag, RunDirectory, find_own_classes
-from engine.errors import InputError, problem
 from engine.host.console import show, tell
-from engine.models.specs import Custom
+from engine.records.custom import check_trust
 
 if TYPE_CHECKING:
     from engine.checkpoints.record import Record
@@ -26,7 +25,7 @@ def plan(
         measure: Measure here and now, on random images, even if the run did when it started.
         out: Write the plan shown first to a file, for --plan FILE.
         overwrite: Replace that file if it is there.
-        trust: Import the model class that the run names, which runs its code.
+        trust: Import the author's own code that the run names, which runs it.
     """
     if out is not None:
         check_json_file(out, overwrite)
@@ -42,11 +41,7 @@ def plan(
     from engine.runs.plan_search import circumstances, measured, write_plan
 
     record = record_of(run, "last")
-    if isinstance(record.config.model, Custom) and not trust:
-        got, rule = f"a model of the class {record.config.model.path}", "a model made of layer specs, or trust"
-        raise InputError(
-            problem(str(run), got, rule, "Add --trust to import that class, which runs its module's code.")
-        )
+    check_trust(record.config, str(run), trust, "Add --trust")
     check_model_fits(str(run), record, copies=4)  # weights, gradients and two moments
     here, stored = record.device == device_text(), record.alternatives
     if measure or not stored or not here:

@@ -53,7 +53,7 @@ def predict(
         overwrite: Replace that file if there is one.
         step: Checkpoint to use: best, last or a step number.
         member: Of an ensemble the member with this number alone; None for all, combined.
-        trust: Import the model class that the run names, which runs its code.
+        trust: Import the author's own code that the run names, which runs it.
     """
     _check(images, out, overwrite, max_pixels)
     set_up_process()

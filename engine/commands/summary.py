@@ -8,9 +8,8 @@ from tyro.conf import Positional
 from engine.commands.experiments import experiment_config
 from engine.commands.targets import Flag, find_own_classes
 from engine.config import RunConfig
-from engine.errors import InputError, problem
 from engine.host.console import Console, show, tell
-from engine.models.specs import Custom
+from engine.records.custom import Custom, check_trust
 
 TABLE_COLUMNS = 120  # of Flax's own table of a model, at most
 
@@ -20,7 +19,7 @@ def summary(target: Positional[str], trust: Flag = False) -> None:
 
     Args:
         target: Directory of a run (runs/convnet), the run packed, or an experiment (experiments.convnet).
-        trust: Import the model class that a run names, which runs its code.
+        trust: Import the author's own code that a run names, which runs it.
     """
     from engine.report.tables import summary_table
 
@@ -59,10 +58,7 @@ def _of_experiment(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
 
 
 def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int, trust: bool) -> None:
-    if not trust:
-        assert isinstance(config.model, Custom)
-        rule = "trust, because showing it imports that class, which runs its module's code"
-        raise InputError(problem("model", config.model.path, rule, "Add --trust."))
+    check_trust(config.model, "model", trust, "Add --trust")
     find_own_classes(trust)
     import jax
     from flax import nnx

@@ -44,7 +44,7 @@ class PictureData(ShownData):
 
 
 def find_own_classes(trust: bool) -> None:
-    """Lets a trusted run import its model class from the working directory, as `python -m` would."""
+    """Lets a trusted run import its author's own code from the working directory, as `python -m` would."""
     if trust:
         sys.path.insert(0, str(Path.cwd()))
 

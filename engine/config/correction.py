@@ -11,7 +11,8 @@ from engine.config.run import RunConfig
 from engine.errors import InputError, problem
 from engine.models.layers import Activation, BatchNorm, Dense, Dropout, Flatten, GroupNorm, Layer, LayerNorm, Rescale
 from engine.models.shapes import Trained
-from engine.models.specs import Custom, Gives, Model, Sequential
+from engine.models.specs import Model, Sequential
+from engine.records.custom import Custom, Gives
 
 PROBABILITIES: tuple[Gives, ...] = ("softmax", "sigmoid")
 PIXEL_SCALE = 1 / 100  # a smaller factor is meant for pixels up to 255: 1/255, 1/256, 1/127.5

@@ -21,8 +21,9 @@ from engine.config.train import TrainConfig
 from engine.errors import InputError, problem
 from engine.host.json_files import read_json
 from engine.models.layers import Layer
-from engine.models.specs import Model, Sequential, custom
+from engine.models.specs import Model, Sequential
 from engine.records import check, check_all, from_json, to_json
+from engine.records.custom import custom
 
 
 @dataclass(frozen=True)

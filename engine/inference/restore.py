@@ -22,9 +22,9 @@ from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier, combination_of, member_of, members_of
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.combination import fit
-from engine.models.specs import Custom
 from engine.networks.network import network_of
 from engine.records import differences, to_json
+from engine.records.custom import check_trust
 
 Restorable = Classifier | str | PathLike[str]
 
@@ -34,7 +34,7 @@ def restore(
 ) -> Classifier:
     """The Classifier of a run, in its directory or packed: its best step by default, or "last", or a step by number.
 
-    trust: allow the import of the user's own model class that the run names; opening runs that code.
+    trust: allow the import of the classes and functions of its author's own that the run names, which runs their code.
     Of an ensemble an EnsembleClassifier, each member by default as it was when it was best, or one `member` by number.
     Opens on any device kind. Raises InputError if there is no complete checkpoint that this version can read.
     """
@@ -45,10 +45,7 @@ def restore(
 @computes
 def _restored(directory: Path, step: int | str, trust: bool, member: int | None) -> Classifier:
     record = read_record(directory, choose_step(directory, step))
-    if isinstance(record.config.model, Custom) and not trust:
-        got = f"a model of the class {record.config.model.path}"
-        remedy = "Pass trust=True (--trust) to import that class, which runs its module's code."
-        raise InputError(problem(str(directory), got, "a model made of layer specs, or trust", remedy))
+    check_trust(record.config, str(directory), trust)
     check_model_fits(str(directory), record)
     train, spec = record.config.train, record.input_spec
     index = None if member is None else _index_of(member, record)

@@ -23,8 +23,9 @@ from engine.models.layers import (
     UpSample,
     ZeroPad,
 )
-from engine.models.specs import Custom, Sequential, cnn, custom, mlp
+from engine.models.specs import Sequential, cnn, mlp
 from engine.models.weights import L1L2, l1, l2
+from engine.records.custom import Custom, custom
 
 __all__ = [
     "L1L2",

@@ -1,25 +1,20 @@
 """Model specs: what a checkpoint stores to rebuild a model without the script that made it."""
 
-import importlib
 import re
-import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 from engine.errors import InputError, problem
 from engine.models.activations import Activation
 from engine.models.convolutions import AnyActivation
 from engine.models.layers import Conv, Dense, Dropout, Flatten, Layer, MaxPool, Padding, Shape, Size
 from engine.records import to_json
+from engine.records.custom import Custom
 
 MOST_LAYERS = 2_000  # more would be compiled for hours
-
-
-Gives = Literal["logits", "softmax", "sigmoid"]
 
 
 class LayerRow(NamedTuple):
@@ -102,42 +97,6 @@ class Sequential:
         return sum(row.num_params for row in self.rows(input_shape))
 
 
-@dataclass(frozen=True)
-class Custom:
-    """A user's own Flax NNX class, called as `Class(input_shape=…, num_outputs=…, rngs=…, **arguments)`.
-
-    The class is stored by its import path: opening such a checkpoint imports it, and so needs `trust=True`.
-    If its `__call__` has a parameter `mask`, it is told there (bool[b]) which examples of a batch are no padding.
-    gives: what its outputs are. Of probabilities the logits are taken, where the loss takes those.
-    """
-
-    path: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    gives: Gives = "logits"
-
-    def __post_init__(self):
-        if self.path.count(":") != 1:
-            raise InputError(problem("Custom path", repr(self.path), '"package.module:Class"', "Give both parts."))
-        try:
-            object.__setattr__(self, "arguments", to_json(self.arguments))
-        except TypeError as error:
-            rule = "numbers, texts, lists and dicts, which a checkpoint can store"
-            raise InputError(problem("Custom arguments", str(error), rule, "Build the rest in the class.")) from None
-
-    def with_outputs(self, num_outputs: int) -> "Custom":
-        """Itself: the class is told the number of outputs when it is built."""
-        return self
-
-    def load(self) -> Any:
-        """Imports the class: this runs the code of its module."""
-        module_name, class_name = self.path.split(":")
-        try:
-            return getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
-            where = "Run from the directory that holds it, or install it."
-            raise InputError(problem("model", self.path, "an importable class", f"{error}. {where}")) from None
-
-
 Model = Sequential | Custom
 
 
@@ -154,18 +113,6 @@ def _upgraded_layer(layer: Any) -> Any:
     if meant is None:
         return layer
     return meant if field == "name" else {**layer, field: meant}
-
-
-def custom(model_class: type, **arguments: Any) -> Custom:
-    """The spec of a user's own NNX class; the arguments must be JSON values, so that a checkpoint can store them."""
-    module_name = model_class.__module__
-    if module_name == "__main__":
-        main = sys.modules["__main__"]
-        if main.__spec__ is None and not hasattr(main, "__file__"):
-            rule = "a class in a file, which a checkpoint can name"
-            raise InputError(problem("model", model_class.__name__, rule, "Move it to a file and import it."))
-        module_name = main.__spec__.name if main.__spec__ else Path(str(main.__file__)).stem
-    return Custom(f"{module_name}:{model_class.__qualname__}", arguments)
 
 
 def mlp(hidden: Sequence[int] = (128,), *, activation: AnyActivation = "relu", dropout: float = 0.0) -> Sequential:

@@ -26,6 +26,7 @@ from engine.networks.modules import (
     TransposeModule,
     conv_module,
 )
+from engine.records.custom import Custom
 
 
 class SequentialModule(nnx.Module):
@@ -61,7 +62,7 @@ def build(
 
     Raises InputError where a layer does not fit what comes to it, or where the output is not [b num_outputs].
     """
-    if isinstance(spec, specs.Custom):
+    if isinstance(spec, Custom):
         module = _build_custom(spec, input_shape, num_outputs, rngs)
     else:
         spec = spec.with_outputs(num_outputs)
@@ -145,7 +146,7 @@ def _build_layer(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs) -> nnx.Modul
     return Activated(module, activation) if activation else module
 
 
-def _build_custom(spec: specs.Custom, input_shape: Shape, num_outputs: int, rngs: nnx.Rngs) -> nnx.Module:
+def _build_custom(spec: Custom, input_shape: Shape, num_outputs: int, rngs: nnx.Rngs) -> nnx.Module:
     module_class = spec.load()
     arguments: dict[str, Any] = dict(spec.arguments)
     try:
@@ -159,7 +160,7 @@ def _build_custom(spec: specs.Custom, input_shape: Shape, num_outputs: int, rngs
     return module
 
 
-def _custom_output_shape(module: nnx.Module, spec: specs.Custom, input_shape: Shape) -> Shape:
+def _custom_output_shape(module: nnx.Module, spec: Custom, input_shape: Shape) -> Shape:
     try:
         inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
         outputs = nnx.eval_shape(lambda module, x: module(x), module, inputs)

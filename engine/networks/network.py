@@ -14,10 +14,11 @@ from engine.config import Lowering, Precision
 from engine.config.contract import InputSpec
 from engine.devices.precision import products_in, rounded
 from engine.keys import stream_key
-from engine.models.specs import Custom, Gives, Model, Sequential
+from engine.models.specs import Model, Sequential
 from engine.networks.build import build, takes_mask
 from engine.networks.layer_names import Layers, joined, layers_of
 from engine.networks.stacked import Stacked
+from engine.records.custom import Custom, Gives
 
 Tree = Any
 

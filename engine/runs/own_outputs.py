@@ -11,8 +11,8 @@ from engine.config import RunConfig
 from engine.data.contract import input_spec
 from engine.data.decoded.dataset import Dataset
 from engine.data.load import num_outputs
-from engine.models.specs import Custom, Gives
 from engine.networks.network import abstract_module
+from engine.records.custom import Custom, Gives
 
 SHAPING = ("convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "stop_gradient", "copy")
 

@@ -17,9 +17,10 @@ from engine.errors import InputError, problem, shape_text
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import restore
-from engine.models.specs import Custom, Sequential
+from engine.models.specs import Sequential
 from engine.networks.layer_names import Layers
 from engine.networks.network import Tree, layers_in
+from engine.records.custom import find_custom
 from engine.runs.inputs import read_init_record
 
 Flat = Mapping[tuple, Any]
@@ -48,11 +49,11 @@ def restore_source(config: RunConfig) -> Classifier | None:
     """The run that a config starts from."""
     if config.finetune.init is None:
         return None
-    # A class that the run trains itself is imported anyway; any other is not trusted.
+    # What the run uses itself is imported anyway; anything else is not trusted.
     record = read_init_record(config)
     assert record is not None
-    trust = isinstance(config.model, Custom) and config.model.path == getattr(record.config.model, "path", None)
-    return restore(config.finetune.init, trust=trust)
+    ours, theirs = ({each.path for each in find_custom(each_config)} for each_config in (config, record.config))
+    return restore(config.finetune.init, trust=theirs <= ours)
 
 
 def start_from(source: Classifier, config: RunConfig, layers: Layers, fresh: tuple[Tree, Tree], data: Dataset) -> Start:

@@ -23,8 +23,9 @@ from engine.inference.classifier import Classifier
 from engine.kernels.lowerings import choose_lowering, evaluation_lowering, runs_here
 from engine.metrics.losses import kernel_penalty
 from engine.metrics.sums import Metrics
-from engine.models.specs import Custom, Sequential
+from engine.models.specs import Sequential
 from engine.networks.network import WHOLE, AnyNetwork, NetworkPart, Tree, layers_in, network_of, num_params
+from engine.records.custom import find_custom
 from engine.runs.feature_cache import Features, cache_features, cache_megabytes, features_megabytes, may_cache
 from engine.runs.start import Start, start_from, start_text
 from engine.training.evaluate import eval_batch_size, evaluate
@@ -88,7 +89,7 @@ class Trainer:
     def executables(self, of_what: Hashable) -> Executables:
         """What is compiled of a part of the run, which all runs of this process share that compute the same."""
         config, splits, of = self.config, self.splits, None
-        if not isinstance(config.model, Custom):  # in a notebook the class behind a path may change
+        if not any(find_custom(config)):  # in a notebook the code behind a path may change
             sizes = (len(splits.train), len(splits.validation or ()), self._steps_per_epoch, self._num_outputs)
             of = (of_what, config.as_computed(), self.inputs, self.plan, *sizes)
         return Executables(self.clock, config.train.deterministic, of)

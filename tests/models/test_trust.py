@@ -70,7 +70,9 @@ COMMANDS = {
 
 @pytest.mark.parametrize("way", WAYS_IN)
 def test_own_class_is_not_imported_without_trust(path, imported, in_tmp, way):
-    with pytest.raises(engine.InputError, match=rf"got a model of the class {MODULE}:OwnNet; .* Pass trust=True"):
+    with pytest.raises(
+        engine.InputError, match=rf"got code of its author's own \({MODULE}:OwnNet\); .* Pass trust=True"
+    ):
         WAYS_IN[way](path)
     assert not imported()
 

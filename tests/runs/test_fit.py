@@ -68,7 +68,7 @@ def test_users_own_module_trains_saves_and_needs_trust_to_open(tmp_path):
     result = engine.fit(spec, make_dataset(120), epochs=8, batch_size=32, learning_rate=1e-2, verbose=False)
     assert result.history[-1]["loss"] < result.history[0]["loss"]
     path = result.save(tmp_path / "own")
-    with pytest.raises(engine.InputError, match=r"a model of the class tests.runs.test_fit:UsersNet.*trust=True"):
+    with pytest.raises(engine.InputError, match=r"code of its author's own .tests.runs.test_fit:UsersNet.*trust=True"):
         engine.restore(path)
     images = make_dataset(5, 5).images
     np.testing.assert_array_equal(engine.restore(path, trust=True).outputs(images), result.classifier.outputs(images))

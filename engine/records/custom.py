@@ -1,0 +1,117 @@
+"""The user's own code in a config: a class or a function, stored by its import path and its arguments."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import InputError, problem
+from engine.records import to_json
+
+Gives = Literal["logits", "softmax", "sigmoid"]
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A class or function of the user's own, called with `arguments` by name; made by `custom`.
+
+    It is stored by its import path, so using a checkpoint that names one imports it, and needs `trust=True`.
+    A model is a Flax NNX class, called as `Class(input_shape=…, num_outputs=…, rngs=…, **arguments)`. If its `__call__`
+    has a parameter `mask`, it receives there (bool[b]) which examples of a batch are no padding.
+    gives: what the outputs of a model are. A loss that takes logits recovers them from probabilities.
+    """
+
+    path: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    gives: Gives = "logits"
+
+    def __post_init__(self):
+        if self.path.count(":") != 1:
+            raise InputError(problem("Custom path", repr(self.path), '"package.module:name"', "Give both parts."))
+        try:
+            object.__setattr__(self, "arguments", to_json(self.arguments))
+        except TypeError as error:
+            rule = "numbers, texts, lists and dicts, which a checkpoint can store"
+            raise InputError(problem("Custom arguments", str(error), rule, "Build the rest in your code.")) from None
+
+    @property
+    def name(self) -> str:
+        """The name of the class or function itself."""
+        return self.path.split(":")[1].split(".")[-1]
+
+    def with_outputs(self, num_outputs: int) -> "Custom":
+        """Itself: a model class receives the number of outputs when it is built."""
+        return self
+
+    def load(self, where: str = "model") -> Any:
+        """Imports the class or function, which runs the code of its module; `where` names the field in errors."""
+        module_name, name = self.path.split(":")
+        try:
+            return reduce(getattr, name.split("."), importlib.import_module(module_name))
+        except (ImportError, AttributeError, ValueError) as error:
+            advice = f"{error}. Run from the directory that holds it, or install it."
+            raise InputError(problem(where, self.path, "an importable class or function", advice)) from None
+
+    def make(self, where: str, *given: Any) -> Any:
+        """What the class or function returns for `given` and the stored arguments."""
+        function = self.load(where)
+        try:
+            return function(*given, **self.arguments)
+        except (TypeError, ValueError) as error:
+            rule = "a function that takes these arguments"
+            raise InputError(problem(where, f"{self.path} ({error})", rule, "Correct it.")) from error
+
+
+def custom(target: Callable[..., Any], **arguments: Any) -> Custom:
+    """A class or function of your own for a config: a model, an activation, a loss, a metric, an optimizer, a schedule.
+
+    arguments: passed to it by name; numbers, texts, lists and dicts, so that a checkpoint can store them.
+    Raises InputError for what cannot be imported again: lambdas, functions within functions, objects without a name.
+    """
+    module_name, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    rule, remedy = "a class or function that can be imported", "Define it at the top level of a module."
+    if not callable(target) or module_name is None or name is None or "<" in name:
+        kind = "a lambda" if name and name.endswith("<lambda>") else "a function within another" if name else "no name"
+        pass_arguments = "Pass what it depends on as arguments: custom(function, rate=0.1)."
+        raise InputError(problem("custom", f"{target!r} ({kind})", rule, f"{remedy} {pass_arguments}"))
+    found: Any = sys.modules.get(module_name)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not target:
+        got = f"{name}, which is not what {module_name} has under this name"
+        raise InputError(problem("custom", got, rule, remedy))
+    return Custom(f"{_importable(module_name, name)}:{name}", arguments)
+
+
+def find_custom(value: Any) -> Iterator[Custom]:
+    """Every Custom within a config: the code that using it imports."""
+    if isinstance(value, Custom):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from find_custom(item)
+    elif is_dataclass(value):
+        for each in fields(value):
+            yield from find_custom(getattr(value, each.name))
+
+
+def check_trust(config: Any, where: str, trust: bool, remedy: str = "Pass trust=True (--trust)") -> None:
+    """Raises InputError for a stored config that names code of the user's own, unless it is trusted."""
+    paths = sorted({each.path for each in find_custom(config)})
+    if paths and not trust:
+        got, rule = f"code of its author's own ({', '.join(paths)})", "none, or trust"
+        raise InputError(problem(where, got, rule, f"{remedy} to import it, which runs its module's code."))
+
+
+def _importable(module_name: str, name: str) -> str:
+    """The module's name, for a script the one it has when it is imported."""
+    if module_name != "__main__":
+        return module_name
+    main = sys.modules["__main__"]
+    if main.__spec__ is None and not hasattr(main, "__file__"):
+        rule = "a class or function in a file, which a checkpoint can name"
+        raise InputError(problem("custom", name, rule, "Move it to a file and import it."))
+    return main.__spec__.name if main.__spec__ else Path(str(main.__file__)).stem
