@@ -42,7 +42,7 @@ class TrainConfig:
     epochs: int = 5
     """Times the training split is gone through; 0 evaluates and saves the untrained model."""
     batch_size: int = 64
-    """Examples a step."""
+    """Examples a step. The default is reduced to all training examples where there are fewer, and this is reported."""
     loss: Loss = "softmax_cross_entropy"
     """softmax_cross_entropy on integer labels, binary_cross_entropy on one logit, or mean_squared_error."""
     label_smoothing: float = 0.0
@@ -284,12 +284,19 @@ class RunConfig:
         """The config that `to_json` wrote; raises InputError naming the field that does not fit."""
         return from_json(cls, value, "config")
 
-    def in_terms_of_version_1(self) -> "RunConfig":
-        """The config with what its names meant before optimizers and activations were those of Keras."""
+    def in_terms_of_version_1(self, *parts: Literal["model", "optim"]) -> "RunConfig":
+        """The config with what names in its parts meant before activations and optimizers were those of Keras."""
         value = self.to_json()
-        for part in (value["model"], value["optim"]):
-            part.pop("version", None)
+        for part in parts:
+            value[part].pop("version", None)
         return RunConfig.from_json(value)
+
+    def with_batch_within(self, num_examples: int) -> "RunConfig":
+        """The config with the default batch size reduced to all examples, where these are fewer."""
+        most = num_examples + (self.augment.pairs_examples and num_examples % 2)  # of an odd one, the last is masked
+        if self.train.batch_size != TrainConfig.batch_size or most >= self.train.batch_size:
+            return self
+        return replace(self, train=replace(self.train, batch_size=max(most, 1)))
 
     @classmethod
     def read(cls, path: Path) -> "RunConfig":

@@ -9,11 +9,29 @@ from dataclasses import replace
 from engine.config import RunConfig
 from engine.data.levels import LEAST_SHARE, Range
 from engine.errors import InputError, problem
-from engine.models.layers import Activation, BatchNorm, Dense, Dropout, Flatten, GroupNorm, Layer, LayerNorm, Rescale
+from engine.models.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Crop,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    MaxPool,
+    Rescale,
+    SpatialDropout,
+    UpSample,
+)
 from engine.models.shapes import Trained
 from engine.models.specs import Custom, Gives, Model, Sequential
 
 PROBABILITIES: tuple[Gives, ...] = ("softmax", "sigmoid")
+POOLS = (GlobalAveragePool, GlobalMaxPool, AveragePool, MaxPool, UpSample, Crop)
 PIXEL_SCALE = 1 / 100  # a smaller factor is meant for pixels up to 255: 1/255, 1/256, 1/127.5
 LEVELS = 255
 MOST_SCALED = 20  # standardized values stay below it
@@ -59,18 +77,30 @@ def _without_probabilities(model: Model, loss: str, gives: Gives) -> tuple[Model
         _check_units(model, loss, name)
         reason = f"{loss} takes what comes before it (logits), and predictions apply it themselves"
         lines.append(f"model: the last {name} is left out: {reason}")
+    if loss != "mean_squared_error" and (found := _last_probabilities(model, POOLS)) is not None:
+        lines.append(_pooled_note(found[1], loss))
     return model, lines
 
 
-def _last_probabilities(model: Model) -> tuple[int, str] | None:
-    """The number of the last layer that gives probabilities, which those after it pass on, and its activation."""
+def _pooled_note(name: str, loss: str) -> str:
+    """A line where probabilities are pooled, which no logits below them stand for."""
+    got = f"warning: model: its last {name} comes before a pool, so it gives probabilities, where {loss} takes logits"
+    effect = "it learns slowly, and what it predicts is near to equal for all classes"
+    return f"{got}: {effect}. This is left as it is, because anything else is another model. Put no {name} there"
+
+
+def _last_probabilities(model: Model, passing: tuple[type, ...] = ()) -> tuple[int, str] | None:
+    """The number of the last layer that gives probabilities, which those after it pass on, and its activation.
+
+    passing: kinds of layers that pass them on too.
+    """
     layers = model.layers if isinstance(model, Sequential) else ()
     for place in reversed(range(len(layers))):
         layer = layers[place]
         name = layer.name if isinstance(layer, Activation) else getattr(layer, "activation", None)
         if name in PROBABILITIES:
             return (place, name) if len(layers) > 1 or not isinstance(layer, Activation) else None
-        if not isinstance(layer, Flatten | Dropout) and name != "linear":
+        if not isinstance(layer, (Flatten, Dropout, SpatialDropout, *passing)) and name != "linear":
             return None
         if isinstance(layer, Trained):
             return None

@@ -323,9 +323,11 @@ def _fingerprint(dataset: Dataset | None) -> str:
 
 def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     train = splits.train
-    if config.train.batch_size > len(train):
+    size, is_all = config.train.batch_size, config.augment.pairs_examples and len(train) % 2
+    if size > len(train) + is_all:
         rule = f"at most {len(train)}, the training examples of {train.name}"
-        raise InputError(problem("train.batch_size", config.train.batch_size, rule, "Use a smaller batch."))
+        remedy = f"Give {max(len(train) - is_all, 1 + config.augment.pairs_examples)} or fewer."
+        raise InputError(problem("train.batch_size", size, rule, remedy))
     if config.train.patience is not None and splits.validation is None:
         rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
         raise InputError(problem("train.patience", config.train.patience, rule, remedy))

@@ -17,7 +17,20 @@ from engine.data.config import DataConfig
 from engine.data.dataset import Splits
 from engine.errors import InputError
 from engine.loop import run
-from engine.models import Activation, BatchNorm, Conv, Dense, Dropout, Flatten, Rescale, Sequential
+from engine.models import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    Rescale,
+    Sequential,
+)
+from engine.own_outputs import outputs_of
 from engine.report.progress import Silent
 from tests.conftest import make_dataset
 
@@ -137,6 +150,39 @@ def test_last_probabilities_of_ones_own_class_train_like_logits(
     assert result.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-4)
     restored = engine.restore(result.save(tmp_path / "run"), trust=True)
     np.testing.assert_array_equal(restored.outputs(images), shown(result, images))
+
+
+class Pooled(nnx.Module):
+    """Probabilities at each position, averaged; or the means of logits, when `last` is None."""
+
+    def __init__(self, input_shape, num_outputs, rngs, last="softmax", is_window=False):
+        self.conv = nnx.Conv(input_shape[2], num_outputs, (3, 3), rngs=rngs)
+        self.last, self.is_window = last, is_window
+
+    def __call__(self, x):
+        maps = self.conv(x)
+        maps = getattr(jax.nn, self.last)(maps) if self.last else maps
+        if self.is_window:
+            return nnx.avg_pool(maps, maps.shape[1:3]).reshape(len(x), -1)
+        return maps.mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize("is_window", [False, True])
+@pytest.mark.parametrize(("last", "gives"), [("softmax", "softmax"), ("sigmoid", "sigmoid"), (None, "logits")])
+def test_means_of_probabilities_are_found_in_a_class_of_ones_own(last: str | None, gives: str, is_window: bool):
+    config = RunConfig("a", engine.custom(Pooled, last=last, is_window=is_window))
+    assert outputs_of(config, make_dataset(9)) == gives
+
+
+@pytest.mark.parametrize("pool", [GlobalAveragePool(), AveragePool(2), GlobalMaxPool()])
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+def test_pooled_probabilities_are_reported_and_left_as_they_are(pool: Any, name: str):
+    model = Sequential((Conv(3, 3, activation=name), Dropout(0.1), pool, Flatten()))
+    assert corrected(model).model == model
+    assert [line.split(",")[0] for line in lines(model)] == [f"warning: model: its last {name} comes before a pool"]
+    assert lines(model, loss="mean_squared_error") == []
+    assert lines(Sequential((Conv(3, 3, activation="relu"), pool, Flatten()))) == []
+    assert lines(Sequential((Conv(3, 3, activation=name), pool, Flatten(), Dense()))) == []
 
 
 def shown(result: engine.Result, images: np.ndarray) -> np.ndarray:
