@@ -6,6 +6,7 @@ Names of scratch files cannot be foretold and are created exclusively, so nobody
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -40,6 +41,16 @@ def private_directory(path: Path) -> Path:
         got, remedy = f"no home directory, and {path} ({reason})", "Set ENGINE_CACHE_DIR to a directory of your own."
         raise InputError(problem("ENGINE_CACHE_DIR", got, "a place for caches", remedy))
     return path
+
+
+def at_home(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The path itself, or below the home directory where it starts with ~ and nothing of that name lies here."""
+    return expanded(path) if os.fspath(path).startswith("~") and not os.path.lexists(path) else path
+
+
+def is_web_address(path: str | os.PathLike[str]) -> bool:
+    """Whether what should be a path is an address like https://…, which Path writes with one slash."""
+    return re.match(r"(https?|ftp|s3|gs|file):/", str(path), re.IGNORECASE) is not None
 
 
 @contextlib.contextmanager

@@ -192,7 +192,7 @@ def _check_header(path: Path, version: tuple[int, int], archive: zipfile.ZipFile
     length = int.from_bytes(start[8:10] if version == (1, 0) else start[8:12], "little")
     if length > MOST_HEADER_BYTES:
         rule = f"one of at most {MOST_HEADER_BYTES:,}"
-        raise InputError(problem(str(path), f"a header of {length:,} bytes", rule, "Make or download it anew."))
+        raise InputError(problem(str(path), f"a header of {length:,} bytes", rule, "Make or download it again."))
 
 
 def _read_npy(path: Path) -> np.ndarray:

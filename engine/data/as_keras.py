@@ -15,7 +15,7 @@ from engine.data.class_folders import Classes
 from engine.data.dataset import Dataset
 from engine.data.names import composed, names_text
 from engine.data.walk import NOT_FOLLOWED, ImageFile, PassedOver, file_at, is_hidden, suffix_kind
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
@@ -69,7 +69,8 @@ def _directories(start: str, follow_links: bool, passed: PassedOver) -> Iterator
                 inside = list(entries)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise InputError(problem(directory, reason, "a folder that can be read", "Correct it.")) from None
+            remedy = remedy_for(error, "Correct it.")
+            raise InputError(problem(directory, reason, "a folder that can be read", remedy)) from None
         if (about.st_dev, about.st_ino) in seen:
             continue
         seen.add((about.st_dev, about.st_ino))

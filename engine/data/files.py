@@ -6,6 +6,7 @@ second by two threads, 1,370 by two processes.)
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -26,7 +27,7 @@ from engine.data.decoding import NUM_CHANNELS
 from engine.data.deep_ranges import Ranges
 from engine.data.formats import optional_readers
 from engine.data.images import decode_picture
-from engine.data.opening import UnreadablePicture, picture_height_width
+from engine.data.opening import WEB_ADDRESS, UnreadablePicture, picture_height_width
 from engine.data.stored import image_hashes
 from engine.data.walk import ImageFile
 from engine.errors import InputError, problem
@@ -257,12 +258,21 @@ def _several_sizes(files: Sequence[str]) -> str:
 
 
 def _none_readable(bad: list[str]) -> str:
-    return _listed(problem("data.path", f"{_count(bad)}, which is all", "images", "Repair or replace them."), bad)
+    remedy = _remedy(bad, "Repair or replace them.")
+    return _listed(problem("data.path", f"{_count(bad)}, which is all", "images", remedy), bad)
 
 
 def _some_unreadable(bad: list[str], count: int) -> str:
-    remedy = "Repair or remove them, or go on without them: --data.on-bad-file skip."
+    remedy = f"{_remedy(bad, 'Repair or remove them.')[:-1]}, or go on without them: --data.on-bad-file skip."
     return _listed(problem("data.path", f"{_count(bad)} of {count:,}", "readable, complete images", remedy), bad)
+
+
+def _remedy(bad: list[str], otherwise: str) -> str:
+    """What helps for all of the lines "path: reason"."""
+    reasons = {line.rsplit(": ", 1)[-1] for line in bad}
+    if reasons == {WEB_ADDRESS}:
+        return "Download them first, and name the files."
+    return "Allow yourself to read them (chmod u+r)." if reasons == {os.strerror(errno.EACCES)} else otherwise
 
 
 def _count(bad: list[str]) -> str:

@@ -1,5 +1,7 @@
 """Arrays of numbers → uint8 levels, by the range that stands for black to white."""
 
+import re
+
 import numpy as np
 
 from engine.data.decoding import Range
@@ -47,6 +49,12 @@ def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """uint8 […] of numbers: 0 for `low` and 255 for `high`, to the nearest; what is beyond them is cut off there."""
     fine = values.astype(np.float64 if values.dtype.itemsize > 4 or abs(high) >= 2**24 else np.float32)
     return np.rint((fine - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+
+
+def is_level(cell: str) -> bool:
+    """Whether a cell is a whole number from 0 to 255."""
+    found = re.fullmatch(r"\+?0*(\d{1,3})", cell.strip(), re.ASCII)  # and not int, which refuses 5,000 digits
+    return found is not None and int(found[1]) <= 255
 
 
 def check_range(value_range: Range) -> None:

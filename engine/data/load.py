@@ -26,8 +26,8 @@ from engine.data.source import Source
 from engine.data.stored import StoredImages
 from engine.data.table import is_table_name, open_table
 from engine.data.tfds_source import TfdsSource
-from engine.errors import InputError, problem, shape_text
-from engine.storage import expanded
+from engine.errors import InputError, problem, remedy_for, shape_text
+from engine.storage import expanded, is_web_address
 
 ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
 LEAST_STD = 1e-6  # of a channel that never changes
@@ -55,6 +55,8 @@ def kind_of(config: DataConfig) -> Kind:
     path = expanded(config.path)
     if not os.path.exists(path):  # and not Path.exists, which raises for names that are too long
         remedy = "Correct the path; relative ones start at the working directory."
+        if is_web_address(path):
+            remedy = "Download it first, and give the path of the file."
         raise InputError(problem("data.path", path, "a folder or file that exists", remedy))
     if path.is_dir():
         with _told_of_files():
@@ -90,7 +92,8 @@ def _told_of_files() -> Iterator[None]:
         yield
     except OSError as error:
         where, reason = str(error.filename or "data.path"), error.strerror or str(error)
-        raise InputError(problem(where, reason, "a folder or file that can be read", "Correct it.")) from None
+        remedy = remedy_for(error, "Correct it.")
+        raise InputError(problem(where, reason, "a folder or file that can be read", remedy)) from None
 
 
 _OPENERS: dict[Kind, Callable[[DataConfig, Tell], Source]] = {

@@ -28,18 +28,16 @@ from engine.data.formats import (
 )
 from engine.data.jpeg import holds_whole, jpeg_levels, shrunk, upright_size
 from engine.data.orientation import ORIENTATION, TURNS, orientation_of
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
+from engine.storage import at_home, is_web_address
 
 MODES: dict[ColorMode, str] = {
     "grayscale": "L", "rgb": "RGB", "rgba": "RGBA", "la": "LA", "cmyk": "CMYK", "lab": "LAB",
 }  # fmt: skip
 LEAST_CUT = 2**15  # white of 16 bits whose lower byte is not needed to tell 128 levels apart
 HEADER_BYTES = 2**20  # of a JPEG, in which it is told how it goes on
+WEB_ADDRESS = "a web address"
 Stored = str | PathLike[str] | bytes | Image.Image
-
-
-_REMEDIES: dict[type, str] = {FileNotFoundError: "Check the path.", PermissionError: "Allow yourself to read it."}
-"""What helps, where it is not the file's content that is wrong."""
 
 
 class UnreadablePicture(InputError):
@@ -185,7 +183,8 @@ def _unreadable_told(source: Stored) -> Iterator[None]:
         is_passing = isinstance(error, OSError) and error.errno is not None
         name, kind = name_of_picture(source), _optional_kind(source)
         reason = f"{kind}: {reason.splitlines()[0]}" if kind else reason.splitlines()[0]
-        remedy = _REMEDIES.get(type(error), "Repair or remove it.")
+        usual = "Check the path." if isinstance(error, FileNotFoundError) else "Repair or remove it."
+        remedy = remedy_for(error, usual)
         raise UnreadablePicture(name, reason, remedy=remedy, is_passing=is_passing, kind=kind) from None
 
 
@@ -223,7 +222,13 @@ def _stream(source: str | PathLike[str] | bytes) -> io.FileIO | io.BytesIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:
+        source = at_home(source)
         mode = os.stat(source).st_mode
+    except FileNotFoundError:
+        if not is_web_address(source):
+            raise
+        rule, remedy = "a file on this machine", "Download it first."
+        raise UnreadablePicture(name_of_picture(source), WEB_ADDRESS, rule, remedy) from None
     except ValueError:  # no system has names with a NUL
         raise UnreadablePicture(name_of_picture(source), "a name with a NUL", "an image file", "Correct it.") from None
     if not stat.S_ISREG(mode):
