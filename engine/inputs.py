@@ -12,9 +12,11 @@ from PIL import Image
 
 from engine.data.config import ResizeRule
 from engine.data.decoding import Range
+from engine.data.frames import SeveralFrames
 from engine.data.files import ahead, num_threads
 from engine.data.given import is_array_like, plain_array
 from engine.data.images import InputSpec, Picture, fit_array, fit_values, levels_of, read_picture
+from engine.data.opening import name_of_picture
 from engine.data.stored import StoredImages
 from engine.data.walk import picture_files
 from engine.errors import InputError, problem, shape_text, unknown
@@ -81,17 +83,25 @@ def listed(pictures: Any) -> list[Picture]:
 
 
 def batches(
-    pictures: Iterable[Picture], spec: InputSpec, value_range: Range | None, size: int = BATCH_PICTURES
+    pictures: Iterable[Picture],
+    spec: InputSpec,
+    value_range: Range | None,
+    size: int = BATCH_PICTURES,
+    several: SeveralFrames | None = None,
 ) -> Iterator[PictureBatch]:
     """The pictures in order, read on all cores, `size` at a time; only a few batches are ever in memory.
 
     Files and bytes are what threads read. PIL images and arrays are read where they are asked for: the same one may be
     there twice, and Pillow's do not bear two threads.
+    several: counts those that hold several frames.
     """
 
     def read(picture: Any) -> np.ndarray | InputError:
         try:
-            return read_picture(_plain(picture), spec, value_range)
+            found = read_picture(_plain(picture), spec, value_range, kinds := list[str]())
+            for kind in kinds if several is not None else ():
+                several.add(kind, name_of_picture(picture))
+            return found
         except InputError as error:
             return error
 

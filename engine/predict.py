@@ -15,11 +15,12 @@ from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
 from engine.checkpoint import Record
 from engine.clock import Clock
-from engine.console import tell
+from engine.console import tell, warn
 from engine.data.config import ResizeRule
 from engine.data.coverage import absent_notes
 from engine.data.dataset import Dataset
 from engine.data.decoding import Range
+from engine.data.frames import SeveralFrames
 from engine.data.images import InputSpec, Picture, check_none
 from engine.data.in_memory import Reading, as_targets, pair_of, read_dataset
 from engine.data.labels import targets_for_classes
@@ -165,19 +166,22 @@ class Classifier:
         resize: ResizeRule | None = None,
         tta: int | AugmentConfig = 0,
         value_range: Range | None = None,
+        say: Callable[[str], None] = warn,
     ) -> Iterator[tuple[Picture, Prediction | InputError]]:
         """Each picture with its Prediction, or with the InputError that says why there is none, in order.
 
         pictures: any number of paths and the like; read on all cores, a few batches ahead, and then forgotten.
-        Arguments as of `predict`.
+        Arguments as of `predict`; `say` is told at the end how many hold several frames, of which the first is read.
         """
         self._check_names(top)
-        spec, first = contract(self.input_spec, resize), 0
-        for batch in batches(pictures, spec, value_range, self._pictures_at_once):
+        spec, first, several = contract(self.input_spec, resize), 0, SeveralFrames()
+        for batch in batches(pictures, spec, value_range, self._pictures_at_once, several):
             rows = self.outputs(batch.images, tta, first)
             for place, picture in enumerate(batch.pictures):
                 yield picture, batch.problems.get(place) or self._prediction(rows[place], top)
             first += len(batch.pictures)
+        for note in several.notes(first):
+            say(note)
 
     def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
         """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs.
@@ -220,13 +224,15 @@ class Classifier:
         if images is not None:
             self._check_array(images)
             return ask(images, 0)
-        parts, first, problems = [], 0, list[InputError]()
-        for batch in batches(listed(pictures), spec, value_range, self._pictures_at_once):
+        parts, first, problems, several = [], 0, list[InputError](), SeveralFrames()
+        for batch in batches(listed(pictures), spec, value_range, self._pictures_at_once, several):
             problems += batch.problems.values()
             if not problems:
                 parts.append(ask(batch.images, first))
             first += len(batch.pictures)
         check_none(problems)
+        for note in several.notes(first):
+            warn(note)
         return np.concatenate(parts) if parts else ask(np.zeros((0, *spec.shape), spec.dtype), 0)
 
     @property

@@ -289,6 +289,7 @@ class Session:
             validation_fingerprint=_fingerprint(self.splits.validation),
             passed_over=self.splits.passed_over,
             skipped={name: len(split.skipped) for name, split in self.splits.named.items() if split.skipped},
+            several_frames={k: split.several_frames for k, split in self.splits.named.items() if split.several_frames},
             history=tuple(self.history),
             totals=totals,
             epoch_seconds=self._epoch_seconds,

@@ -75,6 +75,7 @@ LAYOUT = [
     "xla_cache",
     "data.orientation",
     "data.jpeg",
+    "data.frames",
     "data.formats",
     "data.opening",
     "data.interpolating",

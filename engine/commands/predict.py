@@ -150,7 +150,7 @@ def _of_files(
     with contextlib.nullcontext() if out is None else csv_file(out) as file:
         if file is not None:
             file.writerow(picture_header(places))
-        answers = classifier.stream(files, top, resize, tta, value_range)
+        answers = classifier.stream(files, top, resize, tta, value_range, tell)
         for name, answer in shown_progress(answers, len(files), console):
             if isinstance(answer, InputError):
                 num_bad += 1

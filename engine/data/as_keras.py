@@ -54,7 +54,7 @@ def split_as_keras(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
     if count == 0:
         rule = f"a share that leaves both sides some of the {len(dataset)} examples of {dataset.name}"
         raise InputError(problem("data.validation_fraction", fraction, rule, "Give another share, or 0."))
-    share = replace(dataset.take(order[-count:], f"{dataset.name} (validation share)"), skipped=())
+    share = replace(dataset.take(order[-count:], f"{dataset.name} (validation share)"), skipped=(), several_frames=0)
     return dataset.take(order[:-count], dataset.name), share
 
 

@@ -26,6 +26,7 @@ from engine.data.dataset import Dataset
 from engine.data.decoding import NUM_CHANNELS
 from engine.data.deep_ranges import Ranges
 from engine.data.formats import optional_readers
+from engine.data.frames import SeveralFrames
 from engine.data.images import decode_picture
 from engine.data.opening import WEB_ADDRESS, UnreadablePicture, picture_height_width
 from engine.data.stored import image_hashes
@@ -38,7 +39,7 @@ CHUNK_BYTES = 4 * 2**20
 CHUNK_FILES = 64
 NAMED_FILES = 10
 # Part of every cache key: raise it when the same file and settings give other pixels than before.
-DECODER = 4
+DECODER = 5
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -52,6 +53,7 @@ class _Chunk:
     hashes: of those.
     bad: "path: reason" of each that cannot be read. passing: those of them that another try may read.
     foreign: how many of them are of kinds that need other software.
+    several: (kind, path) of those kept that hold several frames.
     """
 
     images: np.ndarray
@@ -60,6 +62,7 @@ class _Chunk:
     bad: list[str] = field(default_factory=list)
     passing: list[str] = field(default_factory=list)
     foreign: Counter[str] = field(default_factory=Counter)
+    several: list[tuple[str, str]] = field(default_factory=list)
     has_other_size: bool = False
 
 
@@ -158,9 +161,9 @@ def _shape(files: Sequence[str], config: DataConfig, ranges: Ranges) -> tuple[in
     raise InputError(_none_readable(bad))
 
 
-def _decode(file: str, config: DataConfig, ranges: Ranges) -> np.ndarray:
+def _decode(file: str, config: DataConfig, ranges: Ranges, several: list[str] | None = None) -> np.ndarray:
     size, color = config.height_width, config.color or "rgb"
-    return decode_picture(file, color, size, config.resize, config.background, config.decoding, ranges)
+    return decode_picture(file, color, size, config.resize, config.background, config.decoding, ranges, several)
 
 
 def _batches(
@@ -178,6 +181,7 @@ def _batches(
     Those of kinds that need other software are left out even where bad files stop a run: they are not damaged.
     """
     stops, foreign, num_bad = config.on_bad_file == "stop", Counter[str](), 0
+    several = SeveralFrames()
     size = max(1, min(CHUNK_FILES, CHUNK_BYTES // int(np.prod(shape))))
     starts = range(0, len(files), size)
     neighbours = (files[i : i + size] for i in starts)
@@ -188,6 +192,8 @@ def _batches(
             skipped += chunk.bad
             passing += chunk.passing
             foreign += chunk.foreign
+            for kind, file in chunk.several:
+                several.add(kind, file)
             num_bad = len(skipped) - foreign.total()
             if chunk.kept and not (num_bad and stops):
                 yield DecodedBatch(chunk.images, labels[start + np.array(chunk.kept)], chunk.hashes)
@@ -195,14 +201,16 @@ def _batches(
         raise InputError(_none_readable(skipped))
     if num_bad and stops:
         raise InputError(_some_unreadable(skipped, len(files)))
-    findings.notes, findings.levels = [*ranges.notes(), *_foreign_notes(foreign, skipped, len(files))], ranges.untagged
+    foreign_notes, frame_notes = _foreign_notes(foreign, skipped, len(files)), several.notes(len(files))
+    findings.notes, findings.levels = [*ranges.notes(), *foreign_notes, *frame_notes], ranges.untagged
+    findings.several_frames = several.total
 
 
 def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConfig, ranges: Ranges) -> _Chunk:
     chunk = _Chunk(np.empty((len(files), *shape), np.uint8))
     for place, file in enumerate(files):
         try:
-            image = _decode(file, config, ranges)
+            image = _decode(file, config, ranges, several := list[str]())
         except UnreadablePicture as error:
             chunk.bad.append(f"{file}: {error.reason}")
             chunk.passing += [chunk.bad[-1]] if error.is_passing else []
@@ -213,6 +221,7 @@ def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConf
             return chunk
         chunk.images[len(chunk.kept)] = image
         chunk.kept.append(place)
+        chunk.several += [(kind, file) for kind in several]
     chunk.images = chunk.images[: len(chunk.kept)]
     chunk.hashes = image_hashes(chunk.images)  # here and not by whoever takes it, to share the work among the cores
     return chunk

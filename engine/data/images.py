@@ -133,11 +133,14 @@ def first_of(problems: Sequence[InputError], count: int) -> str:
     return "\n".join([*map(str, problems[:NAMED_PICTURES]), *more])
 
 
-def read_picture(picture: Picture, spec: InputSpec, value_range: Range | None = None) -> np.ndarray:
+def read_picture(
+    picture: Picture, spec: InputSpec, value_range: Range | None = None, several: list[str] | None = None
+) -> np.ndarray:
     """uint8[h w c] of one picture, in the contract's colours, and in its size if a resize rule says how.
 
     Files, bytes and PIL images are turned into the contract's colour mode; arrays keep theirs, see `fit_array`.
     value_range: of arrays and of pictures with more than 8 bits, what is black and what is white.
+    several: as of `open_levels`.
     Raises InputError if the picture cannot be read or has another size and no rule is set.
     """
     if isinstance(picture, np.ndarray):
@@ -150,8 +153,8 @@ def read_picture(picture: Picture, spec: InputSpec, value_range: Range | None = 
         check_range(value_range)
         decoding = replace(decoding, levels=value_range)
     if spec.resize is not None:
-        return decode_picture(picture, spec.color, height_width, spec.resize, spec.background, decoding)
-    opened = open_levels(picture, spec.color, None, decoding)
+        return decode_picture(picture, spec.color, height_width, spec.resize, spec.background, decoding, None, several)
+    opened = open_levels(picture, spec.color, None, decoding, None, several)
     image = Image.fromarray(opened) if isinstance(opened, np.ndarray) else opened
     if image.size != height_width[::-1]:
         got = shape_text((*image.size[::-1], len(image.getbands())))
@@ -168,13 +171,15 @@ def decode_picture(
     background: tuple[int, int, int],
     decoding: Decoding = USUAL,
     ranges: Ranging | None = None,
+    several: list[str] | None = None,
 ) -> np.ndarray:
     """uint8[h w c] of a file, bytes or PIL image, in its own size if none is given.
 
     ranges: of pictures with more than 8 bits what is black and what is white, where the config does not say.
+    several: as of `open_levels`.
     Both training data and what a model is asked about come through here, so that they are decoded alike.
     """
-    opened = open_levels(source, color, height_width, decoding, ranges)
+    opened = open_levels(source, color, height_width, decoding, ranges, several)
     if isinstance(opened, np.ndarray):
         return fitted(opened, height_width or opened.shape[:2], resize, decoding)
     return fit_picture(opened, color, height_width, resize, background, decoding)

@@ -26,6 +26,7 @@ from engine.data.formats import (
     kind_of,
     other_kind,
 )
+from engine.data.frames import holds_more, jpeg_holds_more
 from engine.data.jpeg import holds_whole, jpeg_levels, shrunk, upright_size
 from engine.data.orientation import ORIENTATION, TURNS, orientation_of
 from engine.errors import InputError, problem, remedy_for
@@ -78,17 +79,19 @@ def open_levels(
     height_width: tuple[int, int] | None = None,
     decoding: Decoding = USUAL,
     ranges: "Ranging | None" = None,
+    several: list[str] | None = None,
 ) -> Image.Image | np.ndarray:
     """What `open_picture` gives, or, sooner, the same as an array [h w 3], of a JPEG with nothing odd about it.
 
     Pictures of more than 8 bits come as such of 8; where neither the config nor their tags say what is black and what
     is white, `ranges` does, and without it they are refused.
+    several: gets the kind of a picture that holds several frames or pages, of which the first is read.
     """
     if decoding.interpolation != "bilinear" or not decoding.antialias:
         height_width = None  # parts of a JPEG are antialiased, and other libraries resize the whole
     with _unreadable_told(source):
         if color == "rgb" and not isinstance(source, Image.Image):
-            levels = _plain_jpeg(source, height_width, decoding)
+            levels = _plain_jpeg(source, height_width, decoding, several)
             if levels is not None:
                 return levels
         with _opened(source) as image:
@@ -97,9 +100,12 @@ def open_levels(
             if image is not source:
                 _draft(image, color, _width_height(height_width, turn), decoding, source)
                 _allow_pixels(image)
+            has_more = several is not None and holds_more(image, None if image is source else lambda: _stream(source))
             shown = _loaded(image, name_of_picture(source), decoding, ranges)
             # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
             turn = turn if isinstance(image, JpegImageFile) else _orientation(image, source)
+            if several is not None and has_more:
+                several.append(image.format or "others")
             return _turned(shown, turn)
 
 
@@ -289,7 +295,10 @@ def _allow_pixels(image: Image.Image) -> None:
 
 
 def _plain_jpeg(
-    source: str | PathLike[str] | bytes, height_width: tuple[int, int] | None, decoding: Decoding
+    source: str | PathLike[str] | bytes,
+    height_width: tuple[int, int] | None,
+    decoding: Decoding,
+    several: list[str] | None,
 ) -> np.ndarray | None:
     with _stream(source) as file:  # not buffered, or it would be in memory twice
         is_short = file.seek(0, os.SEEK_END) <= MOST_BYTES
@@ -304,7 +313,10 @@ def _plain_jpeg(
     most = most_pixels(decoding)
     if most is not None and prod(size) > most and (holds_whole(data) or prod(shrunk(size, height_width)) > most):
         return None  # Pillow's way says why
-    return jpeg_levels(data, size, height_width)
+    levels = jpeg_levels(data, size, height_width)
+    if several is not None and levels is not None and jpeg_holds_more(data):
+        several.append("JPEG")
+    return levels
 
 
 def _orientation(image: Image.Image, source: Stored) -> int:

@@ -22,6 +22,7 @@ from engine.data.dataset import Dataset
 from engine.data.decoding import USUAL_COLORS
 from engine.data.deep_ranges import Ranges
 from engine.data.files import DECODER, num_threads, pixel_settings
+from engine.data.frames import SeveralFrames
 from engine.data.images import decode_picture
 from engine.data.prepared import (
     FEATURES,
@@ -205,14 +206,19 @@ def _opened(directory: Path, config: DataConfig, split: str, field: str) -> Deco
         raise InputError(problem(field, repr(split), "at least one example", "Widen the slice."))
     class_names = tuple(builder.info.features[label_key].names)
     ranges = Ranges(lambda: (source[i][image_key] for i in range(count)))
-    decode = _decoder(builder.info.features[image_key], config, ranges)
+    seen, several = list[str](), SeveralFrames()
+    decode = _decoder(builder.info.features[image_key], config, ranges, seen)
     first = decode(source[0][image_key])
     ranges.recount()
+    seen.clear()
     findings = Findings()
 
     def batches() -> Iterator[DecodedBatch]:
         yield from _batches(source, image_key, label_key, directory, decode, first.shape)
-        findings.notes, findings.levels = ranges.notes(), ranges.untagged
+        for kind in seen:
+            several.add(kind, "")
+        findings.notes, findings.levels = [*ranges.notes(), *several.notes(count)], ranges.untagged
+        findings.several_frames = several.total
 
     return Decoded(count, first.shape, class_names, batches(), findings=findings)
 
@@ -237,14 +243,17 @@ def _feature_keys(features: Any, config: DataConfig) -> tuple[str, str]:
     return image_key, chosen("data.label_feature", config.label_feature, "label", tfds.features.ClassLabel)
 
 
-def _decoder(feature: Any, config: DataConfig, ranges: Ranges) -> Callable[[bytes], np.ndarray]:
-    """A function from a stored picture to uint8[h w c], in the size and colours of the config or in its own."""
+def _decoder(feature: Any, config: DataConfig, ranges: Ranges, several: list[str]) -> Callable[[bytes], np.ndarray]:
+    """A function from a stored picture to uint8[h w c], in the size and colours of the config or in its own.
+
+    several: gets the kind of each that holds several frames.
+    """
     if np.dtype(feature.np_dtype).kind != "u":
         got = f"{config.name!r} with {np.dtype(feature.np_dtype)} images"
         raise InputError(problem("data.name", got, "uint8 images", "Convert them, and use engine.fit on arrays."))
     color = config.color or USUAL_COLORS.get(feature.shape[-1], "rgb")
     size, resize, background, how = config.height_width, config.resize, config.background, config.decoding
-    return lambda stored: decode_picture(stored, color, size, resize, background, how, ranges)
+    return lambda stored: decode_picture(stored, color, size, resize, background, how, ranges, several)
 
 
 def _batches(
