@@ -13,7 +13,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from engine.data.cache import Decoded, DecodedBatch, Findings, cache_directory, 
 from engine.data.classes import READING
 from engine.data.config import DataConfig
 from engine.data.dataset import Dataset
-from engine.data.decoding import NUM_CHANNELS
+from engine.data.decoding import NUM_CHANNELS, ColorMode
 from engine.data.deep_ranges import Ranges
 from engine.data.formats import optional_readers
 from engine.data.frames import SeveralFrames
@@ -38,6 +38,7 @@ from engine.text import one_line
 CHUNK_BYTES = 4 * 2**20
 CHUNK_FILES = 64
 NAMED_FILES = 10
+USUAL_COLOR: ColorMode = "rgb"
 # Part of every cache key: raise it when the same file and settings give other pixels than before.
 DECODER = 5
 
@@ -79,7 +80,7 @@ def load_files(
     labels: indices into the class names, or lists of numbers where there are no classes.
     """
     # The place too: tools that pack folders may give every file the same time, and bitmaps of one size the same length.
-    settings: tuple[object, ...] = (DECODER, "files", _place(config), *pixel_settings(config), class_names)
+    settings: tuple[object, ...] = (DECODER, "files", _place(config), *pixel_settings(_in_color(config)), class_names)
     if config.image_directory is not None or config.suffix is not None:
         settings += (str(config.image_directory), config.suffix)
     digest = hashlib.blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=10)
@@ -150,7 +151,7 @@ def num_threads() -> int:
 def _shape(files: Sequence[str], config: DataConfig, ranges: Ranges) -> tuple[int, int, int]:
     """(h, w, c) of every picture: as the config says, or as the first one that can be read has it."""
     if config.height_width is not None:
-        return (*config.height_width, NUM_CHANNELS[config.color or "rgb"])
+        return (*config.height_width, NUM_CHANNELS[config.color or USUAL_COLOR])
     bad = []
     for file in files:
         try:
@@ -161,8 +162,13 @@ def _shape(files: Sequence[str], config: DataConfig, ranges: Ranges) -> tuple[in
     raise InputError(_none_readable(bad))
 
 
+def _in_color(config: DataConfig) -> DataConfig:
+    """The config with the colour mode that files have where none is set."""
+    return replace(config, color=config.color or USUAL_COLOR)
+
+
 def _decode(file: str, config: DataConfig, ranges: Ranges, several: list[str] | None = None) -> np.ndarray:
-    size, color = config.height_width, config.color or "rgb"
+    size, color = config.height_width, config.color or USUAL_COLOR
     return decode_picture(file, color, size, config.resize, config.background, config.decoding, ranges, several)
 
 
