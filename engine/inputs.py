@@ -12,8 +12,8 @@ from PIL import Image
 
 from engine.data.config import ResizeRule
 from engine.data.decoding import Range
-from engine.data.frames import SeveralFrames
 from engine.data.files import ahead, num_threads
+from engine.data.frames import SeveralFrames
 from engine.data.given import is_array_like, plain_array
 from engine.data.images import InputSpec, Picture, fit_array, fit_values, levels_of, read_picture
 from engine.data.opening import name_of_picture
@@ -99,8 +99,8 @@ def batches(
     def read(picture: Any) -> np.ndarray | InputError:
         try:
             found = read_picture(_plain(picture), spec, value_range, kinds := list[str]())
-            for kind in kinds if several is not None else ():
-                several.add(kind, name_of_picture(picture))
+            if several is not None and kinds:
+                several.add(kinds[0], name_of_picture(picture))
             return found
         except InputError as error:
             return error

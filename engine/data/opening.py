@@ -5,6 +5,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import prod
 from os import PathLike
 
@@ -100,7 +101,8 @@ def open_levels(
             if image is not source:
                 _draft(image, color, _width_height(height_width, turn), decoding, source)
                 _allow_pixels(image)
-            has_more = several is not None and holds_more(image, None if image is source else lambda: _stream(source))
+            file = None if isinstance(source, Image.Image) else partial(_stream, source)
+            has_more = several is not None and holds_more(image, file)
             shown = _loaded(image, name_of_picture(source), decoding, ranges)
             # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
             turn = turn if isinstance(image, JpegImageFile) else _orientation(image, source)
