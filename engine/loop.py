@@ -99,7 +99,8 @@ def train(
     if resumed is None:
         has_contract = source is not None or config.finetune.init is not None
         gives = outputs_of(config, splits.train)
-        config, notes = put_right(config, splits.train.extremes, has_contract, gives)
+        has_levels = splits.train.images.dtype == "uint8"
+        config, notes = put_right(config, splits.train.extremes, has_contract, gives, has_levels)
         config, more = as_source(config, source.record if source else record_of(config))
         notes += more
         config, more = _with_batch_within(config, splits.train)

@@ -110,6 +110,34 @@ def test_pixels_are_scaled_once(rescale: Rescale):
     assert corrected(Sequential((BatchNorm(), *model.layers))).data.scale == 1 / 255
 
 
+def test_second_rescale_for_pixels_is_left_out():
+    model = Sequential((Rescale(1 / 255), Rescale(1 / 127.5, -1.0), *PLAIN.layers))
+    assert corrected(model).model == Sequential((Rescale(1 / 255), Rescale(1.0), *PLAIN.layers))
+    assert "model: of Rescale(0.003922) and Rescale(0.007843, -1) the second is left out" in lines(model)[0]
+    kept = Sequential((Rescale(1 / 255), Rescale(2.0, -1.0), *PLAIN.layers))
+    assert corrected(kept).model == kept
+
+
+@pytest.mark.parametrize(
+    ("rescale", "fitting"),
+    [(Rescale(1 / 65535), Rescale(1 / 255)), (Rescale(1 / 2047.5, -1.0), Rescale(1 / 127.5, -1.0))],
+)
+def test_rescale_of_deep_pixels_fits_the_levels_that_they_become(
+    rescale: Rescale, fitting: Rescale, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = make_dataset(60)
+    deep = np.asarray(data.images).astype(np.uint16) * 257
+    model = Sequential((rescale, *PLAIN.layers))
+    result = engine.fit(model, (deep, data.labels), epochs=1, batch_size=20)
+    assert result.config.model.layers[0] == fitting  # type: ignore[union-attr]
+    assert "the images are levels from 0 to 255" in " ".join(capsys.readouterr().out.split())
+    begun = RunConfig("a", model, train=TrainConfig(epochs=1, batch_size=20))
+    run(begun, tmp_path / "run", splits=Splits(data), reporter=Silent())
+    more = replace(begun, train=replace(begun.train, epochs=2))
+    resumed = run(more, tmp_path / "run", splits=Splits(data), resume=True, reporter=Silent())
+    assert resumed.config.model.layers[0] == fitting  # type: ignore[union-attr]
+
+
 class Last(nnx.Module):
     """A class of a user's own, with the last layer that people write."""
 
