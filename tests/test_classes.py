@@ -503,6 +503,7 @@ def test_warnings_are_said_even_where_nothing_else_is(capsys):
         "warning: validation arrays: classes are compared by index, because those of validation arrays have no names: "
         "0 is taken for ant, 1 is taken for bee, 2 is taken for Bee",
         "warning: bee and Bee are 2 classes",
+        "warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts",
     ]
 
 
