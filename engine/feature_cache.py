@@ -12,8 +12,7 @@ from engine.data.dataset import Dataset
 from engine.data.images import InputSpec
 from engine.evaluate import pad_to
 from engine.executables import Executables
-from engine.feed import free_device_bytes
-from engine.memory import free_host_bytes
+from engine.memory import free_device_bytes, free_host_bytes
 from engine.state import AnyNetwork, Tree
 from engine.step import normalize
 

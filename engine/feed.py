@@ -24,7 +24,7 @@ from engine.config import DataPlacement, PlanConfig, mesh_shape
 from engine.data.dataset import Dataset
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem
-from engine.memory import free_host_bytes
+from engine.memory import free_device_bytes, free_host_bytes
 from engine.parallel import ONE_DEVICE, Devices
 
 CHUNK_BYTES = 32 * 2**20
@@ -72,14 +72,6 @@ def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
         free //= prod(mesh_shape(config.mesh))  # each device of a mesh has a copy, here in the same memory
     allowance = config.resident_megabytes * 10**6 if config.resident_megabytes else free // 2
     return "resident" if dataset.images.nbytes <= allowance else "streamed"
-
-
-def free_device_bytes() -> int:
-    """Bytes free on the first device; on a CPU those of the host."""
-    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
-    if not stats or "bytes_limit" not in stats:
-        return free_host_bytes()
-    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
 
 
 def make_feed(

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from engine.batches import num_batches
+from engine.capacity import batch_errors
 from engine.checkpoint import Record, choose_step, find_steps, read_record, restore_arrays
 from engine.clock import Clock
 from engine.config import RunConfig
@@ -169,7 +170,7 @@ class Session:
         before = self.clock.seconds["train"]
         with self.clock.measure("data"):
             window = feed.window(self.epoch, self.position, self._order[1])
-        with self.clock.measure("train"):
+        with self.clock.measure("train"), batch_errors(self.config.train.batch_size, self.state.params):
             count = self.pacer.steps(min(window.end - self.position, at_most or NEVER))
             place = (len(self.splits.train), self._order[1], self.position, count)
             self.state, self.totals, bad_step = program.train(

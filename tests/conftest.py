@@ -55,6 +55,21 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def keras() -> Any:
+    """Keras on the JAX backend."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    found = pytest.importorskip("keras", reason="Keras comes with the dev extra")
+    assert found.backend.backend() == "jax"
+    return found
+
+
+@pytest.fixture(scope="session")
+def generator(keras: Any) -> Any:
+    """The class ImageDataGenerator, which Keras 3 keeps where it is not documented."""
+    return pytest.importorskip("keras.src.legacy.preprocessing.image").ImageDataGenerator
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Lets the tests of all workers share what XLA compiled: many train the same tiny model."""

@@ -1,6 +1,5 @@
 """Layers, activations, initializers and optimizers beside those of Keras 3 of their names, on its JAX backend."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -50,15 +49,6 @@ from engine.state import init_state, network_of
 from engine.step import Batch, Task, train_step
 
 SHAPE, NUM_OUTPUTS, BATCH = (10, 11, 3), 4, 6
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    """Keras on the JAX backend."""
-    os.environ.setdefault("KERAS_BACKEND", "jax")
-    found = pytest.importorskip("keras", reason="Keras comes with the dev extra")
-    assert found.backend.backend() == "jax"
-    return found
 
 
 # Activations

@@ -132,6 +132,7 @@ LAYOUT = [
     "phases",
     "step",
     "members",
+    "capacity",
     "executables",
     "program",
     "one_by_one",
