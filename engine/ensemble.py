@@ -19,7 +19,7 @@ from engine.combination import LEAST_PROBABILITY, Combination, fit
 from engine.config import CombinationKind, MemberMapping
 from engine.console import tell
 from engine.data.dataset import Dataset
-from engine.data.decoding import Range
+from engine.data.decoding import Levels, Range
 from engine.data.matching import match
 from engine.data.names import Names, names_text
 from engine.data.stored import StoredImages
@@ -36,6 +36,7 @@ from engine.records import differences, to_json
 from engine.state import Network, Tree, Whitened, gives_of, network_of
 from engine.storage import expanded
 
+SIXTEEN_BITS = (0.0, 65535.0)
 Restorable = Classifier | str | PathLike[str]
 
 
@@ -237,13 +238,22 @@ def _check_same(ours: Classifier, theirs: Classifier) -> None:
         got, rule = f"{theirs.record.num_outputs} outputs", f"{ours.record.num_outputs}, as the first part"
         raise InputError(problem("parts", got, rule, "Join models of the same targets."))
     spec = theirs.input_spec
-    if "type" in (ours.input_spec.levels, spec.levels):  # saved before there was this field, of 8 bits nearly all
-        spec = replace(spec, levels=ours.input_spec.levels)
+    spec = replace(spec, levels=_joined_levels(ours.input_spec.levels, spec.levels))
     if ours.input_spec != spec:
         stored, given = to_json(ours.input_spec), to_json(spec)
         lines = [line.replace("stored", "first").replace("given", "other") for line in differences(stored, given)]
         got = f"another input contract ({'; '.join(lines)})"
         raise InputError(problem("parts", got, "that of the first part", "Join models trained for the same inputs."))
+
+
+def _joined_levels(ours: Levels, theirs: Levels) -> Levels:
+    """How a joined part reads pictures of more than 8 bits: as the first, unless both have a range and these differ.
+
+    None says no range, and "type" is that of runs of before, nearly all of 8 bits; if it may not be, this is reported.
+    """
+    if "type" in (ours, theirs) and not {ours, theirs} <= {"type", None, SIXTEEN_BITS}:
+        tell(f"parts: pictures of more than 8 bits are read by the levels {ours} of the first part, not by {theirs}")
+    return theirs if isinstance(ours, tuple) and isinstance(theirs, tuple) else ours
 
 
 def _classes_text(classifier: Classifier) -> str:

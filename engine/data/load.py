@@ -27,7 +27,7 @@ from engine.data.stored import StoredImages
 from engine.data.table import is_table_name, open_table
 from engine.data.tfds_source import TfdsSource
 from engine.errors import InputError, problem, remedy_for, shape_text
-from engine.storage import expanded, is_web_address
+from engine.storage import expanded, is_web_address, names_like
 
 ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
 LEAST_STD = 1e-6  # of a channel that never changes
@@ -54,7 +54,8 @@ def kind_of(config: DataConfig) -> Kind:
         return "tfds"
     path = expanded(config.path)
     if not os.path.exists(path):  # and not Path.exists, which raises for names that are too long
-        remedy = "Correct the path; relative ones start at the working directory."
+        near = ", ".join(str(other) for other in names_like(path))
+        remedy = f"Did you mean {near}?" if near else "Correct the path; relative ones start at the working directory."
         if is_web_address(path):
             remedy = "Download it first, and give the path of the file."
         raise InputError(problem("data.path", path, "a folder or file that exists", remedy))

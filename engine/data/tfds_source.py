@@ -6,6 +6,7 @@ A prepared dataset is found and keyed without importing tfds at all, so that a w
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ from engine.data.prepared import (
 )
 from engine.data.tfds_features import no_foreign_features
 from engine.errors import InputError, problem, shape_text, unknown
-from engine.storage import expanded
+from engine.storage import expanded, names_like
 
 PACKAGE, EMBEDDED = Path(__file__).parents[1], Path(__file__).parent / "embedded"
 BATCH_EXAMPLES, BATCH_BYTES = 1024, 32 * 2**20
@@ -149,6 +150,8 @@ def _builder(config: DataConfig) -> Any:
     except tfds.core.DatasetNotFoundError:
         raise InputError(_unknown_dataset(config.name)) from None
     except (ValueError, AssertionError, ImportError) as error:  # an unknown version, configuration or namespace
+        if re.split("[/:]", config.name)[0] not in known_names():  # or a name with blanks or the like
+            raise InputError(_unknown_dataset(config.name)) from None
         reason = str(error).splitlines()[0]
         raise InputError(problem("data.name", repr(config.name), reason, "Correct the version or config.")) from None
 
@@ -163,7 +166,20 @@ def _unknown_dataset(name: str) -> str:
         "cifar10",
     ]
     rule = f"fashion_mnist_12k (comes with the package) or one of the {len(names) - 1} builders of tfds"
-    return problem("data.name", repr(name), rule, f"Did you mean {', '.join(nearest)}?")
+    own = [_written(path) for path in names_like(expanded(name))] if name else []
+    if own:
+        kinds = f"{own[0]} (data of your own: --data.path {own[0]}, or that path where a name or a path is taken)"
+        remedy = (
+            f"Did you mean {', or '.join([kinds, *own[1:]])}? Or the dataset {nearest[0]} (--data.name {nearest[0]})?"
+        )
+    else:
+        remedy = f"Did you mean {', '.join(nearest)} (--data.name)? Data of your own is given by its path: --data.path."
+    return problem("data.name", repr(name), rule, remedy)
+
+
+def _written(path: Path) -> str:
+    """A path in such a form that it is taken for one, even if what lies there is removed."""
+    return shlex.quote(f"{path}/" if path.is_dir() else str(path))
 
 
 def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Decoded:
