@@ -517,3 +517,14 @@ def test_data_that_are_neither_path_nor_arrays_are_answered():
         engine.fit(TINY, (LEVELS, Y), validation="flowers", verbose=False)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"value_range, layout: got one with Dataset"):
         engine.fit(TINY, engine.dataset(LEVELS, Y), value_range=(0, 1))
+
+
+def test_advice_for_pictures_of_another_type_or_of_other_channels_fits_what_came():
+    options: dict[str, Any] = {"epochs": 0, "batch_size": 4, "validation": None, "verbose": False}
+    of_floats = engine.fit(TINY, ((LEVELS / 255).astype(np.float32), Y), **options).classifier
+    for images, message in ((LEVELS, r"Scale it as for training"), (LEVELS / 255, r"with astype\('float32'\)")):
+        with pytest.raises(InputError, match=message):
+            of_floats.predict(images)
+    of_levels = engine.fit(TINY, (LEVELS, Y), **options).classifier
+    with pytest.raises(InputError, match=r"8×8×1; expected 8×8×3.*np\.repeat"):
+        of_levels.evaluate((LEVELS[..., 0], Y))

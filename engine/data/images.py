@@ -265,7 +265,8 @@ def fit_values(array: np.ndarray, spec: InputSpec, value_range: Range | None, na
         rule = f"none: the model's input is {spec.dtype}, shown to it as it is"
         raise InputError(problem("value_range", value_range, rule, "Scale as for training, and leave it out."))
     if array.dtype != np.dtype(spec.dtype):
-        raise InputError(problem(name, array.dtype.name, spec.dtype, "Convert it with astype."))
+        remedy = f"Convert it with astype({spec.dtype!r})." if array.dtype.kind == "f" else "Scale it as for training."
+        raise InputError(problem(name, array.dtype.name, spec.dtype, remedy))
     if spec.value_range is not None and array.size:
         count = len(array) if array.ndim > len(spec.shape) else 1
         check_like_training(extremes(array, name), spec.value_range, name, array.dtype, count)

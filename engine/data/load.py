@@ -209,7 +209,10 @@ def check_inputs(dataset: Dataset, spec: InputSpec, whose: str) -> None:
     """Raises InputError, showing both sides, unless a dataset has the shape, type and scale of an input contract."""
     if dataset.input_shape != tuple(spec.shape):
         got, rule = f"images of {shape_text(dataset.input_shape)}", f"{shape_text(spec.shape)}, {whose}"
-        raise InputError(problem(dataset.name, got, rule, "Use data of that size, or set data.image_size to it."))
+        remedy = "Use data of that size, or set data.image_size to it."
+        if dataset.input_shape[:-1] == tuple(spec.shape)[:-1]:
+            remedy = "Use data of as many channels, or set data.color: in arrays np.repeat(images, 3, -1) of grey ones."
+        raise InputError(problem(dataset.name, got, rule, remedy))
     dtype = dataset.images.dtype.name
     if dtype != spec.dtype:
         rule = f"{spec.dtype}, {whose}"
