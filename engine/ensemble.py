@@ -24,6 +24,7 @@ from engine.data.matching import match
 from engine.data.names import Names, names_text
 from engine.data.stored import StoredImages
 from engine.errors import InputError, problem
+from engine.inputs import checked_array
 from engine.keys import stream_key
 from engine.models.build import build
 from engine.models.ensemble import Ensemble
@@ -71,9 +72,9 @@ class EnsembleClassifier(Classifier):
             other._together = self._together.with_weights(record, *_stacked(other.members))
         return other
 
-    def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
+    def fitting_outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, first: int) -> np.ndarray:
         """float32[n k], see `Classifier.outputs`: what the members say, combined."""
-        return self.combined(self.member_outputs(images, tta, first=first)).astype(np.float32)
+        return self.combined(self._member_outputs(images, tta, None, first)).astype(np.float32)
 
     def features(self, *arguments: Any, **named: Any) -> np.ndarray:
         """Raises InputError: each member has features of its own, so ask one: `members[0].features(…)`."""
@@ -91,12 +92,17 @@ class EnsembleClassifier(Classifier):
 
         wanted: bool[m], at least one of them; None: those that count in the combination.
         """
+        return self._member_outputs(checked_array(images, self.input_spec), tta, wanted, first)
+
+    def _member_outputs(
+        self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, wanted: np.ndarray | None, first: int
+    ) -> np.ndarray:
         wanted = np.asarray(self.combination.weights) > 0 if wanted is None else wanted
         if self._together is not None and len(images):
-            found = np.moveaxis(self._together.outputs(images, tta, first), 1, 0)  # [n m k] → [m n k]
+            found = np.moveaxis(self._together.fitting_outputs(images, tta, first), 1, 0)  # [n m k] → [m n k]
             return np.where(wanted[:, None, None], found, 0)
-        pairs = enumerate(zip(self.members, self.orders, strict=True))
-        asked = {i: _ordered(member.outputs(images, tta, first), order) for i, (member, order) in pairs if wanted[i]}
+        pairs = [(i, *pair) for i, pair in enumerate(zip(self.members, self.orders, strict=True)) if wanted[i]]
+        asked = {i: _ordered(member.fitting_outputs(images, tta, first), order) for i, member, order in pairs}
         like = next(iter(asked.values()))
         return np.stack([asked.get(i, np.zeros_like(like)) for i in range(len(self.members))])
 

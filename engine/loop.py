@@ -225,7 +225,7 @@ def _draw_examples(session: Session, classifier: Classifier) -> None:
     save_picture(data.images[0], session.directory / "example.png")
     if data.num_classes:
         title = f"{session.config.name} on {data.name}"
-        probabilities = classifier.outputs(np.asarray(data.images[:9]))
+        probabilities = classifier.fitting_outputs(np.asarray(data.images[:9]), 0, 0)
         draw_predictions(data, probabilities, session.directory / "predictions.png", title)
 
 

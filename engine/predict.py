@@ -31,7 +31,7 @@ from engine.evaluate import eval_batch_size, evaluate
 from engine.executables import Executables
 from engine.features import features_of
 from engine.forward import Forward
-from engine.inputs import BATCH_PICTURES, as_array, batches, contract, listed, other_shape
+from engine.inputs import BATCH_PICTURES, as_array, batches, checked_array, contract, listed
 from engine.losses import probabilities
 from engine.ops import evaluation_lowering
 from engine.state import AnyNetwork, Tree
@@ -117,7 +117,9 @@ class Classifier:
         value_range: Range | None = None,
     ) -> np.ndarray:
         """float32[n k]: the probability of each class; arguments as of `predict`."""
-        return self._of_each(pictures, resize, value_range, lambda images, first: self.outputs(images, tta, first))
+        return self._of_each(
+            pictures, resize, value_range, lambda images, first: self.fitting_outputs(images, tta, first)
+        )
 
     def top_k(self, pictures: Picture | Sequence[Picture], k: int = 5, **how: Any) -> tuple[np.ndarray, np.ndarray]:
         """(int[n k] class indices, float32[n k] probabilities), the likeliest first; arguments as of `predict_proba`.
@@ -176,7 +178,7 @@ class Classifier:
         self._check_names(top)
         spec, first, several = contract(self.input_spec, resize), 0, SeveralFrames()
         for batch in batches(pictures, spec, value_range, self._pictures_at_once, several):
-            rows = self.outputs(batch.images, tta, first)
+            rows = self.fitting_outputs(batch.images, tta, first)
             for place, picture in enumerate(batch.pictures):
                 yield picture, batch.problems.get(place) or self._prediction(rows[place], top)
             first += len(batch.pictures)
@@ -187,9 +189,13 @@ class Classifier:
         """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs.
 
         first: the number of the first among all that are asked about, on which the draws of `tta` depend.
+        Raises InputError for values that are not finite or cannot be of the model's range.
         """
+        return self.fitting_outputs(checked_array(images, self.input_spec), tta, first)
+
+    def fitting_outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, first: int) -> np.ndarray:
+        """As `outputs`, of images whose values are known to fit."""
         augment, draws = self._test_time_augmentation(tta)
-        self._check_array(images)
         plain = self._asked(images, first)
         if not draws:
             return plain
@@ -222,7 +228,6 @@ class Classifier:
         spec = contract(self.input_spec, resize)
         images = as_array(pictures, spec, value_range)
         if images is not None:
-            self._check_array(images)
             return ask(images, 0)
         parts, first, problems, several = [], 0, list[InputError](), SeveralFrames()
         for batch in batches(listed(pictures), spec, value_range, self._pictures_at_once, several):
@@ -244,11 +249,6 @@ class Classifier:
             raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
         if not isinstance(top, int) or top < 1:
             raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
-
-    def _check_array(self, images: np.ndarray | StoredImages) -> None:
-        spec = self.input_spec
-        if images.shape[1:] != tuple(spec.shape) or images.dtype.name != spec.dtype:
-            raise InputError(other_shape(images, spec))
 
     def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
         trained_with = self.record.config.augment

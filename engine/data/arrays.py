@@ -7,7 +7,7 @@ size of the file before memory is taken for it.
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.archives import check_directory_size
 from engine.data.axes import channels_last, check_pictures
-from engine.data.cache import Decoded, DecodedBatch, cached
+from engine.data.cache import Decoded, DecodedBatch, Findings, cached
 from engine.data.class_folders import name_of
 from engine.data.class_order import in_listed_order
 from engine.data.classes import classes_of
@@ -24,9 +24,11 @@ from engine.data.config import DataConfig
 from engine.data.dataset import Dataset, names_text
 from engine.data.decoding import NUM_CHANNELS, USUAL_COLORS, Range
 from engine.data.files import cache_entry, file_key
+from engine.data.given import plain_array
 from engine.data.idx import MOST_DEFLATED, check_memory, check_size, idx_splits, labels_beside, read_idx, reading
 from engine.data.images import fit_levels
-from engine.data.labels import read_classes
+from engine.data.labels import are_targets, read_classes, read_targets
+from engine.data.names import Names
 from engine.data.ranges import as_uint8, levels_range, parts_of, range_text
 from engine.data.source import split_title
 from engine.data.split_names import SPLIT_ORDER, SPLITS
@@ -74,17 +76,20 @@ class ArraySource:
         name = split_title(self.name, self.pairs, split, field)
         entry = cache_entry(self.config, name, file_key(self.files, self.config, split, self.config.layout))
         dataset = cached(entry, name, lambda: self._decode(split), self.tell)
+        if dataset.class_names:
+            given = plain_array(self.pairs[split].labels(), name)
+            dataset = replace(dataset, targets=read_targets(given, name) if given.dtype.kind in "biuf" else None)
         return in_listed_order(dataset, self.config.class_names, split != self.config.split, self.tell)
 
     def _decode(self, split: str) -> Decoded:
         pair = self.pairs[split]
-        read = read_classes(pair.labels(), pair.names[1])
-        labels, class_names = classes_of(read.values, pair.names[1], read.names)
+        labels, class_names, notes = _targets_of(pair.labels(), pair.names[1])
         images, value_range = self._images(pair, self.pairs.get("train", pair))
         if len(images) != len(labels):
             got = f"{len(images):,} images in {pair.names[0]} and {len(labels):,} labels in {pair.names[1]}"
             raise InputError(problem("data.path", got, "as many of each", "Check how they were made."))
-        return decode_arrays(images, labels, class_names, self.config, value_range)
+        decoded = decode_arrays(images, labels, class_names, self.config, value_range)
+        return replace(decoded, findings=Findings(notes))
 
     def _images(self, pair: Pair, known: Pair) -> tuple[np.ndarray, Range | None]:
         """[n h w c] of some type of number, and what stands for black and white unless they are uint8."""
@@ -104,6 +109,17 @@ class ArraySource:
         images = channels_last(pair.images(), pair.names[0], self.config.layout, tell)
         check_pictures(images, pair.names[0])
         return images
+
+
+def _targets_of(given: np.ndarray, field: str) -> tuple[np.ndarray, Names, list[str]]:
+    """(int32[n] indices, class names, nothing), or (float32[n d] targets, no names, what a line says of that)."""
+    if not are_targets(given, field) or np.isin(given, (0, 1)).all():  # several labels a picture are no amounts
+        read = read_classes(given, field)
+        return *classes_of(read.values, field, read.names), []
+    targets = read_targets(given, field)
+    low, high = targets.min(), targets.max()
+    note = f"{field} has numbers from {low:g} to {high:g}: a regression (--train.loss mean_squared_error)"
+    return targets, (), [note]
 
 
 def open_arrays(config: DataConfig, tell: Say) -> ArraySource:

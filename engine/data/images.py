@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from os import PathLike
 
 import numpy as np
@@ -28,7 +29,7 @@ from engine.data.opening import (
     name_of_picture,
     open_levels,
 )
-from engine.data.ranges import check_like_training, check_not_raw
+from engine.data.ranges import check_like_training, check_not_raw, converting
 from engine.data.resampling import fitted
 from engine.errors import InputError, problem, shape_text
 
@@ -253,7 +254,7 @@ def fit_array(array: np.ndarray, spec: InputSpec, value_range: Range | None = No
         return fitted(levels, (spec.shape[0], spec.shape[1]), spec.resize, spec.decoding)
     if array.shape != tuple(spec.shape):
         got, expected = shape_text(array.shape), shape_text(spec.shape)
-        raise InputError(problem("image array", f"an image of {got}", expected, _reshaping(array.shape, spec)))
+        raise InputError(problem("image array", f"an image of {got}", expected, fitting_remedy(array.shape, spec)))
     return fit_values(array, spec, value_range, "image array")
 
 
@@ -265,11 +266,13 @@ def fit_values(array: np.ndarray, spec: InputSpec, value_range: Range | None, na
         rule = f"none: the model's input is {spec.dtype}, shown to it as it is"
         raise InputError(problem("value_range", value_range, rule, "Scale as for training, and leave it out."))
     if array.dtype != np.dtype(spec.dtype):
-        remedy = f"Convert it with astype({spec.dtype!r})." if array.dtype.kind == "f" else "Scale it as for training."
+        found = extremes(array, name) if array.size and array.dtype.kind in "buif" else None
+        remedy = converting(spec.dtype, found, spec.value_range)
         raise InputError(problem(name, array.dtype.name, spec.dtype, remedy))
-    if spec.value_range is not None and array.size:
-        count = len(array) if array.ndim > len(spec.shape) else 1
-        check_like_training(extremes(array, name), spec.value_range, name, array.dtype, count)
+    if array.size:
+        count, found = len(array) if array.ndim > len(spec.shape) else 1, extremes(array, name)
+        if spec.value_range is not None:
+            check_like_training(found, spec.value_range, name, array.dtype, count)
     return array
 
 
@@ -286,9 +289,24 @@ def _is_resizable(array: np.ndarray, spec: InputSpec) -> bool:
     return is_picture and array.shape != tuple(spec.shape) and 0 not in array.shape
 
 
-def _reshaping(shape: tuple[int, ...], spec: InputSpec) -> str:
-    if len(shape) == len(spec.shape) == 3 and shape == (spec.shape[2], *spec.shape[:2]):
-        return "Put the channels last: np.moveaxis(array, 0, -1)."
-    if len(shape) == 3 == len(spec.shape) and shape[2] == spec.shape[2] and spec.dtype == "uint8":
-        return 'Resize it, or say how: resize="stretch", "crop" or "pad".'
-    return "Reshape it, or pass a PIL image."
+def fitting_remedy(shape: tuple[int, ...], spec: InputSpec, are_many: bool = False) -> str:
+    """What makes an array of a shape, or each of many, fit a contract whose shape is another."""
+    ours, array = tuple(spec.shape), "images" if are_many else "array"
+    if len(shape) != len(ours) and prod(shape) == prod(ours):
+        return f"Reshape: {array}.reshape({', '.join(map(str, (*[-1] * are_many, *ours)))})."
+    if len(ours) != 3 or len(shape) not in (2, 3):
+        return f"Use arrays of {shape_text(ours)}, as for training."
+    has_size, has_color = shape[:2] == ours[:2], shape[2:] == ours[2:]
+    how = f"Resize to {shape_text(ours[:2])}"
+    if spec.dtype != "uint8":
+        return f"{how} and {shape_text(ours[2:])} channels, as for training."
+    how = f'{how}, or say how: resize="stretch", "crop" or "pad".'
+    if len(shape) == 3 and shape[0] == ours[2] and shape[2] not in USUAL_COLORS:
+        is_sized = shape[1:] == ours[:2]
+        return f"Put the channels last: np.moveaxis({array}, {int(are_many)}, -1).{'' if is_sized else f' {how}'}"
+    if has_color:
+        return how
+    one = "image" if are_many else "array"
+    picture = f"Image.fromarray({one}{'[..., 0]' if shape[2:] == (1,) else ''})"
+    pictures = f"[{picture} for image in images]" if are_many else picture
+    return f"Pass PIL images, whose colours are converted: {pictures}.{'' if has_size else f' {how}'}"

@@ -13,7 +13,7 @@ from engine.data.given import column_names, plain_array
 from engine.data.names import names_text
 from engine.errors import InputError, problem, shape_text
 
-REGRESSION = 'For a regression: engine.fit(model, (images, labels), loss="mean_squared_error").'
+REGRESSION = 'For a regression set loss="mean_squared_error", of a command --train.loss mean_squared_error.'
 GROUPS = (list, tuple, set, frozenset)  # of labels of one picture
 MOST_CLASSES = 100_000  # larger whole floats are amounts
 

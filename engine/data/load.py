@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +18,13 @@ from engine.data.dataset import Dataset, Splits, num_shared, split_by_fraction
 from engine.data.fitting import channel_statistics
 from engine.data.folder import open_folder
 from engine.data.images import InputSpec
+from engine.data.in_memory import as_targets
 from engine.data.labels import targets_for_classes
+from engine.data.levels import to_levels
 from engine.data.names import Names
 from engine.data.options import Kind, check_taken
 from engine.data.prepared import is_prepared
-from engine.data.ranges import check_like_training, check_not_raw, check_same_range, deep_range
+from engine.data.ranges import check_like_training, check_not_raw, check_same_range, converting, deep_range, range_of
 from engine.data.source import Source
 from engine.data.stored import StoredImages
 from engine.data.table import is_table_name, open_table
@@ -129,9 +132,17 @@ def load_splits(config: DataConfig, seed: int, tell: Tell = show, classes: Class
     test = None
     if config.test_split and (config.test_split != "test" or "test" in source.split_names):
         test = source.load(config.test_split, "data.test_split").in_classes(train.class_names, train.name, tell)
+    train, validation, test = _of_one_task(train, validation, test)
     splits = Splits(train, validation, test, source.passed_over)
     _warn_of_duplicates(splits, tell)
     return splits
+
+
+def _of_one_task(*parts: Dataset | None) -> tuple[Any, ...]:
+    """The parts, all with numbers for targets where those of one have fractions, as whole numbers may be amounts."""
+    if all(part is None or part.class_names for part in parts):
+        return parts
+    return tuple(None if part is None else as_targets(part) for part in parts)
 
 
 def load_splits_intact(config: DataConfig, seed: int, tell: Tell = show, classes: ClassOrder = as_they_are) -> Splits:
@@ -216,9 +227,9 @@ def check_inputs(dataset: Dataset, spec: InputSpec, whose: str) -> None:
     dtype = dataset.images.dtype.name
     if dtype != spec.dtype:
         rule = f"{spec.dtype}, {whose}"
-        remedy = "Scale and convert them as for training."
-        if spec.dtype == "uint8":
-            remedy = "Say what is black and white: engine.dataset(images, labels, value_range=(0, 1)), or pass uint8."
+        found = range_of(np.asarray(dataset.images), f"{dataset.name} images")
+        is_uint8 = spec.dtype == "uint8"
+        remedy = to_levels(found) if is_uint8 else converting(spec.dtype, found, spec.value_range)
         raise InputError(problem(dataset.name, f"{dtype} images", rule, remedy))
     if dataset.extremes is not None and spec.value_range is not None:
         check_like_training(dataset.extremes, spec.value_range, f"{dataset.name} images", dtype, len(dataset))

@@ -183,6 +183,14 @@ def _usual(found: Range) -> Range | None:
     )
 
 
+def converting(dtype: str, found: Range | None, trained: Range | None) -> str:
+    """How pictures become of the dtype, and the range, of a model's float inputs."""
+    remedy = f"Convert them: images.astype(np.{dtype})."
+    if found is None or trained is None or _usual(found) == _usual(trained):
+        return remedy
+    return f"{remedy} {_rescaling(found, trained)}"
+
+
 def _restating(found: Range, stated: Range) -> str:
     """What to do about values of another range than was stated, or than the training images have."""
     rescaling = _rescaling(found, stated)

@@ -1,7 +1,7 @@
 """CSV tables → Source: rows of pixels with a label, or rows of a file name and a label."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -66,7 +66,10 @@ class TableSource:
         """One split; raises InputError naming `field` if there is no such split, or file, line and column if bad."""
         name = split_title(self.name, self.tables, split, field)
         may_lack = split != self.config.split
-        return in_listed_order(self._read(split, name), self.config.class_names, may_lack, self.tell)
+        dataset = self._read(split, name)
+        if dataset.class_names and self.tables[split].label is not None:
+            dataset = replace(dataset, targets=_numbers_of(dataset))
+        return in_listed_order(dataset, self.config.class_names, may_lack, self.tell)
 
     def _read(self, split: str, name: str) -> Dataset:
         table = self.tables[split]
@@ -169,6 +172,13 @@ def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray,
     indices, names = classes_of(written, f"{table.path} label")
     tell(f"{table.path}: {column} has {len(names):,} classes ({names_text(names)})")
     return indices, names
+
+
+def _numbers_of(dataset: Dataset) -> np.ndarray | None:
+    """float32[n 1] of the labels as numbers, for a regression; None where they are text."""
+    if not all(map(is_number, dataset.class_names)):
+        return None
+    return np.array([float(name) for name in dataset.class_names], np.float32)[dataset.labels][:, None]
 
 
 def _of_one_hot(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
