@@ -120,8 +120,8 @@ def describe(
         return _with_kind_of_pixels(_of_numbers(table, len(rows[0]), num_pixels), rows)
     has_header = not any(map(is_picture_name, map(_last_part, rows[0])))
     named = (re.sub(r"^#\s*(?=.)", "", rows[0][0]), *rows[0][1:])  # as np.savetxt writes a header
-    columns = named if has_header else tuple(str(k + 1) for k in range(len(rows[0])))
-    table = replace(table, columns=columns, has_header=has_header)
+    numbers = tuple(str(k + 1) for k in range(len(rows[0])))
+    table = replace(table, columns=named if has_header else numbers, has_header=has_header)
     return _with_kind_of_pixels(_with_columns(table, rows[has_header:], config, holds_files), rows[has_header:])
 
 
@@ -290,10 +290,9 @@ def _with_kind_of_pixels(table: Table, rows: list[list[str]]) -> Table:
     """The table, with whether the pixels of some rows are levels, but for a few, which are found when it is read."""
     if table.file is not None:
         return table
-    cells = [row[k] for row in rows for k in table.pixels if k < len(row)]
+    cells = (row[k] for row in rows for k in table.pixels if k < len(row))
     filled = [cell for cell in cells if is_number(cell) and cell != "0"]
-    odd = sum(not is_level(cell) for cell in filled)
-    return replace(table, has_levels=odd <= len(filled) * MOST_ODD)
+    return replace(table, has_levels=sum(not is_level(cell) for cell in filled) <= len(filled) * MOST_ODD)
 
 
 def _asked(field: str, table: Table, given: str | None) -> int | None:
