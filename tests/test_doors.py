@@ -525,7 +525,8 @@ def test_data_that_are_neither_path_nor_arrays_are_answered():
 def test_advice_for_pictures_of_another_type_or_of_other_channels_fits_what_came():
     options: dict[str, Any] = {"epochs": 0, "batch_size": 4, "validation": None, "verbose": False}
     of_floats = engine.fit(TINY, ((LEVELS / 255).astype(np.float32), Y), **options).classifier
-    for images, message in ((LEVELS, r"Scale it as for training"), (LEVELS / 255, r"with astype\('float32'\)")):
+    convert = r"images\.astype\(np\.float32\)\."
+    for images, message in ((LEVELS, rf"{convert} Divide them by 255"), (LEVELS / 255, rf"{convert}$")):
         with pytest.raises(InputError, match=message):
             of_floats.predict(images)
     of_levels = engine.fit(TINY, (LEVELS, Y), **options).classifier
