@@ -17,7 +17,7 @@ from engine.checkpoints.saving import Checkpoints, SaveTimes
 from engine.config import RunConfig
 from engine.config.correction import put_right
 from engine.data.coverage import check_several_classes, class_notes
-from engine.data.decoded.dataset import Splits
+from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.in_memory import fitting
 from engine.data.load import load_splits, load_splits_intact, skipped_files
 from engine.devices.mesh import check_mesh
@@ -38,7 +38,7 @@ from engine.runs.own_outputs import outputs_of
 from engine.runs.plan_search import planned
 from engine.runs.result import Result
 from engine.runs.session import Session
-from engine.runs.start import data_of, order_of, record_of
+from engine.runs.start import as_source, data_of, order_of, record_of
 
 
 def run(
@@ -61,11 +61,12 @@ def run(
     directory = expanded(run_dir or Path("runs") / config.name)
     with claimed(directory):
         record = open_run(directory, config, resume, overwrite, reporter.say)
-        if record and in_terms_of(record.config, config) != config:
-            reporter.say("optimizer and activations mean what they did when the run was begun (optim.rules optax)")
-            config = in_terms_of(record.config, config)
         if record:  # what was put right when it started stays so
-            stored = record.config
+            stored, given, config = record.config, config, in_terms_of(record, config)
+            if config.optim != given.optim:
+                reporter.say("optimizer and activations mean what they did when the run was begun (optim.rules optax)")
+            elif config.model != given.model:
+                reporter.say("activations mean what they did when the run was begun")
             config = replace(config, model=stored.model, data=replace(config.data, scale=stored.data.scale))
         check_mesh(config.plan.mesh)  # before the data, which may take a while
         with clock.measure("data"):
@@ -98,7 +99,12 @@ def train(
     if resumed is None:
         has_contract = source is not None or config.finetune.init is not None
         gives = outputs_of(config, splits.train)
-        config, notes = put_right(config, splits.train.extremes, has_contract, gives)
+        has_levels = splits.train.images.dtype == "uint8"
+        config, notes = put_right(config, splits.train.extremes, has_contract, gives, has_levels)
+        config, more = as_source(config, source.record if source else record_of(config))
+        notes += more
+        config, more = _with_batch_within(config, splits.train)
+        notes += more
     with clock.measure("plan"):
         plan = None if resumed else planned(config, splits.train, reporter.say)
     session = session_of(config, splits, clock, directory, resumed, plan, source)
@@ -110,6 +116,8 @@ def train(
     reporter.say(_opening(session, resumed))
     for note in [*notes, *(class_notes(splits) if resumed is None else [])]:
         reporter.say(note)
+    if config.train.epochs == 0 and resumed is None:
+        reporter.say("warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts")
     session.tell(reporter.say)
     write_skipped(directory, skipped_files(splits))
     saving = Checkpoints(directory, config.checkpoint, reporter.say, reporter.log)
@@ -129,7 +137,6 @@ def train(
                     _stop(session, checkpoints, wish)
             if config.train.epochs == 0 and resumed is None:
                 session.save(checkpoints, session.validate())
-                reporter.say("0 epochs: evaluating and saving the untrained model")
             if session.is_done and session.epoch < config.train.epochs:
                 reporter.say(f"stopped early: no better epoch in the last {config.train.patience}")
             checkpoints.wait()  # still deferred: the last step is on disk before signals act again
@@ -137,6 +144,15 @@ def train(
                 _stop(session, checkpoints, wish)
             session.close()  # nothing more is trained, so nothing more is read ahead
         return _finish(session, reporter)
+
+
+def _with_batch_within(config: RunConfig, train: Dataset) -> tuple[RunConfig, list[str]]:
+    """(the config with a batch size by default that the training examples fill, a line if they are fewer)."""
+    size, config = config.train.batch_size, config.with_batch_within(len(train))
+    reason = f"of the {size} by default, because there are {len(train):,} training examples"
+    return config, [f"train.batch_size: {config.train.batch_size} in place {reason}"] * (
+        config.train.batch_size != size
+    )
 
 
 def _train_epoch(session: Session, checkpoints: Checkpoints, times: SaveTimes, reporter: Reporter, wish: Wish) -> None:
@@ -209,7 +225,7 @@ def _draw_examples(session: Session, classifier: Classifier) -> None:
     save_picture(data.images[0], session.directory / "example.png")
     if data.num_classes:
         title = f"{session.config.name} on {data.name}"
-        probabilities = classifier.outputs(np.asarray(data.images[:9]))
+        probabilities = classifier.fitting_outputs(np.asarray(data.images[:9]), 0, 0)
         draw_predictions(data, probabilities, session.directory / "predictions.png", title)
 
 

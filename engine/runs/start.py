@@ -23,11 +23,14 @@ from engine.host.storage import expanded
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import restore
-from engine.models.specs import Custom, Sequential
+from engine.models.specs import Custom, Model, Sequential
 from engine.networks.layer_names import Layers
 from engine.networks.network import Tree, layers_in
 
 Flat = Mapping[tuple, Any]
+MOST_SHOWN = 5  # layers
+NOT_COMPUTED = ("units", "kernel_initializer", "kernel_regularizer", "rate", "momentum")
+"""Fields of layers that change nothing in what they give for inputs with given weights, or their shapes as well."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,39 @@ def source_of(config: RunConfig) -> Classifier | None:
     assert record is not None
     trust = isinstance(config.model, Custom) and config.model.path == getattr(record.config.model, "path", None)
     return restore(config.finetune.init, trust=trust)
+
+
+def as_source(config: RunConfig, source: Record | None) -> tuple[RunConfig, list[str]]:
+    """(the config with activations as the run to start from means them, a line for what that or any layer changes).
+
+    Of a run of before, gelu is its form by tanh and leaky_relu has a slope of 0.01.
+    """
+    if source is None or not (isinstance(config.model, Sequential) and isinstance(source.config.model, Sequential)):
+        return config, []
+    theirs, notes = source.config.model, []
+    before = config.in_terms_of_version_1("model")
+    if source.config.optim.rules == "optax" and len(_unlike(before.model, theirs)) < len(_unlike(config.model, theirs)):
+        config = before
+        notes = ["activations mean what they did when the run to start from was trained, gelu by tanh among them"]
+    unlike = _unlike(config.model, theirs)
+    rest = [f"warning: {len(unlike) - MOST_SHOWN} more layers differ from those there"] * (len(unlike) > MOST_SHOWN)
+    return config, [*notes, *unlike[:MOST_SHOWN], *rest]
+
+
+def _unlike(ours: Model, theirs: Model) -> list[str]:
+    """A line for each layer that the other model has by name, and computes otherwise, whatever its weights are."""
+    assert isinstance(ours, Sequential)
+    assert isinstance(theirs, Sequential)
+    known, lines = dict(zip(theirs.layer_names, theirs.layers, strict=True)), []
+    for name, layer in zip(ours.layer_names, ours.layers, strict=True):
+        fields = [field for field in vars(layer) if field not in NOT_COMPUTED] if name in known else []
+        there, here = ({field: getattr(of, field) for field in fields} for of in (known.get(name), layer))
+        changed = [
+            f"{field} {here[field]} here, {there[field]} there" for field in fields if here[field] != there[field]
+        ]
+        if changed:
+            lines.append(f"warning: {name} is not as in the run to start from: {'; '.join(changed)}")
+    return lines
 
 
 def data_of(config: RunConfig, known: Record | None) -> DataConfig:
