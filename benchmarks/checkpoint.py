@@ -72,7 +72,7 @@ def saving(scratch: Path, options: Options) -> tuple[dict[str, list[float]], lis
     config = convnet.config()
     config = replace(config, train=replace(config.train, epochs=options.epochs))
     if options.smoke:
-        config = replace(config, data=replace(config.data, split="train[:640]", test_split="test[:64]"))
+        config = replace(config, data=replace(config.data, split="train[:160]", test_split="test[:64]"))
     splits, blocked = load_splits(config.data, config.train.seed, lambda text: None), []
     small = Splits(splits.train, splits.validation)
 

@@ -1,5 +1,6 @@
 """How fast do images get in? Cold decoding of a folder against tf.data and torch, the second start, and streaming.
 
+    python -m benchmarks.input --checks-only      # what comparing images with their hashes takes
     python -m benchmarks.input          # peers that are not installed are left out; the extra `peers` has them
 
 Decoding: a folder of JPEGs of 500×375, cut from photographs of scikit-image, to 180×180 uint8. Every variant is
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,10 +31,10 @@ from benchmarks.throughput import Training
 from benchmarks.workloads import random_images
 from engine.config import PlanConfig
 from engine.config.data import DataConfig
-from engine.data.arrays.stored import StoredImages
+from engine.data.arrays.stored import StoredImages, image_hashes
 from engine.data.decoded.dataset import Dataset
 from engine.data.load import load_splits
-from experiments import convnet
+from experiments import convnet, mlp
 
 SIZE = (180, 180)
 PEERS = {"tf.data": "tensorflow", "tf.data antialias": "tensorflow", "torch DataLoader": "torch"}
@@ -48,6 +50,8 @@ class Options(Measuring):
     """Rounds in which the variants take turns."""
     steps: int = 1500
     """Steps of 64 images that the convnet trains, resident and streamed, in each round: three chunks of the stream."""
+    checks_only: bool = False
+    """Measure only what comparing images with their hashes takes while a run reads them."""
 
 
 def main(options: Options) -> None:
@@ -56,10 +60,16 @@ def main(options: Options) -> None:
         options = replace(options, images=8, rounds=1, steps=4)
     console = Console(highlight=False, soft_wrap=True)
     show_circumstances(console)
+    if options.checks_only:
+        with tempfile.TemporaryDirectory() as scratch:
+            write_json(options.json, {"checks": measure_checks(options, Path(scratch), console)})
+        return
     with tempfile.TemporaryDirectory() as scratch:
         decoding = measure_decoding(options, Path(scratch), console)
         placements = measure_placements(options, Path(scratch), console)
-    write_json(options.json, {"images": options.images, "decoding": decoding, "placements": placements})
+        checks = measure_checks(options, Path(scratch), console)
+    found = {"images": options.images, "decoding": decoding, "placements": placements, "checks": checks}
+    write_json(options.json, found)
 
 
 def measure_decoding(options: Options, scratch: Path, console: Console) -> dict[str, list[float]]:
@@ -103,6 +113,46 @@ def measure_placements(options: Options, scratch: Path, console: Console) -> dic
     middle, low, high = ratio(rates["streamed"], rates["resident"])
     console.print(f"streamed / resident: {middle:.3f} ({low:.3f} to {high:.3f})")
     return rates
+
+
+def measure_checks(options: Options, scratch: Path, console: Console) -> dict[str, list[float]]:
+    """The share of the processor's time in training that comparing streamed images with hashes takes, by model."""
+    num, spent = options.steps * 64, [0.0]
+    noise = random_images(num)
+    images = np.asarray(noise.images)
+    path = scratch / "checked.raw"
+    path.write_bytes(images.tobytes())
+    shares: dict[str, list[float]] = {}
+    for name, config in {"mlp": mlp.config(), "convnet": convnet.config()}.items():
+        stored = StoredImages(path, images.shape, hashes=image_hashes(images))
+        data = Dataset(stored, noise.labels, noise.class_names, "noise", "noise")
+        training = Training(replace(config, plan=PlanConfig(data="streamed")), data)
+        with unittest.mock.patch.object(StoredImages, "_check_some", _timed(StoredImages._check_some, spent)):
+            shares[name] = [_share_of(spent, training) for _ in range(options.rounds)]
+        training.session.close()
+        median, spread = median_and_spread(shares[name])
+        console.print(f"checks while reading, {name}: {median:.4%} of the processor's time ±{spread:.0%}")
+    return shares
+
+
+def _timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+    """The function, whose processor time is added to `spent`."""
+
+    def timed(*arguments: Any) -> Any:
+        start = time.thread_time()
+        try:
+            return function(*arguments)
+        finally:
+            spent[0] += time.thread_time() - start
+
+    return timed
+
+
+def _share_of(spent: list[float], training: Training) -> float:
+    """What was added to `spent` in an epoch, as a share of the process's time, which others' work does not lengthen."""
+    before, start = spent[0], time.process_time()
+    training.rate()
+    return (spent[0] - before) / (time.process_time() - start)
 
 
 def write_photographs(folder: Path, count: int) -> None:

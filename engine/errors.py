@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from engine.text import one_line, printable
 
 Say = Callable[[str], None]  # where messages go: a reporter, a list, print
+ALLOW = "Allow yourself to read it (chmod u+r, of a folder u+rx), or ask its owner to."
 
 
 class InputError(ValueError):
@@ -29,6 +30,11 @@ def unknown(field: str, name: object, known: Iterable[str], remedy: str = "") ->
     nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = remedy or (f"Did you mean {nearest[0]!r}?" if nearest else "Choose one of these.")
     return problem(field, repr(name), "one of " + ", ".join(names), hint)
+
+
+def remedy_for(error: BaseException, otherwise: str) -> str:
+    """What helps where a file or folder cannot be read: `otherwise`, unless it is that this user may not read it."""
+    return ALLOW if isinstance(error, PermissionError) else otherwise
 
 
 def shape_text(shape: Iterable[int]) -> str:

@@ -1,6 +1,8 @@
 """Tests are stricter than users: warnings are errors (pyproject), silent rank promotion raises."""
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from engine.host.clock import Clock
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.runs.ensemble_session import make_session
 from engine.runs.session import Session
+from tests import kept_compiler
+from tests.kept_compiler import COMPILER
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -55,12 +59,39 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def keras() -> Any:
+    """Keras on the JAX backend."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    found = pytest.importorskip("keras", reason="Keras comes with the dev extra")
+    assert found.backend.backend() == "jax"
+    return found
+
+
+@pytest.fixture(scope="session")
+def generator(keras: Any) -> Any:
+    """The class ImageDataGenerator, which Keras 3 keeps where it is not documented."""
+    return pytest.importorskip("keras.src.legacy.preprocessing.image").ImageDataGenerator
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Lets the tests of all workers share what XLA compiled: many train the same tiny model."""
     shared = tmp_path_factory.getbasetemp().parent / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(shared))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lets all tests, and the processes they start, share what the C++ compiler made, whatever cache they have."""
+    kept = tmp_path_factory.getbasetemp().parent / "libraries"
+    kept.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        if COMPILER and "CXX" not in os.environ:
+            patch.setenv("CXX", shlex.join([sys.executable, str(Path(kept_compiler.__file__))]))
+            patch.setenv("KEPT_LIBRARIES", str(kept))
+        yield
 
 
 @pytest.fixture

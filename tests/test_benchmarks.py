@@ -188,6 +188,9 @@ def test_input_decodes_a_folder_and_streams(tmp_path, capsys):
     assert set(figures["decoding"]) == {"engine", "second start"}
     assert set(figures["placements"]) == {"resident", "streamed"}
     assert "streamed / resident" in shown
+    assert set(figures["checks"]) == {"mlp", "convnet"}
+    assert all(0 < share < 1 for shares in figures["checks"].values() for share in shares)
+    assert "checks while reading, mlp: " in shown
 
 
 @pytest.mark.parametrize("inference", [False, True])

@@ -75,9 +75,8 @@ def test_no_room_imports_one_above_it():
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("data.")])
 def test_the_rooms_of_data_import_only_what_they_may(module: str):
     place = ".".join(module.split(".")[:2])
-    found = {
-        ".".join(other.split(".")[:2]) for other in read_imports(MODULES[module], MODULES) if room_of(other) == "data"
-    }
+    imported = read_imports(MODULES[module], MODULES)
+    found = {".".join(other.split(".")[:2]) for other in imported if room_of(other) == "data"}
     assert place not in DATA_ROOMS or found - {place} <= DATA_ROOMS[place]
 
 

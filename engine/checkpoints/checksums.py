@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
 from engine.host.storage import check_regular, write_atomically
 
 SUMS = "B2SUMS"
@@ -31,7 +31,7 @@ def check_sums(directory: Path, *below: str) -> None:
         lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
         sums = {_inside(name): digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
-        raise InputError(problem(str(directory / SUMS), _reason(error), RULE, REMEDY)) from None
+        raise InputError(problem(str(directory / SUMS), _reason(error), RULE, remedy_for(error, REMEDY))) from None
     for part in below:
         if not any(name == part or name.startswith(f"{part}/") for name in sums):
             raise InputError(problem(str(directory / SUMS), f"nothing about {part}", RULE, REMEDY))
@@ -42,7 +42,7 @@ def check_sums(directory: Path, *below: str) -> None:
         try:
             found = _digest(path)
         except OSError as error:
-            raise InputError(problem(str(path), _reason(error), RULE, REMEDY)) from None
+            raise InputError(problem(str(path), _reason(error), RULE, remedy_for(error, REMEDY))) from None
         if found != digest:
             raise InputError(problem(str(path), "content that is not what was saved", RULE, REMEDY))
 

@@ -21,7 +21,7 @@ from engine.checkpoints.checksums import SUMS
 from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import FILES
 from engine.checkpoints.steps import check_step, checkpoints_of, choose_step, read_record
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
 from engine.host.archives import check_directory_size
 from engine.host.storage import new_directory, replaced
 
@@ -122,7 +122,8 @@ def _extract_all(path: Path, directory: Path) -> None:
         raise
     except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, ValueError, OSError) as error:
         got, rule = f"a file that cannot be read as one ({error})", "the directory of a run, or one packed"
-        raise InputError(problem(str(path), got, rule, "Check the path, or pack the run again.")) from None
+        remedy = remedy_for(error, "Check the path, or pack the run again.")
+        raise InputError(problem(str(path), got, rule, remedy)) from None
 
 
 def _checked(path: Path, entries: list[zipfile.ZipInfo], size: int) -> list[zipfile.ZipInfo]:

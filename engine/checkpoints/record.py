@@ -30,6 +30,7 @@ class Record:
     totals, epoch_seconds: metric sums and training time of the unfinished epoch. checksums: of the arrays of each item.
     failed_steps: of an ensemble, the step at which each member's loss was no finite number, None for the others.
     passed_over: files beside the data's pictures, how many of each kind. skipped: unreadable files, how many a split.
+    several_frames: pictures that hold frames beside the one that is read, how many a split.
     combination: of an ensemble, how its members are combined. alternatives: plans that were measured, fastest first.
     """
 
@@ -54,6 +55,7 @@ class Record:
     checksums: dict[str, Any] = field(default_factory=dict)
     passed_over: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, Any] = field(default_factory=dict)
+    several_frames: dict[str, Any] = field(default_factory=dict)
 
     @property
     def epochs_done(self) -> int:

@@ -129,7 +129,7 @@ def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str],
     record = read_record(path, choose_step(path, "last"))
     if record.step < newest:
         say(f"going on from step {record.step:,}: {newest - record.step:,} steps are lost and trained again")
-    changes = _changes(record.config, in_terms_of(record.config, config))
+    changes = _changes(record.config, in_terms_of(record, config))
     if not resume:
         state = "a run of another config" if changes else _progress(record)
         remedy = "Add --resume to go on with it, --overwrite to start anew, or choose another --run-dir."
@@ -141,9 +141,16 @@ def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str],
     return record
 
 
-def in_terms_of(stored: RunConfig, given: RunConfig) -> RunConfig:
-    """The given config, with its names read as those of before, if that is how it is closer to the stored one's."""
-    return min(given, given.in_terms_of_version_1(), key=lambda config: len(_changes(stored, config)))
+def in_terms_of(record: Record, given: RunConfig) -> RunConfig:
+    """The given config as the run of a record took it when it started.
+
+    Names are read as those of before if that is how it is closer to the stored one's, and a batch size by default is
+    all examples, where these are fewer.
+    """
+    if record.steps_per_epoch == 1:
+        given = given.with_batch_within(record.config.train.batch_size)
+    before = [given.in_terms_of_version_1("model"), given.in_terms_of_version_1("model", "optim")]
+    return min(given, *before, key=lambda config: len(_changes(record.config, config)))
 
 
 def _changes(stored: RunConfig, given: RunConfig) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.checkpoints.checksums import SUMS, array_checksum, check_sums
 from engine.checkpoints.record import FORMAT_VERSION, Record, _contradictions, _from_version_1
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
 from engine.host.json_files import read_json, shown
 from engine.host.memory import free_host_bytes
 from engine.models.specs import Sequential
@@ -129,7 +129,7 @@ def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             restored = dict(checkpointer.restore(directory, args=ocp.args.Composite(**wanted)).items())
     except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
-        raise InputError(problem(str(directory), _first_line(error), rule, remedy)) from error
+        raise InputError(problem(str(directory), _first_line(error), rule, remedy_for(error, remedy))) from error
     for name, tree in restored.items():
         if array_checksum(tree) != record.checksums.get(name):
             raise InputError(problem(str(directory / name), "arrays that are not those saved", rule, remedy))
@@ -149,7 +149,7 @@ def _check_stored(directory: Path, tree: Any) -> None:
         handler: Any = ocp.StandardCheckpointHandler()
         described = handler.metadata(directory)
     except Exception as error:  # whatever libraries raise for files that are not theirs
-        raise InputError(problem(str(directory), _first_line(error), rule, remedy)) from None
+        raise InputError(problem(str(directory), _first_line(error), rule, remedy_for(error, remedy))) from None
     stored, needed = _by_path(described), 0
     for path, leaf in _by_path(tree).items():
         found, where = stored.get(path), f"{directory}: {'.'.join(path)}"

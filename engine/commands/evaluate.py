@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.commands.process import set_up_process
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
 from engine.config.data import BadFileRule, DataConfig
 from engine.errors import InputError, problem
 from engine.host.console import show, tell
+
+if TYPE_CHECKING:
+    from engine.config.contract import InputSpec
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,7 @@ def evaluate(
     given = {name: value for name, value in vars(data).items() if value is not None and name != "split"}
     if "name" in given and "path" not in given:
         given["path"] = None
-    # Colours, black and white are what they were in training, whatever would be guessed of this data.
-    known, spec = classifier.record.config.data, classifier.input_spec
-    given |= {"levels": known.levels or spec.levels, "color": known.color or spec.color}
+    known = classifier.record.config.data
     # Classes are matched by name, whatever the run's data was restricted to.
     config: DataConfig = replace(known, class_names=None, **given)
     if config.name == "arrays" and config.path is None:
@@ -78,6 +80,7 @@ def evaluate(
         raise InputError(problem("data.name", "none", rule, "Name one with --data.name."))
     if "path" in given or "name" in given:
         config = without_ignored(config, kind_of(config), given)
+    config = _decoded_as_in_training(config, known, classifier.input_spec)
     dataset = open_source(config, tell).load(data.split, "data.split")
     if dataset.class_names == classifier.class_names:  # else it is said where they are matched
         for line in absent_notes(dataset, dataset.name):
@@ -85,3 +88,18 @@ def evaluate(
     metrics = classifier.evaluate(dataset)
     which = "" if member is None else f", member {member}"
     show(metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}{which}"))
+
+
+def _decoded_as_in_training(config: DataConfig, known: DataConfig, spec: "InputSpec") -> DataConfig:
+    """The data with colours, black and white as they were in training, whatever would be guessed of it.
+
+    The run's own data is so by itself: with the settings that the run opened it with, it is in the decoded cache.
+    """
+    from engine.data.load import kind_of
+
+    is_own = (config.path, config.name) == (known.path, known.name)
+    if is_own and kind_of(config) == "arrays":
+        return config
+    return replace(
+        config, levels=known.levels or spec.levels, color=known.color if is_own else known.color or spec.color
+    )

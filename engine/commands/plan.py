@@ -38,20 +38,23 @@ def plan(
     from engine.config.plan import Alternative, PlanFile
     from engine.host.versions import device_text
     from engine.report.plans import plan_table
-    from engine.runs.plan_search import circumstances, measured, write_plan
+    from engine.runs.plan_search import choice_text, circumstances, measured, write_plan
 
     record = record_of(run, "last")
     check_trust(record.config, str(run), trust, "Add --trust")
     check_model_fits(str(run), record, copies=4)  # weights, gradients and two moments
     here, stored = record.device == device_text(), record.alternatives
     if measure or not stored or not here:
-        found = measured(record.config, _noise(record), tell)
+        found = measured(record.config, _noise(record), tell, again=measure)
     else:
         found = PlanFile(circumstances(record.config, _noise(record)), record.plan, stored)
     chosen, shown = record.plan if here else None, list(found.alternatives)
     if chosen and chosen not in [each.plan for each in shown]:
         shown.append(Alternative(chosen, float("nan")))  # pinned, or of another placement: not measured
-    show(plan_table(shown, chosen, f"{run} on {device_text()}"))
+    how = choice_text(record.config, bool(stored))
+    show(plan_table(shown, chosen, f"{run} on {device_text()}", how))
+    if not here:
+        tell(f"{run} was run on {record.device or 'another device'}, so that none of these is the one it was run by")
     if out is not None:
         write_plan(out, replace(found, plan=found.alternatives[0].plan))
 

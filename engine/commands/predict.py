@@ -46,7 +46,8 @@ def predict(
         top: How many classes to name for each.
         resize: How images of another size are made to fit; None for the model's own rule, which may refuse them.
         tta: Average over so many random draws, too, of the augmentation that the model was trained with.
-        value_range: Black and white of images with more than 8 bits, like 0 4095; None: as in training, or as they say.
+        value_range: Black and white of images with more than 8 bits, or of a table's numbers, like 0 4095; None: as in
+            training, or as they say.
         max_pixels: Most pixels of an image, decoded, so that none fills the memory; None: 89,478,485 or as trained.
         out: CSV file to write image, label, probability (label_2, …) and error to, a line for each image; of a table
             ImageId, Label, as Kaggle takes them.
@@ -72,7 +73,7 @@ def predict(
     if listed is not None:
         _of_files(classifier, listed, top, resize, tta, value_range, out)
     elif is_table_name(images[0].name):
-        _of_table(classifier, images[0], top, tta, out)
+        _of_table(classifier, images[0], top, tta, value_range, out)
     else:
         _of_files(classifier, picture_files(images, tell), top, resize, tta, value_range, out)
 
@@ -93,12 +94,24 @@ def _check(images: Sequence[Path], out: Path | None, overwrite: bool, max_pixels
     check_csv_file(out, overwrite)
 
 
-def _of_table(classifier: "Classifier", path: Path, top: int, tta: int, out: Path | None) -> None:
+def _of_table(
+    classifier: "Classifier",
+    path: Path,
+    top: int,
+    tta: int,
+    value_range: tuple[float, float] | None,
+    out: Path | None,
+) -> None:
     """Predicts a table of pixels and writes a submission."""
-    from engine.data.sources.table import read_unlabelled_table
+    from engine.data.sources.table import LEVELS, read_unlabelled_table
     from engine.report.predictions import SHOWN_ROWS, csv_file, predictions_table, submission_rows
 
-    predictions = classifier.predict(read_unlabelled_table(path, classifier.input_spec.shape), top, tta=tta)
+    spec = classifier.input_spec
+    usual = value_range or spec.value_range or LEVELS
+    pixels = read_unlabelled_table(path, spec.shape, usual if spec.dtype == "uint8" else None)
+    predictions = classifier.predict(
+        pixels if spec.dtype == "uint8" else pixels.astype(spec.dtype), top, tta=tta, value_range=value_range
+    )
     shown = predictions[:SHOWN_ROWS]
     show(predictions_table([(str(n), p) for n, p in enumerate(shown, 1)], "row", len(predictions)))
     if out is not None:
@@ -137,7 +150,7 @@ def _of_files(
     with contextlib.nullcontext() if out is None else csv_file(out) as file:
         if file is not None:
             file.writerow(picture_header(places))
-        answers = classifier.stream(files, top, resize, tta, value_range)
+        answers = classifier.stream(files, top, resize, tta, value_range, tell)
         for name, answer in shown_progress(answers, len(files), console):
             if isinstance(answer, InputError):
                 num_bad += 1

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field, replace
 from math import gcd
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
 
@@ -120,12 +120,19 @@ class RunConfig:
         """The config that `to_json` wrote; raises InputError naming the field that does not fit."""
         return from_json(cls, value, "config")
 
-    def in_terms_of_version_1(self) -> "RunConfig":
-        """The config with what its names meant before optimizers and activations were those of Keras."""
+    def in_terms_of_version_1(self, *parts: Literal["model", "optim"]) -> "RunConfig":
+        """The config with what names in its parts meant before activations and optimizers were those of Keras."""
         value = self.to_json()
-        for part in (value["model"], value["optim"]):
-            part.pop("version", None)
+        for part in parts:
+            value[part].pop("version", None)
         return RunConfig.from_json(value)
+
+    def with_batch_within(self, num_examples: int) -> "RunConfig":
+        """The config with the default batch size reduced to all examples, where these are fewer."""
+        most = num_examples + (self.augment.pairs_examples and num_examples % 2)  # of an odd one, the last is masked
+        if self.train.batch_size != TrainConfig.batch_size or most >= self.train.batch_size:
+            return self
+        return replace(self, train=replace(self.train, batch_size=max(most, 1)))
 
     @classmethod
     def read(cls, path: Path) -> "RunConfig":

@@ -19,7 +19,7 @@ class TrainConfig:
     epochs: int = 5
     """Times the training split is gone through; 0 evaluates and saves the untrained model."""
     batch_size: int = 64
-    """Examples a step."""
+    """Examples a step. The default is reduced to all training examples where there are fewer, and this is reported."""
     loss: Loss = "softmax_cross_entropy"
     """softmax_cross_entropy on integer labels, binary_cross_entropy on one logit, or mean_squared_error."""
     label_smoothing: float = 0.0

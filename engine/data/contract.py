@@ -9,7 +9,15 @@ from engine.config.contract import InputSpec
 from engine.config.data import FITTED, DataConfig
 from engine.data.decoded.dataset import Dataset
 from engine.data.fitting import channel_statistics
-from engine.data.pictures.ranges import check_like_training, check_not_raw, check_same_range, deep_range
+from engine.data.pictures.levels import to_levels
+from engine.data.pictures.ranges import (
+    check_like_training,
+    check_not_raw,
+    check_same_range,
+    converting,
+    deep_range,
+    range_of,
+)
 from engine.errors import InputError, problem, shape_text
 
 LEAST_STD = 1e-6  # of a channel that never changes
@@ -52,13 +60,16 @@ def check_inputs(dataset: Dataset, spec: InputSpec, whose: str) -> None:
     """Raises InputError, showing both sides, unless a dataset has the shape, type and scale of an input contract."""
     if dataset.input_shape != tuple(spec.shape):
         got, rule = f"images of {shape_text(dataset.input_shape)}", f"{shape_text(spec.shape)}, {whose}"
-        raise InputError(problem(dataset.name, got, rule, "Use data of that size, or set data.image_size to it."))
+        remedy = "Use data of that size, or set data.image_size to it."
+        if dataset.input_shape[:-1] == tuple(spec.shape)[:-1]:
+            remedy = "Use data of as many channels, or set data.color: in arrays np.repeat(images, 3, -1) of grey ones."
+        raise InputError(problem(dataset.name, got, rule, remedy))
     dtype = dataset.images.dtype.name
     if dtype != spec.dtype:
         rule = f"{spec.dtype}, {whose}"
-        remedy = "Scale and convert them as for training."
-        if spec.dtype == "uint8":
-            remedy = "Say what is black and white: engine.dataset(images, labels, value_range=(0, 1)), or pass uint8."
+        found = range_of(np.asarray(dataset.images), f"{dataset.name} images")
+        is_uint8 = spec.dtype == "uint8"
+        remedy = to_levels(found) if is_uint8 else converting(spec.dtype, found, spec.value_range)
         raise InputError(problem(dataset.name, f"{dtype} images", rule, remedy))
     if dataset.extremes is not None and spec.value_range is not None:
         check_like_training(dataset.extremes, spec.value_range, f"{dataset.name} images", dtype, len(dataset))

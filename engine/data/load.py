@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from engine.config import RunConfig
 from engine.config.data import DataConfig
@@ -12,6 +13,7 @@ from engine.data.arrays.stored import StoredImages
 from engine.data.classes.labels import targets_for_classes
 from engine.data.classes.names import Names
 from engine.data.decoded.dataset import Dataset, Splits, num_shared, split_by_fraction
+from engine.data.in_memory import as_targets
 from engine.data.options import Kind, check_taken
 from engine.data.sources.array_files import open_arrays
 from engine.data.sources.as_keras import split_as_keras
@@ -20,9 +22,9 @@ from engine.data.sources.source import Source
 from engine.data.sources.table import is_table_name, open_table
 from engine.data.sources.tfds import TfdsSource
 from engine.data.sources.tfds_prepared import is_prepared
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
 from engine.host.console import show
-from engine.host.storage import expanded
+from engine.host.storage import expanded, is_web_address, names_like
 
 ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
 Tell = Callable[[str], None]
@@ -48,7 +50,10 @@ def kind_of(config: DataConfig) -> Kind:
         return "tfds"
     path = expanded(config.path)
     if not os.path.exists(path):  # and not Path.exists, which raises for names that are too long
-        remedy = "Correct the path; relative ones start at the working directory."
+        near = ", ".join(str(other) for other in names_like(path))
+        remedy = f"Did you mean {near}?" if near else "Correct the path; relative ones start at the working directory."
+        if is_web_address(path):
+            remedy = "Download it first, and give the path of the file."
         raise InputError(problem("data.path", path, "a folder or file that exists", remedy))
     if path.is_dir():
         with _told_of_files():
@@ -84,7 +89,8 @@ def _told_of_files() -> Iterator[None]:
         yield
     except OSError as error:
         where, reason = str(error.filename or "data.path"), error.strerror or str(error)
-        raise InputError(problem(where, reason, "a folder or file that can be read", "Correct it.")) from None
+        remedy = remedy_for(error, "Correct it.")
+        raise InputError(problem(where, reason, "a folder or file that can be read", remedy)) from None
 
 
 _OPENERS: dict[Kind, Callable[[DataConfig, Tell], Source]] = {
@@ -119,9 +125,17 @@ def load_splits(config: DataConfig, seed: int, tell: Tell = show, classes: Class
     test = None
     if config.test_split and (config.test_split != "test" or "test" in source.split_names):
         test = source.load(config.test_split, "data.test_split").in_classes(train.class_names, train.name, tell)
+    train, validation, test = _of_one_task(train, validation, test)
     splits = Splits(train, validation, test, source.passed_over)
     _warn_of_duplicates(splits, tell)
     return splits
+
+
+def _of_one_task(*parts: Dataset | None) -> tuple[Any, ...]:
+    """The parts, all with numbers for targets where those of one have fractions, as whole numbers may be amounts."""
+    if all(part is None or part.class_names for part in parts):
+        return parts
+    return tuple(None if part is None else as_targets(part) for part in parts)
 
 
 def load_splits_intact(config: DataConfig, seed: int, tell: Tell = show, classes: ClassOrder = as_they_are) -> Splits:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from engine.devices.capacity import check_call_fits, memory_errors
 from engine.devices.precision import computes
 from engine.host.clock import Clock
 
@@ -34,9 +35,12 @@ class Executables:
         """The function's result, by the executable of that name."""
         with self._lock:  # threads may ask one classifier at a time
             if name not in self._compiled:
-                with self.clock.measure("compile"):
-                    self._compiled[name] = self._shared(name, function, arguments, donate)
-        return self._compiled[name](*arguments)
+                with self.clock.measure("compile"), memory_errors(name):
+                    compiled = self._shared(name, function, arguments, donate)
+                check_call_fits(name, compiled)
+                self._compiled[name] = compiled
+        with memory_errors(name):
+            return self._compiled[name](*arguments)
 
     def _shared(self, name: str, function: Callable[..., Any], arguments: tuple, donate: tuple[int, ...]) -> Any:
         settings = (*(self._options or {}).items(), *jax.config.values.items())  # JAX's own change programs too

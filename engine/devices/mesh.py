@@ -20,7 +20,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from engine.config import mesh_shape
 from engine.config.plan import DATA, MEMBER
 from engine.errors import InputError, problem
-from engine.host.memory import free_host_bytes
 
 
 @dataclass(frozen=True)
@@ -113,11 +112,3 @@ def check_mesh(mesh_text: str | None) -> None:
         rule = f"one for the {found} × {kind} that JAX finds here"
         remedy = "Leave --mesh out." if found == 1 else f"Use --mesh data={found}, or fewer."
         raise InputError(problem("plan.mesh", f"{mesh_text}, which is {needed} devices", rule, remedy))
-
-
-def free_device_bytes() -> int:
-    """Bytes free on the first device; on a CPU those of the host."""
-    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
-    if not stats or "bytes_limit" not in stats:
-        return free_host_bytes()
-    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)

@@ -142,7 +142,7 @@ def _difference(outputs: Outputs, classifier: Classifier) -> float:
     elif spec.value_range is not None:
         low, high = spec.value_range
         inputs = low + (high - low) * inputs
-    found, expected = outputs(inputs), classifier.outputs(inputs)
+    found, expected = outputs(inputs), classifier.fitting_outputs(inputs, 0, 0)
     return float(np.abs(found - expected).max() / max(1, np.abs(expected).max()))
 
 

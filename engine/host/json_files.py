@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
 
 MOST_BYTES = 64 * 2**20
 MOST_VALUES = 4_000_000  # a history of 10,000 epochs with 400 numbers each; some 100 bytes of memory a value
@@ -22,7 +22,7 @@ def read_json(path: Path, rule: str, remedy: str) -> Any:
     try:
         value = parse_json(_read(path))
     except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise InputError(problem(str(path), _reason(error), rule, remedy)) from None
+        raise InputError(problem(str(path), _reason(error), rule, remedy_for(error, remedy))) from None
     return value
 
 

@@ -1,4 +1,4 @@
-"""How much memory of the host is free."""
+"""How much memory is free, of the host and of a device."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,16 @@ CGROUP = Path("/sys/fs/cgroup")
 def free_host_bytes() -> int:
     """Bytes that this process can still take: what the system says is available, within its container's limit."""
     return max(0, min(_available_bytes(), _cgroup_bytes()))
+
+
+def free_device_bytes() -> int:
+    """Bytes free on the first device; on a CPU those of the host."""
+    import jax  # not needed for the host's
+
+    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if not stats or "bytes_limit" not in stats:
+        return free_host_bytes()
+    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
 
 
 def _available_bytes() -> int:

@@ -4,18 +4,22 @@ Names of scratch files cannot be foretold and are created exclusively, so nobody
 """
 
 import contextlib
+import difflib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from engine.errors import InputError, problem
 
+MOST_BESIDE = 10_000
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, nor links that everybody may make
 
 
@@ -25,6 +29,19 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError:  # containers run processes of users that the system does not know
         return Path(path)
+
+
+def names_like(path: Path, most: int = 3) -> list[Path]:
+    """Folders and files beside a path that has not been found (or that was not meant so) whose names are like its own.
+
+    Of the first MOST_BESIDE there; none where that folder cannot be read.
+    """
+    with contextlib.suppress(OSError, ValueError), os.scandir(path.parent) as entries:
+        names = [entry.name for entry in islice(entries, MOST_BESIDE) if not entry.name.startswith(".")]
+        by_folded = {name.casefold(): name for name in sorted(names)}
+        near = difflib.get_close_matches(path.name.casefold(), sorted(by_folded), n=most, cutoff=0.7)
+        return [path.with_name(by_folded[name]) for name in near]
+    return []
 
 
 def private_directory(path: Path) -> Path:
@@ -40,6 +57,16 @@ def private_directory(path: Path) -> Path:
         got, remedy = f"no home directory, and {path} ({reason})", "Set ENGINE_CACHE_DIR to a directory of your own."
         raise InputError(problem("ENGINE_CACHE_DIR", got, "a place for caches", remedy))
     return path
+
+
+def at_home(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The path itself, or below the home directory where it starts with ~ and nothing of that name lies here."""
+    return expanded(path) if os.fspath(path).startswith("~") and not os.path.lexists(path) else path
+
+
+def is_web_address(path: str | os.PathLike[str]) -> bool:
+    """Whether what should be a path is an address like https://…, which Path writes with one slash."""
+    return re.match(r"(https?|ftp|s3|gs|file):/", str(path), re.IGNORECASE) is not None
 
 
 @contextlib.contextmanager

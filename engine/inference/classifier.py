@@ -22,14 +22,15 @@ from engine.data.contract import check_inputs
 from engine.data.coverage import absent_notes
 from engine.data.decoded.dataset import Dataset
 from engine.data.in_memory import Reading, as_targets, pair_of, read_dataset
+from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import Picture, check_none
 from engine.devices.executables import Executables
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
-from engine.host.console import tell
+from engine.host.console import tell, warn
 from engine.inference.forward import Forward
 from engine.inference.layer_outputs import make_layer_function
-from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, contract, listed, other_shape
+from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, checked_array, contract, listed
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.losses import probabilities
 from engine.networks.network import AnyNetwork, Tree, normalize
@@ -109,7 +110,9 @@ class Classifier:
         value_range: ValueRange | None = None,
     ) -> np.ndarray:
         """float32[n k]: the probability of each class; arguments as of `predict`."""
-        return self._of_each(pictures, resize, value_range, lambda images, first: self.outputs(images, tta, first))
+        return self._of_each(
+            pictures, resize, value_range, lambda images, first: self.fitting_outputs(images, tta, first)
+        )
 
     def top_k(self, pictures: Picture | Sequence[Picture], k: int = 5, **how: Any) -> tuple[np.ndarray, np.ndarray]:
         """(int[n k] class indices, float32[n k] probabilities), the likeliest first; arguments as of `predict_proba`.
@@ -158,27 +161,34 @@ class Classifier:
         resize: ResizeRule | None = None,
         tta: int | AugmentConfig = 0,
         value_range: ValueRange | None = None,
+        say: Callable[[str], None] = warn,
     ) -> Iterator[tuple[Picture, Prediction | InputError]]:
         """Each picture with its Prediction, or with the InputError that says why there is none, in order.
 
         pictures: any number of paths and the like; read on all cores, a few batches ahead, and then forgotten.
-        Arguments as of `predict`.
+        Arguments as of `predict`; `say` is told at the end how many hold several frames, of which the first is read.
         """
         self._check_names(top)
-        spec, first = contract(self.input_spec, resize), 0
-        for batch in batches(pictures, spec, value_range, self._pictures_at_once):
-            rows = self.outputs(batch.images, tta, first)
+        spec, first, several = contract(self.input_spec, resize), 0, SeveralFrames()
+        for batch in batches(pictures, spec, value_range, self._pictures_at_once, several):
+            rows = self.fitting_outputs(batch.images, tta, first)
             for place, picture in enumerate(batch.pictures):
                 yield picture, batch.problems.get(place) or self._prediction(rows[place], top)
             first += len(batch.pictures)
+        for note in several.notes(first):
+            say(note)
 
     def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
         """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs.
 
         first: the number of the first among all that are asked about, on which the draws of `tta` depend.
+        Raises InputError for values that are not finite or cannot be of the model's range.
         """
+        return self.fitting_outputs(checked_array(images, self.input_spec), tta, first)
+
+    def fitting_outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, first: int) -> np.ndarray:
+        """As `outputs`, of images whose values are known to fit."""
         augment, draws = self._test_time_augmentation(tta)
-        self._check_array(images)
         plain = self._asked(images, first)
         if not draws:
             return plain
@@ -211,15 +221,16 @@ class Classifier:
         spec = contract(self.input_spec, resize)
         images = as_array(pictures, spec, value_range)
         if images is not None:
-            self._check_array(images)
             return ask(images, 0)
-        parts, first, problems = [], 0, list[InputError]()
-        for batch in batches(listed(pictures), spec, value_range, self._pictures_at_once):
+        parts, first, problems, several = [], 0, list[InputError](), SeveralFrames()
+        for batch in batches(listed(pictures), spec, value_range, self._pictures_at_once, several):
             problems += batch.problems.values()
             if not problems:
                 parts.append(ask(batch.images, first))
             first += len(batch.pictures)
         check_none(problems)
+        for note in several.notes(first):
+            warn(note)
         return np.concatenate(parts) if parts else ask(np.zeros((0, *spec.shape), spec.dtype), 0)
 
     @property
@@ -231,11 +242,6 @@ class Classifier:
             raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
         if not isinstance(top, int) or top < 1:
             raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
-
-    def _check_array(self, images: np.ndarray | StoredImages) -> None:
-        spec = self.input_spec
-        if images.shape[1:] != tuple(spec.shape) or images.dtype.name != spec.dtype:
-            raise InputError(other_shape(images, spec))
 
     def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
         trained_with = self.record.config.augment

@@ -13,13 +13,15 @@ from flax import nnx
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
 from engine.config import MemberMapping
-from engine.config.decoding import ValueRange
+from engine.config.decoding import Levels, ValueRange
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.matching import match
 from engine.data.classes.names import Names
 from engine.data.decoded.dataset import Dataset
 from engine.errors import InputError, problem
+from engine.host.console import tell
 from engine.inference.classifier import Classifier, with_skipped
+from engine.inference.pictures_in import checked_array
 from engine.kernels.lowerings import evaluation_lowering
 from engine.keys import stream_key
 from engine.metrics.calibration import scores
@@ -27,6 +29,8 @@ from engine.metrics.combination import LEAST_PROBABILITY, Combination, fit
 from engine.networks.build import build
 from engine.networks.network import Network, Tree, Whitened, gives_of
 from engine.networks.stacked import Stacked
+
+SIXTEEN_BITS = (0.0, 65535.0)
 
 
 class EnsembleClassifier(Classifier):
@@ -60,9 +64,9 @@ class EnsembleClassifier(Classifier):
             other._together = self._together.with_weights(record, *_stacked(other.members))
         return other
 
-    def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
+    def fitting_outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, first: int) -> np.ndarray:
         """float32[n k], see `Classifier.outputs`: what the members say, combined."""
-        return self.combined(self.member_outputs(images, tta, first=first)).astype(np.float32)
+        return self.combined(self._member_outputs(images, tta, None, first)).astype(np.float32)
 
     def features(self, *arguments: Any, **named: Any) -> np.ndarray:
         """Raises InputError: each member has features of its own, so ask one: `members[0].features(…)`."""
@@ -80,12 +84,17 @@ class EnsembleClassifier(Classifier):
 
         wanted: bool[m], at least one of them; None: those that count in the combination.
         """
+        return self._member_outputs(checked_array(images, self.input_spec), tta, wanted, first)
+
+    def _member_outputs(
+        self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, wanted: np.ndarray | None, first: int
+    ) -> np.ndarray:
         wanted = np.asarray(self.combination.weights) > 0 if wanted is None else wanted
         if self._together is not None and len(images):
-            found = np.moveaxis(self._together.outputs(images, tta, first), 1, 0)  # [n m k] → [m n k]
+            found = np.moveaxis(self._together.fitting_outputs(images, tta, first), 1, 0)  # [n m k] → [m n k]
             return np.where(wanted[:, None, None], found, 0)
-        pairs = enumerate(zip(self.members, self.orders, strict=True))
-        asked = {i: _ordered(member.outputs(images, tta, first), order) for i, (member, order) in pairs if wanted[i]}
+        pairs = [(i, *pair) for i, pair in enumerate(zip(self.members, self.orders, strict=True)) if wanted[i]]
+        asked = {i: _ordered(member.fitting_outputs(images, tta, first), order) for i, member, order in pairs}
         like = next(iter(asked.values()))
         return np.stack([asked.get(i, np.zeros_like(like)) for i in range(len(self.members))])
 
@@ -134,6 +143,16 @@ def combination_of(record: Record) -> Combination:
         return record.combination
     alive = np.array([step is None for step in record.failed_steps])
     return fit("mean", None, None, False, alive)
+
+
+def _joined_levels(ours: Levels, theirs: Levels) -> Levels:
+    """How a joined part reads pictures of more than 8 bits: as the first, unless both have a range and these differ.
+
+    None says no range, and "type" is that of runs of before, nearly all of 8 bits; if it may not be, this is reported.
+    """
+    if "type" in (ours, theirs) and not {ours, theirs} <= {"type", None, SIXTEEN_BITS}:
+        tell(f"parts: pictures of more than 8 bits are read by the levels {ours} of the first part, not by {theirs}")
+    return theirs if isinstance(ours, tuple) and isinstance(theirs, tuple) else ours
 
 
 def _order(member: Classifier, class_names: Names) -> np.ndarray | None:

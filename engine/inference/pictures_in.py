@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
+from math import prod
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar, get_args
 
@@ -12,10 +13,12 @@ from PIL import Image
 
 from engine.config.contract import InputSpec
 from engine.config.data import ResizeRule
-from engine.config.decoding import ValueRange
+from engine.config.decoding import USUAL_COLORS, ValueRange
 from engine.data.arrays.given import is_array_like, plain_array
 from engine.data.arrays.stored import StoredImages
-from engine.data.pictures.images import Picture, fit_array, fit_values, levels_of, read_picture
+from engine.data.pictures.frames import SeveralFrames
+from engine.data.pictures.images import Picture, fit_array, fit_values, fitting_remedy, levels_of, read_picture
+from engine.data.pictures.opening import name_of_picture
 from engine.data.sources.files import ahead, num_threads
 from engine.data.sources.walk import picture_files
 from engine.errors import InputError, problem, shape_text, unknown
@@ -47,11 +50,17 @@ def contract(spec: InputSpec, resize: ResizeRule | None) -> InputSpec:
 
 def as_array(pictures: Any, spec: InputSpec, value_range: ValueRange | None) -> np.ndarray | StoredImages | None:
     """[n …] that fits, of an array [n …] of many; None for anything else, one picture as an array for one."""
-    if isinstance(pictures, StoredImages) or not isinstance(pictures := _plain(pictures), np.ndarray):
-        return pictures if isinstance(pictures, StoredImages) else None
+    if isinstance(pictures, StoredImages):
+        return checked_array(pictures, spec)
+    if not isinstance(pictures := _plain(pictures), np.ndarray):
+        return None
     shape = tuple(spec.shape)
-    if pictures.shape[1:] == shape[:-1] and shape[-1:] == (1,) and len(shape) == 3:
+    if len(shape) == 3 and _are_grey(pictures, shape):
+        if shape[-1] != 1:
+            raise InputError(other_shape(pictures, spec))
         pictures = pictures[..., None]  # [n h w] → [n h w 1]
+    if pictures.ndim == 2 and len(shape) == 3 and pictures.shape[1] == prod(shape):
+        raise InputError(other_shape(pictures, spec))  # pictures in a row each
     if pictures.ndim != len(shape) + 1:
         return None
     if pictures.shape[1:] == shape:
@@ -62,11 +71,28 @@ def as_array(pictures: Any, spec: InputSpec, value_range: ValueRange | None) -> 
     return np.stack([fit_array(image, spec) for image in levels]) if len(levels) else np.zeros((0, *shape), np.uint8)
 
 
+def checked_array(images: Any, spec: InputSpec) -> np.ndarray | StoredImages:
+    """[n …] of the model's input, of an array that has its shape; raises InputError for values that cannot be of it."""
+    array = images if isinstance(images, StoredImages) else plain_array(images, "images")
+    if array.shape[1:] != tuple(spec.shape):
+        raise InputError(other_shape(array, spec))
+    return array if isinstance(array, StoredImages) else fit_values(array, spec, None, "images")
+
+
+def _are_grey(pictures: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether an array is of many pictures [n h w], and not of one [h w c], or [c h w] as other libraries have it."""
+    if pictures.ndim != 3:
+        return False
+    fits = pictures.shape[1:] == shape[:-1] and shape[-1] == 1
+    is_one = pictures.shape[-1] in {*USUAL_COLORS, shape[-1]} or pictures.shape[0] == shape[-1] > 1
+    return fits or not is_one
+
+
 def other_shape(images: np.ndarray | StoredImages, spec: InputSpec) -> str:
     """The wording for an array [n …] whose examples are not the model's input."""
     got = f"{images.dtype.name} of {shape_text(images.shape[1:])}"
     rule = f"{spec.dtype} of {shape_text(spec.shape)}, the model's input"
-    return problem("images", got, rule, "Convert them, or use the data it was trained for.")
+    return problem("images", got, rule, fitting_remedy(tuple(images.shape[1:]), spec, are_many=True))
 
 
 def listed(pictures: Any) -> list[Picture]:
@@ -82,17 +108,25 @@ def listed(pictures: Any) -> list[Picture]:
 
 
 def batches(
-    pictures: Iterable[Picture], spec: InputSpec, value_range: ValueRange | None, size: int = BATCH_PICTURES
+    pictures: Iterable[Picture],
+    spec: InputSpec,
+    value_range: ValueRange | None,
+    size: int = BATCH_PICTURES,
+    several: SeveralFrames | None = None,
 ) -> Iterator[PictureBatch]:
     """The pictures in order, read on all cores, `size` at a time; only a few batches are ever in memory.
 
     Files and bytes are what threads read. PIL images and arrays are read where they are asked for: the same one may be
     there twice, and Pillow's do not bear two threads.
+    several: counts those that hold several frames.
     """
 
     def read(picture: Any) -> np.ndarray | InputError:
         try:
-            return read_picture(_plain(picture), spec, value_range)
+            found = read_picture(_plain(picture), spec, value_range, kinds := list[str]())
+            if several is not None and kinds:
+                several.add(kinds[0], name_of_picture(picture))
+            return found
         except InputError as error:
             return error
 

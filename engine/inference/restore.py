@@ -19,7 +19,7 @@ from engine.errors import InputError, problem
 from engine.host.console import tell
 from engine.host.storage import expanded
 from engine.inference.classifier import Classifier
-from engine.inference.ensemble import EnsembleClassifier, combination_of, member_of, members_of
+from engine.inference.ensemble import EnsembleClassifier, _joined_levels, combination_of, member_of, members_of
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.combination import fit
 from engine.networks.network import network_of
@@ -117,8 +117,7 @@ def _check_same(ours: Classifier, theirs: Classifier) -> None:
         got, rule = f"{theirs.record.num_outputs} outputs", f"{ours.record.num_outputs}, as the first part"
         raise InputError(problem("parts", got, rule, "Join models of the same targets."))
     spec = theirs.input_spec
-    if "type" in (ours.input_spec.levels, spec.levels):  # saved before there was this field, of 8 bits nearly all
-        spec = replace(spec, levels=ours.input_spec.levels)
+    spec = replace(spec, levels=_joined_levels(ours.input_spec.levels, spec.levels))
     if ours.input_spec != spec:
         stored, given = to_json(ours.input_spec), to_json(spec)
         lines = [line.replace("stored", "first").replace("given", "other") for line in differences(stored, given)]

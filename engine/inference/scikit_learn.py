@@ -37,7 +37,13 @@ class SklearnClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """float32[n k], in the order of `classes_`."""
-        return self.classifier.predict_proba(X, **(self.options or {}))[:, np.argsort(self._labels)]
+        try:
+            found = self.classifier.predict_proba(X, **(self.options or {}))
+        except InputError as error:
+            if re.search(r"(resize|value_range)=", str(error)):
+                raise InputError(f"{error} Options are given before: as_sklearn(resize=…, value_range=…).") from None
+            raise
+        return found[:, np.argsort(self._labels)]
 
     def predict(self, X: Any) -> np.ndarray:
         """[n]: the likeliest of `classes_` for each."""

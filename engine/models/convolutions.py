@@ -37,10 +37,30 @@ class _Kernel(Trained):
     kernel_initializer: str
     kernel_regularizer: AnyRegularizer
 
-    def _check_alike(self) -> None:
+    def __post_init__(self):
+        super().__post_init__()
         check_activation(self.activation)
         check_initializer(self.kernel_initializer)
         object.__setattr__(self, "kernel_regularizer", regularizer_of(self.kernel_regularizer))
+
+
+class _Convolution(_Kernel):
+    """What layers whose kernels slide over images check alike, of the settings that they have."""
+
+    kernel_size: Size
+    strides: Size
+    padding: Padding
+
+    def __post_init__(self):
+        super().__post_init__()
+        name = type(self).__name__
+        for field in ("filters", "multiplier", "groups"):
+            if hasattr(self, field):
+                check_count(f"{name} {field}", getattr(self, field))
+        for field in ("kernel_size", "strides", "dilation"):
+            if hasattr(self, field):
+                check_positive(f"{name} {field}", getattr(self, field))
+        check_padding(name, self.padding)
 
 
 @dataclass(frozen=True)
@@ -57,7 +77,6 @@ class Dense(_Kernel):
         super().__post_init__()
         if self.units is not None:
             check_count("Dense units", self.units)
-        self._check_alike()
 
     def output_shape(self, shape: Shape) -> Shape:
         """(units,); refuses anything but a vector."""
@@ -70,7 +89,7 @@ class Dense(_Kernel):
 
 
 @dataclass(frozen=True)
-class Conv(_Kernel):
+class Conv(_Convolution):
     """A 2-D convolution of `filters` kernels. `padding` is "valid", "same" or pixels on each side."""
 
     filters: int
@@ -86,10 +105,6 @@ class Conv(_Kernel):
 
     def __post_init__(self):
         super().__post_init__()
-        check_count("Conv filters", self.filters)
-        check_count("Conv groups", self.groups)
-        _check_window(self, self.dilation)
-        self._check_alike()
         if self.filters % self.groups:
             rule = f"a divisor of its {self.filters} filters"
             raise InputError(problem("Conv groups", self.groups, rule, "Change one of them."))
@@ -106,7 +121,7 @@ class Conv(_Kernel):
 
 
 @dataclass(frozen=True)
-class DepthwiseConv(_Kernel):
+class DepthwiseConv(_Convolution):
     """A convolution of each channel by itself, with `multiplier` kernels each.
 
     The maps of one channel lie side by side. Fans are those of Keras, of a kernel of h × w × c × multiplier.
@@ -122,12 +137,6 @@ class DepthwiseConv(_Kernel):
     kernel_initializer: str = "glorot_uniform"
     kernel_regularizer: AnyRegularizer = None
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_count("DepthwiseConv multiplier", self.multiplier)
-        _check_window(self, self.dilation)
-        self._check_alike()
-
     def output_shape(self, shape: Shape) -> Shape:
         """(h, w, c·multiplier)."""
         check_image(shape)
@@ -140,7 +149,7 @@ class DepthwiseConv(_Kernel):
 
 
 @dataclass(frozen=True)
-class SeparableConv(_Kernel):
+class SeparableConv(_Convolution):
     """A depthwise convolution without biases, then one of 1×1 to `filters` channels.
 
     Initializer and regularizer are those of both kernels.
@@ -157,13 +166,6 @@ class SeparableConv(_Kernel):
     kernel_initializer: str = "glorot_uniform"
     kernel_regularizer: AnyRegularizer = None
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_count("SeparableConv filters", self.filters)
-        check_count("SeparableConv multiplier", self.multiplier)
-        _check_window(self, self.dilation)
-        self._check_alike()
-
     def output_shape(self, shape: Shape) -> Shape:
         """(h, w, filters)."""
         check_image(shape)
@@ -176,7 +178,7 @@ class SeparableConv(_Kernel):
 
 
 @dataclass(frozen=True)
-class ConvTranspose(_Kernel):
+class ConvTranspose(_Convolution):
     """A transposed convolution: images `strides` times as large ("same"), or larger by what the kernel adds ("valid").
 
     Its kernel has the axes h × w × filters × c, as in Keras, which is where its fans come from.
@@ -193,9 +195,6 @@ class ConvTranspose(_Kernel):
 
     def __post_init__(self):
         super().__post_init__()
-        check_count("ConvTranspose filters", self.filters)
-        _check_window(self, 1)
-        self._check_alike()
         if self.padding not in ("valid", "same"):
             rule, remedy = '"valid" or "same"', "Choose one, and Crop() after it."
             raise InputError(problem("ConvTranspose padding", repr(self.padding), rule, remedy))
@@ -210,13 +209,6 @@ class ConvTranspose(_Kernel):
     def num_params(self, shape: Shape) -> int:
         """Weights and biases."""
         return self.filters * (prod(pair(self.kernel_size)) * shape[2] + self.use_bias)
-
-
-def _check_window(layer: Conv | DepthwiseConv | SeparableConv | ConvTranspose, dilation: Size) -> None:
-    name = type(layer).__name__
-    for field, size in (("kernel_size", layer.kernel_size), ("strides", layer.strides), ("dilation", dilation)):
-        check_positive(f"{name} {field}", size)
-    check_padding(name, layer.padding)
 
 
 def _known_units(units: int | None) -> int:

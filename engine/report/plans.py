@@ -8,16 +8,22 @@ from engine.config.plan import Alternative, Plan
 from engine.host.console import Table
 
 
-def plan_table(alternatives: Sequence[Alternative], chosen: Plan | None, title: str) -> Table:
-    """A row a plan: what it decides, the images a second it was measured to train, and whether it is the run's own."""
+def plan_table(alternatives: Sequence[Alternative], chosen: Plan | None, title: str, how: str) -> Table:
+    """A row a plan: what it decides, the images a second it was measured to train, and whether it is the run's own.
+
+    how: by what the run's own was chosen, which a line below says where that is not the fastest.
+    """
     names = [field.name for field in fields(Plan) if field.name != "chunk_steps"]
-    table = Table(heading=title)
+    fastest = alternatives[0].plan
+    is_slower = any(each.plan == chosen != fastest and each.images_per_second > 0 for each in alternatives)
+    footnote = f"the run's own plan was set {how}; by the rates shown another is faster" if is_slower else ""
+    table = Table(heading=title, footnote=footnote)
     for name in ("", *names):
         table.add_column(name.replace("is_", "").replace("_", " "))
     table.add_column("images/s", justify="right")
     for each in alternatives:
         rate = "–" if math.isnan(each.images_per_second) else f"{each.images_per_second:,.0f}"
-        mark = "chosen" if each.plan == chosen else ""
+        mark = "chosen" if each.plan == chosen else "fastest" if each.plan == fastest and is_slower else ""
         table.add_row(mark, *(_shown(getattr(each.plan, name)) for name in names), rate)
     return table
 

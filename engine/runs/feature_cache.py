@@ -11,8 +11,7 @@ from engine.config import RunConfig
 from engine.config.contract import InputSpec
 from engine.data.decoded.dataset import Dataset
 from engine.devices.executables import Executables
-from engine.devices.mesh import free_device_bytes
-from engine.host.memory import free_host_bytes
+from engine.host.memory import free_device_bytes, free_host_bytes
 from engine.networks.network import AnyNetwork, Tree, normalize
 from engine.training.evaluate import pad_to
 

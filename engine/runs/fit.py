@@ -66,6 +66,7 @@ def fit(
       (images, labels) of any form that `engine.dataset` takes.
     validation: share of the data set aside (Splits and a DataConfig say that themselves), or data of its own.
     scale: what uint8 pixels are multiplied by (a DataConfig says that itself).
+    batch_size: 64 by default, or all training examples if these are fewer, which is reported.
     augment: random changes of the training images. patience: epochs without a better one until the training stops.
     members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
     optimizer: a name, used with `learning_rate` (None: 0.01 for sgd and momentum, else 0.001), or a whole OptimConfig.

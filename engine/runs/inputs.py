@@ -12,20 +12,25 @@ from engine.config.data import DataConfig
 from engine.data.classes.matching import same_classes
 from engine.data.contract import under_contract
 from engine.data.coverage import check_several_classes, class_notes
-from engine.data.decoded.dataset import Splits
+from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.in_memory import fitting
 from engine.data.load import ClassOrder, load_splits, load_splits_intact
 from engine.errors import Say
 from engine.host.storage import expanded
+from engine.models.specs import Model, Sequential
 from engine.runs.own_outputs import read_outputs
+
+MOST_SHOWN = 5  # layers
+NOT_COMPUTED = ("units", "kernel_initializer", "kernel_regularizer", "rate", "momentum")
 
 
 def follow_record(config: RunConfig, record: Record, say: Say) -> RunConfig:
     """The config of a resumed run, with what was corrected when the run was started."""
-    if in_terms_of(record.config, config) != config:
+    stored, given, config = record.config, config, in_terms_of(record, config)
+    if config.optim != given.optim:
         say("optimizer and activations mean what they did when the run was begun (optim.rules optax)")
-        config = in_terms_of(record.config, config)
-    stored = record.config
+    elif config.model != given.model:
+        say("activations mean what they did when the run was begun")
     return replace(config, model=stored.model, data=replace(config.data, scale=stored.data.scale))
 
 
@@ -40,19 +45,24 @@ def load_inputs(config: RunConfig, splits: Splits | None, resumed: Record | None
 
 
 def match_to_data(
-    config: RunConfig, splits: Splits, has_source: bool, is_resumed: bool
+    config: RunConfig, splits: Splits, source: Record | None, is_resumed: bool
 ) -> tuple[RunConfig, Splits, list[str]]:
-    """(config, splits, notes): what the data decides is corrected in the config of a new run, and noted.
+    """(config, splits, notes): what the data or the run to start from decides is corrected in a new run, and noted.
 
-    has_source: the run starts from a model at hand, whose input contract holds.
+    source: the record of a model at hand to start from, whose input contract holds.
     """
     splits = fitting(splits, config.train.loss)
     check_several_classes(splits.train)
     if is_resumed:
         return config, splits, []
-    has_contract = has_source or config.finetune.init is not None
-    config, notes = put_right(config, splits.train.extremes, has_contract, read_outputs(config, splits.train))
-    return config, splits, [*notes, *class_notes(splits)]
+    source = source or read_init_record(config)
+    gives, has_levels = read_outputs(config, splits.train), splits.train.images.dtype == "uint8"
+    config, corrected = put_right(config, splits.train.extremes, source is not None, gives, has_levels)
+    config, followed = follow_source(config, source)
+    config, reduced = _with_batch_within(config, splits.train)
+    untrained = ["warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts"]
+    idle = untrained if config.train.epochs == 0 else []
+    return config, splits, [*corrected, *followed, *reduced, *class_notes(splits), *idle]
 
 
 def read_init_record(config: RunConfig) -> Record | None:
@@ -86,3 +96,45 @@ def _data_config(config: RunConfig, known: Record | None) -> DataConfig:
         return config.data
     assert known is not None
     return under_contract(config.data, known.input_spec)
+
+
+def follow_source(config: RunConfig, source: Record | None) -> tuple[RunConfig, list[str]]:
+    """(the config with activations as the run to start from means them, a line for what that or any layer changes).
+
+    Of a run of before, gelu is its form by tanh and leaky_relu has a slope of 0.01.
+    """
+    if source is None or not (isinstance(config.model, Sequential) and isinstance(source.config.model, Sequential)):
+        return config, []
+    theirs, notes = source.config.model, []
+    before = config.in_terms_of_version_1("model")
+    if source.config.optim.rules == "optax" and len(_unlike(before.model, theirs)) < len(_unlike(config.model, theirs)):
+        config = before
+        notes = ["activations mean what they did when the run to start from was trained, gelu by tanh among them"]
+    unlike = _unlike(config.model, theirs)
+    rest = [f"warning: {len(unlike) - MOST_SHOWN} more layers differ from those there"] * (len(unlike) > MOST_SHOWN)
+    return config, [*notes, *unlike[:MOST_SHOWN], *rest]
+
+
+def _unlike(ours: Model, theirs: Model) -> list[str]:
+    """A line for each layer that the other model has by name, and computes otherwise, whatever its weights are."""
+    assert isinstance(ours, Sequential)
+    assert isinstance(theirs, Sequential)
+    known, lines = dict(zip(theirs.layer_names, theirs.layers, strict=True)), []
+    for name, layer in zip(ours.layer_names, ours.layers, strict=True):
+        fields = [field for field in vars(layer) if field not in NOT_COMPUTED] if name in known else []
+        there, here = ({field: getattr(of, field) for field in fields} for of in (known.get(name), layer))
+        changed = [
+            f"{field} {here[field]} here, {there[field]} there" for field in fields if here[field] != there[field]
+        ]
+        if changed:
+            lines.append(f"warning: {name} is not as in the run to start from: {'; '.join(changed)}")
+    return lines
+
+
+def _with_batch_within(config: RunConfig, train: Dataset) -> tuple[RunConfig, list[str]]:
+    """(the config with a batch size by default that the training examples fill, a line if they are fewer)."""
+    size, config = config.train.batch_size, config.with_batch_within(len(train))
+    if config.train.batch_size == size:
+        return config, []
+    reason = f"of the {size} by default, because there are {len(train):,} training examples"
+    return config, [f"train.batch_size: {config.train.batch_size} in place {reason}"]

@@ -69,7 +69,7 @@ def train(
 
     source: a model at hand to start from, in place of what the config names.
     """
-    config, splits, notes = match_to_data(config, splits, source is not None, resumed is not None)
+    config, splits, notes = match_to_data(config, splits, source.record if source else None, resumed is not None)
     with clock.measure("plan"):
         plan = None if resumed else search_plan(config, splits.train, reporter.say)
     session = make_session(config, splits, clock, directory, resumed, plan, source)

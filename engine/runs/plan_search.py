@@ -52,21 +52,40 @@ def search_plan(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
     if mode not in ("auto", "fast"):
         return read_plan(expanded(mode), circumstances(config, train))
     examples = len(train) * config.train.epochs * config.train.members
-    least = WORTH_MEASURING_ON_GPU if jax.default_backend() == "gpu" else WORTH_MEASURING
-    if mode == "auto" and (_rule_is_clear(config) or examples < least):
+    if mode == "auto" and (_rule_is_clear(config) or examples < _worth_measuring()):
         return None
     return measured(config, train, say)
 
 
+def choice_text(config: RunConfig, was_measured: bool) -> str:
+    """By what a run's plan was chosen; `was_measured`: the run has rates of its own, from before it started."""
+    mode = config.plan.mode
+    if mode == "safe":
+        return "by --plan safe"
+    if mode not in ("auto", "fast"):
+        return f"by --plan {mode}"
+    if was_measured:
+        return "by a measurement before the run started, whose rates were others or which left out what the config pins"
+    if _rule_is_clear(config):
+        return "by rule and by the config, which leave nothing open to be measured"
+    least = f"{_worth_measuring():,} training examples (of all epochs and members)"
+    return f"by rule, without measuring, which pays from {least} on; --plan fast measures before a run of any length"
+
+
+def _worth_measuring() -> int:
+    return WORTH_MEASURING_ON_GPU if jax.default_backend() == "gpu" else WORTH_MEASURING
+
+
 @computes
-def measured(config: RunConfig, train: Dataset, say: Say) -> PlanFile:
-    """The fastest plan for a model and data like these, by measurement; from the cache if it was measured before."""
+def measured(config: RunConfig, train: Dataset, say: Say, again: bool = False) -> PlanFile:
+    """The fastest plan for a model and data like these, by measurement; from the cache unless `again`."""
     made_for, candidates = circumstances(config, train), _candidates(config.plan, config.train.members)
     key = json.dumps([made_for, versions(), to_json(tuple(candidates))], sort_keys=True)
     directory = cache_directory(config.data.cache_dir) / "plans"
     file = directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(InputError):
-        return read_plan(file, made_for)
+        if not again:
+            return read_plan(file, made_for)
     say(f"measuring {len(candidates)} ways to run this model …")
     rates = _rates(config, train.take(np.arange(min(len(train), MEASURED_STEPS * config.train.batch_size)), train.name))
     plans = dict(sorted(rates.items(), key=lambda item: -item[1]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
-from engine.config.decoding import ValueRange
+from engine.config.decoding import ResizeRule, ValueRange
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.images import Picture
 from engine.errors import InputError, problem
@@ -37,9 +37,15 @@ class Result:
         """n, loss and accuracy over every example of a Dataset or of (images, labels): see Classifier.evaluate."""
         return self.classifier.evaluate(data, value_range)
 
-    def predict(self, pictures: Picture | Sequence[Picture], top: int = 1) -> list[Prediction]:
+    def predict(
+        self,
+        pictures: Picture | Sequence[Picture],
+        top: int = 1,
+        resize: ResizeRule | None = None,
+        value_range: ValueRange | None = None,
+    ) -> list[Prediction]:
         """One Prediction a picture: see Classifier.predict."""
-        return self.classifier.predict(pictures, top)
+        return self.classifier.predict(pictures, top, resize, value_range=value_range)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Copies the whole run, with its best and last checkpoints, to a new directory for `engine.restore`."""

@@ -53,7 +53,6 @@ class Saver:
         session, train = self._session, self._session.config.train
         if train.epochs == 0 and resumed is None:
             self._save(session.validate())
-            say("0 epochs: evaluating and saving the untrained model")
         if session.epoch < train.epochs:
             say(f"stopped early: no better epoch in the last {train.patience}")
         self._checkpoints.wait()

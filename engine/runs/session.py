@@ -30,6 +30,7 @@ from engine.runs.trainer import Trainer
 from engine.training.batches import num_batches
 from engine.training.feed import Feed, choose_placement
 from engine.training.members_in_turn import OneByOne
+from engine.training.memory import batch_errors
 from engine.training.optim import schedule
 from engine.training.program import NEVER, Pacer, Program
 from engine.training.state import TrainState
@@ -180,7 +181,7 @@ class Session:
         before = self.clock.seconds["train"]
         with self.clock.measure("data"):
             window = feed.window(self.epoch, self.position, self._order[1])
-        with self.clock.measure("train"):
+        with self.clock.measure("train"), batch_errors(self.config.train.batch_size, self.state.params):
             count = self.pacer.steps(min(window.end - self.position, at_most or NEVER))
             place = (len(self.splits.train), self._order[1], self.position, count)
             self.state, self.totals, bad_step = program.train(
@@ -300,6 +301,7 @@ class Session:
             validation_fingerprint=_fingerprint(self.splits.validation),
             passed_over=self.splits.passed_over,
             skipped={name: len(split.skipped) for name, split in self.splits.named.items() if split.skipped},
+            several_frames={k: split.several_frames for k, split in self.splits.named.items() if split.several_frames},
             history=tuple(self.history),
             totals=totals,
             epoch_seconds=self._epoch_seconds,
@@ -334,9 +336,11 @@ def _fingerprint(dataset: Dataset | None) -> str:
 
 def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     train = splits.train
-    if config.train.batch_size > len(train):
+    size, is_all = config.train.batch_size, config.augment.pairs_examples and len(train) % 2
+    if size > len(train) + is_all:
         rule = f"at most {len(train)}, the training examples of {train.name}"
-        raise InputError(problem("train.batch_size", config.train.batch_size, rule, "Use a smaller batch."))
+        remedy = f"Give {max(len(train) - is_all, 1 + config.augment.pairs_examples)} or fewer."
+        raise InputError(problem("train.batch_size", size, rule, remedy))
     if config.train.patience is not None and splits.validation is None:
         rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
         raise InputError(problem("train.patience", config.train.patience, rule, remedy))

@@ -24,6 +24,7 @@ from engine.records.custom import find_custom
 from engine.runs.inputs import read_init_record
 
 Flat = Mapping[tuple, Any]
+"""Fields of layers that change nothing in what they give for inputs with given weights, or their shapes as well."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.config import Lowering, RunConfig
+from engine.config import Lowering, RunConfig, mesh_shape
 from engine.config.contract import InputSpec
 from engine.config.finetune import name_problems
 from engine.config.plan import Plan, given_plan, keeps_lowering
@@ -33,6 +33,7 @@ from engine.training.feed import Feed, choose_placement, make_feed
 from engine.training.freezing import Phase, carried_over
 from engine.training.member_settings import MemberSettings, make_order_seeds, read_settings, tuned
 from engine.training.members_in_turn import OneByOne, program_of
+from engine.training.memory import check_model_fits
 from engine.training.optim import optimizer
 from engine.training.program import Program, choose_plan
 from engine.training.state import TrainState, init_state
@@ -77,6 +78,7 @@ class Trainer:
         if self.num_params and not self.num_trained:
             rule, remedy = "at least one that trains from the start", "Leave out the last one."
             raise InputError(problem("finetune.freeze", "all layers with weights", rule, remedy))
+        self._check_memory()
         objective, placement = replace(self._objective, network=network), choose_placement(config.plan, splits.train)
         self.plan = choose_plan(config.plan, self._lowering, platform, objective, self._of_one, placement)
         if given:
@@ -85,6 +87,17 @@ class Trainer:
             self.plan = replace(self.plan, cache_megabytes=self._affordable_megabytes())
         self.devices = Devices(self.plan.mesh)
         self._executables = self.executables(self.phase.part)
+
+    def _check_memory(self) -> None:
+        """Raises InputError where a model in training does not fit into memory; nothing is allocated for that."""
+        params, model_state = self.phase.apart_trees(*self._of_one)
+        shares = 1 if jax.default_backend() == "cpu" else mesh_shape(self.config.plan.mesh)[0]
+        kept = [model_state, jax.eval_shape(self._objective.optimizer.init, params)]
+        if self._objective.average_decay is not None:
+            kept.append(params)
+        check_model_fits(
+            self.phase.layers, self.inputs.network_shape, params, kept, self.config.train.members // shares
+        )
 
     def executables(self, of_what: Hashable) -> Executables:
         """What is compiled of a part of the run, which all runs of this process share that compute the same."""

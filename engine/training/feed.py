@@ -22,9 +22,9 @@ import numpy as np
 from engine.config import DataPlacement, PlanConfig, mesh_shape
 from engine.data.arrays.stored import StoredImages
 from engine.data.decoded.dataset import Dataset
-from engine.devices.mesh import ONE_DEVICE, Devices, free_device_bytes
+from engine.devices.mesh import ONE_DEVICE, Devices
 from engine.errors import InputError, problem
-from engine.host.memory import free_host_bytes
+from engine.host.memory import free_device_bytes, free_host_bytes
 from engine.training.batches import OrderSeeds, num_batches
 
 CHUNK_BYTES = 32 * 2**20

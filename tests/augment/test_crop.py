@@ -1,6 +1,5 @@
 """RandomCrop and CenterCrop: the network sees a part of each image, in evaluation the middle."""
 
-import os
 from typing import Any
 
 import jax
@@ -20,13 +19,6 @@ from tests.conftest import make_dataset
 from tests.keras_layers import image
 
 MODEL = Sequential((Conv(3, 3), Flatten(), Dense()))
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    """Keras on the JAX backend."""
-    os.environ.setdefault("KERAS_BACKEND", "jax")
-    return pytest.importorskip("keras", reason="Keras comes with the dev extra")
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 6), (9, 7), (8, 3)], ids=str)

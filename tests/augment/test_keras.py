@@ -1,6 +1,5 @@
 """Presets against Keras: the same pixels for the same draw, on TensorFlow (recorded) and on JAX."""
 
-import os
 import re
 from functools import cache, partial
 from typing import Any
@@ -46,19 +45,6 @@ HALF = 0.5  # of a level
 # Keras reads through a name that scipy has deprecated.
 through_old_name = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
 KEYS = jax.random.split(jax.random.key(1), 12)
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    """Keras on the JAX backend."""
-    os.environ.setdefault("KERAS_BACKEND", "jax")
-    return pytest.importorskip("keras", reason="Keras comes with the dev extra")
-
-
-@pytest.fixture(scope="module")
-def generator(keras) -> Any:
-    """The class ImageDataGenerator, which Keras 3 keeps where it is not documented."""
-    return pytest.importorskip("keras.src.legacy.preprocessing.image").ImageDataGenerator
 
 
 @pytest.fixture(scope="module")

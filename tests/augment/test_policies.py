@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -275,13 +274,6 @@ def test_auto_augment_makes_what_its_pairs_make(monkeypatch: pytest.MonkeyPatch)
 # ---- RandAugment and AugMix of Keras ----
 
 FACTOR = (0.1, 0.45)
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    """Keras on the JAX backend."""
-    os.environ.setdefault("KERAS_BACKEND", "jax")
-    return pytest.importorskip("keras", reason="Keras comes with the dev extra")
 
 
 def test_operations_are_those_of_keras(keras):

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
 
@@ -35,19 +34,6 @@ from engine.errors import InputError
 from engine.networks.network import normalize
 from tests.augment.test_geometry import draw_keys, random_image
 from tests.conftest import TINY
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    """Keras on the JAX backend."""
-    os.environ.setdefault("KERAS_BACKEND", "jax")
-    return pytest.importorskip("keras", reason="Keras comes with the dev extra")
-
-
-@pytest.fixture(scope="module")
-def generator(keras) -> Any:
-    """The class ImageDataGenerator, which Keras 3 keeps where it is not documented."""
-    return pytest.importorskip("keras.src.legacy.preprocessing.image").ImageDataGenerator
 
 
 def test_factors_of_one_number_stand_for_the_ranges_of_keras(keras):

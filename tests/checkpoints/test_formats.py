@@ -12,12 +12,14 @@ import pytest
 import engine
 from engine.checkpoints.packing import opened, pack, unpack
 from engine.checkpoints.record import FORMAT_VERSION
-from engine.checkpoints.run_directory import open_run
+from engine.checkpoints.run_directory import in_terms_of, open_run
 from engine.checkpoints.steps import check_step, choose_step, read_record
 from engine.config import RunConfig, TrainConfig
 from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock
+from engine.models import Activation, Conv, Dense, Flatten, Sequential
 from engine.report.progress import Silent
+from engine.runs.inputs import follow_source
 from engine.runs.loop import run, train
 from tests.checkpoints.make import MODEL, dataset
 
@@ -79,6 +81,31 @@ def test_run_of_before_is_resumed_by_the_script_that_began_it_and_keeps_the_mean
     again = replace(script, train=replace(script.train, epochs=3), optim=replace(script.optim, beta_1=0.8))
     with pytest.raises(engine.InputError, match=r"optim\.beta_1: stored 0\.9, given 0\.8"):
         run(again, directory, splits=splits, resume=True, reporter=reporter)
+
+
+def test_run_that_starts_from_one_of_before_means_its_activations_as_that_did():
+    gelu = Sequential((Conv(3, 3, activation="gelu"), Activation("leaky_relu"), Flatten(), Dense()))
+    record, script = engine.restore(STORED / "version_4.engine").record, RunConfig("v", gelu)
+    of_before = replace(record, config=script.in_terms_of_version_1("model", "optim"))
+    config, notes = follow_source(script, of_before)
+    assert config.model == of_before.config.model != script.model
+    assert config.optim == script.optim  # of the run that starts
+    assert [note.split(" mean ")[0] for note in notes] == ["activations"]
+    assert in_terms_of(replace(record, config=config), script) == config  # --resume by the same script
+    assert follow_source(script, replace(record, config=script)) == (script, [])
+
+
+def test_layers_that_compute_something_else_than_those_they_start_from_are_named():
+    source = engine.restore(STORED / "version_4.engine").record
+    model = source.config.model
+    assert isinstance(model, Sequential)
+    place = next(i for i, layer in enumerate(model.layers) if getattr(layer, "activation", None) is not None)
+    changed = replace(model.layers[place], activation="tanh")  # type: ignore[call-arg]
+    ours = Sequential((*model.layers[:place], changed, *model.layers[place + 1 :]))
+    config, notes = follow_source(RunConfig("v", ours), source)
+    assert config.model == ours
+    assert len(notes) == 1
+    assert f"warning: {model.layer_names[place]} is not as in the run to start from: activation tanh here, " in notes[0]
 
 
 @pytest.mark.parametrize("name", NAMES)

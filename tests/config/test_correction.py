@@ -16,9 +16,22 @@ from engine.config.correction import put_right
 from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Splits
 from engine.errors import InputError
-from engine.models import Activation, BatchNorm, Conv, Dense, Dropout, Flatten, Rescale, Sequential
+from engine.models import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    Rescale,
+    Sequential,
+)
 from engine.report.progress import Silent
 from engine.runs.loop import run
+from engine.runs.own_outputs import outputs_of
 from tests.conftest import make_dataset
 
 HEAD = (Conv(4, 3, activation="relu"), Flatten())
@@ -97,6 +110,34 @@ def test_pixels_are_scaled_once(rescale: Rescale):
     assert corrected(Sequential((BatchNorm(), *model.layers))).data.scale == 1 / 255
 
 
+def test_second_rescale_for_pixels_is_left_out():
+    model = Sequential((Rescale(1 / 255), Rescale(1 / 127.5, -1.0), *PLAIN.layers))
+    assert corrected(model).model == Sequential((Rescale(1 / 255), Rescale(1.0), *PLAIN.layers))
+    assert "model: of Rescale(0.003922) and Rescale(0.007843, -1) the second is left out" in lines(model)[0]
+    kept = Sequential((Rescale(1 / 255), Rescale(2.0, -1.0), *PLAIN.layers))
+    assert corrected(kept).model == kept
+
+
+@pytest.mark.parametrize(
+    ("rescale", "fitting"),
+    [(Rescale(1 / 65535), Rescale(1 / 255)), (Rescale(1 / 2047.5, -1.0), Rescale(1 / 127.5, -1.0))],
+)
+def test_rescale_of_deep_pixels_fits_the_levels_that_they_become(
+    rescale: Rescale, fitting: Rescale, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = make_dataset(60)
+    deep = np.asarray(data.images).astype(np.uint16) * 257
+    model = Sequential((rescale, *PLAIN.layers))
+    result = engine.fit(model, (deep, data.labels), epochs=1, batch_size=20)
+    assert result.config.model.layers[0] == fitting  # type: ignore[union-attr]
+    assert "the images are levels from 0 to 255" in " ".join(capsys.readouterr().out.split())
+    begun = RunConfig("a", model, train=TrainConfig(epochs=1, batch_size=20))
+    run(begun, tmp_path / "run", splits=Splits(data), reporter=Silent())
+    more = replace(begun, train=replace(begun.train, epochs=2))
+    resumed = run(more, tmp_path / "run", splits=Splits(data), resume=True, reporter=Silent())
+    assert resumed.config.model.layers[0] == fitting  # type: ignore[union-attr]
+
+
 class Last(nnx.Module):
     """A class of a user's own, with the last layer that people write."""
 
@@ -137,6 +178,39 @@ def test_last_probabilities_of_ones_own_class_train_like_logits(
     assert result.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-4)
     restored = engine.restore(result.save(tmp_path / "run"), trust=True)
     np.testing.assert_array_equal(restored.outputs(images), shown(result, images))
+
+
+class Pooled(nnx.Module):
+    """Probabilities at each position, averaged; or the means of logits, when `last` is None."""
+
+    def __init__(self, input_shape, num_outputs, rngs, last="softmax", is_window=False):
+        self.conv = nnx.Conv(input_shape[2], num_outputs, (3, 3), rngs=rngs)
+        self.last, self.is_window = last, is_window
+
+    def __call__(self, x):
+        maps = self.conv(x)
+        maps = getattr(jax.nn, self.last)(maps) if self.last else maps
+        if self.is_window:
+            return nnx.avg_pool(maps, maps.shape[1:3]).reshape(len(x), -1)
+        return maps.mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize("is_window", [False, True])
+@pytest.mark.parametrize(("last", "gives"), [("softmax", "softmax"), ("sigmoid", "sigmoid"), (None, "logits")])
+def test_means_of_probabilities_are_found_in_a_class_of_ones_own(last: str | None, gives: str, is_window: bool):
+    config = RunConfig("a", engine.custom(Pooled, last=last, is_window=is_window))
+    assert outputs_of(config, make_dataset(9)) == gives
+
+
+@pytest.mark.parametrize("pool", [GlobalAveragePool(), AveragePool(2), GlobalMaxPool()])
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+def test_pooled_probabilities_are_reported_and_left_as_they_are(pool: Any, name: str):
+    model = Sequential((Conv(3, 3, activation=name), Dropout(0.1), pool, Flatten()))
+    assert corrected(model).model == model
+    assert [line.split(",")[0] for line in lines(model)] == [f"warning: model: its last {name} comes before a pool"]
+    assert lines(model, loss="mean_squared_error") == []
+    assert lines(Sequential((Conv(3, 3, activation="relu"), pool, Flatten()))) == []
+    assert lines(Sequential((Conv(3, 3, activation=name), pool, Flatten(), Dense()))) == []
 
 
 def shown(result: engine.Result, images: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import engine
 from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Dataset
 from engine.data.load import load_splits
@@ -20,6 +21,7 @@ from engine.data.pictures import ranges as ranges_module
 from engine.data.pictures.images import fit_picture
 from engine.data.sources.array_files import ArraySource, open_arrays
 from engine.errors import InputError
+from tests.conftest import TINY
 
 DRAW = np.random.default_rng(0)
 GREY = DRAW.integers(0, 256, (6, 4, 5), dtype=np.uint8)
@@ -192,7 +194,6 @@ def test_truth_values_as_labels_are_two_classes(tmp_path: Path):
     ("labels", "message"),
     [
         (np.tri(6, dtype=int), r"a\.npz labels: got labels of 6×6 with 1 to 6 ones a row \(several labels a picture\)"),
-        (LABELS * 1.3, r"a\.npz labels: got float targets with fractions; expected class labels.*mean_squared_error"),
         (LABELS - 1, r"a\.npz labels of example 1: got -1; expected 0 or more"),
         (LABELS[:5], r"got 6 images in a\.npz images and 5 labels"),
     ],
@@ -200,6 +201,46 @@ def test_truth_values_as_labels_are_two_classes(tmp_path: Path):
 def test_labels_are_refused_when_they_are_none(tmp_path: Path, labels: np.ndarray, message: str):
     with pytest.raises(InputError, match=message):
         train(npz(tmp_path / "a.npz", labels=labels), cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["npz", "idx"])
+def test_labels_with_fractions_are_targets_of_a_regression_and_that_is_said(tmp_path: Path, kind: str):
+    targets = (LABELS * 1.3).astype(np.float32)
+    path = npz(tmp_path / "a.npz", labels=targets)
+    if kind == "idx":
+        path = tmp_path / "train-images-idx3-ubyte"
+        path.write_bytes(b"\0\0\x08\x03" + struct.pack(">III", *GREY.shape[:3]) + GREY.tobytes())
+        header = b"\0\0\x0d\x01" + struct.pack(">I", len(targets))
+        (tmp_path / "train-labels-idx1-ubyte").write_bytes(header + targets.astype(">f4").tobytes())
+    for _ in range(2):  # also on the second start
+        messages = list[str]()
+        found = train(path, messages, cache_dir=tmp_path / "cache")
+        np.testing.assert_array_equal(found.labels, targets[:, None])
+        assert found.class_names == ()
+        assert any("a regression (--train.loss mean_squared_error)" in line for line in messages)
+    run = engine.fit(TINY, str(path), epochs=1, validation=None, loss="mean_squared_error", verbose=False)
+    np.testing.assert_array_equal(engine.dataset(GREY, targets).labels, found.labels)
+    assert run.classifier.class_names == ()
+    with pytest.raises(InputError, match=r"fractions; expected class labels, .*--train\.loss mean_squared_error"):
+        engine.fit(TINY, str(path), epochs=1, validation=None, verbose=False)
+
+
+def test_whole_numbers_are_targets_where_the_loss_or_the_other_split_says_so(tmp_path: Path):
+    path = npz(tmp_path / "a.npz", labels=LABELS, x_test=GREY, y_test=LABELS + 0.5)
+    splits = load_splits(
+        DataConfig(path=path, validation_fraction=0, cache_dir=tmp_path / "cache"), 0, lambda text: None
+    )
+    np.testing.assert_array_equal(splits.train.labels, LABELS[:, None])
+    assert splits.test is not None
+    np.testing.assert_array_equal(splits.test.labels, LABELS[:, None] + 0.5)
+    path = npz(tmp_path / "b.npz", labels=LABELS)
+    assert (
+        engine.fit(
+            TINY, path, epochs=1, validation=None, loss="mean_squared_error", verbose=False
+        ).classifier.class_names
+        == ()
+    )
+    assert train(path).class_names == ("0", "1", "2")
 
 
 # Files that are damaged or would run code

@@ -247,11 +247,11 @@ def test_only_classes_without_names_are_compared_by_index_and_that_is_said(their
         (
             ("1", "2", "3"),
             ("ant", "bee", "cow"),
-            r"lacks \(1, 2, 3\).*Name the labels as there: class_names=\{1: 'a",
+            r"lacks \(1, 2, 3\).*Name the labels as there, in Python .*, class_names=\{1: 'a",
         ),
         (("ant", "bee"), ("0", "1", "2"), r"lacks \(ant, bee\)"),
         (("ant", "dog"), ("ant", "bee"), r"lacks \(dog\); expected those of the model \(ant, bee\)\. Rename"),
-        (("ant", "0"), ("ant", "bee"), r"lacks \(0\)"),
+        (("ant", "0"), ("ant", "bee"), r"lacks \(0\).*Rename these classes as there"),
     ],
 )
 def test_classes_that_the_other_side_lacks_are_refused(theirs, ours, message):
@@ -503,6 +503,7 @@ def test_warnings_are_said_even_where_nothing_else_is(capsys):
         "warning: validation arrays: classes are compared by index, because those of validation arrays have no names: "
         "0 is taken for ant, 1 is taken for bee, 2 is taken for Bee",
         "warning: bee and Bee are 2 classes",
+        "warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts",
     ]
 
 

@@ -1,12 +1,18 @@
 """Faults around data: disks that fail, files that come back, links to nowhere, descriptions that name code."""
 
+import builtins
 import dataclasses
+import errno
+import gzip
+import io
 import os
 import struct
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +20,13 @@ from PIL import Image
 
 from engine import AugmentConfig, DataConfig, InputError, RunConfig, Splits, TrainConfig
 from engine.augment.presets import image_data_generator, random_rotation, random_zoom
+from engine.checkpoints.packing import unpack
 from engine.checkpoints.steps import choose_step, read_record
-from engine.data.load import load_splits
+from engine.data.load import load_splits, open_source
 from engine.data.pictures import opening
+from engine.data.sources.walk import walk
 from engine.host.clock import Clock
+from engine.host.json_files import read_json
 from engine.report.progress import Silent
 from engine.runs import loop
 from engine.runs.session import Session
@@ -184,3 +193,76 @@ def test_presets_take_what_tutorials_of_keras_write():
     assert random_zoom([-0.2, 0.1]).range("zoom") == pytest.approx((0.8, 1.1))
     with pytest.raises(InputError, match=r"factor: got \(-0\.2,\); expected a number, or two"):
         random_zoom((-0.2,))
+
+
+# Files that this user may not read
+
+
+@pytest.fixture
+def forbid(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Lets a file be opened by nobody in this process, of root too, whom no mode of a file keeps from it."""
+    forbidden = set[str]()
+
+    def guarded(function: Any) -> Any:
+        def call(path: Any, *arguments: Any, **named: Any) -> Any:
+            if isinstance(path, (str, os.PathLike)) and os.path.abspath(path) in forbidden:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return function(path, *arguments, **named)
+
+        return call
+
+    for module, name in ((io, "open"), (builtins, "open"), (os, "open"), (os, "scandir")):
+        monkeypatch.setattr(module, name, guarded(getattr(module, name)))
+    return lambda path: forbidden.add(os.path.abspath(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["a.npz", "train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz", "t.csv", "cat/1.png"]
+)
+def test_file_that_may_not_be_read_is_answered_with_that(tmp_path: Path, forbid: Callable[[Path], None], name: str):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    opened = path
+    if name == "a.npz":
+        np.savez(path, x_train=np.zeros((2, 4, 4), np.uint8), y_train=[0, 1])
+    elif name == "cat/1.png":
+        opened = tmp_path
+        for folder in ("cat", "dog"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("L", (2, 2)).save(tmp_path / folder / "1.png")
+    elif name == "t.csv":
+        path.write_text("label,a,b,c,d\n0,1,2,3,4\n")
+    else:
+        opened = tmp_path / "train-images-idx3-ubyte"
+        opened.write_bytes(b"\0\0\x08\x03" + struct.pack(">III", 2, 1, 1) + b"\1\2")
+        (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(
+            gzip.compress(b"\0\0\x08\x01" + struct.pack(">I", 2) + b"\0\1")
+        )
+    forbid(path)
+    with pytest.raises(
+        InputError, match=r"Permission denied(.|\n)*Allow yourself to read|Allow yourself(.|\n)*Permission denied"
+    ) as told:
+        open_source(DataConfig(path=opened, cache_dir=tmp_path / ".cache"), lambda text: None).load(
+            "train", "data.split"
+        )
+    assert not any(word in str(told.value) for word in ("download", "Repair", "Correct"))
+
+
+def test_record_and_packed_run_that_may_not_be_read_are_answered_with_that(
+    tmp_path: Path, forbid: Callable[[Path], None]
+):
+    packed = tmp_path / "run.engine"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("config.json", "{}")
+    forbid(packed)
+    with pytest.raises(InputError, match=r"Permission denied.*Allow yourself to read it"):
+        unpack(packed, tmp_path / "out")
+    record = tmp_path / "record.json"
+    record.write_text("{}")
+    forbid(record)
+    with pytest.raises(InputError, match=r"Permission denied.*Allow yourself to read it"):
+        read_json(record, "a record", "Use another run.")
+    (tmp_path / "folder").mkdir()
+    forbid(tmp_path / "folder")
+    with pytest.raises(InputError, match=r"Permission denied.*Allow yourself to read it"):
+        walk(tmp_path)

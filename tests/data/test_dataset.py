@@ -315,6 +315,23 @@ def test_unknown_dataset_is_refused_with_the_nearest():
         load("train", name="fashion_mnst")
 
 
+def test_folder_that_is_taken_for_a_dataset_is_named_with_how_it_is_written(in_tmp: Path):
+    (in_tmp / "flowers").mkdir()
+    (in_tmp / "My Photos").mkdir()
+    (in_tmp / "digits.csv").touch()
+    near = {"flowrs": "flowers/", "flowers": "flowers/", "my photo": "'My Photos/'", "digit.csv": "digits.csv"}
+    for name, written in near.items():
+        with pytest.raises(InputError) as raised:
+            load("train", name=name)
+        assert f"got {name!r}" in str(raised.value)
+        assert f"Did you mean {written} (data of your own: --data.path {written}, or that path" in str(raised.value)
+        assert "Or the dataset " in str(raised.value)
+    with pytest.raises(InputError, match=r"\(--data\.name\)\? Data of your own is given by its path: --data\.path\."):
+        load("train", name="somewhere_else")
+    with pytest.raises(InputError, match=r"data\.path: got flowrs; .* Did you mean flowers\?"):
+        load_splits(DataConfig(path=Path("flowrs")), 0, lambda text: None)
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "*", "mnist:9.9.9"])
 def test_dataset_is_refused_when_its_name_is_none(name: str):
     with pytest.raises(InputError, match=rf"data\.name: got {re.escape(repr(name))}; expected "):

@@ -1,17 +1,21 @@
 """Decoded images on disk that change: noticed when a run is resumed, now and then while reading, and where small."""
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine import DataConfig, InputError, RunConfig, TrainConfig, mlp
+from engine.__main__ import main
 from engine.checkpoints.steps import choose_step, read_record
 from engine.data.arrays import stored
 from engine.data.arrays.stored import CHECKED_EVERY, StoredImages, image_hashes
 from engine.data.load import load_splits
+from engine.data.sources import array_files, files
 from engine.report.progress import Silent
 from engine.runs import loop
 from tests.conftest import make_dataset
@@ -132,3 +136,53 @@ def test_cache_that_is_damaged_and_cannot_be_written_is_named(tmp_path, monkeypa
     monkeypatch.setattr(Path, "unlink", refused)
     with pytest.raises(InputError, match=r"data\.cache_dir: got .* \(Permission denied\); .* --data\.cache-dir"):
         images.remove()
+
+
+@pytest.mark.parametrize("kind", ["folder", "arrays", "tfds"])
+def test_evaluation_of_a_run_on_its_own_data_decodes_nothing_again(kind: str, tmp_path: Path, cache_dir: Path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    options: dict[str, object] = {"path": tmp_path / "d", "cache_dir": tmp_path / "cache"}
+    for i, image in enumerate(images):
+        path = tmp_path / "d" / ("test" if i % 2 else "train") / f"class{i // 4}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    if kind == "arrays":
+        labels, values = np.arange(8) % 2, images.astype(np.uint16) * 257
+        np.savez(tmp_path / "d.npz", x_train=values, y_train=labels, x_test=values[::-1], y_test=labels[::-1])
+        options["path"] = tmp_path / "d.npz"
+    elif kind == "tfds":
+        options = {"split": "train[:32]", "test_split": "test[:32]", "cache_dir": cache_dir}
+    data = DataConfig(validation_fraction=0, **options)  # type: ignore[arg-type]
+    loop.run(RunConfig("r", mlp((4,)), data, TrainConfig(0, 4)), tmp_path / "run", reporter=Silent())
+    capsys.readouterr()
+    main(["eval", str(tmp_path / "run"), "--data.split", data.test_split or "test"])
+    shown = capsys.readouterr()
+    assert "accuracy" in shown.out
+    assert "decoding" not in shown.err
+
+
+def test_what_was_decoded_by_an_earlier_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    labels = np.arange(8) % 2
+    np.savez(tmp_path / "d.npz", x_train=np.full((8, 4, 4, 1), 100, np.uint8), y_train=labels)
+    data = DataConfig(path=tmp_path / "d.npz", levels=(0.0, 200.0), cache_dir=tmp_path / "c", validation_fraction=0)
+    with monkeypatch.context() as earlier:  # which took uint8 as they are
+        earlier.setattr(files, "DECODER", 4)
+        earlier.setattr(array_files, "levels_range", lambda *_: (0.0, 255.0))
+        assert loaded(data)[0].max() == 100
+    assert loaded(data)[0].max() == 128
+
+
+def test_version_in_the_keys_of_the_cache_is_raised_when_what_is_decoded_changes(tmp_path: Path):
+    """Should this fail because other pixels are decoded than before, raise DECODER and write both numbers here."""
+    ramp = np.arange(8 * 64).reshape(8, 8, 8, 1)
+    pairs: list[tuple[np.ndarray, tuple[float, float] | None]] = [
+        (ramp.astype(np.uint8), None), (ramp.astype(np.uint8), (0.0, 300.0)), (ramp.astype(np.uint8), (-20.0, 255.0)),
+        (ramp.astype(np.uint16), None), (ramp.astype(np.uint16), (0.0, 4095.0)), (ramp.astype(np.float32) / 512, None),
+    ]  # fmt: skip
+    fingerprints = []
+    for i, (values, levels) in enumerate(pairs):
+        np.savez(tmp_path / f"{i}.npz", x_train=values, y_train=np.arange(8) % 2)
+        data = DataConfig(path=tmp_path / f"{i}.npz", levels=levels, cache_dir=tmp_path / "c", validation_fraction=0)
+        fingerprints.append(load_splits(data, 0, lambda text: None).train.fingerprint)
+    found = hashlib.sha256("".join(fingerprints).encode()).hexdigest()[:16]
+    assert (files.DECODER, found) == (5, "aea48f5d461166d6")

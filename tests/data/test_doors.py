@@ -173,6 +173,11 @@ def test_classes_of_one_hot_labels_are_its_columns_where_one_has_no_example():
     assert engine.dataset(LEVELS, np.eye(5)[Y]).num_classes == 5
 
 
+@pytest.mark.parametrize("shape", [(12, 1, 3), (12, 3, 1)])
+def test_axes_of_one_place_in_one_hot_labels_are_left_out(shape: tuple[int, ...]):
+    assert engine.dataset(LEVELS, np.eye(3)[Y].reshape(shape)).labels.tolist() == Y.tolist()
+
+
 SEVERAL = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0]])[Y]
 
 
@@ -212,6 +217,14 @@ def test_several_labels_a_picture_are_recognised_and_the_advice_works(dtype: Any
         (3, r"a single value; expected one a picture"),
         ([10**30] * 12, r"numbers beyond 32 bits"),
         (np.full((12, 3), 1 / 3), r"class probabilities .*labels\.argmax\(1\)"),
+        (np.eye(3)[Y] * 2 - 1, r"one 1 a row beside -1; .*labels\.argmax\(1\)"),
+        (np.eye(3, dtype=np.uint8)[Y] * 255, r"one 255 a row beside 0; .*labels\.argmax\(1\)"),
+        (
+            np.eye(3)[Y] * (np.arange(12) != 7)[:, None],
+            r"labels of example 7: .*no 1 in 1 rows; .*Leave those examples",
+        ),
+        (np.eye(3)[Y].T, r"labels of 3×12, one 1 a column; .*labels\.T"),
+        (np.array([["a.png", 1]] * 12, object), r"labels of 12×2; .*np\.asarray\(labels\)\[:, 0\]"),
     ],
 )
 def test_labels_that_name_no_class_are_answered_for_what_they_are(labels: Any, message: str):
@@ -426,7 +439,10 @@ def test_floats_of_another_scale_are_refused_by_every_door(trained: Any, given: 
 
 def test_levels_where_floats_were_trained_on_are_answered_by_their_type(classifier):
     floats = engine.fit(TINY, (LEVELS / 255, Y), epochs=1, batch_size=4, verbose=False).classifier
-    with pytest.raises(InputError, match=r"uint8 images; expected float32, the model's input\. Scale and convert"):
+    with pytest.raises(
+        InputError,
+        match=r"uint8 images; expected float32, .*Convert them: images\.astype\(np\.float32\)\. Divide",
+    ):
         floats.evaluate((LEVELS, Y))
     data = make_dataset(30)
     scaled = np.asarray(data.images) / 255
@@ -504,3 +520,15 @@ def test_data_that_are_neither_path_nor_arrays_are_answered():
         engine.fit(TINY, (LEVELS, Y), validation="flowers", verbose=False)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"value_range, layout: got one with Dataset"):
         engine.fit(TINY, engine.dataset(LEVELS, Y), value_range=(0, 1))
+
+
+def test_advice_for_pictures_of_another_type_or_of_other_channels_fits_what_came():
+    options: dict[str, Any] = {"epochs": 0, "batch_size": 4, "validation": None, "verbose": False}
+    of_floats = engine.fit(TINY, ((LEVELS / 255).astype(np.float32), Y), **options).classifier
+    convert = r"images\.astype\(np\.float32\)\."
+    for images, message in ((LEVELS, rf"{convert} Divide them by 255"), (LEVELS / 255, rf"{convert}$")):
+        with pytest.raises(InputError, match=message):
+            of_floats.predict(images)
+    of_levels = engine.fit(TINY, (LEVELS, Y), **options).classifier
+    with pytest.raises(InputError, match=r"8×8×1; expected 8×8×3.*np\.repeat"):
+        of_levels.evaluate((LEVELS[..., 0], Y))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import threading
 import unicodedata
@@ -558,3 +559,34 @@ def test_bad_files_leave_no_cache_entry(tmp_path: Path):
     with pytest.raises(InputError):
         train(tmp_path / "spoilt")
     assert list((tmp_path / "cache" / "decoded").iterdir()) == []
+
+
+@pytest.mark.parametrize("pattern", ["{}.{}.jpg", "{}_{:03}.JPG", "{} ({}).png"])
+def test_pictures_with_classes_in_their_names_are_refused_and_the_command_that_is_named_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+):
+    folder = tmp_path / "data" / "train"
+    folder.mkdir(parents=True)
+    for name in ("cat", "dog"):
+        for k in range(3):
+            picture = Image.new("RGB", (4, 4), (k, 0, len(name)))
+            picture.save(folder / pattern.format(name, k), format="PNG")
+    (folder / "notes.txt").write_text("")
+    with pytest.raises(InputError, match=r"with their classes \(cat, dog\), run in that folder: python -c") as told:
+        train(tmp_path / "data")
+    command = str(told.value).split("run in that folder: ")[1].split(" Then set --data.path ")[0]
+    path = Path(str(told.value).split(" Then set --data.path ")[1].rstrip("."))
+    words = shlex.split(command)
+    assert (words[:2], len(words)) == (["python", "-c"], 3)
+    monkeypatch.chdir(folder)
+    exec(compile(words[2], "command", "exec"), {})
+    found = load_splits(DataConfig(path=path, validation_fraction=0), 0, lambda text: None).train
+    assert (found.class_names, len(found)) == (("cat", "dog"), 6)
+
+
+def test_numbered_pictures_of_a_camera_are_no_classes(tmp_path: Path):
+    for k in range(4):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"IMG_{k:04}.jpg")
+    with pytest.raises(InputError, match=r"no folders of them; .*Sort the files") as told:
+        train(tmp_path)
+    assert "python -c" not in str(told.value)

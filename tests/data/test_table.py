@@ -144,13 +144,58 @@ def test_other_size_and_color_are_made_as_for_pictures(tmp_path: Path):
     np.testing.assert_array_equal(dataset.images[:], np.stack(expected))
 
 
-def test_levels_of_pixels_in_a_table_are_refused_as_nothing_would_mind_them(tmp_path: Path):
-    path = written(tmp_path / "a.csv", header(16) + rows(np.full((3, 16), 9), ["a", "b", "a"]))
-    config = DataConfig(path=path, levels=(0, 15), cache_dir=tmp_path / "cache")
-    with pytest.raises(
-        InputError, match=r"data\.levels: got \(0.0, 15.0\); expected no such option with pixels in a\.csv"
-    ):
-        load_splits(config, 0, lambda line: None)
+@pytest.mark.parametrize(
+    ("scaled", "value_range", "said"),
+    [
+        (lambda pixels: (pixels / 255).round(5), (0, 1), "0 black, 1 white"),
+        (lambda pixels: (pixels / 127.5 - 1).round(5), (-1, 1), "-1 black, 1 white"),
+        (lambda pixels: pixels * 257, (0, 65535), "0 black, 65535 white"),
+        (lambda pixels: pixels * 1.0, (0, 255), ""),
+    ],
+)
+def test_pixels_of_another_range_become_levels_as_in_arrays(tmp_path: Path, scaled: Any, value_range: Any, said: str):
+    pixels, messages = np.vstack([PIXELS, np.arange(16) * 17]), list[str]()
+    file = written(tmp_path / "a.csv", header(16) + rows(scaled(pixels), [*LABELS, LABELS[0]]))
+    config = DataConfig(path=file, validation_fraction=0, cache_dir=tmp_path / "cache")
+    found = load_splits(config, 0, messages.append).train
+    np.testing.assert_array_equal(found.images[:].reshape(-1, 16), pixels)
+    assert found.value_range == value_range
+    assert any(said in line and "levels" in line for line in messages) or not said
+    again = list[str]()
+    load_splits(config, 0, again.append)
+    assert any(said in line for line in again) or not said
+
+
+def test_range_of_pixels_is_that_of_the_training_table_or_stated(tmp_path: Path):
+    written(tmp_path / "train.csv", header(16) + rows(PIXELS / 255, LABELS))
+    written(tmp_path / "test.csv", header(16) + rows(PIXELS, LABELS))
+    with pytest.raises(InputError, match=r"test\.csv: got numbers from .* 0 to 1.*Divide them by 255"):
+        opened(tmp_path).load("test", "data.test_split")
+    written(tmp_path / "test.csv", header(16) + rows(PIXELS // 128, LABELS))
+    found = opened(tmp_path).load("test", "data.test_split")
+    np.testing.assert_array_equal(found.images[:].reshape(-1, 16), PIXELS // 128 * 255)
+    stated = train(written(tmp_path / "a.csv", header(16) + rows(PIXELS // 17, LABELS)), levels=(0.0, 15.0))
+    np.testing.assert_array_equal(stated.images[:].reshape(-1, 16), PIXELS // 17 * 17)
+    odd = written(tmp_path / "odd.csv", header(16) + rows(PIXELS * 3.5 - 200, LABELS))
+    with pytest.raises(InputError, match=r"got numbers from .*--data\.levels BLACK WHITE"):
+        train(odd)
+
+
+def test_deep_numbers_after_the_first_rows_are_named_and_the_remedy_works(tmp_path: Path):
+    few = np.full((40, 16), 7)
+    few[-1] = 60_000
+    file = written(tmp_path / "a.csv", header(16) + rows(few, [str(k % 2) for k in range(40)]))
+    with pytest.raises(InputError, match=r"line 41, column 2 .* got '60000'; .*--data\.levels 0 65535"):
+        train(file)
+    assert train(file, levels=(0.0, 65535.0)).images[39].max() == 233
+
+
+def test_table_to_be_classified_has_numbers_of_the_range_of_training(tmp_path: Path):
+    file = written(tmp_path / "a.csv", header(16, None) + rows(PIXELS // 128))
+    assert read_unlabelled_table(file, (4, 4, 1)).dtype == np.uint8
+    assert read_unlabelled_table(file, (4, 4, 1), (0.0, 1.0)).dtype == np.float64
+    file = written(tmp_path / "b.csv", header(16, None) + rows(PIXELS / 255))
+    np.testing.assert_allclose(read_unlabelled_table(file, (4, 4, 1)).reshape(-1, 16), PIXELS / 255)
 
 
 def test_number_of_pixels_that_is_no_square_is_refused_with_the_remedy(tmp_path: Path):

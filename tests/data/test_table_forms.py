@@ -418,3 +418,90 @@ def test_line_of_blanks_is_none_of_a_table_with_a_column_of_splits(place: Path):
     rows = [(path, label, "train") for path, label in ROWS]
     file = table(place, lines("path,label,split", rows) + "   \n")
     assert len(read(file)) == len(ROWS)
+
+
+# Columns of 0 and 1, lines before the table, names twice
+
+
+def one_hot(of: list[int], count: int = 3) -> list[str]:
+    return [",".join("1" if k == label else "0" for k in range(count)) for label in of]
+
+
+def test_one_hot_columns_are_classes_in_their_order(place: Path):
+    messages = list[str]()
+    text = "path,dog,cat,bird\n" + "".join(f"{ROWS[k % 2][0]},{row}\n" for k, row in enumerate(one_hot([0, 1, 1, 2])))
+    found = read(table(place, text), messages)
+    assert (found.class_names, found.labels.tolist()) == (("dog", "cat", "bird"), [0, 1, 1, 2])
+    assert any("dog, cat, bird are one-hot labels of 3 classes" in line for line in messages)
+    pixels = "cat,dog,pixel0,pixel1,pixel2,pixel3\n1,0,0,1,1,0\n0,1,9,8,7,6\n"
+    found = read(table(place, pixels))
+    assert (found.class_names, found.labels.tolist(), found.input_shape) == (("cat", "dog"), [0, 1], (2, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("late", "message"), [("1,1,0", r"got 2 ones \(a, b\).* --data\.label-column a"), ("0,0,0", "got no 1")]
+)
+def test_row_of_one_hot_columns_without_exactly_one_is_refused_by_its_line(place: Path, late: str, message: str):
+    text = "path,a,b,c\n" + "".join(f"{ROWS[0][0]},{row}\n" for row in [*one_hot([0, 1, 2] * 10), late])
+    with pytest.raises(InputError, match=rf"t\.csv line 32: {message}"):
+        read(table(place, text))
+
+
+@pytest.mark.parametrize(
+    ("before", "delimiter"),
+    [
+        ("sep=;\n", ";"),
+        ('"sep=\t"\n', "\t"),
+        ("# made by me, 2020\n# and more\n\n", ","),
+        ("\n\n", ","),
+        ("# x\nsep=,\n", ","),
+    ],
+)
+def test_lines_before_the_columns_are_passed_over_and_that_is_said(place: Path, before: str, delimiter: str):
+    messages, text = list[str](), before + lines(f"path{delimiter}label", ROWS, delimiter)
+    assert (
+        read(table(place, text), messages).class_names
+        == read(table(place, lines("path,label"), name="u.csv")).class_names
+    )
+    assert any("passed over before the columns" in line for line in messages) == bool(before.strip())
+    bad = text + delimiter.join(("a", "b", "c")) + "\n"
+    with pytest.raises(InputError, match=rf"t\.csv line {bad.count(chr(10))}: got 3 columns"):
+        read(table(place, bad))
+
+
+def test_comment_that_names_the_columns_is_their_header(place: Path):
+    found = read(table(place, "# label,p0,p1,p2,p3\n1,0,1,2,3\n2,4,5,6,7\n"))
+    assert (found.class_names, found.input_shape) == (("1", "2"), (2, 2, 1))
+    found = read(table(place, lines("#,path,label", [("1", *ROWS[0]), ("2", *ROWS[1])])))
+    assert len(found) == 2
+
+
+def test_column_that_is_there_twice_is_refused_and_the_remedy_works(place: Path):
+    file = table(place, lines("path,label,Label", [(*row, "x") for row in ROWS]))
+    with pytest.raises(InputError, match=r"got 2 columns named label, 2, 3; .*--data\.label-column 2\."):
+        read(file)
+    assert read(file, label_column="2").class_names != ("x",)
+    with pytest.raises(InputError, match=r"got 2 columns named path, 1, 2; expected one column for the path"):
+        read(table(place, lines("path,path,label", [(row[0], *row) for row in ROWS])))
+
+
+# Paths of elsewhere
+
+
+def test_web_addresses_are_counted_with_what_to_do(place: Path):
+    rows = [(f"https://example.org/{ROWS[0][0]}", "cat"), *ROWS]
+    file = table(place, lines("path,label", rows))
+    with pytest.raises(InputError, match=r"got 1 of 9 files that are web addresses; .*Download them"):
+        read(file)
+    skipped = read(file, on_bad_file="skip").skipped
+    assert skipped == (f"https://example.org/{ROWS[0][0]}: a web address",)
+    with pytest.raises(InputError, match=r"data\.path: got https:.*Download it first"):
+        read(Path("https://example.org/a.csv"))
+
+
+def test_paths_in_the_home_directory_are_found_and_that_is_said(place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(place))
+    messages = list[str]()
+    found = read(table(place, lines("path,label", [(f"~/{name}", label) for name, label in ROWS])), messages)
+    assert len(found) == 8
+    assert any("8 found in the home directory (~)" in line for line in messages)

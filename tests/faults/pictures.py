@@ -12,19 +12,15 @@ import contextlib
 import io
 import os
 import resource
-import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from queue import Empty, Queue
 from random import Random
-from threading import Thread
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import skimage.data
@@ -33,6 +29,7 @@ from PIL import Image, ImageEnhance
 import engine
 from engine.host.console import Console, Table
 from engine.models import Conv, Dense, GlobalAveragePool, Sequential
+from tests.workers import answers
 
 PHOTOGRAPHS = ("astronaut", "coffee", "cat", "rocket")
 SIDES = (16, 300)  # least and largest height and width of a picture
@@ -51,6 +48,7 @@ STORED = {
 }  # fmt: skip
 HEADER_BYTES = 300
 WORKER = ("-m", "tests.faults.pictures")
+START_SECONDS = 300.0
 GRACE_SECONDS = 10.0  # for which a picture beyond its time may still come to an end by itself
 OUTCOMES = ("predicted", "reported")
 FAULTS = ("crashed", "slow", "large")
@@ -168,32 +166,12 @@ def tell(seed: int, numbers: Sequence[int], seconds: float, megabytes: float) ->
 
 def outcomes(seed: int, numbers: Sequence[int], seconds: float, megabytes: float) -> Iterator[Outcome]:
     """What came of each picture, asked in processes of their own, of which one that dies or hangs is replaced."""
-    done = 0
-    while done < len(numbers):
-        command = [sys.executable, *WORKER, "--seed", str(seed), "--seconds", str(seconds)]
-        command += ["--megabytes", str(megabytes), "--worker", *map(str, (numbers[done], numbers[-1] + 1))]
-        with (
-            tempfile.TemporaryFile("w+") as said,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, bufsize=1) as worker,
-        ):
-            lines = _lines(worker.stdout)
-            if _next(lines, 300) != "ready":
-                said.seek(0)
-                raise RuntimeError(f"no worker: {said.read()}")
-            while done < len(numbers) and (line := _next(lines, 2 * seconds + GRACE_SECONDS)):
-                name, _, words = line.partition("\t")
-                yield Outcome(numbers[done], name, words)
-                done += 1
-            if done < len(numbers):
-                worker.kill()  # to no effect where it has ended by itself
-                said.seek(0)
-                words = "no end" if line is None else f"the process ended with {worker.wait()}: {said.read()[-500:]}"
-                yield Outcome(numbers[done], "crashed", words)
-                done += 1
-            else:
-                said.seek(0)
-                for text in sorted(set(said))[:5]:
-                    print(text.rstrip(), file=sys.stderr)
+
+    def command(first: int, end: int) -> list[str]:
+        limits = ["--seconds", str(seconds), "--megabytes", str(megabytes)]
+        return [*WORKER, "--seed", str(seed), *limits, "--worker", str(first), str(end)]
+
+    yield from map(Outcome._make, answers(command, numbers, START_SECONDS, 2 * seconds + GRACE_SECONDS))
 
 
 def table_of(seed: int, found: Sequence[Outcome]) -> Table:
@@ -252,28 +230,6 @@ def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
         picture = picture.convert("RGBA")
         picture.putalpha(Image.linear_gradient("L").resize(picture.size))
     return picture if picture.mode == mode else picture.convert(mode)
-
-
-def _lines(stream: IO[str] | None) -> Queue[str]:
-    """The lines of a stream as they come, and an empty one at its end."""
-    assert stream is not None
-    lines: Queue[str] = Queue()
-
-    def read() -> None:
-        for line in stream:
-            lines.put(line.rstrip("\n"))
-        lines.put("")
-
-    Thread(target=read, daemon=True).start()
-    return lines
-
-
-def _next(lines: Queue[str], seconds: float) -> str | None:
-    """The next line, an empty one at the end; None if there is none in time."""
-    try:
-        return lines.get(timeout=seconds)
-    except Empty:
-        return None
 
 
 def _peak_megabytes() -> float:

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,9 +25,9 @@ from typing import NamedTuple
 from engine import InputError
 from engine.host.console import Console, Table
 from engine.text import printable
-from tests.faults.pictures import _lines, _next
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import CORPUS, TARGETS, clear
+from tests.workers import answers
 
 OUTCOMES, FAULTS = ("read", "refused"), ("crashed", "slow", "large")
 GRACE_SECONDS = 60.0
@@ -106,28 +105,12 @@ def tell(seed: int, numbers: Sequence[int], seconds: float, megabytes: float) ->
 
 def outcomes(seed: int, numbers: Sequence[int], seconds: float, megabytes: float) -> Iterator[Outcome]:
     """What came of each input, read in processes of their own, of which one that dies or hangs is replaced."""
-    done = 0
-    while done < len(numbers):
-        command = [sys.executable, "-m", "tests.fuzz", "--seed", str(seed), "--seconds", str(seconds)]
-        command += ["--megabytes", str(megabytes), "--worker", *map(str, (numbers[done], numbers[-1] + 1))]
-        with (
-            tempfile.TemporaryFile("w+") as said,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, bufsize=1) as worker,
-        ):
-            lines = _lines(worker.stdout)
-            if _next(lines, START_SECONDS) != "ready":
-                said.seek(0)
-                raise RuntimeError(f"no worker: {said.read()}")
-            while done < len(numbers) and (line := _next(lines, 10 * seconds + GRACE_SECONDS)):
-                name, _, words = line.partition("\t")
-                yield Outcome(numbers[done], name, words)
-                done += 1
-            if done < len(numbers):
-                worker.kill()  # to no effect where it has ended by itself
-                said.seek(0)
-                words = "no end" if line is None else f"the process ended with {worker.wait()}: {said.read()[-500:]}"
-                yield Outcome(numbers[done], "crashed", words)
-                done += 1
+
+    def command(first: int, end: int) -> list[str]:
+        limits = ["--seconds", str(seconds), "--megabytes", str(megabytes)]
+        return ["-m", "tests.fuzz", "--seed", str(seed), *limits, "--worker", str(first), str(end)]
+
+    yield from map(Outcome._make, answers(command, numbers, START_SECONDS, 10 * seconds + GRACE_SECONDS))
 
 
 def table_of(seed: int, found: Sequence[Outcome]) -> Table:

@@ -1,7 +1,9 @@
 """Ensembles that were trained: restored whole or in part, joined, evaluated, asked in the shell."""
 
 import dataclasses
+import itertools
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -274,6 +276,24 @@ def test_runs_of_other_inputs_are_refused_with_both(directory: Path, tmp_path):
     run(tmp_path / "nine", splits=splits, members=1, train={"epochs": 0})
     with pytest.raises(InputError, match=r"parts: got another input contract \(shape: first \[8, 8, 1\], other \[9"):
         join([directory, tmp_path / "nine"])
+
+
+def with_levels(classifier: engine.Classifier, levels: Any) -> engine.Classifier:
+    spec = dataclasses.replace(classifier.input_spec, levels=levels)
+    record = dataclasses.replace(classifier.record, input_spec=spec)
+    return classifier.with_weights(record, classifier._params, classifier._model_state)
+
+
+def test_runs_are_joined_whatever_they_say_of_pictures_with_more_than_8_bits_unless_ranges_differ(directory, capsys):
+    one = restore(directory, member=0)
+    for ours, theirs in itertools.permutations(["type", None, (0.0, 65535.0)], 2):
+        assert join([with_levels(one, ours), with_levels(one, theirs)]).input_spec.levels == ours
+    join([with_levels(one, None), with_levels(one, (0.0, 4095.0))])
+    assert capsys.readouterr().err == ""
+    join([with_levels(one, (0.0, 4095.0)), with_levels(one, "type")])
+    assert "read by the levels (0.0, 4095.0) of the first part, not by type" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"levels: first \[0\.0, 4095\.0\], other \[0\.0, 1023\.0\]"):
+        join([with_levels(one, (0.0, 4095.0)), with_levels(one, (0.0, 1023.0))])
 
 
 def test_regressions_are_joined_by_their_mean_alone(directory: Path, tmp_path):

@@ -80,3 +80,40 @@ def test_what_it_cannot_do_is_refused(classifier, monkeypatch):
     monkeypatch.setitem(sys.modules, "engine.inference.scikit_learn", None)
     with pytest.raises(engine.InputError, match=r"as_sklearn: got no scikit-learn; .* pip install scikit-learn"):
         classifier.as_sklearn()
+
+
+def test_pictures_that_do_not_fit_are_answered_with_what_to_do(classifier):
+    images = np.asarray(DATA.images)
+    wide = np.pad(images, ((0, 0), (0, 4), (0, 4), (0, 0)))
+    for size in (wide, wide[..., 0]):
+        with pytest.raises(engine.InputError, match=r"Resize to 8×8, or say how: resize=.*as_sklearn\(resize=") as told:
+            classifier.as_sklearn().predict_proba(size)
+        assert "Reshape" not in str(told.value)
+    assert len(classifier.as_sklearn(resize="stretch").predict_proba(wide)) == len(DATA)
+    with pytest.raises(engine.InputError, match=r"Reshape: images\.reshape\(-1, 8, 8, 1\)"):
+        classifier.predict_proba(images.reshape(len(images), -1))
+    with pytest.raises(engine.InputError, match=r"moveaxis\(images, 1, -1\)"):
+        classifier.predict_proba(np.moveaxis(wide, -1, 1))
+
+
+@pytest.mark.parametrize("scale", [lambda x: x / 255, lambda x: x / 127.5 - 1, lambda x: x.astype(np.float32)])
+def test_floats_for_a_model_of_levels_are_answered_with_the_line_that_helps(classifier, scale):
+    images = np.asarray(DATA.images)
+    for ask in (classifier.predict, classifier.outputs, lambda given: classifier.evaluate((given, DATA.labels))):
+        with pytest.raises(engine.InputError, match=r"round\(\)\.astype\(np\.uint8\), or pass value_range=") as told:
+            ask(scale(images))
+        line = str(told.value).split("uint8: ")[1].split(", or pass")[0]
+        np.testing.assert_array_equal(eval(line, {"np": np, "images": scale(images)}), images)
+
+
+def test_outputs_check_values_as_predictions_do():
+    floats = np.asarray(DATA.images) / np.float32(255)
+    run = engine.fit(TINY, (floats, DATA.labels), epochs=1, validation=0, verbose=False).classifier
+    for ask in (run.outputs, run.predict_proba):
+        with pytest.raises(
+            engine.InputError, match=r"values like those the model was trained on, .*Divide them by 255"
+        ):
+            ask(np.float32(DATA.images))
+        with pytest.raises(engine.InputError, match="NaN or infinity"):
+            ask(np.where(floats > 0.5, np.float32(np.nan), floats))
+    np.testing.assert_array_equal(run.outputs(floats), run.predict_proba(floats))

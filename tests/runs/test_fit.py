@@ -225,3 +225,15 @@ def test_fit_takes_a_data_config_with_a_path(tmp_path):
     data = engine.DataConfig(path=tmp_path / "mine.npz", validation_fraction=0.2)
     result = engine.fit(TINY, data, epochs=1, batch_size=10, verbose=False)
     assert result.metrics["validation"]["n"] == 10
+
+
+def test_validation_pictures_of_another_size_are_refused_with_both_sizes():
+    train, other = make_dataset(20), np.zeros((6, 9, 8, 1), np.uint8)
+    message = r"validation arrays: got images of 9×8×1; expected {}×{}×{} like .* Bring arrays to one size first"
+    with pytest.raises(engine.InputError, match=message.format(*train.input_shape)):
+        engine.fit(TINY, train, validation=(other, np.arange(6) % 3), verbose=False)
+    pair = (np.asarray(train.images), train.labels)
+    with pytest.raises(engine.InputError, match=message.format(*train.input_shape)):
+        engine.fit(TINY, pair, validation=(other, np.arange(6) % 3), verbose=False)
+    smaller = np.zeros((6, *train.input_shape), np.uint8)  # as advised
+    engine.fit(TINY, pair, validation=(smaller, np.arange(6) % 3), epochs=0, verbose=False)

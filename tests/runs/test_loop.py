@@ -20,9 +20,10 @@ from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
 from engine.report.progress import Reporter, Silent
-from engine.runs.loop import train
+from engine.runs.loop import run, train
 from engine.runs.result import Result
 from experiments import convnet
+from tests.conftest import make_dataset
 
 
 def start(config: engine.RunConfig, splits: Splits, directory: Path, reporter: Reporter | None = None) -> Result:
@@ -171,7 +172,7 @@ def test_resuming_on_other_data_is_refused_with_both_fingerprints(tiny_config, s
 def test_zero_epochs_evaluate_and_save_the_untrained_model(tiny_config, splits, tmp_path):
     config = dataclasses.replace(tiny_config, train=engine.TrainConfig(epochs=0))
     result = start(config, splits, tmp_path)
-    assert "0 epochs: evaluating and saving the untrained model" in (tmp_path / "log.txt").read_text()
+    assert "warning: 0 epochs: nothing is trained; the model is evaluated" in (tmp_path / "log.txt").read_text()
     assert result.metrics["test"]["n"] == 70
     assert engine.restore(tmp_path).record.step == 0
 
@@ -205,8 +206,25 @@ def start_with_poison(config, splits, directory):
 
 def test_batch_larger_than_the_data_is_refused(tiny_config, splits, tmp_path):
     config = dataclasses.replace(tiny_config, train=engine.TrainConfig(batch_size=201))
-    with pytest.raises(engine.InputError, match=r"train.batch_size: got 201; expected at most 200, the training ex"):
+    rule = r"train.batch_size: got 201; expected at most 200, the training ex.*Give 200 or fewer"
+    with pytest.raises(engine.InputError, match=rule):
         start(config, splits, tmp_path)
+
+
+@pytest.mark.parametrize(("augment", "size"), [(engine.AugmentConfig(), 21), (engine.AugmentConfig(mixup=0.2), 22)])
+def test_default_batch_is_all_examples_where_these_are_fewer_also_when_resumed(tiny_config, augment, size, tmp_path):
+    splits = Splits(make_dataset(21), make_dataset(9, 1))
+    config = dataclasses.replace(tiny_config, train=engine.TrainConfig(epochs=1), augment=augment)
+    result = run(config, tmp_path / "run", splits=splits, reporter=Silent())
+    assert result.config.train.batch_size == size
+    line = f"train.batch_size: {size} in place of the 64 by default, because there are 21 training examples"
+    assert line in (tmp_path / "run" / "log.txt").read_text()
+    longer = dataclasses.replace(config, train=engine.TrainConfig(epochs=2))
+    again = run(longer, tmp_path / "run", splits=splits, resume=True, reporter=Silent())
+    assert [row["step"] for row in again.history] == [1, 2]
+    other = dataclasses.replace(config, train=engine.TrainConfig(epochs=2, batch_size=20))
+    with pytest.raises(engine.InputError, match=rf"train.batch_size: stored {size}, given 20"):
+        run(other, tmp_path / "run", splits=splits, resume=True, reporter=Silent())
 
 
 def test_second_run_in_the_same_directory_is_refused_and_changes_nothing(tiny_config, splits, tmp_path):

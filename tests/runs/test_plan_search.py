@@ -150,3 +150,31 @@ def test_command_measures_what_the_run_did_not(ensemble, splits, tmp_path, capsy
     lines = [line for line in capsys.readouterr().out.splitlines() if "outer" in line or "vmap" in line]
     assert len(lines) == 2
     assert sum("chosen" in line for line in lines) == 1
+
+
+def test_plan_that_is_slower_than_another_is_shown_with_the_reason(monkeypatch, ensemble, splits, tmp_path, capsys):
+    plan = run(ensemble, splits, tmp_path / "short").plan  # by rule one after another; measured later, vmap is faster
+    rates = {plan: 10.0, replace(plan, members="vmap"): 20.0}
+    monkeypatch.setattr(plan_search, "_rates", lambda *_: rates)
+    __main__.main(["plan", str(tmp_path / "short")])
+    shown = capsys.readouterr().out.splitlines()
+    (vmap,), (outer,) = ([line for line in shown if members in line] for members in ("vmap", "outer"))
+    assert "fastest" in vmap
+    assert "chosen" in outer
+    assert shown[-1].startswith(
+        "the run's own plan was set by rule, without measuring, which pays from 200,000 training"
+    )
+    __main__.main(["plan", str(tmp_path / "short"), "--measure"])
+    rates[plan] = 30.0
+    capsys.readouterr()
+    __main__.main(["plan", str(tmp_path / "short"), "--measure"])
+    again = capsys.readouterr().out
+    assert "chosen" in again
+    assert "fastest" not in again
+    assert "own plan" not in again
+
+
+def test_command_measures_again_where_it_is_asked_to(measured_rates, ensemble, splits, tmp_path, capsys):
+    run(pinned(ensemble, "fast"), splits, tmp_path / "run")
+    __main__.main(["plan", str(tmp_path / "run"), "--measure"])
+    assert len(measured_rates) == 2

@@ -1,5 +1,6 @@
 """Which axis of pictures in arrays holds their channels: as it is stated, or as the shape leaves no doubt."""
 
+from math import isqrt
 from typing import get_args
 
 import numpy as np
@@ -43,3 +44,12 @@ def check_pictures(images: np.ndarray, field: str) -> None:
         got = f"images of {shape_text(images.shape)}"
         remedy = "Reshape them, or set --data.layout channels_first if they are [n c h w]."
         raise InputError(problem(field, got, rule, remedy))
+
+
+def square_shape(num_pixels: int) -> tuple[int, int, int] | None:
+    """(h, w, c) of a square grey or else colour picture with so many numbers."""
+    for channels in (1, 3):
+        side = isqrt(num_pixels // channels)
+        if num_pixels and channels * side**2 == num_pixels:
+            return side, side, channels
+    return None

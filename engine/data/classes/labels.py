@@ -13,7 +13,7 @@ from engine.data.classes.names import names_text
 from engine.data.classes.reading import read_names
 from engine.errors import InputError, problem, shape_text
 
-REGRESSION = 'For a regression: engine.fit(model, (images, labels), loss="mean_squared_error").'
+REGRESSION = 'For a regression set loss="mean_squared_error", of a command --train.loss mean_squared_error.'
 GROUPS = (list, tuple, set, frozenset)  # of labels of one picture
 MOST_CLASSES = 100_000  # larger whole floats are amounts
 
@@ -98,8 +98,8 @@ def _indexable(given: Any) -> str:
 
 def _of_one_kind(labels: np.ndarray, field: str) -> np.ndarray:
     """Labels [n] or [n d] of numbers or text, where there were Python objects or bytes or axes of one place."""
-    if labels.ndim > 1 and prod(labels.shape[1:]) == 1:
-        labels = labels.reshape(-1)  # [n 1] → [n]
+    if labels.ndim > 1 and 1 in labels.shape[1:]:
+        labels = labels.reshape(len(labels), *(size for size in labels.shape[1:] if size != 1))  # [n 1 k] → [n k]
     if labels.dtype.kind == "O":
         labels = _of_objects(labels, field)
     if labels.dtype.kind == "S":
@@ -135,6 +135,8 @@ def _of_objects(labels: np.ndarray, field: str) -> np.ndarray:
         if numbers.dtype == object:
             raise InputError(_beyond(field))
         return numbers
+    if labels.ndim > 1:
+        raise InputError(_several(labels, field, "np.asarray(labels)"))
     names = names_text(tuple(sorted(kind.__name__.rstrip("_") for kind in kinds)))
     rule, remedy = (
         "all numbers or all text",
@@ -155,6 +157,14 @@ def _are_truths(labels: np.ndarray) -> bool:
     return labels.dtype.kind == "b" or bool(((labels == 0) | (labels == 1)).all())
 
 
+def _is_code(labels: np.ndarray) -> bool:
+    """Whether labels are one-hot in other numbers than 0 and 1, like -1 and 1 or 0 and 255."""
+    if labels.ndim != 2 or labels.shape[1] < 3 or labels.dtype.kind not in "iuf" or not labels.size:
+        return False
+    is_high = labels == labels.max()
+    return bool((is_high | (labels == labels.min())).all() and (is_high.sum(1) == 1).all())
+
+
 def _are_shares(labels: np.ndarray) -> bool:
     return bool(labels.min() >= 0 and np.allclose(labels.astype(np.float64).sum(1), 1, atol=1e-3))
 
@@ -164,8 +174,14 @@ def _several(labels: np.ndarray, field: str, given: str = "labels") -> str:
     if labels.ndim == 0:
         return problem(field, "a single value", "one a picture, [n]", "Give a list or an array of them.")
     shape = shape_text(labels.shape)
+    if _are_truths(labels.T) and (labels.T.sum(1) == 1).all() and len(labels) < labels.shape[1]:
+        return problem(field, f"labels of {shape}, one 1 a column", "one 1 a row", f"Turn them: {given}.T.")
     if _are_truths(labels) and labels.any():
         counts = labels.astype(np.int64).sum(1)
+        if counts.max() == 1:
+            got = f"labels of {shape} with no 1 in {(counts == 0).sum():,} rows"
+            remedy = "Leave those examples out, or add a column for what is of none of these classes."
+            return problem(f"{field} of example {int(counts.argmin())}", got, "one 1 a row", remedy)
         got = f"labels of {shape} with {counts.min()} to {counts.max()} ones a row (several labels a picture)"
         columns = f"{given}[:, 0], {given}[:, 1], …"
         remedy = f'Train one model for each column: {columns}, with loss="binary_cross_entropy".'
@@ -174,6 +190,10 @@ def _several(labels: np.ndarray, field: str, given: str = "labels") -> str:
     if labels.dtype.kind == "f" and labels.ndim == 2 and labels.size and _are_shares(labels):
         remedy = f"For the likeliest class give {given}.argmax(1)."
         return problem(field, f"class probabilities of {shape}", rule, remedy)
+    if _is_code(labels):
+        high, low = (f"{value:g}" for value in (labels.max(), labels.min()))
+        got = f"labels of {shape} with one {high} a row beside {low}"
+        return problem(field, got, rule, f"For the classes that they stand for give {given}.argmax(1).")
     if labels.ndim == 2 and labels.shape[0] == 1:
         return problem(field, got, rule, f"For a row of labels give {given}[0].")
     if labels.ndim == 2:

@@ -46,7 +46,7 @@ def match(theirs: Names, ours: Names, where: str, owner: str, used: Sequence[boo
     missing = [name for name in wanted if name not in found]
     if missing:
         got, rule = f"classes that {owner} lacks ({names_text(missing)})", f"those of {owner} ({names_text(ours)})"
-        raise InputError(problem(where, got, rule, _remedy(missing, ours)))
+        raise InputError(problem(where, got, rule, _remedy(missing, theirs, ours)))
     return Match(_positions(theirs, found), _alike_note(loose, ours, where))
 
 
@@ -121,9 +121,10 @@ def _alike_note(loose: dict[str, int], ours: Names, where: str) -> str:
     return f"warning: {where}: class names that differ only in form: {shown}{more}"
 
 
-def _remedy(missing: Sequence[str], ours: Names) -> str:
-    if are_numbers(missing):
+def _remedy(missing: Sequence[str], theirs: Names, ours: Names) -> str:
+    if are_numbers(theirs):
         if not are_numbers(ours):
-            return f"Name the labels as there: class_names={{{missing[0]}: {ours[0]!r}, …}}."
+            names = f"class_names={{{missing[0]}: {ours[0]!r}, …}}"
+            return f"Name the labels as there, in Python engine.dataset(images, labels, {names})."
         return "Number the labels as there, or leave these examples out."
     return "Rename these classes as there, or leave their examples out."

@@ -45,10 +45,12 @@ class Findings:
 
     notes: what was guessed or left out, for the user to know on every start.
     levels: what was taken for black and for white in pictures of more than 8 bits that do not say it.
+    several_frames: how many pictures hold frames or pages beside the one that is read.
     """
 
     notes: list[str] = field(default_factory=list)
     levels: ValueRange | None = None
+    several_frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _read(entry: Path, name: str) -> Dataset | None:
         black_white = tuple(map(float, about.get("value_range") or ()))
         value_range = (black_white[0], black_white[1]) if black_white else None
         found = (about["fingerprint"], hashes, skipped, notes, levels, value_range)
-        return Dataset(images, labels, class_names, name, *found)
+        return Dataset(images, labels, class_names, name, *found, several_frames=int(about.get("several_frames", 0)))
     except Exception:  # of nearly every kind, where a header or a text is damaged
         return None
 
@@ -192,6 +194,7 @@ def _store(entry: Path, decoded: Decoded) -> None:
             "notes": decoded.findings.notes,
             "levels": decoded.findings.levels,
             "value_range": decoded.value_range,
+            "several_frames": decoded.findings.several_frames,
             "is_final": not decoded.passing,
         }
         (scratch / "about.json").write_text(json.dumps({**about, "digest": _digest(about)}), encoding="utf-8")
@@ -250,7 +253,8 @@ def _in_memory(name: str, decoded: Decoded) -> Dataset:
     held = np.concatenate(images) if images else np.zeros((0, *decoded.input_shape), np.uint8)
     skipped, notes, levels = tuple(decoded.skipped), tuple(decoded.findings.notes), decoded.findings.levels
     found = (fingerprint, hashes, skipped, notes, levels, decoded.value_range)
-    return Dataset(held, labels, decoded.class_names, name, *found)
+    several_frames = decoded.findings.several_frames
+    return Dataset(held, labels, decoded.class_names, name, *found, several_frames=several_frames)
 
 
 def _check_fits_memory(decoded: Decoded, entry: Path, reason: str) -> None:

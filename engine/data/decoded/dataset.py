@@ -29,6 +29,7 @@ class Dataset:
     notes: what reading them guessed, for the user to know.
     levels: what was taken for black and for white in pictures of more than 8 bits that do not say it.
     value_range: (black, white) of the numbers in arrays that the levels were made of; None where they were uint8.
+    several_frames: how many pictures hold frames or pages beside the one that is read; of a share set aside, 0.
     targets: float32[n d], the labels as they were given, where floats were read as class labels; for a regression.
     """
 
@@ -43,6 +44,7 @@ class Dataset:
     levels: ValueRange | None = None
     value_range: ValueRange | None = None
     targets: np.ndarray | None = None
+    several_frames: int = 0
 
     def __post_init__(self):
         if len(self.images) == 0:
@@ -174,7 +176,7 @@ def split_by_fraction(
         raise InputError(problem("data.validation_fraction", fraction, rule, "Give another share, or 0."))
     chosen = np.sort(np.concatenate([group[:count] for group, count in zip(groups, counts, strict=True)]))
     rest = np.setdiff1d(order, chosen)  # sorted
-    share = replace(dataset.take(chosen, f"{dataset.name} (validation share)"), skipped=())
+    share = replace(dataset.take(chosen, f"{dataset.name} (validation share)"), skipped=(), several_frames=0)
     return dataset.take(rest, dataset.name), share
 
 

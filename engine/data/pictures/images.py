@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from os import PathLike
 
 import numpy as np
@@ -21,7 +22,7 @@ from engine.config.decoding import (
 from engine.data.pictures.formats import SUFFIXES
 from engine.data.pictures.levels import as_levels, check_range, extremes
 from engine.data.pictures.opening import MODES, Ranging, Stored, UnreadablePicture, name_of_picture, open_levels
-from engine.data.pictures.ranges import check_like_training, check_not_raw
+from engine.data.pictures.ranges import check_like_training, check_not_raw, converting
 from engine.data.pictures.resampling import fitted
 from engine.errors import InputError, problem, shape_text
 
@@ -59,11 +60,14 @@ def first_of(problems: Sequence[InputError], count: int) -> str:
     return "\n".join([*map(str, problems[:NAMED_PICTURES]), *more])
 
 
-def read_picture(picture: Picture, spec: InputSpec, value_range: ValueRange | None = None) -> np.ndarray:
+def read_picture(
+    picture: Picture, spec: InputSpec, value_range: ValueRange | None = None, several: list[str] | None = None
+) -> np.ndarray:
     """uint8[h w c] of one picture, in the contract's colours, and in its size if a resize rule says how.
 
     Files, bytes and PIL images are turned into the contract's colour mode; arrays keep theirs, see `fit_array`.
     value_range: of arrays and of pictures with more than 8 bits, what is black and what is white.
+    several: as of `open_levels`.
     Raises InputError if the picture cannot be read or has another size and no rule is set.
     """
     if isinstance(picture, np.ndarray):
@@ -76,8 +80,8 @@ def read_picture(picture: Picture, spec: InputSpec, value_range: ValueRange | No
         check_range(value_range)
         decoding = replace(decoding, levels=value_range)
     if spec.resize is not None:
-        return decode_picture(picture, spec.color, height_width, spec.resize, spec.background, decoding)
-    opened = open_levels(picture, spec.color, None, decoding)
+        return decode_picture(picture, spec.color, height_width, spec.resize, spec.background, decoding, None, several)
+    opened = open_levels(picture, spec.color, None, decoding, None, several)
     image = Image.fromarray(opened) if isinstance(opened, np.ndarray) else opened
     if image.size != height_width[::-1]:
         got = shape_text((*image.size[::-1], len(image.getbands())))
@@ -94,13 +98,15 @@ def decode_picture(
     background: tuple[int, int, int],
     decoding: Decoding = USUAL,
     ranges: Ranging | None = None,
+    several: list[str] | None = None,
 ) -> np.ndarray:
     """uint8[h w c] of a file, bytes or PIL image, in its own size if none is given.
 
     ranges: of pictures with more than 8 bits what is black and what is white, where the config does not say.
+    several: as of `open_levels`.
     Both training data and what a model is asked about come through here, so that they are decoded alike.
     """
-    opened = open_levels(source, color, height_width, decoding, ranges)
+    opened = open_levels(source, color, height_width, decoding, ranges, several)
     if isinstance(opened, np.ndarray):
         return fitted(opened, height_width or opened.shape[:2], resize, decoding)
     return fit_picture(opened, color, height_width, resize, background, decoding)
@@ -174,7 +180,7 @@ def fit_array(array: np.ndarray, spec: InputSpec, value_range: ValueRange | None
         return fitted(levels, (spec.shape[0], spec.shape[1]), spec.resize, spec.decoding)
     if array.shape != tuple(spec.shape):
         got, expected = shape_text(array.shape), shape_text(spec.shape)
-        raise InputError(problem("image array", f"an image of {got}", expected, _reshaping(array.shape, spec)))
+        raise InputError(problem("image array", f"an image of {got}", expected, fitting_remedy(array.shape, spec)))
     return fit_values(array, spec, value_range, "image array")
 
 
@@ -186,10 +192,13 @@ def fit_values(array: np.ndarray, spec: InputSpec, value_range: ValueRange | Non
         rule = f"none: the model's input is {spec.dtype}, shown to it as it is"
         raise InputError(problem("value_range", value_range, rule, "Scale as for training, and leave it out."))
     if array.dtype != np.dtype(spec.dtype):
-        raise InputError(problem(name, array.dtype.name, spec.dtype, "Convert it with astype."))
-    if spec.value_range is not None and array.size:
-        count = len(array) if array.ndim > len(spec.shape) else 1
-        check_like_training(extremes(array, name), spec.value_range, name, array.dtype, count)
+        found = extremes(array, name) if array.size and array.dtype.kind in "buif" else None
+        remedy = converting(spec.dtype, found, spec.value_range)
+        raise InputError(problem(name, array.dtype.name, spec.dtype, remedy))
+    if array.size:
+        count, found = len(array) if array.ndim > len(spec.shape) else 1, extremes(array, name)
+        if spec.value_range is not None:
+            check_like_training(found, spec.value_range, name, array.dtype, count)
     return array
 
 
@@ -206,12 +215,27 @@ def _is_resizable(array: np.ndarray, spec: InputSpec) -> bool:
     return is_picture and array.shape != tuple(spec.shape) and 0 not in array.shape
 
 
-def _reshaping(shape: tuple[int, ...], spec: InputSpec) -> str:
-    if len(shape) == len(spec.shape) == 3 and shape == (spec.shape[2], *spec.shape[:2]):
-        return "Put the channels last: np.moveaxis(array, 0, -1)."
-    if len(shape) == 3 == len(spec.shape) and shape[2] == spec.shape[2] and spec.dtype == "uint8":
-        return 'Resize it, or say how: resize="stretch", "crop" or "pad".'
-    return "Reshape it, or pass a PIL image."
+def fitting_remedy(shape: tuple[int, ...], spec: InputSpec, are_many: bool = False) -> str:
+    """What makes an array of a shape, or each of many, fit a contract whose shape is another."""
+    ours, array = tuple(spec.shape), "images" if are_many else "array"
+    if len(shape) != len(ours) and prod(shape) == prod(ours):
+        return f"Reshape: {array}.reshape({', '.join(map(str, (*[-1] * are_many, *ours)))})."
+    if len(ours) != 3 or len(shape) not in (2, 3):
+        return f"Use arrays of {shape_text(ours)}, as for training."
+    has_size, has_color = shape[:2] == ours[:2], shape[2:] == ours[2:]
+    how = f"Resize to {shape_text(ours[:2])}"
+    if spec.dtype != "uint8":
+        return f"{how} and {shape_text(ours[2:])} channels, as for training."
+    how = f'{how}, or say how: resize="stretch", "crop" or "pad".'
+    if len(shape) == 3 and shape[0] == ours[2] and shape[2] not in USUAL_COLORS:
+        is_sized = shape[1:] == ours[:2]
+        return f"Put the channels last: np.moveaxis({array}, {int(are_many)}, -1).{'' if is_sized else f' {how}'}"
+    if has_color:
+        return how
+    one = "image" if are_many else "array"
+    picture = f"Image.fromarray({one}{'[..., 0]' if shape[2:] == (1,) else ''})"
+    pictures = f"[{picture} for image in images]" if are_many else picture
+    return f"Pass PIL images, whose colours are converted: {pictures}.{'' if has_size else f' {how}'}"
 
 
 def fitted_shape(shape: tuple[int, ...], config: DataConfig) -> tuple[int, int, int]:

@@ -1,11 +1,18 @@
 """Arrays of numbers → uint8 levels, by the range that stands for black to white."""
 
+import re
+
 import numpy as np
 
 from engine.config.decoding import LEAST_SHARE, ValueRange
 from engine.errors import InputError, problem
 
 USUAL_RANGES: tuple[ValueRange, ...] = ((0, 1), (-1, 1), (0, 255))
+WAYS_TO_LEVELS: dict[ValueRange, str] = {
+    (0, 1): "Multiply them by 255 and round to uint8: (images * 255).round().astype(np.uint8)",
+    (-1, 1): "Bring them to 0 to 255 and round to uint8: ((images + 1) * 127.5).round().astype(np.uint8)",
+    (0, 255): "Round them to uint8: images.round().astype(np.uint8)",
+}
 
 
 def as_levels(array: np.ndarray, value_range: ValueRange | None, name: str) -> np.ndarray:
@@ -26,7 +33,7 @@ def as_levels(array: np.ndarray, value_range: ValueRange | None, name: str) -> n
     got = f"{array.dtype.name} from {lowest:g} to {highest:g}"
     if value_range is None:
         rule = "uint8, or a value_range that says what is black and what white"
-        raise InputError(problem(name, got, rule, _remedy(lowest, highest)))
+        raise InputError(problem(name, got, rule, to_levels((lowest, highest))))
     low, high = map(float, value_range)
     half_level = (high - low) / 510
     if lowest < low - half_level or highest > high + half_level:
@@ -47,6 +54,12 @@ def spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint((fine - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
 
 
+def is_level(cell: str) -> bool:
+    """Whether a cell is a whole number from 0 to 255."""
+    found = re.fullmatch(r"\+?0*(\d{1,3})", cell.strip(), re.ASCII)  # and not int, which refuses 5,000 digits
+    return found is not None and int(found[1]) <= 255
+
+
 def check_range(value_range: ValueRange) -> None:
     """Raises InputError unless it is (black, white), two finite numbers in order."""
     try:
@@ -57,6 +70,16 @@ def check_range(value_range: ValueRange) -> None:
     if not is_range:
         rule, remedy = "two numbers, what is black and what is white", "Give (0, 1), (-1, 1) or (0, 255)."
         raise InputError(problem("value_range", repr(value_range), rule, remedy))
+
+
+def to_levels(found: ValueRange) -> str:
+    """How numbers of a range become levels, where that is plain: by a line of code, or by the range to state."""
+    usual = next((usual for usual in USUAL_RANGES if usual[0] <= found[0] and found[1] <= usual[1]), None)
+    if usual is not None:
+        return f"{WAYS_TO_LEVELS[usual]}, or pass value_range={usual}."
+    white = next((2**bits - 1 for bits in (10, 12, 14, 16) if found[1] < 2**bits), None)
+    like = f", like (0, {white})" if white and found[0] >= 0 else ""
+    return f"Pass the value_range they have, (black, white){like}."
 
 
 def _remedy(lowest: float, highest: float, stated: ValueRange | None = None) -> str:

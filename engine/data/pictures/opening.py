@@ -5,6 +5,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import prod
 from os import PathLike
 
@@ -26,20 +27,19 @@ from engine.data.pictures.formats import (
     kind_of,
     other_kind,
 )
+from engine.data.pictures.frames import holds_more, jpeg_holds_more
 from engine.data.pictures.jpeg import holds_whole, jpeg_levels, shrunk, upright_size
 from engine.data.pictures.orientation import ORIENTATION, TURNS, orientation_of
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
+from engine.host.storage import at_home, is_web_address
 
 MODES: dict[ColorMode, str] = {
     "grayscale": "L", "rgb": "RGB", "rgba": "RGBA", "la": "LA", "cmyk": "CMYK", "lab": "LAB",
 }  # fmt: skip
 LEAST_CUT = 2**15  # white of 16 bits whose lower byte is not needed to tell 128 levels apart
 HEADER_BYTES = 2**20  # of a JPEG, in which it is told how it goes on
+WEB_ADDRESS = "a web address"
 Stored = str | PathLike[str] | bytes | Image.Image
-
-
-_REMEDIES: dict[type, str] = {FileNotFoundError: "Check the path.", PermissionError: "Allow yourself to read it."}
-"""What helps, where it is not the file's content that is wrong."""
 
 
 class UnreadablePicture(InputError):
@@ -80,17 +80,19 @@ def open_levels(
     height_width: tuple[int, int] | None = None,
     decoding: Decoding = USUAL,
     ranges: "Ranging | None" = None,
+    several: list[str] | None = None,
 ) -> Image.Image | np.ndarray:
     """What `open_picture` gives, or, sooner, the same as an array [h w 3], of a JPEG with nothing odd about it.
 
     Pictures of more than 8 bits come as such of 8; where neither the config nor their tags say what is black and what
     is white, `ranges` does, and without it they are refused.
+    several: gets the kind of a picture that holds several frames or pages, of which the first is read.
     """
     if decoding.interpolation != "bilinear" or not decoding.antialias:
         height_width = None  # parts of a JPEG are antialiased, and other libraries resize the whole
     with _unreadable_told(source):
         if color == "rgb" and not isinstance(source, Image.Image):
-            levels = _plain_jpeg(source, height_width, decoding)
+            levels = _plain_jpeg(source, height_width, decoding, several)
             if levels is not None:
                 return levels
         with _opened(source) as image:
@@ -99,9 +101,13 @@ def open_levels(
             if image is not source:
                 _draft(image, color, _width_height(height_width, turn), decoding, source)
                 _allow_pixels(image)
+            file = None if isinstance(source, Image.Image) else partial(_stream, source)
+            has_more = several is not None and holds_more(image, file)
             shown = _loaded(image, name_of_picture(source), decoding, ranges)
             # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
             turn = turn if isinstance(image, JpegImageFile) else _orientation(image, source)
+            if several is not None and has_more:
+                several.append(image.format or "others")
             return _turned(shown, turn)
 
 
@@ -185,7 +191,8 @@ def _unreadable_told(source: Stored) -> Iterator[None]:
         is_passing = isinstance(error, OSError) and error.errno is not None
         name, kind = name_of_picture(source), _optional_kind(source)
         reason = f"{kind}: {reason.splitlines()[0]}" if kind else reason.splitlines()[0]
-        remedy = _REMEDIES.get(type(error), "Repair or remove it.")
+        usual = "Check the path." if isinstance(error, FileNotFoundError) else "Repair or remove it."
+        remedy = remedy_for(error, usual)
         raise UnreadablePicture(name, reason, remedy=remedy, is_passing=is_passing, kind=kind) from None
 
 
@@ -223,7 +230,13 @@ def _stream(source: str | PathLike[str] | bytes) -> io.FileIO | io.BytesIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:
+        source = at_home(source)
         mode = os.stat(source).st_mode
+    except FileNotFoundError:
+        if not is_web_address(source):
+            raise
+        rule, remedy = "a file on this machine", "Download it first."
+        raise UnreadablePicture(name_of_picture(source), WEB_ADDRESS, rule, remedy) from None
     except ValueError:  # no system has names with a NUL
         raise UnreadablePicture(name_of_picture(source), "a name with a NUL", "an image file", "Correct it.") from None
     if not stat.S_ISREG(mode):
@@ -284,7 +297,10 @@ def _allow_pixels(image: Image.Image) -> None:
 
 
 def _plain_jpeg(
-    source: str | PathLike[str] | bytes, height_width: tuple[int, int] | None, decoding: Decoding
+    source: str | PathLike[str] | bytes,
+    height_width: tuple[int, int] | None,
+    decoding: Decoding,
+    several: list[str] | None,
 ) -> np.ndarray | None:
     with _stream(source) as file:  # not buffered, or it would be in memory twice
         is_short = file.seek(0, os.SEEK_END) <= MOST_BYTES
@@ -299,7 +315,10 @@ def _plain_jpeg(
     most = most_pixels(decoding)
     if most is not None and prod(size) > most and (holds_whole(data) or prod(shrunk(size, height_width)) > most):
         return None  # Pillow's way says why
-    return jpeg_levels(data, size, height_width)
+    levels = jpeg_levels(data, size, height_width)
+    if several is not None and levels is not None and jpeg_holds_more(data):
+        several.append("JPEG")
+    return levels
 
 
 def _orientation(image: Image.Image, source: Stored) -> int:

@@ -15,6 +15,7 @@ BATCH_EXAMPLES = 1024
 BATCH_BYTES = 64 * 2**20
 MOST_WHITE = 2**16 - 1  # in arrays; larger numbers are no levels unless it is said
 MOST_RAW = 127  # uint8 up to it may be no levels yet, where the training images had such a range
+AS_THERE = "Scale them in the same way."
 SET_PICTURES = 16  # as many are no dark or bright picture but a set, which uses its range
 
 
@@ -49,27 +50,39 @@ def levels_range(images: np.ndarray, field: str, stated: ValueRange | None) -> V
     if len(images) == 0:
         return stated or (0, 255)
     low, high = range_of(images, field)
+    if stated is None and images.dtype == np.int8 and low < -1:
+        return -128, 127
+    are_whole = images.dtype.kind != "f" or (stated is None and _are_whole(images))
+    return range_for(images.dtype, (low, high), are_whole, field, stated)
+
+
+def range_for(
+    dtype: np.dtype | str, found: ValueRange, are_whole: bool, field: str, stated: ValueRange | None
+) -> ValueRange:
+    """As `levels_range`, of numbers of which only the extremes, and whether all are whole, are known."""
     if stated is not None:
-        check_within(images.dtype, (low, high), stated, field)
+        check_within(dtype, found, stated, field)
         return float(stated[0]), float(stated[1])
-    found = _recognised(images, low, high)
-    if found is None:
+    recognised = _recognised(*found, are_whole)
+    if recognised is None:
         remedy = "Say what is black and what is white: value_range=(black, white), in files --data.levels BLACK WHITE."
         rule = "0 to 1, -1 to 1, 0 to 255, or whole numbers of up to 16 bits"
-        raise InputError(problem(field, f"{images.dtype} images from {low:g} to {high:g}", rule, remedy))
-    return found
+        kind = dtype if isinstance(dtype, str) else f"{dtype} images"
+        raise InputError(problem(field, f"{kind} from {found[0]:g} to {found[1]:g}", rule, remedy))
+    return recognised
 
 
-def check_within(dtype: np.dtype, found: ValueRange, stated: ValueRange, field: str) -> None:
+def check_within(dtype: np.dtype | str, found: ValueRange, stated: ValueRange, field: str) -> None:
     """Raises InputError for values more than half a level outside the range stated, or all in its first hundredth."""
     (low, high), (black, white) = found, map(float, stated)
     half_level = (white - black) / 510
     got, rule = f"{dtype} from {low:g} to {high:g}", f"values from {black:g} to {white:g}, the value_range"
     if low < black - half_level or high > white + half_level:
-        raise InputError(problem(field, got, rule, "State the range they have."))
+        raise InputError(problem(field, got, rule, _restating(found, stated)))
     if dtype != np.uint8 and 0 < high - low < LEAST_SHARE * (white - black):
         rule = f"{rule}, and not its first hundredth alone"
-        raise InputError(problem(field, got, rule, "State the range they have, or pass uint8 if they are that dark."))
+        remedy = f"{_restating(found, stated)[:-1]}, or pass uint8 if they are that dark."
+        raise InputError(problem(field, got, rule, remedy))
 
 
 def range_text(value_range: ValueRange) -> str:
@@ -87,7 +100,8 @@ def check_same_range(found: ValueRange | None, expected: ValueRange | None, name
     if found is None or expected is None or tuple(found) in (tuple(expected), (0, 255)):
         return
     ours, theirs = (f"({low:g}, {high:g})" for low, high in (expected, found))
-    remedy = f"Make it with value_range={ours}."
+    low, high = expected
+    remedy = f"Make it with value_range={ours}, of files with --data.levels {low:g} {high:g}."
     raise InputError(problem(name, f"the value range {theirs}", f"{ours} {whose}", remedy))
 
 
@@ -145,10 +159,11 @@ def doubts_of(found: ValueRange, dtype: np.dtype) -> str | None:
     return None
 
 
-def _recognised(images: np.ndarray, low: float, high: float) -> ValueRange | None:
-    if images.dtype == np.int8 and low < -1:
-        return -128, 127
-    are_whole = images.dtype.kind != "f" or not any((images[p] != np.floor(images[p])).any() for p in parts_of(images))
+def _are_whole(images: np.ndarray) -> bool:
+    return not any((images[part] != np.floor(images[part])).any() for part in parts_of(images))
+
+
+def _recognised(low: float, high: float, are_whole: bool) -> ValueRange | None:
     if low >= 0 and high <= 1:
         return 0, 1
     if low >= -1 and high <= 1:
@@ -170,6 +185,20 @@ def _usual(found: ValueRange) -> ValueRange | None:
     )
 
 
+def converting(dtype: str, found: ValueRange | None, trained: ValueRange | None) -> str:
+    """How pictures become of the dtype, and the range, of a model's float inputs."""
+    remedy = f"Convert them: images.astype(np.{dtype})."
+    if found is None or trained is None or _usual(found) == _usual(trained):
+        return remedy
+    return f"{remedy} {_rescaling(found, trained)}"
+
+
+def _restating(found: ValueRange, stated: ValueRange) -> str:
+    """What to do about values of another range than was stated, or than the training images have."""
+    rescaling = _rescaling(found, stated)
+    return "State the range they have." if rescaling == AS_THERE else f"{rescaling[:-1]}, or state the range they have."
+
+
 def _rescaling(found: ValueRange, trained: ValueRange) -> str:
     """How the values become like those of training, where that is plain."""
     theirs, ours = _usual(trained), _usual(found)
@@ -183,4 +212,4 @@ def _rescaling(found: ValueRange, trained: ValueRange) -> str:
         ((0, 1), (-1, 1)): "Scale them in the same way: (images + 1) / 2.",
         ((0, 255), (-1, 1)): "Scale them in the same way: (images + 1) * 127.5.",
     }
-    return ways.get((theirs, ours), "Scale them in the same way.") if theirs and ours else "Scale them in the same way."
+    return ways.get((theirs, ours), AS_THERE) if theirs and ours else AS_THERE

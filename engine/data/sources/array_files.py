@@ -7,7 +7,7 @@ size of the file before memory is taken for it.
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -17,9 +17,11 @@ import numpy as np
 from engine.config.data import DataConfig
 from engine.config.decoding import ValueRange
 from engine.data.arrays.axes import channels_last, check_pictures
-from engine.data.classes.labels import read_classes
+from engine.data.arrays.given import plain_array
+from engine.data.classes.labels import are_targets, read_classes, read_targets
+from engine.data.classes.names import Names
 from engine.data.classes.reading import classes_of
-from engine.data.decoded.cache import Decoded, DecodedBatch, cached
+from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cached
 from engine.data.decoded.dataset import Dataset, names_text
 from engine.data.pictures.images import fit_images, fitted_shape
 from engine.data.pictures.ranges import as_uint8, levels_range, parts_of, range_text
@@ -82,17 +84,20 @@ class ArraySource:
         name = split_title(self.name, self.pairs, split, field)
         entry = cache_entry(self.config, name, file_key(self.files, self.config, split, self.config.layout))
         dataset = cached(entry, name, lambda: self._decode(split), self.tell)
+        if dataset.class_names:
+            given = plain_array(self.pairs[split].labels(), name)
+            dataset = replace(dataset, targets=read_targets(given, name) if given.dtype.kind in "biuf" else None)
         return in_listed_order(dataset, self.config.class_names, split != self.config.split, self.tell)
 
     def _decode(self, split: str) -> Decoded:
         pair = self.pairs[split]
-        read = read_classes(pair.labels(), pair.names[1])
-        labels, class_names = classes_of(read.values, pair.names[1], read.names)
+        labels, class_names, notes = _targets_of(pair.labels(), pair.names[1])
         images, value_range = self._images(pair, self.pairs.get("train", pair))
         if len(images) != len(labels):
             got = f"{len(images):,} images in {pair.names[0]} and {len(labels):,} labels in {pair.names[1]}"
             raise InputError(problem("data.path", got, "as many of each", "Check how they were made."))
-        return decode_arrays(images, labels, class_names, self.config, value_range)
+        decoded = decode_arrays(images, labels, class_names, self.config, value_range)
+        return replace(decoded, findings=Findings(notes))
 
     def _images(self, pair: Pair, known: Pair) -> tuple[np.ndarray, ValueRange | None]:
         """[n h w c] of some type of number, and what stands for black and white unless they are uint8."""
@@ -112,6 +117,17 @@ class ArraySource:
         images = channels_last(pair.images(), pair.names[0], self.config.layout, tell)
         check_pictures(images, pair.names[0])
         return images
+
+
+def _targets_of(given: np.ndarray, field: str) -> tuple[np.ndarray, Names, list[str]]:
+    """(int32[n] indices, class names, nothing), or (float32[n d] targets, no names, what a line says of that)."""
+    if not are_targets(given, field) or np.isin(given, (0, 1)).all():  # several labels a picture are no amounts
+        read = read_classes(given, field)
+        return *classes_of(read.values, field, read.names), []
+    targets = read_targets(given, field)
+    low, high = targets.min(), targets.max()
+    note = f"{field} has numbers from {low:g} to {high:g}: a regression (--train.loss mean_squared_error)"
+    return targets, (), [note]
 
 
 def open_arrays(config: DataConfig, tell: Say) -> ArraySource:
@@ -200,7 +216,7 @@ def _check_header(path: Path, version: tuple[int, int], archive: zipfile.ZipFile
     length = int.from_bytes(start[8:10] if version == (1, 0) else start[8:12], "little")
     if length > MOST_HEADER_BYTES:
         rule = f"one of at most {MOST_HEADER_BYTES:,}"
-        raise InputError(problem(str(path), f"a header of {length:,} bytes", rule, "Make or download it anew."))
+        raise InputError(problem(str(path), f"a header of {length:,} bytes", rule, "Make or download it again."))
 
 
 def _read_npy(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from engine.data.classes.names import composed, names_text
 from engine.data.decoded.dataset import Dataset
 from engine.data.sources.class_folders import Classes
 from engine.data.sources.walk import NOT_FOLLOWED, ImageFile, PassedOver, file_at, is_hidden, suffix_kind
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
@@ -54,7 +54,7 @@ def split_as_keras(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
     if count == 0:
         rule = f"a share that leaves both sides some of the {len(dataset)} examples of {dataset.name}"
         raise InputError(problem("data.validation_fraction", fraction, rule, "Give another share, or 0."))
-    share = replace(dataset.take(order[-count:], f"{dataset.name} (validation share)"), skipped=())
+    share = replace(dataset.take(order[-count:], f"{dataset.name} (validation share)"), skipped=(), several_frames=0)
     return dataset.take(order[:-count], dataset.name), share
 
 
@@ -69,7 +69,8 @@ def _directories(start: str, follow_links: bool, passed: PassedOver) -> Iterator
                 inside = list(entries)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise InputError(problem(directory, reason, "a folder that can be read", "Correct it.")) from None
+            remedy = remedy_for(error, "Correct it.")
+            raise InputError(problem(directory, reason, "a folder that can be read", remedy)) from None
         if (about.st_dev, about.st_ino) in seen:
             continue
         seen.add((about.st_dev, about.st_ino))

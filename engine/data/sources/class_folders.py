@@ -1,7 +1,9 @@
 """Image files by their folders → splits and classes, as people lay them out, or the reason why that cannot be told."""
 
 import os
-from collections.abc import Callable, Collection
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +16,15 @@ from engine.errors import InputError, problem
 from engine.text import one_line
 
 LAYOUT = "one folder a class, like {name}/cat/1.jpg and {name}/dog/2.jpg, or these below {name}/train and {name}/test"
+
+NUMBER_AT_END = r"[\W_]*\d+\W*\Z"
+# The class is what stands before the number in a name. In one line for any shell, with nothing that one would act on.
+MAKE_TABLE = (
+    "python -c \"import csv, pathlib, re; t = open('labels.csv', 'w', newline='', encoding='utf-8'); "
+    "csv.writer(t).writerows("
+    "[('path', 'label'), *((f.name, re.sub(r'" + NUMBER_AT_END + "', '', f.stem)) "
+    "for f in sorted(pathlib.Path('.').iterdir()) if f.suffix in %s and f.name[0] != '.')]); t.close()\""
+)
 
 # Files by class, in the order they are read in.
 Classes = dict[str, list[ImageFile]]
@@ -57,14 +68,29 @@ def lay_out(root: Path, files: list[ImageFile], tell: Tell, tell_empty: Tell | N
     return Layout({"train": classes}, unlabelled, {"train": root})
 
 
-def layout_problem(folder: Path, got: str) -> str:
-    """The wording for a folder that is laid out in no way that is known."""
+def layout_problem(folder: Path, got: str, loose: Sequence[ImageFile] = ()) -> str:
+    """The wording for a folder that is laid out in no way that is known; loose: pictures right in it."""
     endings = " ".join(sorted(SUFFIXES))
     rule, remedy = LAYOUT.format(name=name_of(folder)), f"Sort the files ({endings}) so."
     tables = sorted(path for place in (folder, folder.parent) for path in place.glob("*.csv"))
     if tables:
         remedy = f"If {one_line(tables[0].name)} names their classes, set --data.path {tables[0]}. Or sort them so."
+    elif classes := _classes_in_names(loose):
+        suffixes = tuple(sorted({Path(file.name).suffix for file in loose}))
+        remedy = (
+            f"If their names start with their classes ({names_text(classes)}), "
+            f"run in that folder: {MAKE_TABLE % (suffixes,)} Then set --data.path {folder / 'labels.csv'}."
+        )
     return problem("data.path", f"{folder} with {got}", rule, remedy)
+
+
+def _classes_in_names(loose: Sequence[ImageFile]) -> tuple[str, ...]:
+    """What stands before the numbers in names like cat.0.jpg and dog_1.jpg; nothing if that is no class of most."""
+    stems = [Path(file.name).stem for file in loose]
+    counts = Counter(re.sub(NUMBER_AT_END, "", stem) for stem in stems if re.search(NUMBER_AT_END, stem))
+    several = tuple(sorted(name for name, count in counts.items() if name and count > 1))
+    are_most = sum(counts[name] for name in several) > 0.9 * len(stems)
+    return several if are_most and 1 < len(several) <= len(stems) / 2 else ()
 
 
 def name_of(path: Path) -> str:
@@ -170,7 +196,7 @@ def _classes(folder: Path, found: Classes, depth: int, tell: Tell, tell_empty: T
     loose = found.pop("", [])
     if not found:
         got = f"{len(loose):,} images and no folders of them" if loose else "no images"
-        raise InputError(layout_problem(folder, got))
+        raise InputError(layout_problem(folder, got, loose))
     _check_no_splits_within(folder, found, depth)
     _check_no_folds(folder, found, depth)
     kept = _without_copy(folder, found, depth, tell)

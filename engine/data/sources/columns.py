@@ -3,20 +3,22 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from math import isqrt
+from itertools import islice, takewhile
 from pathlib import Path
 
 from engine.config.data import DataConfig
+from engine.data.arrays.axes import square_shape
 from engine.data.classes.names import composed, names_text
 from engine.data.pictures.images import is_picture_name
-from engine.data.sources.split_names import is_split_column, split_of_value
-from engine.errors import InputError, problem, unknown
+from engine.data.pictures.levels import is_level
+from engine.data.sources.split_names import is_split_column, split_of_value, truth_of
+from engine.errors import InputError, problem, remedy_for, unknown
 from engine.host.encodings import encoding_of
-from engine.host.storage import check_regular
+from engine.host.storage import check_regular, is_web_address
 
 LABEL_NAMES = (
     "label", "class", "target", "labels", "category", "class_name", "classname", "class_label", "species", "breed",
@@ -24,12 +26,16 @@ LABEL_NAMES = (
 )  # fmt: skip
 FILE_NAMES = (
     "path", "file", "filename", "image", "image_path", "filepath", "file_path", "file_name", "image_name", "image_id",
-    "imagepath", "img_path", "img_name", "img", "image_file", "picture", "photo",
+    "imagepath", "img_path", "img_name", "img", "image_file", "picture", "photo", "url", "image_url",
 )  # fmt: skip
 DELIMITERS = ",;\t|"
+SEPARATOR = re.compile(
+    r'"?sep=([^\r\n])"?\s*', re.IGNORECASE
+)  # the line that Excel writes, and reads, before all others
 SAMPLE_ROWS = 20
 MOST_LINE = 2**24  # characters: pictures of 2,000×2,000 pixels, of five characters each
 LEAST_PIXELS = 4
+MOST_ODD = 0.25  # of pixels that are not 0 and no levels; fewer are mistakes, and named
 COLUMNS = "label and pixels (label,pixel0,pixel1,…), or path and label (path,label)"
 HoldsFiles = Callable[[list[str]], bool]
 NAME_THEM = "Name the columns in the first line, or set --data.path-column and --data.label-column."
@@ -42,6 +48,9 @@ class Table:
     columns: their names as written; their numbers where there is no header.
     label, file, split: the places of these columns; None where there are none. unnamed: places that are passed over.
     part: the split whose rows are meant, where a column says which split a row belongs to.
+    one_hot: the places of columns of 0 and 1, one for each class, in place of a column of labels.
+    skipped: how many lines come before the first that is of the table: sep=;, comments, blank ones.
+    has_levels: whether the pixels of the first rows are whole numbers from 0 to 255, and not of another range.
     """
 
     path: Path
@@ -54,12 +63,21 @@ class Table:
     split: int | None = None
     part: str | None = None
     unnamed: tuple[int, ...] = ()
+    one_hot: tuple[int, ...] = ()
+    skipped: int = 0
+    has_levels: bool = True
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def pixels(self) -> list[int]:
         """The places of the columns of pixels."""
-        return [k for k in range(len(self.columns)) if k not in (self.label, self.split, *self.unnamed)]
+        others = {self.label, self.split, *self.unnamed, *self.one_hot}
+        return [k for k in range(len(self.columns)) if k not in others]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether rows say of which class they are."""
+        return self.label is not None or bool(self.one_hot)
 
     @property
     def num_pixels(self) -> int:
@@ -85,27 +103,33 @@ def describe(
     bare = Table(path, (), False, None, None, encoding=encoding, notes=(note,) if note else ())
     with text_of(bare) as file:
         lines = list(_first(file))
-    filled = [line for line in lines if line.strip()]
+    with told_of_csv(path):
+        skipped, delimiter = _before(lines)
+    filled = [line for line in lines[skipped:] if line.strip()]
     if not filled:
         raise InputError(problem(str(path), "an empty file", f"a table of {COLUMNS}", "Check the file."))
     with told_of_csv(path):
-        delimiter = _delimiter(filled)
+        delimiter = delimiter or _delimiter(filled)
         rows = [[cell.strip() for cell in row] for row in csv.reader(filled, delimiter=delimiter) if row]
-    table = replace(bare, delimiter=delimiter)
+    aside = tuple(line.strip() for line in lines[:skipped] if line.strip())
+    if aside:
+        bare = replace(bare, notes=(*bare.notes, f"{path}: passed over before the columns: {names_text(aside)}"))
+    table = replace(bare, delimiter=delimiter, skipped=skipped)
     is_asked = config.path_column is not None or config.label_column is not None
     if all(map(is_number, rows[0])) and not is_asked:
-        return _of_numbers(table, len(rows[0]), num_pixels)
+        return _with_kind_of_pixels(_of_numbers(table, len(rows[0]), num_pixels), rows)
     has_header = not any(map(is_picture_name, map(_last_part, rows[0])))
-    columns = tuple(rows[0]) if has_header else tuple(str(k + 1) for k in range(len(rows[0])))
-    table = replace(table, columns=columns, has_header=has_header)
-    return _with_columns(table, rows[has_header:], config, holds_files)
+    named = (re.sub(r"^#\s*(?=.)", "", rows[0][0]), *rows[0][1:])  # as np.savetxt writes a header
+    numbers = tuple(str(k + 1) for k in range(len(rows[0])))
+    table = replace(table, columns=named if has_header else numbers, has_header=has_header)
+    return _with_kind_of_pixels(_with_columns(table, rows[has_header:], config, holds_files), rows[has_header:])
 
 
 @contextmanager
 def text_of(table: Table) -> Iterator[Iterator[str]]:
-    """The lines of the file, without the mark that Excel puts before it; never with replaced characters."""
+    """The lines of the table, without the mark that Excel puts before it; never with replaced characters."""
     with told_of_csv(table.path), table.path.open(encoding=table.encoding, newline="") as file:
-        yield _lines(file, table.path)
+        yield islice(_lines(file, table.path), table.skipped, None)
 
 
 def _lines(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
@@ -119,13 +143,50 @@ def _lines(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
 
 
 def _first(lines: Iterator[str]) -> Iterator[str]:
-    """SAMPLE_ROWS lines, or as few as have MOST_LINE characters."""
-    length = 0
-    for line in islice(lines, SAMPLE_ROWS):
+    """SAMPLE_ROWS lines beside those before the table, or as few as have MOST_LINE characters."""
+    length = count = 0
+    for line in lines:
         yield line
         length += len(line)
-        if length > MOST_LINE:
+        count += count > 0 or not _is_aside(line)
+        if count == SAMPLE_ROWS or length > MOST_LINE:
             return
+
+
+def _is_aside(line: str) -> bool:
+    """Whether a line at the start is blank, a comment, or says what the delimiter is."""
+    return not line.strip() or line.lstrip().startswith("#") or SEPARATOR.fullmatch(line) is not None
+
+
+def _before(lines: list[str]) -> tuple[int, str | None]:
+    """(how many lines come before the table, the delimiter that one of them states)."""
+    aside = list(takewhile(_is_aside, lines))
+    stated = next((found[1] for found in map(SEPARATOR.fullmatch, aside) if found), None)
+    comments = [k for k, line in enumerate(aside) if line.lstrip().startswith("#")]
+    rest = [line for line in lines[len(aside) :] if line.strip()] if comments else []
+    delimiter = stated or _delimiter(rest or [aside[k] for k in comments])
+    first = _split(rest[0], delimiter) if rest else []
+    for k in comments:
+        cells = _split(aside[k], delimiter)
+        is_as_wide = len(cells) > 1 and len(cells) == len(first or cells)
+        if is_as_wide and (_has_picture(cells) or (k == comments[-1] and _are_names(cells, first))):
+            return k, stated
+    return len(aside), stated
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+
+
+def _has_picture(cells: list[str]) -> bool:
+    return any(map(is_picture_name, map(_last_part, cells)))
+
+
+def _are_names(comment: list[str], first: list[str]) -> bool:
+    """Whether a comment names the columns of a table that goes on with the row `first`, which has no names then."""
+    known, rows = {*LABEL_NAMES, *FILE_NAMES}, (comment, first)
+    has_known, is_named = (not known.isdisjoint(_plainly(cell.lstrip("# ")) for cell in row) for row in rows)
+    return not is_named and (has_known or all(map(is_number, first)) or _has_picture(first))
 
 
 @contextmanager
@@ -141,21 +202,13 @@ def told_of_csv(path: Path) -> Iterator[None]:
         raise InputError(problem(str(path), got, "text in one encoding", remedy)) from None
     except (OSError, csv.Error) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise InputError(problem(str(path), reason, "a table that can be read", "Correct the path or file.")) from None
+        remedy = remedy_for(error, "Correct the path or file.")
+        raise InputError(problem(str(path), reason, "a table that can be read", remedy)) from None
 
 
 def is_number(cell: str) -> bool:
     """Whether a cell is a number as people write them."""
     return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", cell) is not None
-
-
-def square_shape(num_pixels: int) -> tuple[int, int, int] | None:
-    """(h, w, c) of a square grey or else colour picture with so many numbers."""
-    for channels in (1, 3):
-        side = isqrt(num_pixels // channels)
-        if num_pixels and channels * side**2 == num_pixels:
-            return side, side, channels
-    return None
 
 
 def _delimiter(lines: list[str]) -> str:
@@ -187,16 +240,19 @@ def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds
     """The table with its columns told apart: by the config, by their names, and by what is in them."""
     names = [_plainly(name) for name in table.columns]
     label, file = _asked("label", table, config.label_column), _asked("path", table, config.path_column)
-    label = label if label is not None else _first_named(names, LABEL_NAMES, file)
-    file = file if file is not None else _first_named(names, FILE_NAMES, label)
-    unnamed = tuple(k for k, name in enumerate(names) if re.fullmatch(r"(unnamed:? ?_?\d+)?", name))
+    label = label if label is not None else _first_named(table, LABEL_NAMES, file, "label")
+    file = file if file is not None else _first_named(table, FILE_NAMES, label, "path")
+    unnamed = tuple(k for k, name in enumerate(names) if re.fullmatch(r"(unnamed:? ?_?\d+|#)?", name))
     free = [k for k in range(len(names)) if k not in (label, file, *unnamed)]
     cells = {k: [row[k] for row in rows if k < len(row) and row[k]] for k in free}
     split = _split_column(table, {k: cells[k] for k in free})
     rest = [k for k in free if k != split]
     if file is None:
-        holding = [k for k in rest if cells[k] and all(is_picture_name(_last_part(cell)) for cell in cells[k])]
+        holding = [k for k in rest if cells[k] and all(map(_is_picture, cells[k]))]
         file = holding[0] if len(holding) == 1 else None
+    if file is None:
+        texts = [k for k in rest if cells[k] and not any(map(is_number, cells[k]))]
+        file = texts[0] if len(texts) == 1 and holds_files(cells[texts[0]]) else None
     if file is None and not _are_pixels(rest, cells):
         holding = [k for k in rest if holds_files(cells[k])]
         if len(holding) != 1:
@@ -206,7 +262,37 @@ def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds
     others = [k for k in rest if k != file]
     if file is not None and label is None and len(others) == 1:
         label = others[0]
-    return replace(table, label=label, file=file, split=split, unnamed=unnamed)
+    one_hot = _one_hot(table, others if file is not None else _no_pixels(names, others), rows) if label is None else ()
+    return replace(table, label=label, file=file, split=split, unnamed=unnamed, one_hot=one_hot)
+
+
+def _is_picture(cell: str) -> bool:
+    return is_picture_name(_last_part(cell)) or is_web_address(cell)
+
+
+def _no_pixels(names: list[str], places: list[int]) -> list[int]:
+    """Those columns that are not named like most others, but for numbers in the names: pixel0, pixel1, …"""
+    stems = {k: re.sub(r"\d+", "", names[k]) for k in places}
+    counts = Counter(stems.values())
+    usual = max(counts, key=lambda stem: counts[stem], default="")
+    return [k for k in places if stems[k] != usual and counts[usual] >= LEAST_PIXELS]
+
+
+def _one_hot(table: Table, places: list[int], rows: list[list[str]]) -> tuple[int, ...]:
+    """The columns of 0 and 1 of which each row has one 1: a class each."""
+    whole = [row for row in rows if len(row) == len(table.columns)]
+    found = [k for k in places if whole and all(truth_of(row[k]) is not None for row in whole)]
+    is_one = len(found) > 1 and all(sum(truth_of(row[k]) or False for k in found) == 1 for row in whole)
+    return tuple(found) if is_one else ()
+
+
+def _with_kind_of_pixels(table: Table, rows: list[list[str]]) -> Table:
+    """The table, with whether the pixels of some rows are levels, but for a few, which are found when it is read."""
+    if table.file is not None:
+        return table
+    cells = (row[k] for row in rows for k in table.pixels if k < len(row))
+    filled = [cell for cell in cells if is_number(cell) and cell != "0"]
+    return replace(table, has_levels=sum(not is_level(cell) for cell in filled) <= len(filled) * MOST_ODD)
 
 
 def _asked(field: str, table: Table, given: str | None) -> int | None:
@@ -216,7 +302,7 @@ def _asked(field: str, table: Table, given: str | None) -> int | None:
     for same in (str, _plainly):
         names = [same(name) for name in table.columns]
         if same(given.strip()) in names:
-            return names.index(same(given.strip()))
+            return _only(names, same(given.strip()), field, table)
     if given.isdigit() and 1 <= int(given) <= len(table.columns):
         return int(given) - 1
     raise InputError(unknown(f"data.{field}_column", given, table.columns))
@@ -226,8 +312,20 @@ def _plainly(name: str) -> str:
     return re.sub(r"[ \-]+", "_", composed(name).strip().lower())
 
 
-def _first_named(names: list[str], known: tuple[str, ...], other: int | None) -> int | None:
-    return next((names.index(name) for name in known if name in names and names.index(name) != other), None)
+def _first_named(table: Table, known: tuple[str, ...], other: int | None, field: str) -> int | None:
+    names = [_plainly(name) for name in table.columns]
+    found = next((name for name in known if name in names and names.index(name) != other), None)
+    return None if found is None else _only(names, found, field, table)
+
+
+def _only(names: list[str], name: str, field: str, table: Table) -> int:
+    """The place of a name; raises InputError if several columns have it."""
+    places = [k for k, other in enumerate(names) if other == name]
+    if len(places) > 1:
+        got = f"{len(places)} columns named {table.columns[places[0]]}, {names_text(str(k + 1) for k in places)}"
+        remedy = f"Rename or remove the others, or give the number of one: --data.{field}-column {places[0] + 1}."
+        raise InputError(problem(str(table.path), got, f"one column for the {field}", remedy))
+    return places[0]
 
 
 def _are_pixels(places: list[int], cells: dict[int, list[str]]) -> bool:

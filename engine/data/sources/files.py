@@ -6,28 +6,30 @@ second by two threads, 1,370 by two processes.)
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from engine.config.data import DataConfig
-from engine.config.decoding import NUM_CHANNELS
+from engine.config.decoding import NUM_CHANNELS, ColorMode
 from engine.data.arrays.stored import image_hashes
 from engine.data.classes.reading import READING
 from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cached
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.deep_ranges import Ranges
 from engine.data.pictures.formats import optional_readers
+from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import decode_picture
-from engine.data.pictures.opening import UnreadablePicture, picture_height_width
+from engine.data.pictures.opening import WEB_ADDRESS, UnreadablePicture, picture_height_width
 from engine.data.sources.walk import ImageFile
 from engine.errors import InputError, problem
 from engine.host.storage import cache_directory, expanded
@@ -36,8 +38,9 @@ from engine.text import one_line
 CHUNK_BYTES = 4 * 2**20
 CHUNK_FILES = 64
 NAMED_FILES = 10
+USUAL_COLOR: ColorMode = "rgb"
 # Part of every cache key: raise it when the same file and settings give other pixels than before.
-DECODER = 4
+DECODER = 5
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -51,6 +54,7 @@ class _Chunk:
     hashes: of those.
     bad: "path: reason" of each that cannot be read. passing: those of them that another try may read.
     foreign: how many of them are of kinds that need other software.
+    several: (kind, path) of those kept that hold several frames.
     """
 
     images: np.ndarray
@@ -59,6 +63,7 @@ class _Chunk:
     bad: list[str] = field(default_factory=list)
     passing: list[str] = field(default_factory=list)
     foreign: Counter[str] = field(default_factory=Counter)
+    several: list[tuple[str, str]] = field(default_factory=list)
     has_other_size: bool = False
 
 
@@ -75,7 +80,7 @@ def load_files(
     labels: indices into the class names, or lists of numbers where there are no classes.
     """
     # The place too: tools that pack folders may give every file the same time, and bitmaps of one size the same length.
-    settings: tuple[object, ...] = (DECODER, "files", _place(config), *pixel_settings(config), class_names)
+    settings: tuple[object, ...] = (DECODER, "files", _place(config), *pixel_settings(_in_color(config)), class_names)
     if config.image_directory is not None or config.suffix is not None:
         settings += (str(config.image_directory), config.suffix)
     digest = hashlib.blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=10)
@@ -146,7 +151,7 @@ def num_threads() -> int:
 def _shape(files: Sequence[str], config: DataConfig, ranges: Ranges) -> tuple[int, int, int]:
     """(h, w, c) of every picture: as the config says, or as the first one that can be read has it."""
     if config.height_width is not None:
-        return (*config.height_width, NUM_CHANNELS[config.color or "rgb"])
+        return (*config.height_width, NUM_CHANNELS[config.color or USUAL_COLOR])
     bad = []
     for file in files:
         try:
@@ -157,9 +162,14 @@ def _shape(files: Sequence[str], config: DataConfig, ranges: Ranges) -> tuple[in
     raise InputError(_none_readable(bad))
 
 
-def _decode(file: str, config: DataConfig, ranges: Ranges) -> np.ndarray:
-    size, color = config.height_width, config.color or "rgb"
-    return decode_picture(file, color, size, config.resize, config.background, config.decoding, ranges)
+def _in_color(config: DataConfig) -> DataConfig:
+    """The config with the colour mode that files have where none is set."""
+    return replace(config, color=config.color or USUAL_COLOR)
+
+
+def _decode(file: str, config: DataConfig, ranges: Ranges, several: list[str] | None = None) -> np.ndarray:
+    size, color = config.height_width, config.color or USUAL_COLOR
+    return decode_picture(file, color, size, config.resize, config.background, config.decoding, ranges, several)
 
 
 def _batches(
@@ -177,6 +187,7 @@ def _batches(
     Those of kinds that need other software are left out even where bad files stop a run: they are not damaged.
     """
     stops, foreign, num_bad = config.on_bad_file == "stop", Counter[str](), 0
+    several = SeveralFrames()
     size = max(1, min(CHUNK_FILES, CHUNK_BYTES // int(np.prod(shape))))
     starts = range(0, len(files), size)
     neighbours = (files[i : i + size] for i in starts)
@@ -187,6 +198,8 @@ def _batches(
             skipped += chunk.bad
             passing += chunk.passing
             foreign += chunk.foreign
+            for kind, file in chunk.several:
+                several.add(kind, file)
             num_bad = len(skipped) - foreign.total()
             if chunk.kept and not (num_bad and stops):
                 yield DecodedBatch(chunk.images, labels[start + np.array(chunk.kept)], chunk.hashes)
@@ -194,14 +207,16 @@ def _batches(
         raise InputError(_none_readable(skipped))
     if num_bad and stops:
         raise InputError(_some_unreadable(skipped, len(files)))
-    findings.notes, findings.levels = [*ranges.notes(), *_foreign_notes(foreign, skipped, len(files))], ranges.untagged
+    foreign_notes, frame_notes = _foreign_notes(foreign, skipped, len(files)), several.notes(len(files))
+    findings.notes, findings.levels = [*ranges.notes(), *foreign_notes, *frame_notes], ranges.untagged
+    findings.several_frames = several.total
 
 
 def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConfig, ranges: Ranges) -> _Chunk:
     chunk = _Chunk(np.empty((len(files), *shape), np.uint8))
     for place, file in enumerate(files):
         try:
-            image = _decode(file, config, ranges)
+            image = _decode(file, config, ranges, several := list[str]())
         except UnreadablePicture as error:
             chunk.bad.append(f"{file}: {error.reason}")
             chunk.passing += [chunk.bad[-1]] if error.is_passing else []
@@ -212,6 +227,7 @@ def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConf
             return chunk
         chunk.images[len(chunk.kept)] = image
         chunk.kept.append(place)
+        chunk.several += [(kind, file) for kind in several]
     chunk.images = chunk.images[: len(chunk.kept)]
     chunk.hashes = image_hashes(chunk.images)  # here and not by whoever takes it, to share the work among the cores
     return chunk
@@ -257,12 +273,21 @@ def _several_sizes(files: Sequence[str]) -> str:
 
 
 def _none_readable(bad: list[str]) -> str:
-    return _listed(problem("data.path", f"{_count(bad)}, which is all", "images", "Repair or replace them."), bad)
+    remedy = _remedy(bad, "Repair or replace them.")
+    return _listed(problem("data.path", f"{_count(bad)}, which is all", "images", remedy), bad)
 
 
 def _some_unreadable(bad: list[str], count: int) -> str:
-    remedy = "Repair or remove them, or go on without them: --data.on-bad-file skip."
+    remedy = f"{_remedy(bad, 'Repair or remove them.')[:-1]}, or go on without them: --data.on-bad-file skip."
     return _listed(problem("data.path", f"{_count(bad)} of {count:,}", "readable, complete images", remedy), bad)
+
+
+def _remedy(bad: list[str], otherwise: str) -> str:
+    """What helps for all of the lines "path: reason"."""
+    reasons = {line.rsplit(": ", 1)[-1] for line in bad}
+    if reasons == {WEB_ADDRESS}:
+        return "Download them first, and name the files."
+    return "Allow yourself to read them (chmod u+r)." if reasons == {os.strerror(errno.EACCES)} else otherwise
 
 
 def _count(bad: list[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.data.decoded.dataset import names_text
 from engine.data.sources.split_names import SPLIT_ORDER
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
 from engine.host.memory import free_host_bytes
 
 # The most that deflate can shrink anything.
@@ -84,7 +84,7 @@ def _exactly(file: IO[bytes] | gzip.GzipFile, count: int) -> bytes:
 
 
 @contextmanager
-def reading(path: Path, kind: str, remedy: str = "Make or download it anew.") -> Iterator[None]:
+def reading(path: Path, kind: str, remedy: str = "Make or download it again.") -> Iterator[None]:
     """Turns what damaged files raise into one sentence."""
     try:
         yield
@@ -97,14 +97,14 @@ def reading(path: Path, kind: str, remedy: str = "Make or download it anew.") ->
         if any(word in reason for word in ("pickle", "Python objects", "magic string")):
             remedy = "Convert them: numbers as uint8, class names as text with astype(str)."
             reason, kind = "an array of Python objects, or no NumPy file", "arrays of numbers or text"
-        raise InputError(problem(str(path), reason.splitlines()[0], kind, remedy)) from None
+        raise InputError(problem(str(path), reason.splitlines()[0], kind, remedy_for(error, remedy))) from None
 
 
 def check_size(path: Path, promised: int, there: int, is_object: bool = False) -> None:
     """Raises InputError unless there are as many bytes as promised; of Python objects nobody can say how many."""
     if promised != there and not is_object:
         rule = f"{promised:,} as its header says"
-        raise InputError(problem(str(path), f"{there:,} bytes", rule, "Make or download it anew."))
+        raise InputError(problem(str(path), f"{there:,} bytes", rule, "Make or download it again."))
 
 
 def check_memory(path: Path, needed: int) -> None:

@@ -11,7 +11,7 @@ from engine.data.classes.names import composed, names_text
 from engine.data.pictures.images import SUFFIXES, is_picture_name
 from engine.data.sources.walk import ImageFile, is_hidden
 from engine.errors import InputError, problem
-from engine.host.storage import expanded
+from engine.host.storage import expanded, is_web_address
 
 SAMPLE_NAMES = 50
 NAMED_FILES = 10
@@ -19,6 +19,7 @@ SEPARATORS = "with / for \\"
 ANOTHER_FORM = "in another case or Unicode form"
 WITH_SUFFIX = "with a suffix added"
 BELOW = "by the end of their paths"
+AT_HOME = "in the home directory (~)"
 
 
 class Finder:
@@ -32,9 +33,14 @@ class Finder:
 
     def find(self, name: str) -> str | None:
         """The path of the file that a name stands for; None if there is none."""
+        if is_web_address(name):
+            return None
         path = os.path.join(self.base, name + self._suffix)
         if os.path.exists(path):
             return path
+        if name.startswith("~") and os.path.exists(path := expanded(name + self._suffix)):
+            self.counts.update([AT_HOME])
+            return str(path)
         kinds = [SEPARATORS] if "\\" in name else []
         parts = [part for part in re.split(r"[/\\]", name + self._suffix) if part not in ("", ".")]
         starts = [0]
@@ -104,7 +110,7 @@ def finder_for(table: Path, names: Sequence[str], config: DataConfig) -> Finder:
 
 def image_file(path: str | None, name: str, base: str) -> ImageFile:
     """A file as it lies there; one that does not is found out when it is decoded."""
-    path = path or os.path.join(base, name)
+    path = path or (name if is_web_address(name) else os.path.join(base, name))
     try:
         about = os.stat(path)
     except (OSError, ValueError):  # or a name with a NUL
@@ -116,13 +122,19 @@ def check_there(table: Path, missing: Sequence[str], count: int, finder: Finder)
     """Raises InputError naming the first files that are not there, with what may be meant."""
     if not missing:
         return
-    rule = f"paths that start at {finder.base or '.'}"
-    options = "--data.image-directory or --data.suffix"
     skip = "" if len(missing) == count else ", or go on without them: --data.on-bad-file skip"
-    got = f"{len(missing):,} of {count:,} files that are not there"
+    num_web = sum(map(is_web_address, missing))
+    if num_web == len(missing):
+        got, rule = f"{num_web:,} of {count:,} files that are web addresses", "files on this machine"
+        remedy = f"Download them, and write their paths into the table{skip}."
+    else:
+        web = f" ({num_web:,} of them web addresses, which must be downloaded first)" if num_web else ""
+        got = f"{len(missing):,} of {count:,} files that are not there{web}"
+        rule = f"paths that start at {finder.base or '.'}"
+        remedy = f"Correct them, or set --data.image-directory or --data.suffix{skip}."
     lines = [f"  {name}" for name in missing[:NAMED_FILES]]
     more = [f"  … and {len(missing) - NAMED_FILES:,} more"] if len(missing) > NAMED_FILES else []
-    text = problem(str(table), got, rule, f"Correct them, or set {options}{skip}.")
+    text = problem(str(table), got, rule, remedy)
     raise InputError("\n".join([text, *lines, *more]))
 
 

@@ -1,16 +1,18 @@
 """Rows of CSV tables: their labels, pixels and file names, and what is wrong with a row."""
 
 import csv
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 
+from engine.config.decoding import ValueRange
 from engine.data.decoded.dataset import names_text
-from engine.data.sources.columns import Table, text_of, told_of_csv
-from engine.data.sources.split_names import SPLIT_ORDER, UNLABELLED, split_of_value
+from engine.data.pictures.levels import is_level
+from engine.data.pictures.ranges import range_for
+from engine.data.sources.columns import Table, is_number, text_of, told_of_csv
+from engine.data.sources.split_names import SPLIT_ORDER, UNLABELLED, split_of_value, truth_of
 from engine.errors import InputError, problem
 
 CHUNK_ROWS, CHUNK_CHARACTERS = 2048, 2**23
@@ -19,7 +21,7 @@ CHUNK_ROWS, CHUNK_CHARACTERS = 2048, 2**23
 def row_chunks(table: Table) -> Iterator[tuple[int, list[str]]]:
     """(number of the first line, lines) of the rows, without the header; blank in place of those of other splits."""
     with text_of(table) as file:
-        number = 1 + table.has_header
+        number = 1 + table.skipped + table.has_header
         if table.has_header:
             next(file)
         while lines := _some(file):
@@ -81,13 +83,16 @@ def in_parts(table: Table) -> dict[str, Table]:
 
 def pixel_labels(table: Table) -> list[str]:
     """The label of every row."""
-    assert table.label is not None
+    assert table.has_labels
     labels: list[str] = []
     for first, lines in row_chunks(table):
         for number, line in enumerate(lines, first):
             if not line.strip():
                 continue
-            label = _cell(table, line, table.label)
+            if table.one_hot:
+                labels.append(_class_of(table, _cells(table, line), f"{table.path} line {number:,}"))
+                continue
+            label = _cell(table, line, table.label or 0)
             if not label:
                 raise InputError(_bad_row(table, number, line))
             labels.append(label)
@@ -96,28 +101,57 @@ def pixel_labels(table: Table) -> list[str]:
     return labels
 
 
-def parse_pixels(table: Table, lines: list[str], first: int) -> np.ndarray:
-    """uint8[b pixels] of some lines; raises InputError with line and column of the first that is bad."""
+def _class_of(table: Table, cells: list[str], where: str) -> str:
+    """The name of the one-hot column that has the 1 of a row; raises InputError where not exactly one has it."""
+    found = [truth_of(cells[k]) if k < len(cells) else None for k in table.one_hot]
+    ones = [table.columns[k] for k, is_one in zip(table.one_hot, found, strict=True) if is_one]
+    if len(ones) == 1 and None not in found:
+        return ones[0]
+    names = names_text(table.columns[k] for k in table.one_hot)
+    got = f"{len(ones)} ones ({names_text(ones)})" if ones else "no 1"
+    remedy = "Correct or remove the line."
+    if len(ones) > 1:
+        remedy = f"Correct it, or, for several labels a picture, train a model each: --data.label-column {ones[0]}."
+    raise InputError(problem(where, got, f"one 1, and 0 in the others, in the columns {names}", remedy))
+
+
+def parse_pixels(table: Table, lines: list[str], first: int, dtype: type = np.uint8) -> np.ndarray:
+    """[b pixels] of some lines, uint8 or float64; raises InputError with line and column of the first that is bad."""
     pixels = set(table.pixels)
     runs = [(is_pixel, len(list(run))) for is_pixel, run in groupby(range(len(table.columns)), pixels.__contains__)]
-    kinds = np.dtype([(f"{k}", np.uint8 if is_pixel else "O", (n,)) for k, (is_pixel, n) in enumerate(runs)])
+    kinds = np.dtype([(f"{k}", dtype if is_pixel else "O", (n,)) for k, (is_pixel, n) in enumerate(runs)])
     filled = [line for line in lines if line and not line.isspace()]
     if not filled:
-        return np.zeros((0, table.num_pixels), np.uint8)
+        return np.zeros((0, table.num_pixels), dtype)
     try:
         rows = np.loadtxt(filled, kinds, delimiter=table.delimiter, comments=None, quotechar='"', ndmin=1)
     except (ValueError, OverflowError):
-        raise InputError(_first_bad_row(table, lines, first)) from None
-    return np.concatenate([rows[f"{k}"] for k, (is_pixel, _) in enumerate(runs) if is_pixel], 1)
+        raise InputError(_first_bad_row(table, lines, first, dtype)) from None
+    found = np.concatenate([rows[f"{k}"] for k, (is_pixel, _) in enumerate(runs) if is_pixel], 1)
+    if dtype != np.uint8 and not np.isfinite(found).all():
+        raise InputError(_first_bad_row(table, lines, first, dtype))
+    return found
 
 
-def _first_bad_row(table: Table, lines: list[str], first: int) -> str:
-    texts = (_bad_row(table, number, line) for number, line in enumerate(lines, first) if line.strip())
+def numbers_range(table: Table, stated: ValueRange | None) -> ValueRange:
+    """(black, white) of a table's pixels, as stated or else recognised, see `range_for`; all rows are read."""
+    found, are_whole = list[float](), True
+    for first, lines in row_chunks(table):
+        pixels = parse_pixels(table, lines, first, np.float64)
+        found += [pixels.min(), pixels.max()] if pixels.size else []
+        are_whole = are_whole and bool((pixels == np.floor(pixels)).all())
+    if not found:
+        raise InputError(no_rows(table))
+    return range_for("numbers", (min(found), max(found)), are_whole, f"pixels in {table.path}", stated)
+
+
+def _first_bad_row(table: Table, lines: list[str], first: int, dtype: type) -> str:
+    texts = (_bad_row(table, number, line, dtype) for number, line in enumerate(lines, first) if line.strip())
     where, rule = f"{table.path} from line {first:,} on", "numbers with delimiters between them"
     return next(filter(None, texts), problem(where, "rows that cannot be read", rule, "Correct them."))
 
 
-def _bad_row(table: Table, number: int, line: str) -> str:
+def _bad_row(table: Table, number: int, line: str, dtype: type = np.uint8) -> str:
     """What is wrong with a row of pixels; empty if nothing is."""
     cells = _cells(table, line)
     where = f"{table.path} line {number:,}"
@@ -130,14 +164,23 @@ def _bad_row(table: Table, number: int, line: str) -> str:
         if place == table.label:
             if not cell.strip():
                 return problem(where_exactly, "no label", "one", "Correct or remove the line.")
-        elif place in pixels and not _is_level(cell):
-            return problem(where_exactly, repr(cell[:80]), "a whole number from 0 to 255", "Correct it.")
+        elif place in pixels and not (is_level(cell) if dtype == np.uint8 else _is_finite(cell)):
+            return problem(where_exactly, repr(cell[:80]), *_rule_of(cell, dtype))
     return ""
 
 
-def _is_level(cell: str) -> bool:
-    found = re.fullmatch(r"\+?0*(\d{1,3})", cell.strip(), re.ASCII)  # and not int, which refuses 5,000 digits
-    return found is not None and int(found[1]) <= 255
+def _rule_of(cell: str, dtype: type) -> tuple[str, str]:
+    """(rule, remedy) for the cell of a pixel that breaks it."""
+    if dtype != np.uint8:
+        return "a number", "Correct it."
+    if not _is_finite(cell):
+        return "a whole number from 0 to 255", "Correct it."
+    remedy = "Correct it, or say what is black and white: --data.levels 0 65535 or so (--value-range to predict)."
+    return "a whole number from 0 to 255, as in the first rows", remedy
+
+
+def _is_finite(cell: str) -> bool:
+    return is_number(cell.strip()) and bool(np.isfinite(float(cell)))
 
 
 def no_rows(table: Table) -> str:
@@ -157,7 +200,7 @@ def labels_and_files(table: Table) -> tuple[list[str], list[str]]:
         for row in rows:
             if len(row) <= 1 and not "".join(row).strip():  # a line of blanks
                 continue
-            where = f"{table.path} line {rows.line_num:,}"
+            where = f"{table.path} line {table.skipped + rows.line_num:,}"
             if len(row) != len(table.columns):
                 got, rule = f"{len(row):,} columns", f"{len(table.columns):,}, as the first line has"
                 raise InputError(problem(where, got, rule, 'Correct it; names with delimiters in them need "quotes".'))
@@ -169,6 +212,7 @@ def labels_and_files(table: Table) -> tuple[list[str], list[str]]:
                     raise InputError(problem(exactly, "nothing", "a value", "Correct or remove the line."))
             files.append(row[table.file].strip())
             labels += [row[table.label].strip()] if table.label is not None else []
+            labels += [_class_of(table, row, where)] if table.one_hot else []
     if not files:
         raise InputError(no_rows(table))
     return labels, files

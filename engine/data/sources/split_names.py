@@ -67,6 +67,11 @@ def split_of_value(value: str, column: str = "") -> str | None:
     return _only_role(value)
 
 
+def truth_of(cell: str) -> bool | None:
+    """What a cell of 0 and 1, or yes and no, says; None for another."""
+    return _FLAGS.get(cell.strip().lower())
+
+
 def _only_role(text: str) -> str | None:
     found = _read(text)
     return None if found is None else found[0]

@@ -1,23 +1,34 @@
 """CSV tables → Source: rows of pixels with a label, or rows of a file name and a label."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from engine.config.data import DataConfig
+from engine.config.decoding import ValueRange
+from engine.data.arrays.axes import square_shape
 from engine.data.classes.reading import Names, classes_of
-from engine.data.decoded.cache import Decoded, DecodedBatch, cached
+from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cached
 from engine.data.decoded.dataset import Dataset, names_text
 from engine.data.pictures.images import fit_images, fitted_shape
+from engine.data.pictures.ranges import as_uint8, range_text
 from engine.data.sources.class_folders import name_of
 from engine.data.sources.class_order import in_listed_order
-from engine.data.sources.columns import COLUMNS, NAME_THEM, Table, describe, is_number, square_shape
+from engine.data.sources.columns import COLUMNS, NAME_THEM, Table, describe, is_number
 from engine.data.sources.files import cache_entry, file_key, load_files
 from engine.data.sources.listed_files import Finder, check_there, finder_for, image_file
-from engine.data.sources.rows import in_parts, labels_and_files, no_rows, parse_pixels, pixel_labels, row_chunks
+from engine.data.sources.rows import (
+    in_parts,
+    labels_and_files,
+    no_rows,
+    numbers_range,
+    parse_pixels,
+    pixel_labels,
+    row_chunks,
+)
 from engine.data.sources.source import split_title
 from engine.data.sources.split_names import SPLIT_ORDER, SPLITS, UNLABELLED, split_roles
 from engine.data.sources.walk import ImageFile
@@ -27,6 +38,7 @@ from engine.text import one_line
 
 TABLE_ENDINGS = (".csv", ".tsv")
 NO_NUMBERS = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}  # as pandas and NumPy write what is missing
+LEVELS: ValueRange = (0.0, 255.0)
 LARGEST_TARGET = float(np.finfo(np.float32).max)
 Tell = Callable[[str], None]
 
@@ -54,14 +66,19 @@ class TableSource:
         """One split; raises InputError naming `field` if there is no such split, or file, line and column if bad."""
         name = split_title(self.name, self.tables, split, field)
         may_lack = split != self.config.split
-        return in_listed_order(self._read(split, name), self.config.class_names, may_lack, self.tell)
+        dataset = self._read(split, name)
+        if dataset.class_names and self.tables[split].label is not None:
+            dataset = replace(dataset, targets=_numbers_of(dataset))
+        return in_listed_order(dataset, self.config.class_names, may_lack, self.tell)
 
     def _read(self, split: str, name: str) -> Dataset:
         table = self.tables[split]
         if table.file is not None:
             return self._load_files(table, split, name)
-        about = (table.label, table.split, table.part, table.encoding, table.delimiter)
-        entry = cache_entry(self.config, name, file_key([table.path], self.config, *about))
+        about = [table.label, table.split, table.part, table.encoding, table.delimiter]
+        about += [table.one_hot] if table.one_hot else []
+        files = dict.fromkeys([table.path, self._training_table(table).path])  # whose range is that of all
+        entry = cache_entry(self.config, name, file_key(files, self.config, *about))
         return cached(entry, name, lambda: self._decode(table), self.tell)
 
     def files(self, split: str) -> list[ImageFile]:
@@ -84,13 +101,25 @@ class TableSource:
         return load_files(self.files(split), targets.tolist(), class_names, name, self.config, self.tell)
 
     def _decode(self, table: Table) -> Decoded:
-        if isinstance(self.config.levels, tuple):
-            rule = f"no such option with pixels in {table.path.name}, which are levels from 0 to 255"
-            raise InputError(problem("data.levels", self.config.levels, rule, "Leave it out, or scale the numbers."))
         targets, class_names = targets_of(pixel_labels(table), table, self.tell)
-        shape = _pixel_shape(table, self.config)
-        batches = _pixel_batches(table, targets, shape, self.config)
-        return Decoded(len(targets), fitted_shape(shape, self.config), class_names, batches)
+        shape, value_range = _pixel_shape(table, self.config), self._range(table)
+        batches = _pixel_batches(table, targets, shape, self.config, value_range)
+        notes = [f"numbers are read as levels, {range_text(value_range)}"] if value_range not in (None, LEVELS) else []
+        found = (Findings(notes=notes), value_range)
+        return Decoded(len(targets), fitted_shape(shape, self.config), class_names, batches, [], [], *found)
+
+    def _range(self, table: Table) -> ValueRange | None:
+        """What is black and what is white in a table of pixels, that of the training table; None: they are levels."""
+        stated = self.config.levels if isinstance(self.config.levels, tuple) else None
+        train = self._training_table(table)
+        if stated is None and train is not table:
+            stated = LEVELS if train.has_levels else numbers_range(train, None)
+        if table.has_levels and stated in (None, LEVELS):
+            return None
+        return numbers_range(table, stated)
+
+    def _training_table(self, table: Table) -> Table:
+        return self.tables.get("train", table)
 
 
 def open_table(config: DataConfig, tell: Tell) -> TableSource:
@@ -106,10 +135,10 @@ def open_table(config: DataConfig, tell: Tell) -> TableSource:
         table = describe(file, config, holds_files=lambda cells, file=file: _name_files(file, cells, config))
         for note in table.notes:
             tell(note)
-        if table.label is None and split != "train":
+        if not table.has_labels and split != "train":
             tell(f"{file}: has no column of labels; this split is left out")
             continue
-        if table.label is None:
+        if not table.has_labels:
             raise InputError(_no_labels(table))
         parts = in_parts(table)
         if len(files) > 1 and table.split is not None and set(parts) != {split}:
@@ -127,7 +156,8 @@ def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray,
 
     Reports which of the two tasks it is.
     """
-    assert table.label is not None
+    if table.label is None:
+        return _of_one_hot(labels, table, tell)
     column = table.columns[table.label] if table.has_header else f"column {table.label + 1}"
     numbers = _as_numbers(labels, f"{table.path} {column}")
     if numbers is not None and _is_real(numbers):
@@ -141,6 +171,21 @@ def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray,
     written = numbers.astype(np.int64) if numbers is not None and is_exact else labels
     indices, names = classes_of(written, f"{table.path} label")
     tell(f"{table.path}: {column} has {len(names):,} classes ({names_text(names)})")
+    return indices, names
+
+
+def _numbers_of(dataset: Dataset) -> np.ndarray | None:
+    """float32[n 1] of the labels as numbers, for a regression; None where they are text."""
+    if not all(map(is_number, dataset.class_names)):
+        return None
+    return np.array([float(name) for name in dataset.class_names], np.float32)[dataset.labels][:, None]
+
+
+def _of_one_hot(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
+    """(int32[n] indices, the names of the columns in their order), as one-hot labels in arrays are read."""
+    columns = tuple(table.columns[k] for k in table.one_hot)
+    indices, names = classes_of(labels, f"{table.path} label", columns)
+    tell(f"{table.path}: the columns {names_text(columns)} are one-hot labels of {len(names):,} classes")
     return indices, names
 
 
@@ -174,17 +219,21 @@ def is_table_name(name: str) -> bool:
     return name.lower().endswith(TABLE_ENDINGS)
 
 
-def read_unlabelled_table(path: Path, input_shape: tuple[int, ...]) -> np.ndarray:
-    """uint8[n h w c] of a table of pixels to be classified, with or without a column of labels (which is not read).
+def read_unlabelled_table(
+    path: Path, input_shape: tuple[int, ...], value_range: ValueRange | None = LEVELS
+) -> np.ndarray:
+    """[n h w c] of a table of pixels to be classified, with or without labels (which are not read).
 
-    Raises InputError unless there are as many pixels a row as the model's input has.
+    uint8, or, where the numbers are no levels by the first rows or `value_range`, which is that of the model's training
+    data (None: not levels), float64. Raises InputError unless there are as many pixels a row as the model's input has.
     """
     table = describe(path, num_pixels=prod(input_shape))
     if table.file is not None or table.num_pixels != prod(input_shape):
         got = f"{len(table.columns):,} columns ({names_text(table.columns)})"
         rule = f"{prod(input_shape):,} columns of pixels, the model's input of {shape_text(input_shape)}"
         raise InputError(problem(str(path), got, rule, "Use a table of that size."))
-    chunks = [parse_pixels(table, lines, first) for first, lines in row_chunks(table)]
+    dtype = np.uint8 if table.has_levels and value_range == LEVELS else np.float64
+    chunks = [parse_pixels(table, lines, first, dtype) for first, lines in row_chunks(table)]
     if not chunks:
         raise InputError(no_rows(table))
     return np.concatenate(chunks).reshape(-1, *input_shape)  # [n hwc] → [n h w c]
@@ -231,11 +280,12 @@ def _pixel_shape(table: Table, config: DataConfig) -> tuple[int, int, int]:
 
 
 def _pixel_batches(
-    table: Table, indices: np.ndarray, shape: tuple[int, int, int], config: DataConfig
+    table: Table, indices: np.ndarray, shape: tuple[int, int, int], config: DataConfig, value_range: ValueRange | None
 ) -> Iterator[DecodedBatch]:
-    done = 0
+    done, dtype = 0, np.uint8 if value_range is None else np.float64
     for first, lines in row_chunks(table):
-        pixels = parse_pixels(table, lines, first).reshape(-1, *shape)  # [b hwc] → [b h w c]
+        pixels = parse_pixels(table, lines, first, dtype).reshape(-1, *shape)  # [b hwc] → [b h w c]
+        pixels = pixels if value_range is None else as_uint8(pixels, value_range)
         yield DecodedBatch(fit_images(pixels, config), indices[done : done + len(pixels)])
         done += len(pixels)
 

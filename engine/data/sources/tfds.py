@@ -6,6 +6,7 @@ A prepared dataset is found and keyed without importing tfds at all, so that a w
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from engine.config.decoding import USUAL_COLORS
 from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cached, content_key
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.deep_ranges import Ranges
+from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import decode_picture
 from engine.data.sources.class_order import in_listed_order
 from engine.data.sources.files import DECODER, num_threads, pixel_settings
@@ -34,7 +36,7 @@ from engine.data.sources.tfds_prepared import (
     versions_in,
 )
 from engine.errors import InputError, problem, shape_text, unknown
-from engine.host.storage import cache_directory, expanded
+from engine.host.storage import cache_directory, expanded, names_like
 
 PACKAGE, EMBEDDED = Path(__file__).parents[2], Path(__file__).parents[1] / "embedded"
 BATCH_EXAMPLES, BATCH_BYTES = 1024, 32 * 2**20
@@ -148,6 +150,8 @@ def _builder(config: DataConfig) -> Any:
     except tfds.core.DatasetNotFoundError:
         raise InputError(_unknown_dataset(config.name)) from None
     except (ValueError, AssertionError, ImportError) as error:  # an unknown version, configuration or namespace
+        if re.split("[/:]", config.name)[0] not in known_names():  # or a name with blanks or the like
+            raise InputError(_unknown_dataset(config.name)) from None
         reason = str(error).splitlines()[0]
         raise InputError(problem("data.name", repr(config.name), reason, "Correct the version or config.")) from None
 
@@ -162,7 +166,20 @@ def _unknown_dataset(name: str) -> str:
         "cifar10",
     ]
     rule = f"fashion_mnist_12k (comes with the package) or one of the {len(names) - 1} builders of tfds"
-    return problem("data.name", repr(name), rule, f"Did you mean {', '.join(nearest)}?")
+    own = [_written(path) for path in names_like(expanded(name))] if name else []
+    if own:
+        kinds = f"{own[0]} (data of your own: --data.path {own[0]}, or that path where a name or a path is taken)"
+        remedy = (
+            f"Did you mean {', or '.join([kinds, *own[1:]])}? Or the dataset {nearest[0]} (--data.name {nearest[0]})?"
+        )
+    else:
+        remedy = f"Did you mean {', '.join(nearest)} (--data.name)? Data of your own is given by its path: --data.path."
+    return problem("data.name", repr(name), rule, remedy)
+
+
+def _written(path: Path) -> str:
+    """A path in such a form that it is taken for one, even if what lies there is removed."""
+    return shlex.quote(f"{path}/" if path.is_dir() else str(path))
 
 
 def _decode(directory: Path, config: DataConfig, split: str, field: str) -> Decoded:
@@ -205,14 +222,19 @@ def _opened(directory: Path, config: DataConfig, split: str, field: str) -> Deco
         raise InputError(problem(field, repr(split), "at least one example", "Widen the slice."))
     class_names = tuple(builder.info.features[label_key].names)
     ranges = Ranges(lambda: (source[i][image_key] for i in range(count)))
-    decode = _decoder(builder.info.features[image_key], config, ranges)
+    seen, several = list[str](), SeveralFrames()
+    decode = _decoder(builder.info.features[image_key], config, ranges, seen)
     first = decode(source[0][image_key])
     ranges.recount()
+    seen.clear()
     findings = Findings()
 
     def batches() -> Iterator[DecodedBatch]:
         yield from _batches(source, image_key, label_key, directory, decode, first.shape)
-        findings.notes, findings.levels = ranges.notes(), ranges.untagged
+        for kind in seen:
+            several.add(kind, "")
+        findings.notes, findings.levels = [*ranges.notes(), *several.notes(count)], ranges.untagged
+        findings.several_frames = several.total
 
     return Decoded(count, first.shape, class_names, batches(), findings=findings)
 
@@ -237,14 +259,17 @@ def _feature_keys(features: Any, config: DataConfig) -> tuple[str, str]:
     return image_key, chosen("data.label_feature", config.label_feature, "label", tfds.features.ClassLabel)
 
 
-def _decoder(feature: Any, config: DataConfig, ranges: Ranges) -> Callable[[bytes], np.ndarray]:
-    """A function from a stored picture to uint8[h w c], in the size and colours of the config or in its own."""
+def _decoder(feature: Any, config: DataConfig, ranges: Ranges, several: list[str]) -> Callable[[bytes], np.ndarray]:
+    """A function from a stored picture to uint8[h w c], in the size and colours of the config or in its own.
+
+    several: gets the kind of each that holds several frames.
+    """
     if np.dtype(feature.np_dtype).kind != "u":
         got = f"{config.name!r} with {np.dtype(feature.np_dtype)} images"
         raise InputError(problem("data.name", got, "uint8 images", "Convert them, and use engine.fit on arrays."))
     color = config.color or USUAL_COLORS.get(feature.shape[-1], "rgb")
     size, resize, background, how = config.height_width, config.resize, config.background, config.decoding
-    return lambda stored: decode_picture(stored, color, size, resize, background, how, ranges)
+    return lambda stored: decode_picture(stored, color, size, resize, background, how, ranges, several)
 
 
 def _batches(

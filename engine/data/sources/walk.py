@@ -12,8 +12,9 @@ from typing import NamedTuple
 from engine.data.classes.names import composed
 from engine.data.pictures.images import SUFFIXES, is_picture_name
 from engine.data.sources.split_names import split_roles
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, remedy_for
 from engine.host.console import warn
+from engine.host.storage import at_home
 from engine.text import one_line
 
 # What systems lay beside people's files; in lower case, and whatever starts with a dot.
@@ -128,7 +129,7 @@ def picture_files(
     where there are a million.
     """
     files: list[str] = []
-    for path in map(Path, paths):
+    for path in (Path(at_home(path)) for path in paths):
         if not path.is_dir():
             files.append(str(path))
             continue
@@ -186,7 +187,7 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
 
 def _unreadable(path: str, error: OSError) -> str:
     reason = error.strerror or type(error).__name__
-    return problem(path or ".", reason, "a folder that can be read", "Correct it.")
+    return problem(path or ".", reason, "a folder that can be read", remedy_for(error, "Correct it."))
 
 
 def is_hidden(name: str) -> bool:
