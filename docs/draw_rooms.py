@@ -91,6 +91,7 @@ def _duty(root: Path, room: str) -> str:
 
 
 def main() -> int:
+    """Writes the page, or with --check says whether it is up to date; the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("root", nargs="?", type=Path, help="another engine/ to measure")
     parser.add_argument("--check", action="store_true", help="only compare the page with the code")

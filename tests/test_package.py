@@ -33,6 +33,10 @@ def test_wheel_contains_the_embedded_data_and_its_licence(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_wheel_tells_type_checkers_that_it_is_typed(wheel):
+    assert "engine/py.typed" in wheel.namelist()
+
+
 def test_wheel_contains_the_package_and_the_command_only(wheel):
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"engine"}

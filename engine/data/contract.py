@@ -33,8 +33,8 @@ def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
     if config.standardize in ("dataset", "dataset_center"):
         level_mean, level_std = channel_statistics(dataset)
         mean = tuple(float(m) * config.scale for m in level_mean)
-    if config.standardize == "dataset":
-        std = tuple(max(float(s) * config.scale, LEAST_STD) for s in level_std)
+        if config.standardize == "dataset":
+            std = tuple(max(float(s) * config.scale, LEAST_STD) for s in level_std)
     return InputSpec(
         shape=dataset.input_shape,
         dtype=dataset.images.dtype.name,

@@ -31,13 +31,8 @@ class Console(RichConsole):
         """plain: no colours and no width, whatever the file is."""
         styles: dict[str, Any] = {"force_terminal": False, "color_system": None} if plain else {}
         super().__init__(file=file, stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, **styles)
-
-    @property
-    def size(self) -> ConsoleDimensions:
-        """That of the terminal; without bound where there is none."""
         if not self.is_terminal and not self.is_jupyter:
-            return ConsoleDimensions(UNBOUNDED, 25)
-        return super().size
+            self.size = ConsoleDimensions(UNBOUNDED, 25)
 
     def fitted(self, text: str) -> str:
         """A text as this console can show it."""

@@ -23,7 +23,7 @@ class CheckedCache(CacheInterface):
         self._path, self._directory = directory.path, directory
         self._processor = hashlib.blake2b(instructions(), digest_size=6).hexdigest()
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str) -> Any:  # bytes | None, but JAX's interface declares no type
         """The program of a key; None if there is none that can be trusted."""
         return self._directory.read(self._name(key))
 

@@ -10,17 +10,14 @@ from engine.errors import InputError, problem
 
 
 class SklearnClassifier(ClassifierMixin, BaseEstimator):
-    """A `Classifier` as a fitted estimator; `X` is what `Classifier.predict` takes, labels are of `classes_`.
-
-    classes_: the class names, sorted, because metrics take columns to be in that order; numbers where all of them are
-      whole numbers, as labels are that were never named.
-    """
+    """A `Classifier` as a fitted estimator; `X` is what `Classifier.predict` takes, labels are of `classes_`."""
 
     def __init__(self, classifier: Any, options: dict[str, Any] | None = None):
         self.classifier, self.options = classifier, options
 
     @property
     def classes_(self) -> np.ndarray:
+        """The class names, sorted, as metrics expect the columns; numbers if all of them are whole numbers."""
         return np.sort(self._labels)
 
     @property

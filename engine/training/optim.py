@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ KERAS_ADAMW_DECAY, OPTAX_ADAMW_DECAY = 0.004, 1e-4
 Rate = float | jax.Array
 
 
-class AdamState(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AdamState:
     """Steps done; running means of the gradients and of their squares; the largest of these so far, with amsgrad."""
 
     count: jax.Array

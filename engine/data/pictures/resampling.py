@@ -78,7 +78,7 @@ def resized(levels: np.ndarray, height_width: tuple[int, int]) -> np.ndarray:
     between, made = np.empty((h, x, c) if is_row_first else (y, w, c), np.uint8), np.empty((y, x, c), np.uint8)
     rows, columns = _table(h, y), _table(w, x)
     pointers = [array.ctypes.data for array in (levels, between, made)] + [*rows.pointers, *columns.pointers]
-    resample(h, w, c, y, rows.count, x, columns.count, is_row_first, *pointers)  # lets go of Python's lock
+    resample(h, w, c, y, rows.num, x, columns.num, is_row_first, *pointers)  # lets go of Python's lock
     return made
 
 
@@ -164,11 +164,11 @@ def _resample() -> Any:
 
 
 class _Taps(NamedTuple):
-    """What each of `made` places along an axis is a sum of: weights int32[made count], first int32[made]."""
+    """What each of `made` places along an axis is a sum of: weights int32[made num], first int32[made]."""
 
     weights: np.ndarray
     first: np.ndarray
-    count: int
+    num: int
     pointers: tuple[int, int]
 
 
