@@ -102,7 +102,7 @@ def measure_placements(options: Options, scratch: Path, console: Console) -> dic
     path = scratch / "noise.raw"
     path.write_bytes(np.asarray(noise.images).tobytes())
     stored = Dataset(StoredImages(path, noise.images.shape), noise.labels, noise.class_names, "noise", "noise")
-    plans = {"resident": PlanConfig(data="resident"), "streamed": PlanConfig(data="streamed")}
+    plans = {"resident": PlanConfig(placement="resident"), "streamed": PlanConfig(placement="streamed")}
     trainings = {name: Training(replace(config, plan=plan), stored) for name, plan in plans.items()}
     rates = interleaved({name: training.rate for name, training in trainings.items()}, options.rounds)
     for training in trainings.values():

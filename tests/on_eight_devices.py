@@ -120,8 +120,8 @@ def test_layers_that_are_frozen_for_a_while_and_averaged_weights_are_those_of_on
 @pytest.mark.parametrize(
     ("mesh", "plan"),
     [
-        ("member=2,data=4", {"members": "vmap", "lowering": "native"}),
-        ("data=3,member=2", {"members": "outer", "data": "streamed"}),
+        ("member=2,data=4", {"member_mapping": "vmap", "lowering": "xla"}),
+        ("data=3,member=2", {"member_mapping": "outer", "placement": "streamed"}),
     ],
 )
 def test_members_are_the_runs_of_each_alone_on_one_device(

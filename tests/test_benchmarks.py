@@ -245,7 +245,7 @@ NARROW = Sequential(
 def narrow_outputs() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """(images [4 9 10 2], the engine's outputs [4 3], its weights in the order of the layers, kernel before bias)."""
     draw = np.random.default_rng(0)
-    network, init = network_of(NARROW, (9, 10, 2), 3, "native")
+    network, init = network_of(NARROW, (9, 10, 2), 3, "xla")
     abstract, state = jax.eval_shape(init, np.uint32(0))
     params = jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(np.float32), abstract)
     images = draw.normal(size=(4, 9, 10, 2)).astype(np.float32)

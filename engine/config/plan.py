@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
@@ -11,26 +11,40 @@ from engine.records import check_all, check_whole
 
 DataPlacement = Literal["resident", "streamed"]
 MemberMapping = Literal["outer", "vmap", "map"]
-Lowering = Literal["direct", "eigen", "matrix", "native"]
+Lowering = Literal["direct", "eigen", "matrix", "xla"]
 LoweringName = Literal["auto", Lowering]
 
 
+class _Versioned:
+    """Records of plans: how those of an earlier version are read."""
+
+    RECORD_VERSION: ClassVar[int] = 2  # 1: the lowering xla was called native, placement data, member_mapping members
+
+    @classmethod
+    def upgraded(cls, given: dict[str, Any], version: int) -> dict[str, Any]:
+        """The fields of a record of an earlier version, in today's terms."""
+        former = {"data": "placement", "members": "member_mapping"}
+        fields = {former.get(name, name): value for name, value in given.items()}
+        return {**fields, "lowering": "xla"} if fields.get("lowering") == "native" else fields
+
+
 @dataclass(frozen=True)
-class PlanConfig:
+class PlanConfig(_Versioned):
     """How the run is executed on the device. The defaults choose by themselves; pin them to compare."""
 
     lowering: LoweringName = "auto"
-    """Convolutions by our own code for this processor (direct), in the form of Eigen, as matrix products or as the
-    backend's own; auto: on the CPU direct, or eigen where there is no C++ compiler; native elsewhere."""
+    """Convolutions by our own code for this processor (direct), in the form that XLA hands to Eigen (eigen), as matrix
+    products (matrix) or by XLA's own (xla); auto: on the CPU direct, or eigen without a C++ compiler; on an NVIDIA GPU
+    direct in bfloat16, else matrix for images of up to 32 pixels a side; xla elsewhere."""
     chunk_steps: int | None = None
     """Most steps a compiled call runs; None: as many as take about one second."""
-    data: Literal["auto", DataPlacement] = "auto"
+    placement: Annotated[Literal["auto", DataPlacement], arg(aliases=("--plan.data",))] = "auto"
     """Training images on the device as a whole (resident) or read ahead while it trains (streamed); auto: by size."""
     resident_megabytes: int | None = None
     """Most megabytes of training images that auto keeps on the device; None: half of the memory that is free."""
     readers: int = 0
     """Processes that read streamed images ahead; 0: threads of this one."""
-    members: Literal["auto", MemberMapping] = "auto"
+    member_mapping: Annotated[Literal["auto", MemberMapping], arg(aliases=("--plan.members",))] = "auto"
     """How the members of an ensemble run: one after another around the loop over steps (outer), or within each step
     side by side (vmap) or in turn (map); auto: outer on the CPU, vmap elsewhere."""
 
@@ -64,14 +78,14 @@ def mesh_shape(mesh: str | None) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(_Versioned):
     """How a run is executed on this device.
 
     lowering: convolutions and pools in the form of Eigen, as matrix products, or the backend's own.
     is_stepwise: one step a compiled call, where a loop would take the threads from XLA's CPU convolution.
     chunk_steps: most steps a call, or None to fit them to a second; results do not depend on it.
     placement: training images on the device as a whole, or streamed to it.
-    members: those of an ensemble one after another around the loop over steps, or by vmap or map within each step.
+    member_mapping: members one after another around the loop over steps, or by vmap or map within each step.
     mesh: the devices that share the work, as in PlanConfig; None for one.
     cache_megabytes: most that is kept of what frozen layers give for the examples; 0 for nothing.
     """
@@ -80,7 +94,7 @@ class Plan:
     is_stepwise: bool = False
     chunk_steps: int | None = None
     placement: DataPlacement = "resident"
-    members: MemberMapping = "outer"
+    member_mapping: MemberMapping = "outer"
     mesh: str | None = None
     cache_megabytes: int = 0
 
@@ -107,10 +121,10 @@ def given_plan(config: PlanConfig, chosen: Plan, given: Plan) -> Plan:
     pinned = {}
     if not keeps_lowering(config, given):
         pinned.update(lowering=chosen.lowering, is_stepwise=chosen.is_stepwise)
-    if config.data != "auto":
+    if config.placement != "auto":
         pinned.update(placement=chosen.placement)
-    if config.members != "auto":
-        pinned.update(members=chosen.members)
+    if config.member_mapping != "auto":
+        pinned.update(member_mapping=chosen.member_mapping)
     if config.mesh is not None:
         pinned.update(mesh=chosen.mesh)
     return replace(given, chunk_steps=chosen.chunk_steps, **pinned)

@@ -59,7 +59,7 @@ def _graph_of_one(classifier: Classifier, precision: Precision | None) -> Graph:
     spec, record = classifier.input_spec, classifier.record
     train, of_inputs = record.config.train, (spec.network_shape, record.num_outputs)
     # The backend's own operations, whatever this machine runs: others may not have ours.
-    network, _ = network_of(record.config.model, *of_inputs, "native", spec.whiten, precision or train.precision)
+    network, _ = network_of(record.config.model, *of_inputs, "xla", spec.whiten, precision or train.precision)
     params, model_state = jax.tree.map(np.asarray, (classifier._params, classifier._model_state))
 
     def forward(inputs: jax.Array) -> jax.Array:

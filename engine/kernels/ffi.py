@@ -1,10 +1,10 @@
 """Convolutions by our own code for the CPU, `cpu/convolution.cc`, called by XLA's FFI.
 
-It keeps a block of sums in registers while everything that adds to it passes by, reads images as they lie, and needs
-fewer products where the kernel is 3×3. What XLA offers on a CPU copies windows first, and turns images and gradients
-around before it takes a kernel gradient.
+It keeps a block of sums in registers while it adds to them, reads images without copying them, and needs fewer
+products for 3×3 kernels. XLA's own on a CPU copies windows first, and transposes images and gradients before it
+computes the gradient with respect to a kernel.
 
-Where there is no C++ compiler, or another processor is at work, convolutions run without it.
+Without a C++ compiler, or on another backend, convolutions run without it.
 
 Axes: b batch, h w input, y x output, v u windows of a pool, i j kernel, c input channels, o output channels.
 """
@@ -38,7 +38,7 @@ def is_available() -> bool:
 
 
 def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
-    """Whether images are convolved here: what it can do, and does faster than Eigen.
+    """True if this kernel supports the shapes and is faster than Eigen for them.
 
     kernel: an array, or its shape and dtype.
     """

@@ -15,20 +15,20 @@ from engine.kernels.eigen import eigen_conv_general_dilated
 from engine.kernels.matrix import matrix_conv_general_dilated
 from engine.kernels.pooling import average_pool, max_pool
 from engine.kernels.windows import Window, sliding, window_pads
-from engine.kernels.xla import native_conv_general_dilated
+from engine.kernels.xla import xla_conv_general_dilated
 
 CONVOLUTIONS: dict[Lowering, Callable[..., jax.Array]] = {
     "direct": direct_conv_general_dilated,
     "eigen": eigen_conv_general_dilated,
     "matrix": matrix_conv_general_dilated,
-    "native": native_conv_general_dilated,
+    "xla": xla_conv_general_dilated,
 }
 
 
 def evaluation_lowering(config: PlanConfig) -> Lowering:
-    """Of forward passes alone, outside of loops: direct where it can be had and nothing else is asked for."""
+    """The lowering of forward passes outside of loops: direct if available and not excluded by the config, else xla."""
     is_open = config.lowering in ("auto", "direct") and config.mode != "safe"
-    return "direct" if is_open and ffi.is_available() else "native"
+    return "direct" if is_open and ffi.is_available() else "xla"
 
 
 def plug(module: nnx.Module, lowering: Lowering) -> None:
@@ -46,7 +46,7 @@ def plug(module: nnx.Module, lowering: Lowering) -> None:
 class Lowered(nnx.Module):
     """A layer of our own that follows the lowering that `plug` sets."""
 
-    lowering: Lowering = "native"
+    lowering: Lowering = "xla"
 
 
 class Pool(Lowered):
@@ -63,7 +63,7 @@ class Pool(Lowered):
 
 
 def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
-    """Whether a convolution of images can be one operation with its bias, relu and a pool."""
+    """True if a convolution can be one operation with its bias, relu and a pool."""
     if not isinstance(conv, nnx.Conv) or conv.conv_general_dilated is not direct_conv_general_dilated:
         return False
     size, sizes = conv.kernel_size, (conv.strides, conv.kernel_dilation, conv.padding)
@@ -74,7 +74,7 @@ def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
 
 
 def pools_directly(pool: nnx.Module | None) -> bool:
-    """Whether a layer is a pool that can be part of a direct convolution."""
+    """True if a layer is a pool that can be part of a direct convolution."""
     return (
         isinstance(pool, Pool)
         and pool.kind == "max"
@@ -84,7 +84,7 @@ def pools_directly(pool: nnx.Module | None) -> bool:
 
 
 def convolve_directly(conv: nnx.Conv, images: jax.Array, pool: Pool | None, is_relu: bool) -> jax.Array:
-    """What a convolution of images gives, with its bias, of that the positive part, of that a pool."""
+    """Convolution with its bias, then relu if `is_relu`, then `pool` if given, in one operation."""
     tail = FusedTail(Window(pool.size, pool.strides) if pool else None, is_relu)
     bias = None if conv.bias is None else conv.bias[...]
     return direct_conv_general_dilated(
@@ -101,8 +101,8 @@ def choose_lowering(
 ) -> Lowering:
     """By the processor, the precision and the shape of an example: on the CPU direct, or Eigen's form.
 
-    On an NVIDIA GPU direct in bfloat16, and matrix products for small images; the backend's own elsewhere.
-    Split over several CPU devices, which only tests do, matrix products: the others mix the examples.
+    On an NVIDIA GPU direct in bfloat16, and matrix products for small images; XLA's own elsewhere.
+    Split over several CPU devices, which only tests do, matrix products: the other lowerings mix the examples.
     Raises InputError where the config pins what does not run here.
     """
     if config.lowering == "direct" and (config.mesh or not direct.is_available()):
@@ -113,7 +113,7 @@ def choose_lowering(
     if config.lowering != "auto":
         return config.lowering
     if config.mode == "safe" or platform not in ("cpu", "gpu"):
-        return "native"
+        return "xla"
     if platform == "gpu":
         return _gpu_lowering(config, precision, input_shape)
     if config.mesh is not None:
@@ -122,14 +122,14 @@ def choose_lowering(
 
 
 def _gpu_lowering(config: PlanConfig, precision: Precision, input_shape: Sequence[int]) -> Lowering:
-    """What was fastest on an H100, `docs/benchmarks.md`; `--plan fast` measures."""
+    """The fastest lowering on an H100 (`docs/benchmarks.md`); `--plan fast` measures."""
     if config.mesh is not None or not direct.is_available():
-        return "native"
+        return "xla"
     if precision == "bfloat16":
         return "direct"
-    return "matrix" if len(input_shape) == 3 and max(input_shape[:2]) <= SMALL_SIDE else "native"
+    return "matrix" if len(input_shape) == 3 and max(input_shape[:2]) <= SMALL_SIDE else "xla"
 
 
 def runs_here(lowering: Lowering) -> bool:
-    """Whether a run that was begun elsewhere can go on with its lowering."""
+    """Whether a run that was started on another machine can be resumed with its lowering."""
     return lowering != "direct" or direct.is_available()

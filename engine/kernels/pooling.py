@@ -22,7 +22,7 @@ def max_pool(
 ) -> jax.Array:
     """[b h w c] → [b y x c], the largest value of each window; its gradient goes to the first of equals, as in lax."""
     lowest = -jnp.inf if jnp.issubdtype(images.dtype, jnp.floating) else jnp.iinfo(images.dtype).min
-    if lowering == "native":
+    if lowering == "xla":
         dims = ((1, *size, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
         return lax.reduce_window(images, np.asarray(lowest, images.dtype), lax.max, *dims)
     return _max_pool(pad(images, pads, lowest), Window(size, strides))
@@ -94,8 +94,8 @@ def average_pool(
     images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads, lowering: Lowering
 ) -> jax.Array:
     """[b h w c] → [b y x c], the mean of each window over the pixels that are not padding."""
-    add = _native_window_sum if lowering == "native" else _window_sum
-    counts = _native_window_sum(jnp.ones((1, *images.shape[1:3], 1), images.dtype), size, strides, pads)
+    add = _xla_window_sum if lowering == "xla" else _window_sum
+    counts = _xla_window_sum(jnp.ones((1, *images.shape[1:3], 1), images.dtype), size, strides, pads)
     return add(images, size, strides, pads) / counts
 
 
@@ -105,6 +105,6 @@ def _window_sum(images: jax.Array, size: tuple[int, int], strides: tuple[int, in
     return total(slice_at(padded, offset, strides, places) for offset in window.offsets())
 
 
-def _native_window_sum(images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads) -> jax.Array:
+def _xla_window_sum(images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads) -> jax.Array:
     dims = ((1, *size, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
     return lax.reduce_window(images, np.zeros((), images.dtype), lax.add, *dims)

@@ -1,4 +1,4 @@
-"""Convolutions of XLA itself, and how calls of other lowerings that they do not support come here."""
+"""XLA's own convolutions, and the fallback to them for calls that another lowering does not support."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,7 +45,7 @@ Convolve = Callable[[jax.Array, jax.Array, Window, Any], jax.Array]
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def native_conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **named: Any) -> jax.Array:
+def xla_conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **named: Any) -> jax.Array:
     """`lax.conv_general_dilated`; of a batch that is split over a mesh each device convolves its own examples.
 
     Left to the compiler, the kernel gradient of convolutions that are mapped over members gathers all examples.
@@ -76,7 +76,7 @@ def served(
         and _is_nhwc(lhs, rhs, dimension_numbers)
     )
     if not serves:
-        return native_conv_general_dilated(
+        return xla_conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
             precision=precision, **other,
         )  # fmt: skip

@@ -56,7 +56,7 @@ class SequentialModule(nnx.Module):
 
 
 def build(
-    spec: specs.Model, input_shape: Shape, num_outputs: int, rngs: nnx.Rngs, lowering: pooling.Lowering = "native"
+    spec: specs.Model, input_shape: Shape, num_outputs: int, rngs: nnx.Rngs, lowering: pooling.Lowering = "xla"
 ) -> nnx.Module:
     """The NNX module of a spec for examples of `input_shape`, kernels as their initializers draw them, and zero biases.
 

@@ -10,7 +10,7 @@ from jax import lax
 
 from engine.kernels.lowerings import Lowered
 from engine.kernels.windows import Pads, Window, collect
-from engine.kernels.xla import NHWC, native_conv_general_dilated
+from engine.kernels.xla import NHWC, xla_conv_general_dilated
 from engine.models.activations import Activation
 from engine.models.layers import Conv, ConvTranspose, DepthwiseConv, PReLU, SeparableConv
 from engine.models.shapes import Padding, Shape, pair
@@ -143,7 +143,7 @@ class TransposeModule(Lowered):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b h w c] → [b y x o]."""
-        maps = (self._by_lax if self.lowering == "native" else self._by_product)(x, self.kernel[...])
+        maps = (self._by_lax if self.lowering == "xla" else self._by_product)(x, self.kernel[...])
         return maps if self.bias is None else maps + self.bias[...].reshape(1, 1, 1, -1)
 
     def _by_product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -157,7 +157,7 @@ class TransposeModule(Lowered):
         """A convolution with the flipped kernel, of pixels with zeros between them."""
         flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # [i j c o]
         pads = [(k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape, self._pads(x.shape), strict=False)]
-        return native_conv_general_dilated(x, flipped, (1, 1), pads, pair(self.layer.strides), None, NHWC)
+        return xla_conv_general_dilated(x, flipped, (1, 1), pads, pair(self.layer.strides), None, NHWC)
 
     def _pads(self, shape: Shape) -> Pads:
         """What the windows reach beyond the output at the start and end of h and of w; below 0, where they fall short.

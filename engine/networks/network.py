@@ -180,7 +180,7 @@ def layers_in(spec: Model, input_shape: tuple[int, ...], num_outputs: int) -> La
 
 
 def abstract_module(
-    spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering = "native"
+    spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering = "xla"
 ) -> nnx.Module:
     """The module of a spec, with shapes in place of arrays, that is the caller's to change."""
     if isinstance(spec, Custom):  # in a notebook the class behind a path may be another one the next time

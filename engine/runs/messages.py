@@ -100,7 +100,7 @@ def _describe(session: Session) -> list[str]:
     plan = "stepwise" if session_plan.is_stepwise else f"{session_plan.lowering} lowering, whole epochs compiled"
     model = f"{session.num_params:,}"
     if config.train.members > 1:
-        model, plan = f"{config.train.members} members of {model}", f"{plan}; members by {session_plan.members}"
+        model, plan = f"{config.train.members} members of {model}", f"{plan}; members by {session_plan.member_mapping}"
     size = f"{splits.train.images.nbytes / 1e6:,.0f} MB of training images"
     lines = [
         f"{config.name}: {model} parameters; {counts} images of {splits.train.name}",

@@ -136,18 +136,18 @@ def _in_todays_fields(made_for: dict[str, Any]) -> dict[str, Any]:
 
 def _rule_is_clear(config: RunConfig) -> bool:
     has_one_lowering = config.plan.lowering != "auto" or jax.default_backend() == "cpu"
-    return has_one_lowering and (config.train.members == 1 or config.plan.members != "auto")
+    return has_one_lowering and (config.train.members == 1 or config.plan.member_mapping != "auto")
 
 
 def _candidates(config: PlanConfig, num_members: int) -> list[PlanConfig]:
     """What is worth comparing on this platform: everything that the config leaves open."""
     is_cpu = jax.default_backend() == "cpu"
-    on_gpu = ["native", "matrix", *(["direct"] if direct.is_available() and config.mesh is None else [])]
+    on_gpu = ["xla", "matrix", *(["direct"] if direct.is_available() and config.mesh is None else [])]
     lowerings = [choose_lowering(config, "cpu")] if is_cpu else on_gpu
     mappings = ["outer", "vmap"] if num_members > 1 else ["outer"]
     open_fields = {
         "lowering": lowerings if config.lowering == "auto" else [config.lowering],
-        "members": mappings if config.members == "auto" else [config.members],
+        "member_mapping": mappings if config.member_mapping == "auto" else [config.member_mapping],
     }
     rows = product(*open_fields.values())
     return [replace(config, mode="auto", **dict(zip(open_fields, row, strict=True))) for row in rows]

@@ -64,8 +64,8 @@ class Feed(Protocol):
 
 def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
     """Resident where the images fit the allowance (half of the free memory, or as pinned), else streamed."""
-    if config.data != "auto":
-        return config.data
+    if config.placement != "auto":
+        return config.placement
     # Of the host too, which the images pass through on their way to the device.
     free = min(free_device_bytes(), free_host_bytes())
     if jax.default_backend() == "cpu":
@@ -163,7 +163,7 @@ class Streamed:
         size = self._chunks.steps * self._batch_size
         if not np.array_equal(examples, order[..., part * size : (part + 1) * size]):
             rule = "one order of examples, in the reader and here"
-            remedy = "Set JAX's random number options for the whole process, or --plan.data resident."
+            remedy = "Set JAX's random number options for the whole process, or --plan.placement resident."
             raise InputError(problem(self._name, f"two orders in epoch {epoch + 1}", rule, remedy))
 
     def _failure(self, error: Exception) -> str:

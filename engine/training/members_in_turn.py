@@ -75,7 +75,7 @@ class OneByOne:
 
 def program_of(program: Program, executables: Executables) -> Program | OneByOne:
     """The program, or, for members one after another on one device, that of each of them."""
-    is_outer = program.is_ensemble and program.plan.members == "outer" and program.devices.is_one
+    is_outer = program.is_ensemble and program.plan.member_mapping == "outer" and program.devices.is_one
     return OneByOne(program, executables) if is_outer else program
 
 

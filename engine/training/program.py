@@ -42,7 +42,7 @@ def choose_plan(
     """
     is_stepwise = platform == "cpu" and _stalls_in_loops(objective, model)
     by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
-    members = by_rule if config.members == "auto" else config.members
+    members = by_rule if config.member_mapping == "auto" else config.member_mapping
     return Plan(lowering, is_stepwise, config.chunk_steps, placement, members, config.mesh)
 
 
@@ -119,7 +119,11 @@ class Program:
         return state, totals, np.asarray(bad_step)
 
     def _chunk(self, num_examples: int, has_own_order: bool) -> Callable[..., Any]:
-        is_streamed, is_stepwise, mapping = self.plan.placement == "streamed", self.plan.is_stepwise, self.plan.members
+        is_streamed, is_stepwise, mapping = (
+            self.plan.placement == "streamed",
+            self.plan.is_stepwise,
+            self.plan.member_mapping,
+        )
         # What each member has of its own: carry, order, images, settings, is_active.
         axes = (0, 0 if has_own_order else None, 0 if has_own_order and is_streamed else None, 0, 0)
         carry_axis, order_axis, images_axis, *own_axes = axes if self.is_ensemble else (None,) * 5

@@ -75,7 +75,7 @@ def by_rank(params: Any) -> dict[int, jax.Array]:
 
 @cache
 def witnessed(batch_size: int, augment: engine.AugmentConfig, data: DataPlacement = "resident") -> Run:
-    model, plan = engine.custom(Witness, batch_size=batch_size), PlanConfig(chunk_steps=1, data=data)
+    model, plan = engine.custom(Witness, batch_size=batch_size), PlanConfig(chunk_steps=1, placement=data)
     train, optim = TrainConfig(2, batch_size, seed=SEED), OptimConfig("sgd", 0.05)
     config = RunConfig("seen", model, DataConfig(scale=1 / 256), train, optim, plan, augment)  # exact in float32
     session = Session(config, ODD, Clock(), Path("unused"))

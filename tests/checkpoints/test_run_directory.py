@@ -30,7 +30,7 @@ def with_epochs(epochs: int, schedule: Any = "constant") -> RunConfig:
 def store_record(path: Path, step: int, config: RunConfig = CONFIG) -> Record:
     """Writes the record of a step as a run does, without arrays."""
     record = Record(
-        config, InputSpec((8, 8, 1)), ("x", "y"), 2, "content", step, STEPS_PER_EPOCH, 0.5, Plan("native"),
+        config, InputSpec((8, 8, 1)), ("x", "y"), 2, "content", step, STEPS_PER_EPOCH, 0.5, Plan("xla"),
         history=({"epoch": 1, "loss": 0.25},),
     )  # fmt: skip
     file = path / "checkpoints" / str(step) / "record" / "metadata"
@@ -185,8 +185,8 @@ def test_resume_does_not_ask_where_data_lies_nor_for_the_length_of_a_call(run: P
 
 
 def test_resume_is_refused_when_the_lowering_is_another(run: Path):
-    with pytest.raises(InputError, match=r"\n  plan\.lowering: stored 'auto', given 'native'$"):
-        open_run(run, replace(CONFIG, plan=PlanConfig("native")), resume=True, overwrite=False)
+    with pytest.raises(InputError, match=r"\n  plan\.lowering: stored 'auto', given 'xla'$"):
+        open_run(run, replace(CONFIG, plan=PlanConfig("xla")), resume=True, overwrite=False)
 
 
 def test_run_goes_on_from_the_step_before_a_damaged_one(run: Path):

@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
+from engine import PlanConfig
+from engine.commands.experiment import Options
+from experiments.convnet import config
 from tests.conftest import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +71,7 @@ def test_help_of_an_experiment_shows_type_default_and_help_of_each_option():
         "--train.batch-size INT Examples a step. (default: 64)",
         "--optim.name {sgd,momentum,rmsprop,adam,adamw} .* (default: rmsprop)",
         "--optim.learning-rate FLOAT The rate after warm-up; .* (default: 0.001)",
-        "--plan.lowering {auto,direct,eigen,matrix,native} .* (default: auto)",
+        "--plan.lowering {auto,direct,eigen,matrix,xla} .* (default: auto)",
     ):
         assert re.search(re.escape(option).replace(re.escape(".*"), ".*?"), shown), option
     assert "--model" not in shown
@@ -167,6 +171,11 @@ def test_public_names_are_listed_and_found():
 def test_fit_is_a_function_whichever_public_name_is_used_first(first: str):
     done = python("-c", f"import engine; engine.{first}; engine.dataset; print(callable(engine.fit))")
     assert done.stdout.split() == ["True"], done.stderr
+
+
+def test_options_by_their_former_names_still_work():
+    options = tyro.cli(Options, default=Options(config()), args=["--plan.data", "streamed", "--plan.members", "map"])
+    assert options.config.plan == PlanConfig(placement="streamed", member_mapping="map")
 
 
 def test_unknown_option_is_refused_with_the_nearest():

@@ -32,7 +32,7 @@ from tests.runs.test_loop import start
 pytestmark = pytest.mark.gpu
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
-LOWERINGS: tuple[Lowering, ...] = ("native", "matrix")
+LOWERINGS: tuple[Lowering, ...] = ("xla", "matrix")
 NET = Sequential((Conv(4, 3), BatchNorm(), MaxPool(2), Flatten(), Dense(8, activation="relu"), Dense()))
 CPU = jax.devices("cpu")[0]
 
@@ -50,7 +50,7 @@ class CastingNet(nnx.Module):
         return outputs
 
 
-def task_and_state(precision: Precision, lowering: Lowering = "native", model=NET) -> tuple[Objective, TrainState]:
+def task_and_state(precision: Precision, lowering: Lowering = "xla", model=NET) -> tuple[Objective, TrainState]:
     spec = InputSpec((8, 8, 1), "uint8")
     network, init = network_of(model, spec.shape, 3, lowering, precision=precision)
     chain = optax.adam(1e-2)
@@ -123,7 +123,7 @@ def test_a_dense_layer_in_bfloat16_is_the_float64_product_of_rounded_operands(
     num: int, inputs: int, outputs: int, seed: int
 ):
     draw = np.random.default_rng(seed)
-    network, init = network_of(Sequential((Dense(),)), (inputs,), outputs, "native", precision="bfloat16")
+    network, init = network_of(Sequential((Dense(),)), (inputs,), outputs, "xla", precision="bfloat16")
     params, model_state = jax.eval_shape(init, jnp.uint32(seed))
     params = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape), jnp.float32), params)
     x = draw.normal(size=(num, inputs)).astype(np.float32)
@@ -155,11 +155,11 @@ def test_bfloat16_is_near_float32_and_not_the_same(lowering: Lowering):
 
 def test_whitening_is_computed_before_rounding():
     """Whitening blows up small differences of large numbers, which bfloat16 would lose."""
-    network, init = network_of(Sequential((Dense(),)), (4,), 2, "native", whiten=True, precision="bfloat16")
+    network, init = network_of(Sequential((Dense(),)), (4,), 2, "xla", whiten=True, precision="bfloat16")
     params, (_, inner) = init(jnp.uint32(0))
     fitted = ((jnp.full(4, 1000.0), jnp.eye(4) * 100), inner)
     x = 1000 + jnp.asarray([[0.01, 0.02, 0.03, 0.04]])
-    plain, _ = network_of(Sequential((Dense(),)), (4,), 2, "native", precision="bfloat16")
+    plain, _ = network_of(Sequential((Dense(),)), (4,), 2, "xla", precision="bfloat16")
     expected, _ = plain.apply(params, inner, (x - 1000) * 100, None, None)
     found, _ = network.apply(params, fitted, x, None, None)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -228,7 +228,7 @@ def test_bfloat16_is_finite_after_convolutions_of_many_channels():
     """YNNPACK of jax 0.11 and 0.12 gave NaN for such a net."""
     conv, relu = Conv(256, 3, padding="same", use_bias=False), Activation("relu")
     spec = Sequential((conv, MaxPool(2), relu, conv, relu, GlobalAveragePool(), Dense()))
-    network, init = network_of(spec, (6, 6, 256), 10, "native", None, "bfloat16")
+    network, init = network_of(spec, (6, 6, 256), 10, "xla", None, "bfloat16")
     images = jnp.asarray(np.random.default_rng(0).normal(size=(16, 6, 6, 256)), jnp.float32)
     options = compiler_options()
     outputs = jax.jit(lambda *of: network.apply(*of, None, None)[0], compiler_options=options)(

@@ -32,7 +32,7 @@ CASES: dict[str, Callable[[], RunConfig]] = {
         train=TrainConfig(epochs=EPOCHS, batch_size=64, patience=2), optim=OptimConfig("sgd", 0.5)
     ),
     "averaged": lambda: _config(optim=OptimConfig(average_decay=0.9)),
-    "streamed": lambda: _config(plan=PlanConfig(chunk_steps=2, data="streamed")),
+    "streamed": lambda: _config(plan=PlanConfig(chunk_steps=2, placement="streamed")),
     "thawed": lambda: _config(
         optim=OptimConfig(average_decay=0.9),
         finetune=engine.FineTuneConfig(freeze=("conv_*", "batch_norm_*"), unfreeze=("2:conv_1", "4:batch_norm_1")),

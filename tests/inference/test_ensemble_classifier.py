@@ -217,7 +217,7 @@ def test_ensemble_module_maps_the_member_axis(mapping):
 
 def test_members_of_the_module_start_with_the_bits_of_the_run_alone():
     seeds = np.array([3, 4], np.uint32)
-    _, init = network_of(NORMED, (8, 8, 1), 3, "native")
+    _, init = network_of(NORMED, (8, 8, 1), 3, "xla")
     params = nnx.as_pure(nnx.state(Stacked(make_member, seeds).members, nnx.Param))
     for i, seed in enumerate(seeds):
         for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(init(seed)[0]), strict=True):

@@ -23,7 +23,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_library_convolutions_are_eigens_and_evaluation_the_backends(no_compiler: None):
     assert choose_lowering(PlanConfig(), "cpu") == "eigen"
-    assert evaluation_lowering(PlanConfig()) == "native"
+    assert evaluation_lowering(PlanConfig()) == "xla"
 
 
 @pytest.mark.skipif(not ffi.is_available(), reason="needs a C++ compiler")
@@ -31,8 +31,8 @@ def test_without_the_library_convolutions_are_eigens_and_evaluation_the_backends
     ("config", "lowering", "of_evaluation"),
     [
         (PlanConfig(), "direct", "direct"),
-        (PlanConfig(mode="safe"), "native", "native"),
-        (PlanConfig(lowering="eigen"), "eigen", "native"),
+        (PlanConfig(mode="safe"), "xla", "xla"),
+        (PlanConfig(lowering="eigen"), "eigen", "xla"),
         (PlanConfig(mesh="data=2"), "matrix", "direct"),
     ],
 )

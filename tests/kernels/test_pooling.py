@@ -476,7 +476,7 @@ def pools(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple, tuple, str | int]:
     return (draw(st.integers(1, 2)), height, width, draw(st.integers(1, 2))), size, strides, padding
 
 
-def native_max_pool(images: jax.Array, size: tuple, strides: tuple, pads: Any) -> jax.Array:
+def xla_max_pool(images: jax.Array, size: tuple, strides: tuple, pads: Any) -> jax.Array:
     """Flax's max-pool: `reduce_window` forward, `select_and_scatter` backward."""
     return nnx.max_pool(images, size, strides, pads)
 
@@ -487,13 +487,13 @@ def test_max_pool_equals_flax_in_value_and_gradient_when_values_tie(case: tuple,
     shape, size, strides, padding = case
     images = whole_numbers(shape, seed, largest=1)  # three values: most windows have ties
     pads = windows.window_pads(shape[1:3], size, strides, padding)
-    expected = value_and_gradients(lambda x: native_max_pool(x, size, strides, pads), images)
-    for lowering in ("direct", "eigen", "native"):
+    expected = value_and_gradients(lambda x: xla_max_pool(x, size, strides, pads), images)
+    for lowering in ("direct", "eigen", "xla"):
         got = value_and_gradients(lambda x, lo=lowering: pooling.max_pool(x, size, strides, pads, lo), images)
         assert_all_equal(got, expected)
 
 
-@pytest.mark.parametrize("lowering", ["eigen", "matrix", "native"])
+@pytest.mark.parametrize("lowering", ["eigen", "matrix", "xla"])
 def test_max_pool_keeps_whole_numbers_when_images_are_whole(lowering: pooling.Lowering):
     images = jnp.asarray([[[[-9], [-3]], [[-7], [-5]]]], jnp.int32)  # below zero: padding must not win
     pooled = pooling.max_pool(images, (2, 2), (1, 1), ((1, 0), (1, 0)), lowering)
@@ -508,7 +508,7 @@ def test_average_pool_equals_flax_in_value_and_gradient(case: tuple, seed: int):
     images = whole_numbers(shape, seed)
     pads = windows.window_pads(shape[1:3], size, strides, padding)
     expected = value_and_gradients(lambda x: nnx.avg_pool(x, size, strides, pads, count_include_pad=False), images)
-    for lowering in ("direct", "eigen", "native"):
+    for lowering in ("direct", "eigen", "xla"):
         got = value_and_gradients(lambda x, lo=lowering: pooling.average_pool(x, size, strides, pads, lo), images)
         for ours, theirs in zip(got, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
@@ -562,7 +562,7 @@ def test_convolution_of_one_to_nine_gives_the_known_numbers(conv: Callable):
     np.testing.assert_array_equal(jax.nn.relu(maps)[:, :, 2], np.zeros((2, 2)))
 
 
-@pytest.mark.parametrize("lowering", ["eigen", "matrix", "native"])
+@pytest.mark.parametrize("lowering", ["eigen", "matrix", "xla"])
 def test_max_pool_of_four_numbers_gives_the_known_numbers_when_same(lowering: pooling.Lowering):
     pool = lowerings.Pool("max", (2, 2), (1, 1), "same")
     lowerings.plug(pool, lowering)

@@ -108,6 +108,6 @@ def test_the_rule_on_a_gpu_is_by_precision_and_size(monkeypatch):
         choose_lowering(PlanConfig(), "gpu", *of)
         for of in (("bfloat16", (224, 224, 3)), ("float32", (28, 28, 1)), ("float32", (180, 180, 3)))
     ]
-    assert rule == ["direct", "matrix", "native"]
-    assert choose_lowering(PlanConfig(mesh="data=2"), "gpu", "bfloat16", (28, 28, 1)) == "native"
-    assert choose_lowering(PlanConfig(mode="safe"), "gpu", "bfloat16", (28, 28, 1)) == "native"
+    assert rule == ["direct", "matrix", "xla"]
+    assert choose_lowering(PlanConfig(mesh="data=2"), "gpu", "bfloat16", (28, 28, 1)) == "xla"
+    assert choose_lowering(PlanConfig(mode="safe"), "gpu", "bfloat16", (28, 28, 1)) == "xla"

@@ -325,7 +325,7 @@ def trained_by_keras(keras: Any, make: Callable[[], Any], values: list, batches:
 def trained_by_us(config: OptimConfig, values: list, batches: tuple, penalties: list) -> list:
     """As `trained_by_keras`."""
     spec = Sequential((Dense(5, "relu", kernel_regularizer=penalties[0]), Dense(3)))
-    network, _ = network_of(spec, (4,), 3, "native")
+    network, _ = network_of(spec, (4,), 3, "xla")
     params = {"layers": {0: {"layer": {"kernel": values[0], "bias": values[1]}}}}
     params["layers"][1] = {"kernel": values[2], "bias": values[3]}
     inputs = InputSpec(shape=(4,), dtype="float32", scale=1.0)

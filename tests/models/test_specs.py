@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.config import check_model
 from engine.errors import InputError
-from engine.kernels import ffi as native
+from engine.kernels import ffi
 from engine.models import (
     Activation,
     AveragePool,
@@ -574,7 +574,7 @@ def test_transposed_convolution_is_the_same_by_each_lowering(padding: Any, size:
     )
     modules = (
         build(Sequential((layer, Flatten())), (4, 5, 3), num_outputs, nnx.Rngs(0), lowering)
-        for lowering in ("matrix", "native")
+        for lowering in ("matrix", "xla")
     )
     by_product, by_lax = (jax.jit(module)(images) for module in modules)
     np.testing.assert_allclose(by_product, by_lax, rtol=1e-4, atol=1e-5)
@@ -622,7 +622,7 @@ def test_layers_of_keras_refuse_what_does_not_fit(make: Any, message: str):
         make()
 
 
-def test_matrix_and_native_lowering_give_the_same_outputs():
+def test_matrix_and_xla_lowering_give_the_same_outputs():
     spec = Sequential(
         (
             Conv(4, padding="same", activation="relu"),
@@ -634,11 +634,11 @@ def test_matrix_and_native_lowering_give_the_same_outputs():
         )
     )
     images = jax.random.normal(jax.random.key(0), (2, 9, 8, 2))
-    matrix, native = (build(spec, (9, 8, 2), 3, nnx.Rngs(0), lowering)(images) for lowering in ("matrix", "native"))
-    np.testing.assert_allclose(matrix, native, rtol=1e-5, atol=1e-6)
+    matrix, xla = (build(spec, (9, 8, 2), 3, nnx.Rngs(0), lowering)(images) for lowering in ("matrix", "xla"))
+    np.testing.assert_allclose(matrix, xla, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.skipif(not native.is_available(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not ffi.is_available(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("cut", [None, 0, 1, 2, 3])
 @pytest.mark.parametrize(
     ("activation", "padding", "is_one_operation"),
@@ -664,10 +664,10 @@ def test_direct_lowering_pools_with_the_convolution_before_it_and_gives_the_same
 
         return of, params
 
-    (directly, params), (natively, _) = loss("direct"), loss("native")
+    (directly, params), (by_xla, _) = loss("direct"), loss("xla")
     program = str(jax.make_jaxpr(jax.grad(directly))(params, images))
     assert program.count("uint8[2,") == (is_one_operation and cut != 1) + (cut != 3)
-    got, expected = (jax.grad(of, (0, 1))(params, images) for of in (directly, natively))
+    got, expected = (jax.grad(of, (0, 1))(params, images) for of in (directly, by_xla))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
 
 

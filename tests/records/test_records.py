@@ -65,7 +65,7 @@ def test_config_comes_back_equal_when_every_section_was_changed():
         engine.DataConfig("mnist", image_size="32x48", color="rgb", mean=(0.1, 0.2, 0.3), data_dir=Path("prepared")),
         engine.TrainConfig(epochs=3, label_smoothing=0.1, seed=2**32 - 1),
         engine.OptimConfig("adamw", 1 / 3, schedule="cosine", warmup_epochs=0.5, clip_norm=1.0),
-        engine.PlanConfig("native", 7),
+        engine.PlanConfig("xla", 7),
     )
     assert engine.RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 

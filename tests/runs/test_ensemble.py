@@ -101,7 +101,7 @@ CASES: dict[str, Callable[[], RunConfig]] = {
     "convolution and flips": lambda: ensemble(TINY, augment=FLIPS),
     "custom": lambda: ensemble(engine.custom(NormedNet)),
     "mixup": lambda: ensemble(augment=engine.AugmentConfig(mixup=0.4), train={"first_member": 5}),
-    "bootstrap": lambda: ensemble(ensemble=EnsembleConfig(bootstrap=True), plan=PlanConfig(data="streamed")),
+    "bootstrap": lambda: ensemble(ensemble=EnsembleConfig(bootstrap=True), plan=PlanConfig(placement="streamed")),
     "shared order": lambda: ensemble(
         ensemble=EnsembleConfig(shared_order=True, weight_decays=(0.0, 0.1, 1.0)),
         optim=OptimConfig("adamw"),
@@ -131,14 +131,14 @@ def test_member_has_the_bits_of_its_own_run_with_other_losses(loss):
 
 @pytest.mark.parametrize(("mapping", "tolerance"), [("map", 0), ("vmap", 1e-3)])
 def test_member_is_its_own_run_however_members_are_mapped(mapping, tolerance: float):
-    config = ensemble(plan=PlanConfig(members=mapping), optim=OptimConfig(average_decay=0.9))
+    config = ensemble(plan=PlanConfig(member_mapping=mapping), optim=OptimConfig(average_decay=0.9))
     together = trained(config, small_splits())
     for member in range(MEMBERS):
         assert_is_alone(together, config, small_splits(), member, tolerance)
 
 
 def test_vmapped_members_equal_their_own_runs_to_rounding_after_the_first_chunk():
-    config = ensemble(plan=PlanConfig(members="vmap", chunk_steps=2))
+    config = ensemble(plan=PlanConfig(member_mapping="vmap", chunk_steps=2))
     together = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
     together.train_chunk()
     for member in range(MEMBERS):
@@ -151,7 +151,8 @@ def test_vmapped_members_equal_their_own_runs_to_rounding_after_the_first_chunk(
 @pytest.mark.parametrize("mapping", ["outer", "map", "vmap"])
 def test_bits_do_not_depend_on_how_an_epoch_is_cut(mapping):
     whole, cut = (
-        trained(ensemble(plan=PlanConfig(members=mapping, chunk_steps=steps)), small_splits()) for steps in (4, 3)
+        trained(ensemble(plan=PlanConfig(member_mapping=mapping, chunk_steps=steps)), small_splits())
+        for steps in (4, 3)
     )
     for ours, theirs in zip(leaves(whole), leaves(cut), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -162,7 +163,7 @@ def test_bits_do_not_depend_on_how_an_epoch_is_cut(mapping):
 def test_streamed_members_have_the_bits_of_resident_ones(shared_order: bool):
     own = EnsembleConfig(shared_order=shared_order)
     resident, streamed = (
-        trained(ensemble(ensemble=own, plan=PlanConfig(data=place)), small_splits())
+        trained(ensemble(ensemble=own, plan=PlanConfig(placement=place)), small_splits())
         for place in ("resident", "streamed")
     )
     for ours, theirs in zip(leaves(resident), leaves(streamed), strict=True):
@@ -171,7 +172,7 @@ def test_streamed_members_have_the_bits_of_resident_ones(shared_order: bool):
 
 def test_stepwise_plan_trains_members_too():
     convnet = Sequential((Conv(2, 3), Flatten(), Dense()))
-    config = ensemble(convnet, train={"epochs": 1}, plan=PlanConfig(lowering="native"))
+    config = ensemble(convnet, train={"epochs": 1}, plan=PlanConfig(lowering="xla"))
     together = trained(config, small_splits())
     assert together.plan.is_stepwise is (jax.default_backend() == "cpu")
     assert_is_alone(together, config, small_splits(), 1, 1e-5)
@@ -230,7 +231,7 @@ HOT = EnsembleConfig(learning_rates=(1e-2, 1e30, 3e-3))
 
 @pytest.mark.parametrize("mapping", ["outer", "vmap", "map"])
 def test_member_whose_loss_is_not_finite_is_frozen_and_the_others_go_on(mapping):
-    plan, averaged = PlanConfig(members=mapping, chunk_steps=1), OptimConfig(average_decay=0.9)
+    plan, averaged = PlanConfig(member_mapping=mapping, chunk_steps=1), OptimConfig(average_decay=0.9)
     config = ensemble(ensemble=HOT, plan=plan, optim=averaged)
     session = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
     before = leaves(session, 1)

@@ -50,7 +50,7 @@ def measured_rates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def rates(config: RunConfig, sample) -> dict[Plan, float]:
         calls.append(len(sample))
-        return {Plan("matrix", members="outer"): 10.0, Plan("matrix", members="vmap"): 20.0}
+        return {Plan("matrix", member_mapping="outer"): 10.0, Plan("matrix", member_mapping="vmap"): 20.0}
 
     monkeypatch.setattr(plan_search, "_rates", rates)
     return calls
@@ -58,50 +58,53 @@ def measured_rates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_fast_plan_is_what_a_measurement_of_all_open_choices_finds(ensemble, splits, tmp_path):
     record = run(pinned(ensemble, "fast"), splits, tmp_path / "run")
-    assert {each.plan.members for each in record.alternatives} == {"outer", "vmap"}
+    assert {each.plan.member_mapping for each in record.alternatives} == {"outer", "vmap"}
     assert record.alternatives[0].images_per_second >= record.alternatives[1].images_per_second > 0
-    assert record.plan.members == record.alternatives[0].plan.members
+    assert record.plan.member_mapping == record.alternatives[0].plan.member_mapping
 
 
 def test_measurement_is_kept_for_the_same_model_batch_and_data_shape(measured_rates, ensemble, splits, tmp_path):
     config = pinned(ensemble, "fast")
     plans = [run(config, splits, tmp_path / name).plan for name in ("one", "two")]
-    assert [plan.members for plan in plans] == ["vmap", "vmap"]
+    assert [plan.member_mapping for plan in plans] == ["vmap", "vmap"]
     assert len(measured_rates) == 1
     run(replace(config, train=replace(config.train, batch_size=32)), splits, tmp_path / "three")
     assert len(measured_rates) == 2
 
 
 def test_auto_measures_only_long_runs_whose_rule_is_not_clear(measured_rates, monkeypatch, ensemble, splits, tmp_path):
-    assert run(ensemble, splits, tmp_path / "short").plan.members == "outer"
+    assert run(ensemble, splits, tmp_path / "short").plan.member_mapping == "outer"
     monkeypatch.setattr(plan_search, "WORTH_MEASURING", 100)
     single = replace(ensemble, train=TrainConfig(1, 64))
     assert run(single, splits, tmp_path / "single").alternatives == ()
-    told = replace(ensemble, plan=PlanConfig(members="map"))
-    assert run(told, splits, tmp_path / "told").plan.members == "map"
+    told = replace(ensemble, plan=PlanConfig(member_mapping="map"))
+    assert run(told, splits, tmp_path / "told").plan.member_mapping == "map"
     assert measured_rates == []
-    assert run(ensemble, splits, tmp_path / "long").plan.members == "vmap"
+    assert run(ensemble, splits, tmp_path / "long").plan.member_mapping == "vmap"
     assert measured_rates == [200]
 
 
 def test_safe_plan_is_the_backends_own(ensemble, splits, tmp_path):
     plan = run(pinned(ensemble, "safe"), splits, tmp_path / "run").plan
-    assert (plan.lowering, plan.members) == ("native", "outer")
+    assert (plan.lowering, plan.member_mapping) == ("xla", "outer")
 
 
 def test_resumed_run_keeps_its_plan_and_needs_no_measurement(measured_rates, ensemble, splits, tmp_path):
     run(pinned(ensemble, "fast"), splits, tmp_path / "run")
     longer = replace(ensemble, train=replace(ensemble.train, epochs=2))
     record = run(longer, splits, tmp_path / "run", resume=True)
-    assert record.plan.members == "vmap"
+    assert record.plan.member_mapping == "vmap"
     assert len(record.alternatives) == 2
     assert len(measured_rates) == 1
 
 
 def test_what_the_config_pins_goes_before_a_given_plan():
-    given, chosen = Plan("native", True, members="vmap", placement="streamed"), Plan("matrix", members="outer")
+    given, chosen = (
+        Plan("xla", True, member_mapping="vmap", placement="streamed"),
+        Plan("matrix", member_mapping="outer"),
+    )
     assert given_plan(PlanConfig(), chosen, given) == given
-    assert given_plan(PlanConfig("matrix", data="resident", members="outer"), chosen, given) == chosen
+    assert given_plan(PlanConfig("matrix", placement="resident", member_mapping="outer"), chosen, given) == chosen
 
 
 def test_plan_written_by_the_command_is_taken_for_the_same_run_alone(
@@ -112,7 +115,7 @@ def test_plan_written_by_the_command_is_taken_for_the_same_run_alone(
     __main__.main(["plan", str(tmp_path / "run"), "--out", str(file)])
     shown = capsys.readouterr().out
     assert [line for line in shown.splitlines() if "chosen" in line and "vmap" in line and "20" in line]
-    assert run(pinned(ensemble, str(file)), splits, tmp_path / "same").plan.members == "vmap"
+    assert run(pinned(ensemble, str(file)), splits, tmp_path / "same").plan.member_mapping == "vmap"
     other = pinned(replace(ensemble, model=Sequential((Flatten(), Dense()))), str(file))
     with pytest.raises(InputError, match=r"plan: got .*plan.json, a plan for another \(model"):
         run(other, splits, tmp_path / "other")
@@ -135,7 +138,7 @@ def test_file_that_holds_no_plan_is_refused(ensemble, splits, tmp_path, text):
 def test_plan_that_was_pinned_is_shown_unmeasured_and_the_file_beside_it_can_be_read(
     measured_rates, ensemble, splits, tmp_path, capsys
 ):
-    run(replace(ensemble, plan=PlanConfig("native", members="map")), splits, tmp_path / "run")
+    run(replace(ensemble, plan=PlanConfig("xla", member_mapping="map")), splits, tmp_path / "run")
     file = tmp_path / "plan.json"
     __main__.main(["plan", str(tmp_path / "run"), "--out", str(file)])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "chosen" in line]

@@ -178,7 +178,7 @@ def test_file_that_shrinks_during_a_run_is_explained(tmp_path: Path, small_chunk
 
 
 def trained(config, splits: Splits, placement: str, steps: int) -> Session:
-    plan = PlanConfig(data=placement, chunk_steps=2)
+    plan = PlanConfig(placement=placement, chunk_steps=2)
     session = Session(dataclasses.replace(config, plan=plan), splits, Clock(), Path("unused"))
     while session.step < steps:
         session.train_chunk()
@@ -206,7 +206,7 @@ def test_streamed_and_resident_runs_end_with_the_same_weights(tmp_path, tiny_con
 
 def test_streamed_run_resumes_with_the_same_bits_in_the_middle_of_an_epoch(tmp_path, tiny_config, small_chunks):
     train = dataclasses.replace(tiny_config.train, batch_size=BATCH)
-    config = dataclasses.replace(tiny_config, train=train, plan=PlanConfig(data="streamed", chunk_steps=2))
+    config = dataclasses.replace(tiny_config, train=train, plan=PlanConfig(placement="streamed", chunk_steps=2))
     splits = Splits(stored(make_dataset(130), tmp_path / "raw"), make_dataset(50, 1))
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
@@ -227,7 +227,7 @@ def test_streamed_run_resumes_with_the_same_bits_in_the_middle_of_an_epoch(tmp_p
 
 
 def test_resumed_run_keeps_the_placement_it_was_started_with(tmp_path, tiny_config, splits):
-    streamed = dataclasses.replace(tiny_config, plan=PlanConfig(resident_megabytes=1, data="streamed"))
+    streamed = dataclasses.replace(tiny_config, plan=PlanConfig(resident_megabytes=1, placement="streamed"))
     (tmp_path / "run").mkdir()
     loop.train(streamed, splits, tmp_path / "run", Clock(), Silent())
     record = read_record(tmp_path / "run", choose_step(tmp_path / "run", "last"))
@@ -243,8 +243,8 @@ def test_placement_is_by_size_unless_it_is_pinned(monkeypatch: pytest.MonkeyPatc
     data = make_dataset(20_000)  # 1.28 MB
     assert choose_placement(PlanConfig(resident_megabytes=2), data) == "resident"
     assert choose_placement(PlanConfig(resident_megabytes=1), data) == "streamed"
-    assert choose_placement(PlanConfig(resident_megabytes=1, data="resident"), data) == "resident"
-    assert choose_placement(PlanConfig(data="streamed"), data) == "streamed"
+    assert choose_placement(PlanConfig(resident_megabytes=1, placement="resident"), data) == "resident"
+    assert choose_placement(PlanConfig(placement="streamed"), data) == "streamed"
     monkeypatch.setattr(feed_module, "free_device_bytes", lambda: 2 * data.images.nbytes)
     assert choose_placement(PlanConfig(), data) == "resident"
     monkeypatch.setattr(feed_module, "free_device_bytes", lambda: 2 * data.images.nbytes - 2)

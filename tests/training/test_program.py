@@ -173,7 +173,7 @@ def test_training_equals_a_plain_flax_and_optax_loop_with_a_ragged_last_batch(sp
     session = train_epochs(config, splits, 2)
 
     start = Session(config, splits, Clock(), Path("unused")).state
-    module = build(PLAIN, (8, 8, 1), 3, nnx.Rngs(0), "native")
+    module = build(PLAIN, (8, 8, 1), 3, nnx.Rngs(0), "xla")
     graph, _ = nnx.split(module, nnx.Param)
     optimizer = optax.adam(1e-2, eps=1e-7)
     params, opt_state = start.params, optimizer.init(start.params)
