@@ -11,7 +11,7 @@ from typing import IO
 from engine.checkpoints.record import Record
 from engine.checkpoints.saving import NOBODY, set_damaged_aside
 from engine.checkpoints.steps import check_location, choose_step, find_steps, read_record, step_directories
-from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
+from engine.config import RunConfig
 from engine.config.correction import variants
 from engine.errors import InputError, problem
 from engine.host.storage import check_can_write, open_own, remove, write_atomically
@@ -155,7 +155,7 @@ def in_terms_of(record: Record, given: RunConfig) -> RunConfig:
 
 def _changes(stored: RunConfig, given: RunConfig) -> list[str]:
     """Fields that differ and matter; the number of epochs does not while no schedule depends on it."""
-    free = [*FREE_FIELDS, "train.epochs"] if given.optim.schedule in OPEN_ENDED_SCHEDULES else FREE_FIELDS
+    free = [*FREE_FIELDS, "train.epochs"] if given.optim.is_open_ended else FREE_FIELDS
     every = (differences(stored.to_json(), variant.to_json()) for variant in variants(given))
     return min(([line for line in lines if line.split(":")[0] not in free] for lines in every), key=len)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from engine.commands.process import command_again, command_name, engine_command, errors_as_lines, set_up_process
-from engine.config import OPEN_ENDED_SCHEDULES, RunConfig
+from engine.config import RunConfig
 from engine.metrics.stopping import has_stopped_early
 from engine.records.custom import find_custom
 
@@ -78,6 +78,6 @@ def _next_steps(result: "Result") -> str:
     ]
     if config.train.patience is not None and has_stopped_early(config.train, result.history):
         lines.append(f"  {command_again('--resume', f'--train.patience={2 * config.train.patience}')}")
-    elif config.optim.schedule in OPEN_ENDED_SCHEDULES:
+    elif config.optim.is_open_ended:
         lines.append(f"  {command_again('--resume', f'--train.epochs={max(2 * config.train.epochs, 5)}')}")
     return "\n".join(lines)

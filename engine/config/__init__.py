@@ -4,7 +4,7 @@ from engine.config.checkpoint import CheckpointConfig
 from engine.config.data import DataConfig
 from engine.config.ensemble import CombinationKind, EnsembleConfig
 from engine.config.finetune import FineTuneConfig
-from engine.config.optim import OPEN_ENDED_SCHEDULES, OptimConfig, OptimizerName, ScheduleName
+from engine.config.optim import OptimConfig
 from engine.config.plan import (
     Alternative,
     DataPlacement,
@@ -20,7 +20,6 @@ from engine.config.run import RunConfig, check_model
 from engine.config.train import BestBy, BestIs, Loss, Precision, TrainConfig
 
 __all__ = [
-    "OPEN_ENDED_SCHEDULES",
     "Alternative",
     "BestBy",
     "BestIs",
@@ -35,13 +34,11 @@ __all__ = [
     "LoweringName",
     "MemberMapping",
     "OptimConfig",
-    "OptimizerName",
     "Plan",
     "PlanConfig",
     "PlanFile",
     "Precision",
     "RunConfig",
-    "ScheduleName",
     "TrainConfig",
     "check_model",
     "mesh_shape",

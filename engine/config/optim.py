@@ -1,26 +1,38 @@
 """OptimConfig: the optimizer of a run and the course of its learning rate."""
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
+from engine.config.named import name_of, name_problems, option
 from engine.records import check, check_all, check_whole
+from engine.records.custom import Custom
 
-OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw"]
 OptimizerRules = Literal["keras", "optax"]
-ScheduleName = Literal["constant", "cosine", "linear", "step"]
-# Their course does not depend on the number of epochs, so a run may go on beyond those it was planned for.
-OPEN_ENDED_SCHEDULES: tuple[ScheduleName, ...] = ("constant", "step")
-LEARNING_RATES: dict[str, float] = {"sgd": 0.01, "momentum": 0.01}
-"""Those of Keras, where they are not 0.001."""
 _OF_MOMENTUM, _OF_ADAM = ("momentum", "nesterov"), ("beta_1", "beta_2", "epsilon", "amsgrad")
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "sgd": _OF_MOMENTUM,
-    "momentum": _OF_MOMENTUM,
-    "rmsprop": ("momentum", "rho", "epsilon", "centered"),
-    "adam": _OF_ADAM,
-    "adamw": _OF_ADAM,
+
+
+@dataclass(frozen=True)
+class OptimizerFacts:
+    """The options that an optimizer has, where any other must keep its default; and its default learning rate."""
+
+    options: tuple[str, ...] = ()
+    learning_rate: float = 1e-3
+
+
+OPTIMIZERS = {
+    "sgd": OptimizerFacts(_OF_MOMENTUM, 0.01),
+    "momentum": OptimizerFacts(_OF_MOMENTUM, 0.01),
+    "rmsprop": OptimizerFacts(("momentum", "rho", "epsilon", "centered")),
+    "adam": OptimizerFacts(_OF_ADAM),
+    "adamw": OptimizerFacts(_OF_ADAM),
 }
-"""The options that each optimizer has; any other must keep its default."""
+"""What each is computed by: engine.training.optim.OPTIMIZERS."""
+SCHEDULES = {"constant": True, "cosine": False, "linear": False, "step": True}
+"""Whether a schedule does not depend on the number of epochs, so that a run may be resumed for more of them.
+
+What each is computed by: engine.training.optim.SCHEDULES."""
+OptimizerName = Annotated[str | Custom, option(OPTIMIZERS)]
+ScheduleName = Annotated[str | Custom, option(SCHEDULES)]
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,8 @@ class OptimConfig:
     RECORD_VERSION: ClassVar[int] = 2  # 1: before `rules`, when Adam, decay and momentum were those of "optax"
 
     name: OptimizerName = "adam"
-    """sgd, momentum, rmsprop, adam or adamw: the algorithms and constants of Keras under these names."""
+    """sgd, momentum, rmsprop, adam or adamw: the algorithms and constants of Keras under these names. One of your own:
+    custom(factory, …), called as factory(rate, …), the rate an Optax schedule, gives an Optax transformation."""
     learning_rate: float = cast(float, None)  # a number once the config is built
     """The rate after warm-up; by default 0.01 for sgd and momentum, else 0.001."""
     momentum: float | None = None
@@ -40,7 +53,8 @@ class OptimConfig:
     clip_norm: float | None = None
     """Gradients are scaled down to this global norm when it is exceeded."""
     schedule: ScheduleName = "constant"
-    """Course of the rate after warm-up: constant, cosine or linear to final_fraction, or step."""
+    """Course of the rate after warm-up: constant, cosine or linear to final_fraction, or step. One of your own:
+    custom(factory, …), called as factory(steps, …), gives the share of learning_rate at each step."""
     final_fraction: float = 0.0
     """What cosine and linear end at, as a share of learning_rate."""
     warmup_epochs: float = 0.0
@@ -72,13 +86,25 @@ class OptimConfig:
 
     def __post_init__(self):
         if self.learning_rate is None:
-            object.__setattr__(self, "learning_rate", LEARNING_RATES.get(self.name, 1e-3))
+            object.__setattr__(self, "learning_rate", self.facts.learning_rate)
         if self.momentum is None and self.name == "momentum":
             object.__setattr__(self, "momentum", 0.9)
         check_all(self, "optim", self._range_problems)
 
+    @property
+    def facts(self) -> OptimizerFacts:
+        """What is known of the optimizer; of one of the user's own, nothing."""
+        return OPTIMIZERS.get(name_of(self.name), OptimizerFacts())
+
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether the schedule does not depend on the number of epochs."""
+        return SCHEDULES.get(name_of(self.schedule), False)
+
     def _range_problems(self) -> list[str]:
-        problems = check_whole("optim.step_epochs", self.step_epochs, 1, "Give 10 or so.")
+        problems = name_problems("optim.name", self.name, OPTIMIZERS)
+        problems += name_problems("optim.schedule", self.schedule, SCHEDULES)
+        problems += check_whole("optim.step_epochs", self.step_epochs, 1, "Give 10 or so.")
         for name, holds, rule in (
             ("learning_rate", self.learning_rate > 0, "a positive number"),
             ("momentum", self.momentum is None or 0 <= self.momentum < 1, "0 ≤ momentum < 1"),
@@ -99,12 +125,12 @@ class OptimConfig:
     def _option_problems(self) -> list[str]:
         """Options that the optimizer would ignore."""
         defaults, problems = {field.name: field.default for field in fields(self)}, []
-        if self.name not in OPTIONS:
+        if name_of(self.name) not in OPTIMIZERS and not isinstance(self.name, Custom):
             return []
-        for name in sorted({option for options in OPTIONS.values() for option in options}):
-            holds = name in OPTIONS[self.name] or getattr(self, name) == defaults[name]
-            rule = f"{defaults[name]!r} with {self.name}, which has no such option"
-            users = " or ".join(user for user, options in OPTIONS.items() if name in options)
+        for name in sorted({each for facts in OPTIMIZERS.values() for each in facts.options}):
+            holds = name in self.facts.options or getattr(self, name) == defaults[name]
+            rule = f"{defaults[name]!r} with {name_of(self.name)}, which has no such option"
+            users = " or ".join(user for user, facts in OPTIMIZERS.items() if name in facts.options)
             problems += check(f"optim.{name}", getattr(self, name), holds, rule, f"Leave it out, or use {users}.")
         if self.name == "sgd" and self.nesterov and not self.momentum:
             problems += check("optim.nesterov", True, False, "a momentum with it", "Set optim.momentum to 0.9 or so.")

@@ -15,7 +15,7 @@ from engine.config.checkpoint import CheckpointConfig
 from engine.config.data import DataConfig
 from engine.config.ensemble import EnsembleConfig
 from engine.config.finetune import FineTuneConfig, name_problems
-from engine.config.optim import OPEN_ENDED_SCHEDULES, OptimConfig
+from engine.config.optim import OptimConfig
 from engine.config.plan import PlanConfig, mesh_shape
 from engine.config.train import TrainConfig
 from engine.errors import InputError, problem
@@ -77,7 +77,7 @@ class RunConfig:
 
     def as_computed(self) -> "RunConfig":
         """The config without what its compiled programs do not depend on, which only see arrays of it."""
-        epochs = 0 if self.optim.schedule in OPEN_ENDED_SCHEDULES else self.train.epochs
+        epochs = 0 if self.optim.is_open_ended else self.train.epochs
         train, finetune = replace(self.train, epochs=epochs, seed=0, first_member=0), replace(self.finetune, init=None)
         return replace(
             self,

@@ -92,7 +92,8 @@ def check_types(record: Any, where: str) -> list[str]:
             problems.append(str(error))
         except TypeError:
             got = repr(getattr(record, name))[:80]
-            problems.append(problem(f"{where}.{name}".lstrip("."), got, "a value that JSON can hold", "Correct it."))
+            remedy = "Pass engine.custom(it)." if callable(getattr(record, name)) else "Correct it."
+            problems.append(problem(f"{where}.{name}".lstrip("."), got, "a value that JSON can hold", remedy))
     return problems
 
 
@@ -115,7 +116,8 @@ def _from_union(kinds: tuple, value: Any, where: str) -> Any:
             raise InputError(unknown(f"{where}.kind", _name(name), records))
         return from_json(records[name], value, where)
     problems = []
-    for kind in (k for k in kinds if k is not type(None)):
+    plain = [kind for kind in kinds if kind not in (type(None), *records.values())]
+    for kind in plain or records.values():
         try:
             return from_json(kind, value, where)
         except InputError as error:

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from os import PathLike
@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.steps import find_steps
-from engine.config import Loss, OptimConfig, OptimizerName, RunConfig, TrainConfig, check_model
+from engine.config import Loss, OptimConfig, RunConfig, TrainConfig, check_model
 from engine.config.data import DataConfig, Layout
 from engine.config.decoding import ValueRange
 from engine.config.finetune import FeatureCaching, FineTuneConfig
@@ -29,12 +29,14 @@ from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import Restorable, classifier_of
 from engine.models.layers import Dense
 from engine.models.specs import Model, Sequential
+from engine.records.custom import Custom, custom
 from engine.report.progress import Reporter, Silent
 from engine.runs.inputs import class_order
 from engine.runs.loop import train
 from engine.runs.result import Result
 
 Arrays = tuple[Any, Any]
+Own = str | Custom | Callable[..., Any]  # a name, or code of the user's own
 Data = str | PathLike[str] | DataConfig | Splits | Dataset | Arrays
 DATA_RULE = "a path, a tfds name, a DataConfig, Splits, a Dataset or (images, labels)"
 
@@ -46,7 +48,7 @@ def fit(
     epochs: int = 5,
     batch_size: int = 64,
     learning_rate: float | None = None,
-    optimizer: OptimizerName | OptimConfig = "adam",
+    optimizer: Own | OptimConfig = "adam",
     loss: Loss = "softmax_cross_entropy",
     validation: float | Dataset | Arrays | None = 0.1,
     class_names: ClassNames | None = None,
@@ -69,7 +71,8 @@ def fit(
     batch_size: 64 by default, or all training examples if these are fewer, which is reported.
     augment: random changes of the training images. patience: epochs without a better one until the training stops.
     members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
-    optimizer: a name, used with `learning_rate` (None: 0.01 for sgd and momentum, else 0.001), or a whole OptimConfig.
+    optimizer: a name or a factory of your own (`optim.name`), used with `learning_rate` (None: 0.01 for sgd and
+      momentum, else 0.001), or a whole OptimConfig.
     value_range, layout: of (images, labels), as of `engine.dataset`.
     The run lives in a temporary directory as long as the result does; `result.save(path)` copies it. Ctrl-C saves
     there, and raises Interrupted, a KeyboardInterrupt, with the path.
@@ -100,7 +103,7 @@ def finetune(
     epochs: int = 5,
     batch_size: int = 64,
     learning_rate: float | None = None,
-    optimizer: OptimizerName | OptimConfig = "adam",
+    optimizer: Own | OptimConfig = "adam",
     loss: Loss | None = None,
     validation: float | Dataset | Arrays | None = 0.1,
     class_names: ClassNames | None = None,
@@ -162,13 +165,18 @@ def _check_reading(data: Data, reading: Reading) -> None:
         raise InputError(problem("value_range, layout", f"one with {type(data).__name__}", rule, remedy))
 
 
-def _optim(optimizer: OptimizerName | OptimConfig, learning_rate: float | None) -> OptimConfig:
+def _optim(optimizer: Own | OptimConfig, learning_rate: float | None) -> OptimConfig:
     if not isinstance(optimizer, OptimConfig):
-        return OptimConfig(optimizer, learning_rate)  # type: ignore[arg-type]  # None is the optimizer's own
+        return OptimConfig(_as_named(optimizer), learning_rate)  # type: ignore[arg-type]  # None is the optimizer's own
     if learning_rate is not None:
         rule = "that of the OptimConfig"
         raise InputError(problem("learning_rate", f"{learning_rate} beside an OptimConfig", rule, "Set it there."))
     return optimizer
+
+
+def _as_named(given: Own) -> str | Custom:
+    """A name as it is, a function of the user's own as a config stores it."""
+    return custom(given) if callable(given) else given
 
 
 def _data_config(data: Data, validation: Any, scale: float = DataConfig.scale) -> DataConfig:

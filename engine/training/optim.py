@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from engine.config.optim import OPEN_ENDED_SCHEDULES, OptimConfig
+from engine.config.optim import OptimConfig
+from engine.errors import InputError, problem
+from engine.records.custom import Custom
 
 KERAS_ADAMW_DECAY, OPTAX_ADAMW_DECAY = 0.004, 1e-4
 Rate = float | jax.Array
@@ -52,24 +54,37 @@ def schedule(
 
 
 def _course(config: OptimConfig, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """What the learning rate is multiplied by at each step."""
+    """The factor of the learning rate at each step."""
     total_steps = max(steps_per_epoch * epochs, 1)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-    if config.schedule not in OPEN_ENDED_SCHEDULES:
+    if not config.is_open_ended:
         warmup_steps = min(warmup_steps, total_steps)
     decay_steps = max(total_steps - warmup_steps, 1)
-    if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(1.0, decay_steps, alpha=config.final_fraction)
-    elif config.schedule == "linear":
-        after = optax.linear_schedule(1.0, config.final_fraction, decay_steps)
-    elif config.schedule == "step":
-        drop_steps = config.step_epochs * steps_per_epoch
-        after = optax.exponential_decay(1.0, drop_steps, config.step_factor, staircase=True)
+    if isinstance(config.schedule, Custom):
+        after = config.schedule.make("optim.schedule", decay_steps)
+        _check_own("optim.schedule", config.schedule, callable(after), "a factory that returns a function of the step")
     else:
-        after = optax.constant_schedule(1.0)
+        after = SCHEDULES[config.schedule](config, decay_steps, steps_per_epoch)
     if not warmup_steps:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup_steps), after], [warmup_steps])
+
+
+def _step_schedule(config: OptimConfig, decay_steps: int, steps_per_epoch: int) -> optax.Schedule:
+    return optax.exponential_decay(1.0, config.step_epochs * steps_per_epoch, config.step_factor, staircase=True)
+
+
+SCHEDULES: dict[str, Callable[[OptimConfig, int, int], optax.Schedule]] = {
+    "constant": lambda config, decay_steps, steps_per_epoch: optax.constant_schedule(1.0),
+    "cosine": lambda config, decay_steps, steps_per_epoch: optax.cosine_decay_schedule(
+        1.0, decay_steps, alpha=config.final_fraction
+    ),
+    "linear": lambda config, decay_steps, steps_per_epoch: optax.linear_schedule(
+        1.0, config.final_fraction, decay_steps
+    ),
+    "step": _step_schedule,
+}
+"""(config, steps after warm-up, steps an epoch) → factor of the learning rate at each step after warm-up."""
 
 
 def optimizer(
@@ -90,9 +105,10 @@ def optimizer(
     decay = config.weight_decay if weight_decay is None else weight_decay
     rate = schedule(config, steps_per_epoch, epochs, learning_rate)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
-    if config.rules == "optax" and config.name != "adamw" and (weight_decay is not None or decay):
+    rules = "keras" if isinstance(config.name, Custom) else config.rules
+    if rules == "optax" and config.name != "adamw" and (weight_decay is not None or decay):
         parts.append(optax.add_decayed_weights(decay, mask=_kernels))  # type: ignore[arg-type]
-    named = {"keras": _as_keras, "optax": _as_optax}[config.rules]
+    named = {"keras": _as_keras, "optax": _as_optax}[rules]
 
     def from_epoch(first: int) -> optax.GradientTransformation:
         start = first * steps_per_epoch
@@ -124,20 +140,31 @@ def _by_first_epoch(
 
 
 def _as_keras(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
-    """The optimizer that has this name in Keras 3, with its weight decay: decoupled, of all arrays."""
-    momentum = config.momentum
+    """The optimizer that has this name in Keras 3, or the user's own, with decoupled weight decay of all arrays."""
+    if isinstance(config.name, Custom):
+        step = config.name.make("optim.name", rate)
+        holds = isinstance(step, optax.GradientTransformation)
+        _check_own("optim.name", config.name, holds, "a factory that returns an optax.GradientTransformation")
+    else:
+        step = OPTIMIZERS[config.name](config, rate)
     decay = KERAS_ADAMW_DECAY if decay is None and config.name == "adamw" else decay
-    match config.name:
-        case "sgd" | "momentum":
-            # The rate is inside the momentum: what a step was when it was taken stays, however the rate goes on.
-            trace = optax.identity() if momentum is None else optax.trace(momentum, config.nesterov)
-            step = optax.chain(optax.scale_by_learning_rate(rate), trace)
-        case "rmsprop":
-            constants = {"decay": config.rho, "eps": config.epsilon, "centered": config.centered}
-            step = optax.rmsprop(rate, **constants, momentum=momentum)
-        case "adam" | "adamw":
-            step = _keras_adam(config, rate)
     return step if decay is None else optax.chain(step, _decayed(rate, decay))
+
+
+def _check_own(field: str, given: Custom, holds: bool, rule: str) -> None:
+    if not holds:
+        raise InputError(problem(field, f"{given.path}, which returns something else", rule, "Correct it."))
+
+
+def _keras_sgd(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    # The rate is inside the momentum: a past step keeps the rate it was taken with.
+    trace = optax.identity() if config.momentum is None else optax.trace(config.momentum, config.nesterov)
+    return optax.chain(optax.scale_by_learning_rate(rate), trace)
+
+
+def _rmsprop(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    constants = {"decay": config.rho, "eps": config.epsilon, "centered": config.centered}
+    return optax.rmsprop(rate, **constants, momentum=config.momentum)
 
 
 def _keras_adam(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
@@ -164,6 +191,16 @@ def _keras_adam(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTran
     return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
 
 
+OPTIMIZERS: dict[str, Callable[[OptimConfig, optax.Schedule], optax.GradientTransformation]] = {
+    "sgd": _keras_sgd,
+    "momentum": _keras_sgd,
+    "rmsprop": _rmsprop,
+    "adam": _keras_adam,
+    "adamw": _keras_adam,
+}
+"""(config, rate at each step) → the optimizer without weight decay, as in Keras."""
+
+
 def _decayed(rate: optax.Schedule, decay: Rate) -> optax.GradientTransformation:
     """Takes a share `rate × decay` of every array off it."""
 
@@ -182,8 +219,7 @@ def _as_optax(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> 
         case "sgd" | "momentum":
             return optax.sgd(rate, momentum=momentum, nesterov=config.nesterov)
         case "rmsprop":
-            constants = {"decay": config.rho, "eps": config.epsilon, "centered": config.centered}
-            return optax.rmsprop(rate, **constants, momentum=momentum)
+            return _rmsprop(config, rate)
         case "adam":
             return (optax.amsgrad if config.amsgrad else optax.adam)(rate, *betas)
         case "adamw":
@@ -191,6 +227,7 @@ def _as_optax(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> 
                 decayed = optax.add_decayed_weights(decay, mask=_kernels)  # type: ignore[arg-type]
                 return optax.chain(optax.scale_by_amsgrad(*betas), decayed, optax.scale_by_learning_rate(rate))
             return optax.adamw(rate, *betas, weight_decay=decay, mask=_kernels)  # type: ignore[arg-type]
+    raise InputError(problem("optim.rules", f"optax with {config.name}", "keras", "Leave optim.rules out."))
 
 
 def _kernels(params: optax.Params) -> optax.Params:

@@ -31,6 +31,7 @@ from engine import (
     mlp,
 )
 from engine.config import data as data_config
+from engine.config.optim import SCHEDULES
 from engine.config.plan import Plan
 from engine.models import AveragePool, BatchNorm, Conv, Custom, Dense, GlobalAveragePool, Rescale, Sequential
 from engine.records import from_json, to_json
@@ -108,7 +109,7 @@ OPTIM = st.builds(
     momentum=st.none() | st.floats(0, 1, exclude_max=True),
     weight_decay=st.none() | st.just(0.0) | POSITIVE,
     clip_norm=st.none() | POSITIVE,
-    schedule=st.sampled_from(get_args(config_module.ScheduleName)),
+    schedule=st.sampled_from(tuple(SCHEDULES)),
     final_fraction=st.floats(0, 1),
     warmup_epochs=st.floats(0, 100),
     step_epochs=st.integers(1, 1000),
@@ -303,7 +304,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("train.epochs", True, r"config\.train\.epochs: got True; expected a whole number"),
         ("train.epochs", -1, r"train\.epochs: got -1; expected a whole number"),
         ("train.epoch", 5, r"config\.train\.epoch: got 'epoch'; expected one of epochs, .*Did you mean 'epochs'"),
-        ("optim.name", "adm", r"config\.optim\.name: got 'adm'; .*Did you mean 'adam'"),
+        ("optim.name", "adm", r"optim\.name: got 'adm'; .*Did you mean 'adam'"),
         ("data.mean", [0.5, "x"], r"config\.data\.mean\[1\]: got 'x'; expected a number"),
         ("data.data_dir", 3, r"config\.data\.data_dir: got 3; expected text"),
         ("data", [], r"config\.data: got \[\]; expected an object of named fields"),

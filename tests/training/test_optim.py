@@ -2,20 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tyro
 
-from engine.config import OptimConfig, OptimizerName, ScheduleName
+from engine.config import OptimConfig
+from engine.config.optim import OPTIMIZERS as FACTS
+from engine.config.optim import SCHEDULES as OPEN_ENDED
 from engine.errors import InputError
+from engine.models import Custom, custom
 from engine.records import from_json, to_json
+from engine.training import optim
 from engine.training.optim import optimizer, schedule
 
-OPTIMIZERS = get_args(OptimizerName)
+OPTIMIZERS = tuple(FACTS)
 RATE = 0.01
 KERNEL, BIAS = np.array([[1.0, -2], [3, 0.5]]), np.array([1.5, -1])
 FIRST, SECOND = np.array([[0.3, -0.1], [2, -4]]), np.array([[-0.5, 0.2], [1, 0.03]])
@@ -40,7 +45,7 @@ def zeros() -> dict[str, jax.Array]:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_lowers_a_quadratic(name: OptimizerName):
+def test_optimizer_lowers_a_quadratic(name: str):
     chain, params = optimizer(OptimConfig(name, 0.02), 10, 10), params_of()
 
     def height(params: dict[str, jax.Array]) -> jax.Array:
@@ -56,28 +61,28 @@ def test_optimizer_lowers_a_quadratic(name: OptimizerName):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_moves_nothing_when_gradient_and_decay_are_zero(name: OptimizerName):
+def test_optimizer_moves_nothing_when_gradient_and_decay_are_zero(name: str):
     got = after_steps(OptimConfig(name, RATE, weight_decay=0.0), [zeros(), zeros()])
     np.testing.assert_array_equal(got["kernel"], KERNEL.astype(np.float32))
     np.testing.assert_array_equal(got["bias"], BIAS.astype(np.float32))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_weight_decay_takes_its_share_off_all_arrays(name: OptimizerName):
+def test_weight_decay_takes_its_share_off_all_arrays(name: str):
     got = after_steps(OptimConfig(name, RATE, weight_decay=0.1), [zeros(), zeros()])
     np.testing.assert_allclose(got["kernel"], (1 - 0.1 * RATE) ** 2 * KERNEL, rtol=1e-6)
     np.testing.assert_allclose(got["bias"], (1 - 0.1 * RATE) ** 2 * BIAS, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_weight_decay_by_the_rules_of_before_shrinks_kernels_and_leaves_biases_alone(name: OptimizerName):
+def test_weight_decay_by_the_rules_of_before_shrinks_kernels_and_leaves_biases_alone(name: str):
     got = after_steps(OptimConfig(name, RATE, weight_decay=0.1, rules="optax"), [zeros()])
     assert np.all(np.abs(got["kernel"]) < np.abs(KERNEL))
     np.testing.assert_array_equal(got["bias"], BIAS.astype(np.float32))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_clip_norm_makes_a_large_gradient_one_of_that_norm(name: OptimizerName):
+def test_clip_norm_makes_a_large_gradient_one_of_that_norm(name: str):
     config = OptimConfig(name, RATE, weight_decay=0.0, clip_norm=0.5)
     large = params_of(100 * FIRST, np.array([300.0, -50]))
     norm = np.sqrt(sum(np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in large.values()))
@@ -143,7 +148,7 @@ CLOSED_FORMS: dict[str, Callable] = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_two_steps_equal_the_closed_form(name: OptimizerName):
+def test_two_steps_equal_the_closed_form(name: str):
     got = after_steps(OptimConfig(name, RATE), [params_of(FIRST), params_of(SECOND)])
     np.testing.assert_allclose(got["kernel"], CLOSED_FORMS[name](KERNEL, [FIRST, SECOND]), rtol=1e-6)
 
@@ -190,7 +195,7 @@ def of_before(**fields: Any) -> OptimConfig:
 
 @pytest.mark.parametrize("weight_decay", [None, 0.3])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_config_of_before_gives_the_bits_of_before(name: OptimizerName, weight_decay: float | None):
+def test_config_of_before_gives_the_bits_of_before(name: str, weight_decay: float | None):
     config = of_before(name=name, weight_decay=weight_decay, clip_norm=3.0)
     assert config.rules == "optax"
     got, expected = optimizer(config, 10, 10), chain_of_before(config)
@@ -283,14 +288,87 @@ def test_schedule_gives_the_rate_computed_by_hand(config: OptimConfig, step: int
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
-@pytest.mark.parametrize("name", get_args(ScheduleName))
-def test_every_schedule_starts_at_the_rate_when_the_run_is_short(name: ScheduleName, epochs: int):
+@pytest.mark.parametrize("name", OPEN_ENDED)
+def test_every_schedule_starts_at_the_rate_when_the_run_is_short(name: str, epochs: int):
     assert float(schedule(OptimConfig(schedule=name), 1, epochs)(0)) == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_follows_its_schedule(name: OptimizerName):
+def test_optimizer_follows_its_schedule(name: str):
     config = OptimConfig(name, RATE, schedule="cosine", warmup_epochs=1)
     first, second = (after_steps(config, [params_of(FIRST)] * n)["kernel"] for n in (1, 2))
     np.testing.assert_array_equal(first, KERNEL.astype(np.float32))  # the rate rises from 0
     assert np.all(second != first)
+
+
+def lookahead_free(rate: Callable, beta: float = 0.5) -> optax.GradientTransformation:
+    return optax.sgd(rate, momentum=beta)
+
+
+def triangle(steps: int, floor: float = 0.0) -> Callable:
+    return lambda step: floor + (1 - floor) * (1 - jnp.abs(2 * step / steps - 1))
+
+
+def number(*given: Any) -> int:
+    return 3
+
+
+def test_every_name_of_the_config_has_a_factory():
+    assert tuple(optim.OPTIMIZERS) == tuple(FACTS)
+    assert tuple(optim.SCHEDULES) == tuple(OPEN_ENDED)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (custom(optax.lion, b1=0.8, weight_decay=0.0), optax.lion(RATE, b1=0.8, weight_decay=0.0)),
+        (custom(lookahead_free, beta=0.7), optax.sgd(RATE, momentum=0.7)),
+    ],
+)
+def test_own_optimizer_takes_the_steps_of_its_transformation(name: Custom, expected: optax.GradientTransformation):
+    config = from_json(OptimConfig, to_json(OptimConfig(name, RATE)))
+    params, state = params_of(), expected.init(params_of())
+    for gradient in (params_of(FIRST), params_of(SECOND)):
+        updates, state = expected.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    got = after_steps(config, [params_of(FIRST), params_of(SECOND)])
+    np.testing.assert_allclose(got["kernel"], params["kernel"], rtol=1e-6)
+    decayed = after_steps(replace(config, weight_decay=0.1), [zeros()])
+    np.testing.assert_allclose(decayed["kernel"], (1 - 0.1 * RATE) * KERNEL, rtol=1e-6)
+
+
+def test_own_schedule_is_a_share_of_the_rate_after_warm_up():
+    config = OptimConfig("sgd", 0.4, schedule=custom(triangle, floor=0.5), warmup_epochs=2)
+    assert not config.is_open_ended
+    rates = [float(schedule(config, 10, 10)(step)) for step in (10, 20, 60, 100)]
+    np.testing.assert_allclose(rates, [0.2, 0.2, 0.4, 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "adamw2"}, r"optim\.name: got 'adamw2'; expected one of sgd, .* Did you mean 'adamw'\?"),
+        ({"schedule": "cosin"}, r"optim\.schedule: got 'cosin'; .* Did you mean 'cosine'\?"),
+        ({"name": optax.lion}, r"optim\.name: got <function lion.*; .* Pass engine\.custom\(it\)"),
+        ({"name": custom(optax.lion), "beta_1": 0.5}, r"optim\.beta_1: got 0\.5; expected 0\.9 with .*:lion, which"),
+    ],
+)
+def test_names_and_options_that_mean_nothing_are_refused(fields: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        OptimConfig(**fields)
+
+
+def test_own_code_that_gives_something_else_is_refused():
+    with pytest.raises(InputError, match=r"optim\.name: got .*:number, .*; expected a factory that returns an optax"):
+        optimizer(OptimConfig(custom(number)), 10, 10)
+    with pytest.raises(InputError, match=r"optim\.schedule: got .*:number, .*; expected a factory that returns a func"):
+        optimizer(OptimConfig(schedule=custom(number)), 10, 10)
+    with pytest.raises(InputError, match=r"optim\.name: got .*:lion \(.*'power'.*\); expected a function that takes"):
+        optimizer(OptimConfig(custom(optax.lion, power=2)), 10, 10)
+
+
+def test_own_code_is_named_on_the_command_line():
+    arguments = ["--name", "optax:lion", "--schedule", "cosine"]
+    parsed = tyro.cli(OptimConfig, args=arguments, default=OptimConfig())
+    assert parsed == OptimConfig(Custom("optax:lion"), schedule="cosine")
+    assert tyro.cli(OptimConfig, args=[], default=OptimConfig(custom(optax.lion, b1=0.5))).name.arguments == {"b1": 0.5}  # type: ignore[union-attr]
