@@ -31,7 +31,7 @@ from engine.models import (
 )
 from engine.report.progress import Silent
 from engine.runs.loop import run
-from engine.runs.own_outputs import outputs_of
+from engine.runs.own_outputs import read_outputs
 from tests.conftest import make_dataset
 
 HEAD = (Conv(4, 3, activation="relu"), Flatten())
@@ -199,7 +199,7 @@ class Pooled(nnx.Module):
 @pytest.mark.parametrize(("last", "gives"), [("softmax", "softmax"), ("sigmoid", "sigmoid"), (None, "logits")])
 def test_means_of_probabilities_are_found_in_a_class_of_ones_own(last: str | None, gives: str, is_window: bool):
     config = RunConfig("a", engine.custom(Pooled, last=last, is_window=is_window))
-    assert outputs_of(config, make_dataset(9)) == gives
+    assert read_outputs(config, make_dataset(9)) == gives
 
 
 @pytest.mark.parametrize("pool", [GlobalAveragePool(), AveragePool(2), GlobalMaxPool()])
