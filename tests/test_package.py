@@ -50,6 +50,7 @@ def test_constraints_pin_exact_versions_and_name_no_index():
     pinned = {line.split("==")[0].split("[")[0].lower() for line in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    needed += project["optional-dependencies"]["docs"]
     names = {re.match(r"[\w\-]+", name).group().lower().replace("_", "-") for name in needed}
     assert names <= pinned
 
