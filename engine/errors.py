@@ -9,22 +9,50 @@ Say = Callable[[str], None]  # where messages go: a reporter, a list, print
 ALLOW = "Allow yourself to read it (chmod u+r, of a folder u+rx), or ask its owner to."
 
 
+class Problem(str):
+    """One sentence about what cannot be used, and its parts: field, got, rule, remedy. Made by `problem`."""
+
+    field: str
+    got: str
+    rule: str
+    remedy: str
+
+
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, why and what to do instead.
 
-    The message is fit for a terminal, whatever the names in it hold.
+    problems: all that were found at once, a line each. field, got, rule, remedy: of the first of these that `problem`
+    worded, else None. The message is fit for a terminal, whatever the names in it hold.
     """
 
-    def __init__(self, message: str = ""):
-        super().__init__(printable(message))
+    def __init__(self, *problems: str):
+        super().__init__(printable("\n".join(problems)))
+        self.problems = problems
+        first = next((one for one in problems if isinstance(one, Problem)), None)
+        self.field, self.got = (first.field, first.got) if first else (None, None)
+        self.rule, self.remedy = (first.rule, first.remedy) if first else (None, None)
 
 
-def problem(field: str, got: object, expected: str, remedy: str) -> str:
+def problem(field: str, got: object, expected: str, remedy: str) -> Problem:
     """The wording of every error: `field: got VALUE; expected RULE. Do THIS.`"""
-    return one_line(f"{field}: got {got}; expected {expected}. {remedy}")
+    worded = Problem(one_line(f"{field}: got {got}; expected {expected}. {remedy}"))
+    worded.field, worded.got, worded.rule, worded.remedy = field, str(got), expected, remedy
+    return worded
 
 
-def unknown(field: str, name: object, known: Iterable[str], remedy: str = "") -> str:
+def renamed(error: InputError, before: str, after: str) -> InputError:
+    """The same problems with another name (of a file) in them."""
+
+    def changed(text: str) -> str:
+        if not isinstance(text, Problem):
+            return text.replace(before, after)
+        parts = (text.field, text.got, text.rule, text.remedy)
+        return problem(*(part.replace(before, after) for part in parts))
+
+    return InputError(*map(changed, error.problems))
+
+
+def unknown(field: str, name: object, known: Iterable[str], remedy: str = "") -> Problem:
     """The wording for a name that is not in a table: lists the known ones and names the nearest."""
     names = list(known)
     nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)

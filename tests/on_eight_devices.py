@@ -137,7 +137,7 @@ def test_members_are_the_runs_of_each_alone_on_one_device(
 
 
 def test_member_without_finite_loss_leaves_the_devices_of_others_alone(data: Splits, on_one: Session):
-    config = config_of("member=2,data=2", 2, members="outer", chunk_steps=2)
+    config = config_of("member=2,data=2", 2, member_mapping="outer", chunk_steps=2)
     session = trained(replace(config, ensemble=EnsembleConfig(learning_rates=(0.05, 1e30))), data)
     assert session.failed_steps == [None, 2]
     assert session.state.step.tolist() == [8, 1]

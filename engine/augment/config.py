@@ -187,7 +187,7 @@ class AugmentConfig:
                     rule = f"{ours} as before it" + (", because all geometry is one warp" if is_shared else "")
                     problems.append(problem(f"augment.{field.name}", theirs, rule, "Give one of them."))
         if problems:
-            raise InputError("\n".join(problems))
+            raise InputError(*problems)
         return replace(self, **changed)
 
     def range(self, name: str) -> tuple[float, float]:

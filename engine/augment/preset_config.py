@@ -32,7 +32,7 @@ class DataSettings:
             if getattr(data, name) not in (getattr(type(data), name), value)
         ]
         if problems:
-            raise InputError("\n".join(problems))
+            raise InputError(*problems)
         return replace(data, **self.given())
 
 
@@ -53,7 +53,7 @@ class PresetConfig(AugmentConfig):
             if ours.get(name, value) != value
         ]
         if problems:
-            raise InputError("\n".join(problems))
+            raise InputError(*problems)
         return replace(both, data=DataSettings(**{**ours, **theirs}))  # type: ignore[return-value]
 
     def plain(self) -> AugmentConfig:

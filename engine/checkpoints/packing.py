@@ -21,7 +21,7 @@ from engine.checkpoints.checksums import SUMS
 from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import FILES
 from engine.checkpoints.steps import check_step, checkpoints_of, choose_step, read_record
-from engine.errors import InputError, problem, remedy_for
+from engine.errors import InputError, problem, remedy_for, renamed
 from engine.host.archives import check_directory_size
 from engine.host.storage import new_directory, replaced
 
@@ -85,7 +85,7 @@ def opened(path: Path) -> Iterator[Path]:
         try:
             yield directory
         except InputError as error:
-            raise InputError(str(error).replace(str(directory), str(path))) from error
+            raise renamed(error, str(directory), str(path)) from error
 
 
 def record_of(path: Path, step: int | str = "best") -> Record:

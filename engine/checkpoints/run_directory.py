@@ -15,7 +15,7 @@ from engine.config import RunConfig
 from engine.config.correction import variants
 from engine.errors import InputError, problem
 from engine.host.storage import check_can_write, open_own, remove, write_atomically
-from engine.records import differences
+from engine.records import Difference, differences
 from engine.text import one_line
 
 try:
@@ -133,11 +133,12 @@ def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str],
     if not resume:
         state = "a run of another config" if changes else _progress(record)
         remedy = "Add --resume to go on with it, --overwrite to start anew, or choose another --run-dir."
-        raise InputError(_with(changes, problem("run_dir", f"{path}, which holds {state}", "a new directory", remedy)))
+        got = f"{path}, which holds {state}"
+        raise InputError(problem("run_dir", got, "a new directory", remedy), *_lines(changes))
     if changes:
         remedy = "Give the same settings, or choose another --run-dir."
         got = f"{path}, which holds a run of another config"
-        raise InputError(_with(changes, problem("run_dir", got, "the config it was started with", remedy)))
+        raise InputError(problem("run_dir", got, "the config it was started with", remedy), *_lines(changes))
     return record
 
 
@@ -153,11 +154,11 @@ def in_terms_of(record: Record, given: RunConfig) -> RunConfig:
     return min(given, *before, key=lambda config: len(_changes(record.config, config)))
 
 
-def _changes(stored: RunConfig, given: RunConfig) -> list[str]:
+def _changes(stored: RunConfig, given: RunConfig) -> list[Difference]:
     """Fields that differ and matter; the number of epochs does not while no schedule depends on it."""
     free = [*FREE_FIELDS, "train.epochs"] if given.optim.is_open_ended else FREE_FIELDS
     every = (differences(stored.to_json(), variant.to_json()) for variant in variants(given))
-    return min(([line for line in lines if line.split(":")[0] not in free] for lines in every), key=len)
+    return min(([change for change in changes if change.field not in free] for changes in every), key=len)
 
 
 def _progress(record: Record) -> str:
@@ -165,8 +166,8 @@ def _progress(record: Record) -> str:
     return f"a finished run ({epochs})" if record.is_complete else f"an unfinished run ({epochs})"
 
 
-def _with(changes: list[str], message: str) -> str:
-    return "\n".join([message, *(f"  {line}" for line in changes)])
+def _lines(changes: list[Difference]) -> list[str]:
+    return [f"  {change.text()}" for change in changes]
 
 
 def _check_place(path: Path) -> None:

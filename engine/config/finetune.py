@@ -90,7 +90,7 @@ def name_problems(config: FineTuneConfig, names: Sequence[str], are_ordered: boo
         "unfreeze": [pattern for _, pattern in config.unfreezings],
         "learning_rates": [text.rpartition("=")[0] for text in config.learning_rates],
     }
-    problems = [
+    problems: list[str] = [
         unknown(f"finetune.{field}", pattern, names)
         for field, patterns in given.items()
         for pattern in patterns

@@ -106,5 +106,5 @@ def under_contract(data: DataConfig, spec: InputSpec) -> DataConfig:
             rule = f"{value!r}, as the weights were trained with"
             problems.append(problem(f"data.{name}", repr(given), rule, "Leave it out, or train from scratch."))
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(*problems)
     return replace(data, **theirs)

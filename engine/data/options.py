@@ -41,7 +41,7 @@ def check_taken(config: DataConfig, kind: Kind) -> None:
         rule = f"no such option with {TITLES[kind]}, which has nothing that it could choose"
         problems.append(problem(f"data.{name}", getattr(config, name), rule, remedy))
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(*problems)
 
 
 def without_ignored(config: DataConfig, kind: Kind, given: dict[str, Any]) -> DataConfig:

@@ -120,7 +120,7 @@ def _check_same(ours: Classifier, theirs: Classifier) -> None:
     spec = replace(spec, levels=_joined_levels(ours.input_spec.levels, spec.levels))
     if ours.input_spec != spec:
         stored, given = to_json(ours.input_spec), to_json(spec)
-        lines = [line.replace("stored", "first").replace("given", "other") for line in differences(stored, given)]
+        lines = [each.text("first", "other") for each in differences(stored, given)]
         got = f"another input contract ({'; '.join(lines)})"
         raise InputError(problem("parts", got, "that of the first part", "Join models trained for the same inputs."))
 

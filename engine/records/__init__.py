@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from engine.errors import InputError, problem, unknown
 from engine.host.json_files import LARGEST_WHOLE, shown
@@ -89,7 +89,7 @@ def check_types(record: Any, where: str) -> list[str]:
             value = from_json(kind, to_json(getattr(record, name)), f"{where}.{name}".lstrip("."))
             object.__setattr__(record, name, value)
         except InputError as error:
-            problems.append(str(error))
+            problems += error.problems
         except TypeError:
             got = repr(getattr(record, name))[:80]
             remedy = "Pass engine.custom(it)." if callable(getattr(record, name)) else "Correct it."
@@ -97,13 +97,25 @@ def check_types(record: Any, where: str) -> list[str]:
     return problems
 
 
-def differences(stored: Any, given: Any, where: str = "") -> list[str]:
-    """The dotted fields in which two JSON values differ, as `field: stored A, given B`."""
+class Difference(NamedTuple):
+    """A dotted field in which two JSON values differ."""
+
+    field: str
+    stored: Any
+    given: Any
+
+    def text(self, stored: str = "stored", given: str = "given") -> str:
+        """`field: stored A, given B`, or with other words for the two sides."""
+        return f"{self.field}: {stored} {self.stored!r}, {given} {self.given!r}"
+
+
+def differences(stored: Any, given: Any, where: str = "") -> list[Difference]:
+    """All fields in which two JSON values differ."""
     if isinstance(stored, dict) and isinstance(given, dict):
         names = [*stored, *(name for name in given if name not in stored)]
         found = [differences(stored.get(n), given.get(n), f"{where}.{n}" if where else n) for n in names]
-        return [line for lines in found for line in lines]
-    return [] if stored == given else [f"{where}: stored {stored!r}, given {given!r}"]
+        return [each for inner in found for each in inner]
+    return [] if stored == given else [Difference(where, stored, given)]
 
 
 def _from_union(kinds: tuple, value: Any, where: str) -> Any:
@@ -115,14 +127,12 @@ def _from_union(kinds: tuple, value: Any, where: str) -> Any:
         if not isinstance(name, str) or name not in records:
             raise InputError(unknown(f"{where}.kind", _name(name), records))
         return from_json(records[name], value, where)
-    problems = []
     plain = [kind for kind in kinds if kind not in (type(None), *records.values())]
-    for kind in plain or records.values():
-        try:
+    *others, last = plain or records.values()
+    for kind in others:
+        with contextlib.suppress(InputError):
             return from_json(kind, value, where)
-        except InputError as error:
-            problems.append(str(error))
-    raise InputError(problems[-1])
+    return from_json(last, value, where)
 
 
 def _from_sequence(kinds: tuple, value: Any, where: str) -> tuple:
@@ -210,6 +220,6 @@ def check_all(config: Any, where: str, range_problems: Callable[[], list[str]]) 
     problems = check_types(config, where)
     with contextlib.suppress(TypeError):
         problems += range_problems()
-    first = {text.split(":")[0]: text for text in reversed(problems)}
+    first = {getattr(each, "field", each): each for each in reversed(problems)}
     if first:
-        raise InputError("\n".join(reversed(first.values())))
+        raise InputError(*reversed(first.values()))

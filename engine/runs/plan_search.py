@@ -100,9 +100,9 @@ def read_plan(path: Path, made_for: dict[str, Any]) -> PlanFile:
     """The plan in a file; raises InputError if there is none, or if it was made for something else."""
     rule = "auto, fast, safe, or a file that `engine plan RUN --out FILE` wrote"
     found = from_json(PlanFile, read_json(path, rule, "Choose one of these."), str(path))
-    lines = differences(_in_todays_fields(found.made_for), made_for)
-    if lines:
-        shown = "; ".join(line.replace("stored", "made for").replace("given", "this is") for line in lines)
+    found_differences = differences(_in_todays_fields(found.made_for), made_for)
+    if found_differences:
+        shown = "; ".join(each.text("made for", "this is") for each in found_differences)
         rule, remedy = "one for this model, batch and device", "Use --plan fast to measure here."
         raise InputError(problem("plan", f"{path}, a plan for another ({shown})", rule, remedy))
     return found

@@ -73,7 +73,7 @@ class Trainer:
         self.num_params = num_params(self._of_one[0])
         layers = layers_in(config.model, inputs.network_shape, num_outputs)
         if problems := name_problems(config.finetune, layers.names, layers.are_ordered):
-            raise InputError("\n".join(problems))
+            raise InputError(*problems)
         self._set_phase(Phase(config.finetune, layers, epoch))
         if self.num_params and not self.num_trained:
             rule, remedy = "at least one that trains from the start", "Leave out the last one."

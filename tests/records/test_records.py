@@ -146,7 +146,7 @@ def test_differences_is_empty_when_records_are_equal():
 def test_differences_names_each_dotted_field_with_both_sides():
     stored = {"a": 1, "b": {"c": [1, 2], "d": "x"}, "gone": 5}
     given = {"a": 1, "b": {"c": [1, 3], "d": "y"}, "new": 6}
-    assert differences(stored, given) == [
+    assert [each.text() for each in differences(stored, given)] == [
         "b.c: stored [1, 2], given [1, 3]",
         "b.d: stored 'x', given 'y'",
         "gone: stored 5, given None",
@@ -155,4 +155,5 @@ def test_differences_names_each_dotted_field_with_both_sides():
 
 
 def test_differences_shows_both_when_an_object_meets_a_plain_value():
-    assert differences({"a": {"b": 1}}, {"a": None}) == ["a: stored {'b': 1}, given None"]
+    (difference,) = differences({"a": {"b": 1}}, {"a": None})
+    assert difference.text("here", "there") == "a: here {'b': 1}, there None"

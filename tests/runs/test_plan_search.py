@@ -157,7 +157,7 @@ def test_command_measures_what_the_run_did_not(ensemble, splits, tmp_path, capsy
 
 def test_plan_that_is_slower_than_another_is_shown_with_the_reason(monkeypatch, ensemble, splits, tmp_path, capsys):
     plan = run(ensemble, splits, tmp_path / "short").plan  # by rule one after another; measured later, vmap is faster
-    rates = {plan: 10.0, replace(plan, members="vmap"): 20.0}
+    rates = {plan: 10.0, replace(plan, member_mapping="vmap"): 20.0}
     monkeypatch.setattr(plan_search, "_rates", lambda *_: rates)
     __main__.main(["plan", str(tmp_path / "short")])
     shown = capsys.readouterr().out.splitlines()
