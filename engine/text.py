@@ -17,7 +17,7 @@ ACTED_ON = re.compile(
 )
 # A spreadsheet takes a cell that starts so for a formula; the wide forms too, in some languages.
 FORMULA = re.compile("[=+@\t\n＝＋－＠-]")
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 # What our own messages are written with, for consoles that lack it; other characters are shown as escapes.
 PLAIN = {"×": "x", "…": "...", "–": "-", "−": "-", "±": "+-", "°": " deg", "→": "->", "“": '"', "”": '"', "’": "'"}
 

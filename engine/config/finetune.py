@@ -116,4 +116,4 @@ def matches_pattern(name: str, patterns: Iterable[str]) -> bool:
 
 def _is_factor(text: str) -> bool:
     pattern, _, number = text.rpartition("=")
-    return bool(pattern) and re.fullmatch(r"\d*\.?\d+(e[+-]?\d+)?", number) is not None and float(number) > 0
+    return bool(pattern) and re.fullmatch(r"(\d+(\.\d+)?|\.\d+)(e[+-]?\d+)?", number) is not None and float(number) > 0

@@ -101,6 +101,11 @@ def quotes(directory: Path, size: int) -> Path:
     return directory / "t.csv"
 
 
+def long_number(directory: Path, size: int) -> Path:
+    (directory / "t.csv").write_text("0" * size + "x,label\na.png,b\n")
+    return directory / "t.csv"
+
+
 def load(path: Path) -> None:
     config = DataConfig(path=path, cache_dir=path.parent / "cache", validation_fraction=0.0, test_split=None)
     load_splits(config, 0, lambda text: None)
@@ -125,6 +130,7 @@ READERS = {
     "folder of links": Reader(links, walk, 400, 1000),
     "table of pixels": Reader(pixel_table, load, 200_000, 60),
     "table of files": Reader(file_table, find_files, 200_000, 60),
+    "digits without end": Reader(long_number, refused(load), 20_000, 60),
     "quote without end": Reader(quotes, refused(load), 1_000_000, 12),
 }
 

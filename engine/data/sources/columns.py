@@ -208,7 +208,7 @@ def told_of_csv(path: Path) -> Iterator[None]:
 
 def is_number(cell: str) -> bool:
     """Whether a cell is a number as people write them."""
-    return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", cell) is not None
+    return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", cell) is not None
 
 
 def _delimiter(lines: list[str]) -> str:
