@@ -67,10 +67,22 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 class Fields(griffe.Extension):
-    """Lines of a docstring that begin with `name: ` or `name, other: ` become a list, as Markdown knows it."""
+    """Lines of a docstring that describe an argument or field become a list of Markdown."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Rewrites the docstring of an object."""
         if obj.docstring:
-            lines = re.sub(r"^(\w+(?:, \w+)*): ", r"- **\1**: ", obj.docstring.value, flags=re.MULTILINE)
-            obj.docstring.value = re.sub(r"(?<=\n)(?<!\n\n)(- \*\*.*?)(?=\n)", r"\1", lines)
+            obj.docstring.value = list_fields(obj.docstring.value)
+
+
+def list_fields(docstring: str) -> str:
+    """Docstring with `name: …` and `name, other: …` as items of a list, apart from the text before and after them."""
+    lines: list[str] = []
+    was_field = False
+    for line in docstring.splitlines():
+        field = re.match(r"(\w+(?:, \w+)*): ", line)
+        is_field = bool(field) or (was_field and line.startswith(" "))
+        lines += [""] if is_field != was_field else []
+        lines.append(f"- **{field[1]}**: {line[field.end() :]}" if field else line)
+        was_field = is_field
+    return "\n".join(lines)
