@@ -66,7 +66,7 @@ def convolve(
     is_relu: bool,
     has_winners: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """([b h w c] * [i j c o] + [o] → [b y x o], uint8[0]), or the positive part of it; no pad is below zero.
+    """([b h w c] * [i j c o] + [o] → [b y x o], uint8[0 0 0 0]), or the positive part of it; no pad is below zero.
 
     With a pool (the largest in each of its windows [b v u o], its place in the window uint8[b v u o]); the place is 255
     where the largest has no positive part.
@@ -94,7 +94,7 @@ def gradients(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What comes back to images [b h w c], kernel [i j c o] and bias [o] of what came back to the outputs.
 
-    turned: the turned kernel [i j o c] and the window of the convolution with it; None: nothing for the images, [0].
+    turned: the turned kernel [i j o c] and the window of the convolution with it; None: the images get [0 0 0 0].
     winners: what `convolve` gave. outputs: those of a relu without a pool.
     """
     kernel, onto_images = turned or (jnp.zeros((0, 0, 0, 0), jnp.float32), NO_POOL)
