@@ -10,7 +10,7 @@ from flax import nnx
 
 from benchmarks.peers_worker import Job, Unavailable
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
-from engine.models.layers import pair
+from engine.models.shapes import pair
 
 
 class PlainNetwork(nnx.Module):

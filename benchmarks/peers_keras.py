@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.peers_worker import Job, Unavailable
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool
-from engine.models.layers import pair
+from engine.models.shapes import pair
 
 
 class KerasPeer:

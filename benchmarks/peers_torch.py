@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.peers_worker import Job, Unavailable
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
-from engine.models.layers import pair
+from engine.models.shapes import pair
 
 
 class FlattenChannelsLast(nn.Module):

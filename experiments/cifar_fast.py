@@ -9,8 +9,7 @@ its accuracy was never measured, its time a step on random images is in docs/ben
 """
 
 import engine
-from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential
-from engine.models.layers import Layer
+from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, Layer, MaxPool, Sequential
 
 
 def model(filters: tuple[int, ...] = (64, 256, 256)) -> Sequential:

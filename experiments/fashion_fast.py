@@ -8,8 +8,7 @@ reached 0.930.
 """
 
 import engine
-from engine.models import Activation, BatchNorm, Conv, Dense, GlobalAveragePool, MaxPool, Sequential
-from engine.models.layers import Layer
+from engine.models import Activation, BatchNorm, Conv, Dense, GlobalAveragePool, Layer, MaxPool, Sequential
 
 
 def model(filters: tuple[int, ...] = (64, 128, 256, 256)) -> Sequential:

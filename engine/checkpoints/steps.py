@@ -16,7 +16,6 @@ from engine.checkpoints.record import FORMAT_VERSION, Record, _contradictions, _
 from engine.errors import InputError, problem, remedy_for
 from engine.host.json_files import read_json, shown
 from engine.host.memory import free_host_bytes
-from engine.models.specs import Sequential
 from engine.records import from_json
 
 
@@ -181,11 +180,9 @@ def check_model_fits(where: str, record: Record, copies: int = 1) -> None:
 
     A class of the user's own is only known when it is built.
     """
-    model = record.config.model
-    if isinstance(model, Sequential):
-        rows = model.with_outputs(record.num_outputs).rows(record.input_spec.shape)
-        weights = sum(row.num_params for row in rows) * record.config.train.members
-        check_memory(where, 4 * max([copies * weights, *(prod(row.output_shape) for row in rows)]))
+    rows = record.config.model.with_outputs(record.num_outputs).rows(record.input_spec.shape)
+    weights = sum(row.num_params for row in rows) * record.config.train.members
+    check_memory(where, 4 * max([copies * weights, *(prod(row.output_shape) for row in rows)]))
 
 
 def _by_path(tree: Any) -> dict[tuple[str, ...], Any]:

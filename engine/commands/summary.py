@@ -9,7 +9,8 @@ from engine.commands.experiments import experiment_config
 from engine.commands.targets import Flag, find_own_classes
 from engine.config import RunConfig
 from engine.host.console import Console, show, tell
-from engine.records.custom import Custom, check_trust
+from engine.models.specs import Sequential
+from engine.records.custom import check_trust
 
 TABLE_COLUMNS = 120  # of Flax's own table of a model, at most
 
@@ -25,8 +26,10 @@ def summary(target: Positional[str], trust: Flag = False) -> None:
 
     is_run = _is_run(target)
     config, input_shape, num_outputs = _of_run(Path(target)) if is_run else _of_experiment(target)
-    if isinstance(config.model, Custom):
-        _tabulate_custom(config, input_shape, num_outputs, trust or not is_run)
+    check_trust(config.model, "model", trust or not is_run, "Add --trust")
+    find_own_classes(trust or not is_run)
+    if not isinstance(config.model, Sequential):
+        _tabulate_custom(config, input_shape, num_outputs)
         return
     members = config.train.members
     title = config.name if members == 1 else f"{config.name}: each of {members} members"
@@ -57,9 +60,7 @@ def _of_experiment(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
     return config, spec.network_shape, num_outputs(config, train)
 
 
-def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int, trust: bool) -> None:
-    check_trust(config.model, "model", trust, "Add --trust")
-    find_own_classes(trust)
+def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int) -> None:
     import jax
     from flax import nnx
 

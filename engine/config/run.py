@@ -20,7 +20,7 @@ from engine.config.plan import PlanConfig, mesh_shape
 from engine.config.train import TrainConfig
 from engine.errors import InputError, problem
 from engine.host.json_files import read_json
-from engine.models.layers import Layer
+from engine.models.layer import Layer
 from engine.models.specs import Model, Sequential
 from engine.records import check, check_all, from_json, to_json
 from engine.records.custom import custom
@@ -56,7 +56,7 @@ class RunConfig:
 
     def _range_problems(self) -> list[str]:
         problems, size = [], self.train.batch_size
-        if isinstance(self.model, Sequential):  # of a class of one's own when it is built
+        if self.model.is_layered:  # names in a class of one's own are checked when it is built
             problems += name_problems(self.finetune, self.model.layer_names)
         if self.augment.pairs_examples:
             rule = "an even number with mixup or cutmix, which mix pairs"

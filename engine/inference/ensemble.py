@@ -27,7 +27,7 @@ from engine.keys import stream_key
 from engine.metrics.calibration import scores
 from engine.metrics.combination import LEAST_PROBABILITY, Combination, fit
 from engine.networks.build import build
-from engine.networks.network import Network, Tree, Whitened, gives_of
+from engine.networks.network import Network, Tree, Whitened
 from engine.networks.stacked import Stacked
 
 SIXTEEN_BITS = (0.0, 65535.0)
@@ -184,7 +184,7 @@ def _asked_together(members: Sequence[Classifier], mapping: MemberMapping) -> Cl
 
     seeds = np.zeros(len(members), np.uint32)
     module = nnx.eval_shape(lambda: Stacked(make_member, seeds, mapping, out_axis=1))
-    network = Network(module, record.config.train.precision, gives=gives_of(record.config.model))
+    network = Network(module, record.config.train.precision, gives=record.config.model.gives)
     return Classifier(record, Whitened(network) if spec.whiten else network, *_stacked(members))
 
 

@@ -10,7 +10,6 @@ from flax import nnx
 from engine.checkpoints.record import Record
 from engine.config import Lowering
 from engine.errors import InputError, problem, unknown
-from engine.models.specs import Sequential
 from engine.networks.build import build
 from engine.networks.network import Network, NetworkPart, Tree, Whitened, network_of
 
@@ -55,7 +54,7 @@ def make_layer_function(record: Record, layer: str, lowering: Lowering) -> Calla
     """
     spec, model, precision = record.input_spec, record.config.model, record.config.train.precision
     of_inputs = spec.network_shape, record.num_outputs, lowering
-    if isinstance(model, Sequential):
+    if model.is_layered:
         names = model.layer_names
         _check_known(layer, names)
         part = NetworkPart(end=names.index(layer) + 1)

@@ -9,8 +9,8 @@ import optax
 from flax import nnx
 
 from engine.config import Loss
-from engine.models.specs import Model, Sequential
-from engine.models.weights import L1L2
+from engine.models.specs import Model
+from engine.models.weights import L1L2, regularizer_of
 
 Smoothing = float | jax.Array  # traced where the members of an ensemble have their own
 LossFunction = Callable[[jax.Array, jax.Array, Smoothing], jax.Array]
@@ -51,8 +51,8 @@ def kernel_penalty(model: Model) -> Callable[[Any], jax.Array] | None:
 
     Frozen layers, whose penalty is constant, are not among the parameters and add nothing.
     """
-    layers = model.layers if isinstance(model, Sequential) else ()
-    regularizers = {i: found for i, e in enumerate(layers) if (found := getattr(e, "kernel_regularizer", None))}
+    given = ((number, regularizer_of(layer.kernel_regularizer)) for number, layer in enumerate(model.layers))
+    regularizers = {number: regularizer for number, regularizer in given if regularizer}
     if not regularizers:
         return None
 

@@ -1,14 +1,12 @@
-"""Model specs, importable without JAX: `from engine.models import Conv, Dense, cnn`. `models.build` makes modules."""
+"""Model specs, importable without JAX: `from engine.models import Conv, Dense, cnn`. `networks.build` makes modules."""
 
+from engine.models.activations import Activation
+from engine.models.convolutions import Conv, ConvTranspose, Dense, DepthwiseConv, SeparableConv
+from engine.models.layer import Layer
 from engine.models.layers import (
-    Activation,
     AveragePool,
     BatchNorm,
-    Conv,
-    ConvTranspose,
     Crop,
-    Dense,
-    DepthwiseConv,
     Dropout,
     Flatten,
     GlobalAveragePool,
@@ -18,7 +16,6 @@ from engine.models.layers import (
     MaxPool,
     PReLU,
     Rescale,
-    SeparableConv,
     SpatialDropout,
     UpSample,
     ZeroPad,
@@ -43,6 +40,7 @@ __all__ = [
     "GlobalAveragePool",
     "GlobalMaxPool",
     "GroupNorm",
+    "Layer",
     "LayerNorm",
     "MaxPool",
     "PReLU",

@@ -1,43 +1,85 @@
-"""Activations by the names of Keras, as specs. `models.functions` has what they compute."""
+"""Activations by the names of Keras: what they compute, and what else depends on which one it is, in one table."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import InputError, problem, unknown
-from engine.models.shapes import Untrained, is_number
+from engine.models.layer import Layer
+from engine.models.shapes import Shape, is_number
+from engine.records.custom import Custom
 
-ACTIVATIONS = (
-    "linear", "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "gelu_tanh", "silu", "swish", "mish",
-    "tanh", "sigmoid", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "softplus", "softsign", "log_sigmoid",
-    "exponential", "softmax", "log_softmax",
-)  # fmt: skip
-MONOTONE = (
-    "linear", "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "tanh", "sigmoid", "hard_sigmoid", "hard_tanh",
-    "softplus", "softsign", "log_sigmoid", "exponential",
-)  # fmt: skip
-"""Those that never fall and act on each value alone: the largest activated is the activation of the largest."""
-SLOPES = {"leaky_relu": 0.2, "elu": 1.0, "celu": 1.0}
-"""Those with a slope, and what it is by default, as in Keras."""
+if TYPE_CHECKING:
+    import jax
+
+
+class Kind(NamedTuple):
+    """An activation by name.
+
+    load: (the module `jax`, imported when it is used) → the function of [b …], and of the slope if there is one.
+    is_monotone: it never falls and acts on each value alone, so that a max-pool may go before it.
+    is_fused: the direct kernels compute it in one operation with a convolution.
+    slope: by default, as in Keras; None: it has none.
+    """
+
+    load: Callable[[Any], Callable[..., Any]]
+    is_monotone: bool = False
+    is_fused: bool = False
+    slope: float | None = None
+
+
+ACTIVATIONS: dict[str, Kind] = {
+    "linear": Kind(lambda jax: lambda x: x, is_monotone=True),
+    "relu": Kind(lambda jax: jax.nn.relu, is_monotone=True, is_fused=True),
+    "relu6": Kind(lambda jax: jax.nn.relu6, is_monotone=True),
+    "leaky_relu": Kind(lambda jax: jax.nn.leaky_relu, is_monotone=True, slope=0.2),
+    "elu": Kind(lambda jax: jax.nn.elu, is_monotone=True, slope=1.0),
+    "celu": Kind(lambda jax: jax.nn.celu, is_monotone=True, slope=1.0),
+    "selu": Kind(lambda jax: jax.nn.selu, is_monotone=True),
+    "gelu": Kind(lambda jax: lambda x: jax.nn.gelu(x, approximate=False)),
+    "gelu_tanh": Kind(lambda jax: jax.nn.gelu),
+    "silu": Kind(lambda jax: jax.nn.silu),
+    "swish": Kind(lambda jax: jax.nn.silu),
+    "mish": Kind(lambda jax: jax.nn.mish),
+    "tanh": Kind(lambda jax: jax.numpy.tanh, is_monotone=True),
+    "sigmoid": Kind(lambda jax: jax.nn.sigmoid, is_monotone=True),
+    "hard_sigmoid": Kind(lambda jax: jax.nn.hard_sigmoid, is_monotone=True),
+    "hard_silu": Kind(lambda jax: jax.nn.hard_silu),
+    "hard_swish": Kind(lambda jax: jax.nn.hard_silu),
+    "hard_tanh": Kind(lambda jax: jax.nn.hard_tanh, is_monotone=True),
+    "softplus": Kind(lambda jax: jax.nn.softplus, is_monotone=True),
+    "softsign": Kind(lambda jax: jax.nn.soft_sign, is_monotone=True),
+    "log_sigmoid": Kind(lambda jax: jax.nn.log_sigmoid, is_monotone=True),
+    "exponential": Kind(lambda jax: jax.numpy.exp, is_monotone=True),
+    "softmax": Kind(lambda jax: jax.nn.softmax),
+    "log_softmax": Kind(lambda jax: jax.nn.log_softmax),
+}
+OWN = Kind(lambda jax: lambda x: x)
+"""What is known of a user's own function."""
 
 
 @dataclass(frozen=True)
-class Activation(Untrained):
-    """A function of each value by name, as a layer or as the `activation` of one.
+class Activation(Layer):
+    """A function of each value, by name or `custom(function)`, as a layer or as the `activation` of one.
 
     slope: of leaky_relu below 0 (None: 0.2); of elu and celu just below 0, their α (None: 1).
     gelu is the exact one, gelu_tanh its approximation by tanh; softmax and log_softmax are over channels.
+    A function of your own maps [b …] to an array of the same shape.
     """
 
-    name: str
+    name: str | Custom
     slope: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        if self.name not in ACTIVATIONS:
-            raise InputError(unknown("activation", self.name, ACTIVATIONS))
+        if not isinstance(self.name, Custom) and self.name not in ACTIVATIONS:
+            remedy = "Give a function of your own by engine.custom(function)." if callable(self.name) else ""
+            raise InputError(unknown("activation", self.name, ACTIVATIONS, remedy))
         if self.slope is None:
             return
-        if self.name not in SLOPES:
-            rule = f"none with {self.name}: {', '.join(SLOPES)} have one"
+        if self.known.slope is None:
+            sloped = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.slope)
+            rule = f"none with {self._short_name}: {sloped} have one"
             raise InputError(problem("activation slope", self.slope, rule, "Leave it out."))
         if not is_number(self.slope) or not 0 <= self.slope < float("inf"):
             raise InputError(problem("activation slope", repr(self.slope), "a number of 0 or more", "Give 0.1 or so."))
@@ -46,20 +88,48 @@ class Activation(Untrained):
 
     def __str__(self) -> str:
         """As tables show it: `leaky_relu(0.1)`."""
-        return self.name if self.slope is None else f"{self.name}({self.slope:g})"
+        return self._short_name if self.slope is None else f"{self._short_name}({self.slope:g})"
 
     @property
-    def is_monotone(self) -> bool:
-        """Whether a max-pool may go before it."""
-        return self.name in MONOTONE
+    def _short_name(self) -> str:
+        return self.name.name if isinstance(self.name, Custom) else self.name
+
+    @property
+    def known(self) -> Kind:
+        """What is known of it."""
+        return OWN if isinstance(self.name, Custom) else ACTIVATIONS[self.name]
+
+    @property
+    def is_by_pixel(self) -> bool:
+        """Whether it acts on each pixel by itself, as far as is known: all but a user's own do."""
+        return not isinstance(self.name, Custom)
+
+    @property
+    def activation(self) -> "Activation":  # type: ignore[override]
+        """Itself."""
+        return self
+
+    def needed_input(self, shape: Shape, output: Shape) -> Shape:
+        """As much as of its output."""
+        return output[:2]
+
+    def apply(self, x: "jax.Array") -> "jax.Array":
+        """[b …] → [b …]."""
+        import jax
+
+        if not isinstance(self.name, Custom):
+            slope = self.known.slope if self.slope is None else self.slope
+            return self.known.load(jax)(x, *(() if slope is None else (slope,)))
+        outputs = self.name.make("activation", x)
+        if getattr(outputs, "shape", None) != x.shape:
+            got = f"{self.name.path}, which makes {getattr(outputs, 'shape', type(outputs).__name__)} of {x.shape}"
+            raise InputError(problem("activation", got, "an array of the same shape", "Write a layer for the rest."))
+        return outputs
+
+    def without_activation(self) -> None:
+        """None."""
 
 
-def activation_of(activation: str | Activation | None) -> Activation | None:
-    """The spec of an activation given by name."""
-    return Activation(activation) if isinstance(activation, str) else activation
-
-
-def check_activation(activation: str | Activation | None) -> None:
-    """Raises InputError unless it is known; None is none."""
-    if activation is not None and not isinstance(activation, Activation):
-        Activation(activation)
+def activation_spec(activation: str | Custom | Activation | None) -> Activation | None:
+    """The spec of an activation given by name or by a user's own function; raises InputError unless it is one."""
+    return activation if activation is None or isinstance(activation, Activation) else Activation(activation)

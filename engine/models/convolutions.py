@@ -3,17 +3,17 @@
 kernel_initializer: a name of `models.weights`. kernel_regularizer: one too, or l1(), l2() or L1L2() with an amount.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from engine.errors import InputError, problem
-from engine.models.activations import Activation, check_activation
+from engine.models.activations import Activation, activation_spec
+from engine.models.layer import Layer
 from engine.models.shapes import (
     Padding,
     Shape,
     Size,
-    Trained,
     check_count,
     check_groups,
     check_image,
@@ -21,16 +21,21 @@ from engine.models.shapes import (
     check_positive,
     check_vector,
     pair,
+    reached,
     slide,
 )
-from engine.models.weights import L1L2, check_initializer, regularizer_of
+from engine.models.weights import L1L2, check_initializer, initializer, regularizer_of
+from engine.records.custom import Custom
 
-AnyActivation = str | Activation | None
+if TYPE_CHECKING:
+    from flax import nnx
+
+AnyActivation = str | Custom | Activation | None
 AnyRegularizer = L1L2 | str | None
 
 
-class _Kernel(Trained):
-    """What layers with kernels check alike."""
+class _Kernel(Layer):
+    """The fields that all layers with kernels have, and their checks."""
 
     has_kernel: ClassVar[bool] = True
     activation: AnyActivation
@@ -39,13 +44,13 @@ class _Kernel(Trained):
 
     def __post_init__(self):
         super().__post_init__()
-        check_activation(self.activation)
+        activation_spec(self.activation)
         check_initializer(self.kernel_initializer)
         object.__setattr__(self, "kernel_regularizer", regularizer_of(self.kernel_regularizer))
 
 
 class _Convolution(_Kernel):
-    """What layers whose kernels slide over images check alike, of the settings that they have."""
+    """The checks of all layers whose kernels slide over images, of the fields that they have."""
 
     kernel_size: Size
     strides: Size
@@ -63,9 +68,19 @@ class _Convolution(_Kernel):
         check_padding(name, self.padding)
 
 
+class _Windowed(_Convolution):
+    """A convolution whose windows lie in its input."""
+
+    dilation: Size
+
+    def needed_input(self, shape: Shape, output: Shape) -> Shape:
+        """The part under the windows of the output; all of the image if it is padded."""
+        return reached(output, self.kernel_size, self.strides, self.padding, self.dilation) or shape[:2]
+
+
 @dataclass(frozen=True)
 class Dense(_Kernel):
-    """`units` weighted sums of a vector. `units=None` stands for the number of outputs the data asks for."""
+    """`units` weighted sums of a vector. `units=None` stands for the number of outputs that the data needs."""
 
     units: int | None = None
     activation: AnyActivation = None
@@ -87,9 +102,24 @@ class Dense(_Kernel):
         """Weights and biases."""
         return _known_units(self.units) * (shape[0] + self.use_bias)
 
+    def build(self, shape: Shape, rngs: "nnx.Rngs") -> "nnx.Module":
+        """[b d] → [b units]."""
+        from flax import nnx
+
+        draw = initializer(self.kernel_initializer)
+        return nnx.Linear(shape[0], _known_units(self.units), use_bias=self.use_bias, kernel_init=draw, rngs=rngs)
+
+    def with_outputs(self, num_outputs: int) -> "Dense":
+        """With its units filled in where they were left open."""
+        return self if self.units is not None else replace(self, units=num_outputs)
+
+    def with_open_outputs(self) -> "Dense":
+        """With `units=None`."""
+        return replace(self, units=None)
+
 
 @dataclass(frozen=True)
-class Conv(_Convolution):
+class Conv(_Windowed):
     """A 2-D convolution of `filters` kernels. `padding` is "valid", "same" or pixels on each side."""
 
     filters: int
@@ -121,7 +151,7 @@ class Conv(_Convolution):
 
 
 @dataclass(frozen=True)
-class DepthwiseConv(_Convolution):
+class DepthwiseConv(_Windowed):
     """A convolution of each channel by itself, with `multiplier` kernels each.
 
     The maps of one channel lie side by side. Fans are those of Keras, of a kernel of h × w × c × multiplier.
@@ -149,7 +179,7 @@ class DepthwiseConv(_Convolution):
 
 
 @dataclass(frozen=True)
-class SeparableConv(_Convolution):
+class SeparableConv(_Windowed):
     """A depthwise convolution without biases, then one of 1×1 to `filters` channels.
 
     Initializer and regularizer are those of both kernels.

@@ -2,22 +2,20 @@
 
 Shapes are those of one example: (h, w, c) for images, (d,) for vectors. A spec checks its own numbers when it is
 built and the shape it is given when the model is; both raise InputError. Layers with kernels: `models.convolutions`.
+Modules that need kernels or networks: the table in `networks.build`.
 """
 
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from engine.errors import InputError, problem, shape_text, unknown
-from engine.models.activations import ACTIVATIONS, Activation
-from engine.models.convolutions import Conv, ConvTranspose, Dense, DepthwiseConv, SeparableConv
+from engine.models.layer import Layer
 from engine.models.shapes import (
     Edges,
     Padding,
     Shape,
     Size,
-    Trained,
-    Untrained,
     check_count,
     check_edges,
     check_epsilon,
@@ -29,14 +27,19 @@ from engine.models.shapes import (
     is_number,
     is_whole,
     pair,
+    reached,
     slide,
 )
 
-__all__ = ["ACTIVATIONS", "Layer", "Padding", "Shape", "Size", "pair"]
+if TYPE_CHECKING:
+    import jax
+    from flax import nnx
 
 
 @dataclass(frozen=True)
-class _Pool(Untrained):
+class _Pool(Layer):
+    pools_values: ClassVar[bool] = True
+
     size: Size = 2
     strides: Size | None = None
     padding: Padding = "valid"
@@ -50,6 +53,10 @@ class _Pool(Untrained):
         check_image(shape)
         return (*slide(shape, self.size, self.strides or self.size, self.padding), shape[2])
 
+    def needed_input(self, shape: Shape, output: Shape) -> Shape:
+        """What lies under the windows of the output; all of the image if it is padded."""
+        return reached(output, self.size, self.strides or self.size, self.padding) or shape[:2]
+
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
@@ -61,7 +68,9 @@ class AveragePool(_Pool):
     """The mean of each window; padded pixels are not counted. `strides=None` means windows side by side."""
 
 
-class _GlobalPool(Untrained):
+class _GlobalPool(Layer):
+    pools_values: ClassVar[bool] = True
+
     def output_shape(self, shape: Shape) -> Shape:
         """(c,)."""
         check_image(shape)
@@ -72,6 +81,10 @@ class _GlobalPool(Untrained):
 class GlobalAveragePool(_GlobalPool):
     """The mean of each channel."""
 
+    def apply(self, x: "jax.Array") -> "jax.Array":
+        """[b h w c] → [b c]."""
+        return x.mean(axis=(1, 2))
+
 
 @dataclass(frozen=True)
 class GlobalMaxPool(_GlobalPool):
@@ -79,19 +92,29 @@ class GlobalMaxPool(_GlobalPool):
 
 
 @dataclass(frozen=True)
-class Flatten(Untrained):
+class Flatten(Layer):
     """All values of an example as one vector, in row-major order."""
+
+    keeps_values: ClassVar[bool] = True
 
     def output_shape(self, shape: Shape) -> Shape:
         """(d,)."""
         return (prod(shape),)
 
+    def apply(self, x: "jax.Array") -> "jax.Array":
+        """[b h w c] → [b d]."""
+        return x.reshape(x.shape[0], -1)
+
 
 @dataclass(frozen=True)
-class Dropout(Untrained):
+class Dropout(Layer):
     """Sets a share `rate` of the values to zero while training and scales the rest to keep the mean."""
 
     is_random: ClassVar[bool] = True
+    keeps_values: ClassVar[bool] = True
+    broadcast_axes: ClassVar[tuple[int, ...]] = ()
+    """Of [b h w c], those along which all values share one draw."""
+
     rate: float = 0.5
 
     def __post_init__(self):
@@ -100,10 +123,18 @@ class Dropout(Untrained):
             name = f"{type(self).__name__} rate"
             raise InputError(problem(name, repr(self.rate), "0 ≤ rate < 1", "Give the share to drop, like 0.5."))
 
+    def build(self, shape: Shape, rngs: "nnx.Rngs") -> "nnx.Module":
+        """[b …] → [b …]."""
+        from flax import nnx
+
+        return nnx.Dropout(self.rate, broadcast_dims=self.broadcast_axes, rngs=rngs)
+
 
 @dataclass(frozen=True)
 class SpatialDropout(Dropout):
     """Sets whole channels of an image to zero, a share `rate` of them, while training and scales the rest."""
+
+    broadcast_axes: ClassVar[tuple[int, ...]] = (1, 2)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Unchanged; refuses vectors."""
@@ -112,8 +143,10 @@ class SpatialDropout(Dropout):
 
 
 @dataclass(frozen=True)
-class BatchNorm(Trained):
+class BatchNorm(Layer):
     """Normalises each channel by the batch's mean and variance; by their running averages outside training."""
+
+    scales_inputs: ClassVar[bool] = True
 
     momentum: float = 0.99
     epsilon: float = 1e-3
@@ -130,8 +163,10 @@ class BatchNorm(Trained):
 
 
 @dataclass(frozen=True)
-class LayerNorm(Trained):
+class LayerNorm(Layer):
     """Normalises the channels of each pixel, or the values of a vector, by their own mean and variance."""
+
+    scales_inputs: ClassVar[bool] = True
 
     epsilon: float = 1e-3
 
@@ -143,10 +178,18 @@ class LayerNorm(Trained):
         """Scale and offset of each channel."""
         return 2 * shape[-1]
 
+    def build(self, shape: Shape, rngs: "nnx.Rngs") -> "nnx.Module":
+        """[b … c] → [b … c]."""
+        from flax import nnx
+
+        return nnx.LayerNorm(shape[-1], epsilon=self.epsilon, use_fast_variance=False, rngs=rngs)
+
 
 @dataclass(frozen=True)
-class GroupNorm(Trained):
+class GroupNorm(Layer):
     """Normalises each group of neighbouring channels of an example, over all pixels, by their own mean and variance."""
+
+    scales_inputs: ClassVar[bool] = True
 
     groups: int = 32
     epsilon: float = 1e-3
@@ -165,9 +208,16 @@ class GroupNorm(Trained):
         """Scale and offset of each channel."""
         return 2 * shape[-1]
 
+    def build(self, shape: Shape, rngs: "nnx.Rngs") -> "nnx.Module":
+        """[b … c] → [b … c]."""
+        from flax import nnx
+
+        sizes = {"num_groups": self.groups, "epsilon": self.epsilon}
+        return nnx.GroupNorm(shape[-1], **sizes, use_fast_variance=False, rngs=rngs)
+
 
 @dataclass(frozen=True)
-class PReLU(Trained):
+class PReLU(Layer):
     """relu with a slope below 0 that is learned, from 0 on: one for each value, or one for all along `shared_axes`.
 
     shared_axes: as in Keras counted from the batch: (1, 2) has one slope a channel.
@@ -197,16 +247,28 @@ class PReLU(Trained):
 
 
 @dataclass(frozen=True)
-class Rescale(Untrained):
+class Rescale(Layer):
     """`scale × value + offset`."""
+
+    scales_inputs: ClassVar[bool] = True
 
     scale: float
     offset: float = 0.0
 
+    def needed_input(self, shape: Shape, output: Shape) -> Shape:
+        """As much as of its output."""
+        return output[:2]
+
+    def apply(self, x: "jax.Array") -> "jax.Array":
+        """[b …] → [b …]."""
+        return x * self.scale + self.offset
+
 
 @dataclass(frozen=True)
-class UpSample(Untrained):
+class UpSample(Layer):
     """Images `size` times as large: each pixel repeated (nearest), or lines between pixel centres (bilinear)."""
+
+    pools_values: ClassVar[bool] = True
 
     size: Size = 2
     interpolation: Literal["nearest", "bilinear"] = "nearest"
@@ -224,7 +286,7 @@ class UpSample(Untrained):
 
 
 @dataclass(frozen=True)
-class ZeroPad(Untrained):
+class ZeroPad(Layer):
     """Zeros around images: pixels on each side, (height, width) or ((top, bottom), (left, right))."""
 
     padding: Edges = 1
@@ -238,10 +300,18 @@ class ZeroPad(Untrained):
         check_image(shape)
         return (*(n + sum(sides) for n, sides in zip(shape[:2], edges(self.padding), strict=True)), shape[2])
 
+    def apply(self, x: "jax.Array") -> "jax.Array":
+        """[b h w c] → [b y x c]."""
+        import jax.numpy as jnp
+
+        return jnp.pad(x, ((0, 0), *edges(self.padding), (0, 0)))
+
 
 @dataclass(frozen=True)
-class Crop(Untrained):
+class Crop(Layer):
     """Images without their edges: pixels on each side, (height, width) or ((top, bottom), (left, right))."""
+
+    pools_values: ClassVar[bool] = True
 
     cropping: Edges = 1
 
@@ -257,12 +327,10 @@ class Crop(Untrained):
             raise InputError(f"got {shape_text(shape[:2])}; expected more than the pixels to crop. Crop fewer.")
         return (height, width, shape[2])
 
-
-Layer = (
-    Dense | Conv | MaxPool | AveragePool | GlobalAveragePool | Flatten | Dropout | BatchNorm | Activation | Rescale
-    | GlobalMaxPool | LayerNorm | GroupNorm | SeparableConv | DepthwiseConv | ConvTranspose | UpSample | ZeroPad | Crop
-    | SpatialDropout | PReLU
-)  # fmt: skip
+    def apply(self, x: "jax.Array") -> "jax.Array":
+        """[b h w c] → [b y x c]."""
+        (top, bottom), (left, right) = edges(self.cropping)
+        return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
 
 
 def _check_pool(name: str, size: Size, strides: Size | None, padding: Padding) -> None:

@@ -3,9 +3,7 @@
 Shapes are those of one example: (h, w, c) for images, (d,) for vectors. Every check raises InputError.
 """
 
-from typing import Any, ClassVar, Literal, TypeGuard
-
-import numpy as np
+from typing import Any, Literal, TypeGuard
 
 from engine.errors import InputError, problem, shape_text
 
@@ -13,42 +11,6 @@ Shape = tuple[int, ...]
 Size = int | tuple[int, int]
 Padding = Literal["valid", "same"] | int
 Edges = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
-
-
-class Untrained:
-    """A layer without parameters, whose output has the shape of its input unless it says otherwise.
-
-    has_kernel, has_params: whether it has weights to multiply with, or any parameters. is_random: whether it draws.
-    """
-
-    has_kernel: ClassVar[bool] = False
-    has_params: ClassVar[bool] = False
-    is_random: ClassVar[bool] = False
-
-    def __post_init__(self):
-        """Lists become tuples and NumPy's numbers Python's, which records can store. Checks come after it."""
-        for name, value in list(vars(self).items()):
-            object.__setattr__(self, name, _plain(value))
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Unchanged."""
-        return shape
-
-    def num_params(self, shape: Shape) -> int:
-        """None."""
-        return 0
-
-
-class Trained(Untrained):
-    """A layer with parameters."""
-
-    has_params = True
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_plain(part) for part in value)
-    return value.item() if isinstance(value, np.number) else value
 
 
 def pair(size: Size) -> tuple[int, int]:
@@ -78,6 +40,14 @@ def slide(shape: Shape, window: Size, strides: Size, padding: Padding, dilation:
             'Use fewer or smaller pools and convolutions before it, or padding="same".'
         )
     return (h - reach_h) // sh + 1, (w - reach_w) // sw + 1
+
+
+def reached(output: Shape, window: Size, strides: Size, padding: Padding, dilation: Size = 1) -> Shape | None:
+    """(h, w) of the input under the windows of so much output; None with padding, where all of it may be."""
+    if padding not in ("valid", 0):
+        return None
+    windows = zip(output[:2], pair(window), pair(strides), pair(dilation), strict=True)
+    return tuple((n - 1) * step + (taps - 1) * gap + 1 for n, taps, step, gap in windows)
 
 
 def check_image(shape: Shape) -> None:

@@ -3,16 +3,18 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
-from typing import Any, ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
 from engine.errors import InputError, problem
 from engine.models.activations import Activation
-from engine.models.convolutions import AnyActivation
-from engine.models.layers import Conv, Dense, Dropout, Flatten, Layer, MaxPool, Padding, Shape, Size
+from engine.models.convolutions import AnyActivation, Conv, Dense
+from engine.models.layer import Layer, as_spec
+from engine.models.layers import Dropout, Flatten, MaxPool
+from engine.models.shapes import Padding, Shape, Size
 from engine.records import to_json
-from engine.records.custom import Custom
+from engine.records.custom import Custom, Gives
 
 MOST_LAYERS = 2_000  # more would be compiled for hours
 
@@ -38,21 +40,21 @@ class Sequential:
     """Layers applied one after the other."""
 
     RECORD_VERSION: ClassVar[int] = 2  # 1: gelu was its approximation by tanh, leaky_relu had a slope of 0.01
+    is_layered: ClassVar[bool] = True  # a class of the user's own is not: its layers are known when it is built
+    gives: ClassVar[Gives] = "logits"
 
     layers: tuple[Layer, ...]
 
     def __post_init__(self):
-        layers = (self.layers,) if isinstance(self.layers, Layer) else self.layers
-        object.__setattr__(self, "layers", tuple(layers))
-        if len(self.layers) > MOST_LAYERS:
-            rule = f"at most {MOST_LAYERS:,}"
-            raise InputError(
-                problem("layers", f"{len(self.layers):,}", rule, "Build the model in a class of your own.")
-            )
-        for number, layer in enumerate(self.layers, 1):
+        layers = tuple((self.layers,) if isinstance(self.layers, Layer) else self.layers)
+        if len(layers) > MOST_LAYERS:
+            remedy = "Build the model in a class of your own."
+            raise InputError(problem("layers", f"{len(layers):,}", f"at most {MOST_LAYERS:,}", remedy))
+        for number, layer in enumerate(layers, 1):
             if not isinstance(layer, Layer):
-                kinds = ", ".join(kind.__name__ for kind in get_args(Layer))
-                raise InputError(problem(f"layer {number}", repr(layer), f"one of {kinds}", _layer_remedy(layer)))
+                rule = f"one of {', '.join(Layer.KINDS)}, or a layer of your own"
+                raise InputError(problem(f"layer {number}", repr(layer), rule, _layer_remedy(layer)))
+        object.__setattr__(self, "layers", tuple(map(as_spec, layers)))
 
     @classmethod
     def upgraded(cls, given: dict[str, Any], version: int) -> dict[str, Any]:
@@ -63,27 +65,36 @@ class Sequential:
     @property
     def layer_names(self) -> tuple[str, ...]:
         """A name for each layer, its kind and which of that kind it is: conv_1, max_pool_1, conv_2, …, dense_1."""
-        kinds = [re.sub(r"(?<!^)(?=[A-Z])", "_", type(layer).__name__).lower() for layer in self.layers]
+        kinds = [re.sub(r"(?<!^)(?=[A-Z])", "_", layer.kind).lower() for layer in self.layers]
         numbers = defaultdict[str, Iterator[int]](lambda: count(1))
         return tuple(f"{kind}_{next(numbers[kind])}" for kind in kinds)
 
     def with_outputs(self, num_outputs: int) -> "Sequential":
-        """The same model with `num_outputs` filled in where a Dense layer left its units open."""
-        filled = (
-            replace(layer, units=num_outputs) if isinstance(layer, Dense) and layer.units is None else layer
-            for layer in self.layers
-        )
-        return Sequential(tuple(filled))
+        """The same model with `num_outputs` filled in where a layer left its outputs open."""
+        return Sequential(tuple(layer.with_outputs(num_outputs) for layer in self.layers))
+
+    def with_open_outputs(self) -> "Sequential":
+        """The same model with as many outputs as the data needs: the last layer that has a number of them has none."""
+        for number in reversed(range(len(self.layers))):
+            opened = self.layers[number].with_open_outputs()
+            if opened is not None:
+                return self.with_layer(number, opened)
+        return self
+
+    def with_layer(self, number: int, layer: Layer | None) -> "Sequential":
+        """The same model with another layer at a position, counted from 0, or with none there."""
+        new = () if layer is None else (layer,)
+        return Sequential((*self.layers[:number], *new, *self.layers[number + 1 :]))
 
     def rows(self, input_shape: Shape) -> list[LayerRow]:
-        """What each layer gives for one example; raises InputError naming the first layer that does not fit."""
+        """The output of each layer for one example; raises InputError naming the first layer that does not fit."""
         rows, shape = [], tuple(input_shape)
         for number, (name, layer) in enumerate(zip(self.layer_names, self.layers, strict=True), 1):
             try:
                 after = layer.output_shape(shape)
                 rows.append(LayerRow(number, name, after, layer.num_params(shape)))
             except InputError as error:
-                raise InputError(f"layer {number} {type(layer).__name__}: {error}") from None
+                raise InputError(f"layer {number} {layer.kind}: {error}") from None
             shape = after
         return rows
 
@@ -101,7 +112,7 @@ Model = Sequential | Custom
 
 
 def _layer_remedy(layer: Any) -> str:
-    is_kind = isinstance(layer, type) and layer in get_args(Layer)
+    is_kind = isinstance(layer, type) and issubclass(layer, Layer)
     return f"Write {layer.__name__}(), with what it needs in the brackets." if is_kind else "Use a layer spec."
 
 

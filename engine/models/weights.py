@@ -1,14 +1,37 @@
-"""How kernels begin and what their size costs: initializers and regularizers by the names of Keras, as specs."""
+"""Initial values of kernels and penalties on their size: initializers and regularizers by the names of Keras."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from engine.errors import InputError, problem, unknown
 from engine.models.shapes import is_number
 
-INITIALIZERS = (
-    "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "orthogonal",
-    "random_normal", "random_uniform", "truncated_normal", "zeros", "ones",
-)  # fmt: skip
+Initializer = Callable[..., Any]  # (key, shape, dtype) → array of that shape
+
+INITIALIZERS: dict[str, Callable[[Any], Initializer]] = {
+    "glorot_uniform": lambda jax: jax.nn.initializers.glorot_uniform(),
+    "glorot_normal": lambda jax: jax.nn.initializers.glorot_normal(),
+    "he_uniform": lambda jax: jax.nn.initializers.he_uniform(),
+    "he_normal": lambda jax: jax.nn.initializers.he_normal(),
+    "lecun_uniform": lambda jax: jax.nn.initializers.lecun_uniform(),
+    "lecun_normal": lambda jax: jax.nn.initializers.lecun_normal(),
+    "orthogonal": lambda jax: jax.nn.initializers.orthogonal(),
+    "random_normal": lambda jax: jax.nn.initializers.normal(0.05),
+    "random_uniform": lambda jax: partial(jax.random.uniform, minval=-0.05, maxval=0.05),
+    "truncated_normal": lambda jax: jax.nn.initializers.truncated_normal(0.05),
+    "zeros": lambda jax: jax.nn.initializers.zeros,
+    "ones": lambda jax: jax.nn.initializers.ones,
+}
+"""From the module `jax`, which is imported when a model is built. Numbers are those of Keras."""
+
+
+def initializer(name: str) -> Initializer:
+    """The function that draws kernels."""
+    import jax
+
+    return INITIALIZERS[name](jax)
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ from flax import nnx
 
 from engine.errors import InputError, problem, shape_text
 from engine.kernels import lowerings, pooling
-from engine.models import layers, specs
-from engine.models.activations import Activation, activation_of
+from engine.models import convolutions, layers, specs
+from engine.models.activations import Activation, activation_spec
 from engine.models.cropping import inputs_that_count
+from engine.models.layer import CustomLayer, Layer
 from engine.models.shapes import Shape, pair
-from engine.networks.functions import FUNCTIONS, INITIALIZERS, activate
+from engine.networks.functions import global_max, up_sample
 from engine.networks.modules import (
     Activated,
-    BatchNorm,
+    BatchNormModule,
     DepthwiseModule,
     Function,
     PReLUModule,
@@ -46,12 +47,7 @@ class SequentialModule(nnx.Module):
             layer, shape = rest.popleft()
             if len(shape) == 3:
                 x = x[:, : shape[0], : shape[1]]
-            if lowerings.runs_directly(_inner(layer), x):
-                x = _run_directly(layer, rest, x)
-            elif isinstance(layer, BatchNorm):
-                x = layer(x, mask=mask)
-            else:
-                x = layer(x)  # type: ignore[operator]
+            x = _run_directly(layer, rest, x) if lowerings.runs_directly(_inner(layer), x) else _run(layer, x, mask)
         return x
 
 
@@ -75,8 +71,15 @@ def build(
 
 
 def takes_mask(module: nnx.Module) -> bool:
-    """Whether the module wants to be told which examples of a batch count."""
+    """Whether the module has a parameter for which examples of a batch count."""
     return "mask" in inspect.signature(type(module).__call__).parameters
+
+
+def _run(layer: nnx.Module, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    if isinstance(layer, Activated):
+        return layer.activation.apply(_run(layer.layer, x, mask))
+    call: Callable[..., jax.Array] = layer  # type: ignore[assignment]
+    return call(x, mask=mask) if takes_mask(layer) else call(x)
 
 
 def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape]], x: jax.Array) -> jax.Array:
@@ -85,22 +88,16 @@ def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape]], x: j
     The pool goes before the activation, where the largest of the activated is the activation of the largest.
     """
     activation = layer.activation if isinstance(layer, Activated) else Activation("linear")
-    pool = rest[0][0] if rest and activation.is_monotone and lowerings.pools_directly(rest[0][0]) else None
+    pool = rest[0][0] if rest and activation.known.is_monotone and lowerings.pools_directly(rest[0][0]) else None
     if pool is not None:
         rest.popleft()
-    is_relu = activation.name == "relu"
-    x = lowerings.convolve_directly(_inner(layer), x, pool, is_relu)  # type: ignore[arg-type]
-    return x if is_relu else activate(activation, x)
+    is_fused = activation.known.is_fused
+    x = lowerings.convolve_directly(_inner(layer), x, pool, is_fused)  # type: ignore[arg-type]
+    return x if is_fused else activation.apply(x)
 
 
 def _inner(layer: nnx.Module) -> nnx.Module:
     return layer.layer if isinstance(layer, Activated) else layer
-
-
-def _dense(layer: layers.Dense, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
-    assert layer.units is not None
-    draw = INITIALIZERS[layer.kernel_initializer]
-    return nnx.Linear(shape[0], layer.units, use_bias=layer.use_bias, kernel_init=draw, rngs=rngs)
 
 
 def _pool(kind: Literal["max", "average"]) -> "Builder":
@@ -110,40 +107,55 @@ def _pool(kind: Literal["max", "average"]) -> "Builder":
     return build_pool
 
 
-def _group_norm(layer: layers.GroupNorm, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
-    sizes = {"num_groups": layer.groups, "epsilon": layer.epsilon}
-    return nnx.GroupNorm(shape[-1], **sizes, use_fast_variance=False, rngs=rngs)
+def _function(function: Callable[[Any, jax.Array], jax.Array]) -> "Builder":
+    return lambda layer, shape, rngs: Function(layer, function)
 
 
 Builder = Callable[[Any, Shape, nnx.Rngs], nnx.Module]
 BUILDERS: dict[type, Builder] = {
-    layers.Dense: _dense,
-    layers.Conv: lambda layer, shape, rngs: conv_module(layer, shape[2], rngs),
-    layers.DepthwiseConv: lambda layer, shape, rngs: DepthwiseModule(layer, shape[2], rngs),
-    layers.SeparableConv: lambda layer, shape, rngs: SeparableModule(layer, shape[2], rngs),
-    layers.ConvTranspose: lambda layer, shape, rngs: TransposeModule(layer, shape[2], rngs),
+    convolutions.Conv: conv_module,
+    convolutions.DepthwiseConv: DepthwiseModule,
+    convolutions.SeparableConv: SeparableModule,
+    convolutions.ConvTranspose: TransposeModule,
     layers.MaxPool: _pool("max"),
     layers.AveragePool: _pool("average"),
-    layers.Dropout: lambda layer, shape, rngs: nnx.Dropout(layer.rate, rngs=rngs),
-    layers.SpatialDropout: lambda layer, shape, rngs: nnx.Dropout(layer.rate, broadcast_dims=(1, 2), rngs=rngs),
-    layers.BatchNorm: lambda layer, shape, rngs: BatchNorm(
-        shape[-1], momentum=layer.momentum, epsilon=layer.epsilon, rngs=rngs
-    ),
-    layers.LayerNorm: lambda layer, shape, rngs: nnx.LayerNorm(
-        shape[-1], epsilon=layer.epsilon, use_fast_variance=False, rngs=rngs
-    ),
-    layers.GroupNorm: _group_norm,
-    layers.PReLU: lambda layer, shape, rngs: PReLUModule(layer, shape),
+    layers.BatchNorm: BatchNormModule,
+    layers.PReLU: PReLUModule,
+    layers.GlobalMaxPool: _function(lambda layer, x: global_max(x)),
+    layers.UpSample: _function(up_sample),
 }
-"""(layer, shape of an example, rngs) → module of the layers that are more than a function."""
+"""(layer, shape of an example, rngs) → module of the layers that need kernels or networks. Others build themselves."""
 
 
-def _build_layer(layer: layers.Layer, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
-    if type(layer) in FUNCTIONS:
-        return Function(layer)
-    module = BUILDERS[type(layer)](layer, shape, rngs)
-    activation = activation_of(getattr(layer, "activation", None))
-    return Activated(module, activation) if activation else module
+def _build_layer(layer: Layer, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
+    plain = layer.loaded()
+    make = next((BUILDERS[kind] for kind in type(plain).__mro__ if kind in BUILDERS), None)
+    module = plain.build(shape, rngs)
+    if module is None:
+        module = make(plain, shape, rngs) if make else Function(layer)
+    activation = activation_spec(plain.activation)
+    if activation and not isinstance(plain, Activation):
+        module = Activated(module, activation)
+    if isinstance(layer, CustomLayer):
+        _check_own_layer(layer, module, shape)
+    return module
+
+
+def _check_own_layer(layer: CustomLayer, module: Any, shape: Shape) -> None:
+    """Raises InputError if a user's module does other than its layer says."""
+    if not isinstance(module, nnx.Module):
+        got = f"{layer.own.path}, which builds a {type(module).__name__}"
+        raise InputError(problem("layer", got, "a subclass of flax.nnx.Module", "Derive it from that."))
+    params = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+    is_random = any(isinstance(node, nnx.RngKey) for _, node in nnx.iter_graph(module))
+    for method, given, found in (
+        ("output_shape", tuple(layer.output_shape(shape)), _output_shape(module, layer.own.path, shape)),
+        ("num_params", layer.num_params(shape), params),
+        ("is_random", layer.is_random, is_random),
+    ):
+        if given != found:
+            got = f"{given} for an input of {shape_text(shape)}"
+            raise InputError(problem(f"{layer.own.path} {method}", got, f"{found}, as its module has", "Correct one."))
 
 
 def _build_custom(spec: Custom, input_shape: Shape, num_outputs: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -156,19 +168,22 @@ def _build_custom(spec: Custom, input_shape: Shape, num_outputs: int, rngs: nnx.
         raise InputError(problem("model", f"{spec.path} ({error})", rule, "Give its __init__ these.")) from error
     if not isinstance(module, nnx.Module):
         raise InputError(problem("model", spec.path, "a subclass of flax.nnx.Module", "Derive it from that."))
-    _check_output(_custom_output_shape(module, spec, input_shape), num_outputs)
+    _check_output(_output_shape(module, spec.path, input_shape), num_outputs)
     return module
 
 
-def _custom_output_shape(module: nnx.Module, spec: Custom, input_shape: Shape) -> Shape:
+def _output_shape(module: nnx.Module, path: str, input_shape: Shape) -> Shape:
+    """The shape of an example's output of a user's own module."""
     try:
         inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
         outputs = nnx.eval_shape(lambda module, x: module(x), module, inputs)
         return outputs.shape[1:]
+    except InputError:
+        raise
     except (TypeError, AttributeError, ValueError) as error:
         rule = f"a module called with float32[b {shape_text(input_shape)}] alone that gives one array"
         reason = str(error).splitlines()[0]
-        raise InputError(problem("model", f"{spec.path} ({reason})", rule, "Correct its __call__.")) from error
+        raise InputError(problem("model", f"{path} ({reason})", rule, "Correct its __call__.")) from error
 
 
 def _keep_batch_norm_narrow(module: nnx.Module) -> None:

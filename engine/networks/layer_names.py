@@ -22,7 +22,7 @@ class Layers:
     @property
     def are_ordered(self) -> bool:
         """Whether there is a first and a last one."""
-        return isinstance(self.spec, specs.Sequential)
+        return self.spec.is_layered
 
     def of(self, path: LayerPath) -> str:
         """The layer of an array, or of a module, at a path; empty if it is none."""
@@ -36,9 +36,9 @@ class Layers:
         return nnx.from_flat_state([(path, leaf) for path, leaf in nnx.to_flat_state(tree) if keep(self.of(path))])
 
 
-def layers_of(spec: specs.Model, module: nnx.Module) -> Layers:
-    """The layers of a spec, whose module (which may be abstract) is given."""
-    if isinstance(spec, specs.Sequential):
+def layers_of(spec: specs.Model, module: nnx.Module | None) -> Layers:
+    """The layers of a spec; of a user's own class those of its module, which may be abstract."""
+    if module is None or spec.is_layered:
         return Layers(spec, spec.layer_names)
     arrays = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
     holders = {".".join(map(str, path[:-1] or path)) for path, _ in arrays}

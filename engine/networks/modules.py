@@ -1,5 +1,6 @@
-"""NNX modules of layers that Flax has not, or has not with the same numbers."""
+"""NNX modules of layers that Flax lacks, or computes with other numbers."""
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -12,9 +13,12 @@ from engine.kernels.lowerings import Lowered
 from engine.kernels.windows import Pads, Window, collect
 from engine.kernels.xla import NHWC, xla_conv_general_dilated
 from engine.models.activations import Activation
-from engine.models.layers import Conv, ConvTranspose, DepthwiseConv, PReLU, SeparableConv
+from engine.models.convolutions import Conv, ConvTranspose, DepthwiseConv, SeparableConv
+from engine.models.layer import Layer
+from engine.models.layers import BatchNorm, PReLU
 from engine.models.shapes import Padding, Shape, pair
-from engine.networks.functions import FUNCTIONS, INITIALIZERS, Initializer, activate, repeated
+from engine.models.weights import Initializer, initializer
+from engine.networks.functions import repeated
 
 
 class Activated(nnx.Module):
@@ -25,22 +29,25 @@ class Activated(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b …] → [b …]."""
-        return activate(self.activation, self.layer(x))  # type: ignore[operator]
+        return self.activation.apply(self.layer(x))  # type: ignore[operator]
 
 
 class Function(nnx.Module):
-    """A layer without parameters."""
+    """A layer without parameters; `function` computes it, by default the spec's own."""
 
-    def __init__(self, layer: Any):
-        self.layer = layer
+    def __init__(self, layer: Layer, function: Callable[[Any, jax.Array], jax.Array] | None = None):
+        self.layer, self.function = layer, function
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b …] → [b …]."""
-        return FUNCTIONS[type(self.layer)](self.layer, x)
+        return self.layer.apply(x) if self.function is None else self.function(self.layer, x)
 
 
-class BatchNorm(nnx.BatchNorm):
+class BatchNormModule(nnx.BatchNorm):
     """Flax's batch norm with a variance that is exact however far the mean is from 0; bfloat16 for bfloat16."""
+
+    def __init__(self, layer: BatchNorm, shape: Shape, rngs: nnx.Rngs):
+        super().__init__(shape[-1], momentum=layer.momentum, epsilon=layer.epsilon, rngs=rngs)
 
     def __call__(
         self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
@@ -89,7 +96,7 @@ def _mean(x: jax.Array, mask: jax.Array | None) -> jax.Array:
 class PReLUModule(nnx.Module):
     """relu with learned slopes below 0."""
 
-    def __init__(self, layer: PReLU, shape: Shape):
+    def __init__(self, layer: PReLU, shape: Shape, rngs: nnx.Rngs):
         self.slope = nnx.Param(jnp.zeros(layer.slopes_shape(shape)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -100,15 +107,15 @@ class PReLUModule(nnx.Module):
 class DepthwiseModule(nnx.Conv):
     """A convolution of each channel by itself, with one kernel or several; the kernel is [i j 1 c·multiplier]."""
 
-    def __init__(self, layer: DepthwiseConv, channels: int, rngs: nnx.Rngs):
-        self.multiplier = layer.multiplier
-        count, draw = channels * layer.multiplier, INITIALIZERS[layer.kernel_initializer]
+    def __init__(self, layer: DepthwiseConv, shape: Shape, rngs: nnx.Rngs):
+        self.multiplier, channels = layer.multiplier, shape[2]
+        count, draw = channels * layer.multiplier, initializer(layer.kernel_initializer)
 
-        def initializer(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
+        def draw_maps(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
             """As Keras, whose fans are those of [i j c multiplier]."""
             return draw(key, (*shape[:2], channels, layer.multiplier), dtype).reshape(shape)
 
-        super().__init__(count, count, feature_group_count=count, **_window(layer, initializer), rngs=rngs)
+        super().__init__(count, count, feature_group_count=count, **_window(layer, draw_maps), rngs=rngs)
 
     def __call__(self, inputs: jax.Array, *arguments: Any) -> jax.Array:
         """[b h w c] → [b y x c·multiplier]."""
@@ -118,14 +125,14 @@ class DepthwiseModule(nnx.Conv):
 class SeparableModule(nnx.Module):
     """A depthwise convolution without biases, then one of 1×1."""
 
-    def __init__(self, layer: SeparableConv, channels: int, rngs: nnx.Rngs):
+    def __init__(self, layer: SeparableConv, shape: Shape, rngs: nnx.Rngs):
         by_channel = DepthwiseConv(
             layer.kernel_size, layer.strides, layer.padding, layer.multiplier, layer.dilation, use_bias=False,
             kernel_initializer=layer.kernel_initializer,
         )  # fmt: skip
         mixing = Conv(layer.filters, 1, use_bias=layer.use_bias, kernel_initializer=layer.kernel_initializer)
-        self.depthwise = DepthwiseModule(by_channel, channels, rngs)
-        self.pointwise = conv_module(mixing, channels * layer.multiplier, rngs)
+        self.depthwise = DepthwiseModule(by_channel, shape, rngs)
+        self.pointwise = conv_module(mixing, by_channel.output_shape(shape), rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b h w c] → [b y x o]."""
@@ -135,10 +142,10 @@ class SeparableModule(nnx.Module):
 class TransposeModule(Lowered):
     """A transposed convolution with a kernel [i j o c]."""
 
-    def __init__(self, layer: ConvTranspose, channels: int, rngs: nnx.Rngs):
+    def __init__(self, layer: ConvTranspose, shape: Shape, rngs: nnx.Rngs):
         self.layer = layer
-        shape = (*pair(layer.kernel_size), layer.filters, channels)
-        self.kernel = nnx.Param(INITIALIZERS[layer.kernel_initializer](rngs.params(), shape, jnp.float32))
+        kernel_shape = (*pair(layer.kernel_size), layer.filters, shape[2])
+        self.kernel = nnx.Param(initializer(layer.kernel_initializer)(rngs.params(), kernel_shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(layer.filters)) if layer.use_bias else nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -173,13 +180,13 @@ class TransposeModule(Lowered):
         return tuple((low, rest - low) for low, (_, rest) in zip(before, beyond, strict=True))  # type: ignore[return-value]
 
 
-def conv_module(layer: Conv, channels: int, rngs: nnx.Rngs) -> nnx.Conv:
+def conv_module(layer: Conv, shape: Shape, rngs: nnx.Rngs) -> nnx.Conv:
     """Flax's convolution."""
-    settings = _window(layer, INITIALIZERS[layer.kernel_initializer])
-    return nnx.Conv(channels, layer.filters, feature_group_count=layer.groups, **settings, rngs=rngs)
+    settings = _window(layer, initializer(layer.kernel_initializer))
+    return nnx.Conv(shape[2], layer.filters, feature_group_count=layer.groups, **settings, rngs=rngs)
 
 
-def _window(layer: Conv | DepthwiseConv, initializer: Initializer) -> dict[str, Any]:
+def _window(layer: Conv | DepthwiseConv, draw: Initializer) -> dict[str, Any]:
     """What convolutions have in common, as Flax names it."""
     return {
         "kernel_size": pair(layer.kernel_size),
@@ -187,7 +194,7 @@ def _window(layer: Conv | DepthwiseConv, initializer: Initializer) -> dict[str, 
         "padding": _pads(layer.padding),
         "kernel_dilation": pair(layer.dilation),
         "use_bias": layer.use_bias,
-        "kernel_init": initializer,
+        "kernel_init": draw,
     }
 
 

@@ -14,11 +14,11 @@ from engine.config import Lowering, Precision
 from engine.config.contract import InputSpec
 from engine.devices.precision import products_in, rounded
 from engine.keys import stream_key
-from engine.models.specs import Model, Sequential
+from engine.models.specs import Model
 from engine.networks.build import build, takes_mask
 from engine.networks.layer_names import Layers, joined, layers_of
 from engine.networks.stacked import Stacked
-from engine.records.custom import Custom, Gives
+from engine.records.custom import Gives, find_custom
 
 Tree = Any
 
@@ -152,14 +152,9 @@ def network_of(
     layers, frozen = layers_of(spec, module), part.frozen or frozenset()
     if part.first or part.end is not None:
         module.first, module.end = part.first, part.end  # type: ignore[attr-defined]
-    network: AnyNetwork = Network(module, precision, lambda path: layers.of(path) in frozen, gives_of(spec))
+    network: AnyNetwork = Network(module, precision, lambda path: layers.of(path) in frozen, spec.gives)
     network = Whitened(network, part.first > 0) if whiten else network
     return (network if part.frozen is None else PartlyFrozen(network)), init
-
-
-def gives_of(spec: Model) -> Gives:
-    """What the outputs of a spec's module are."""
-    return spec.gives if isinstance(spec, Custom) else "logits"
 
 
 def logits_of(outputs: jax.Array, gives: Gives) -> jax.Array:
@@ -174,16 +169,14 @@ def logits_of(outputs: jax.Array, gives: Gives) -> jax.Array:
 
 def layers_in(spec: Model, input_shape: tuple[int, ...], num_outputs: int) -> Layers:
     """The layers of a spec by name."""
-    if isinstance(spec, Sequential):
-        return Layers(spec, spec.layer_names)
-    return layers_of(spec, abstract_module(spec, input_shape, num_outputs))
+    return layers_of(spec, None if spec.is_layered else abstract_module(spec, input_shape, num_outputs))
 
 
 def abstract_module(
     spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering = "xla"
 ) -> nnx.Module:
     """The module of a spec, with shapes in place of arrays, that is the caller's to change."""
-    if isinstance(spec, Custom):  # in a notebook the class behind a path may be another one the next time
+    if any(find_custom(spec)):  # in a notebook the code behind a path may be another the next time
         return _abstract_module(spec, input_shape, num_outputs, lowering)
     return nnx.clone(_abstract_module_once(spec, tuple(input_shape), num_outputs, lowering))
 

@@ -2,7 +2,8 @@
 
 A dataclass becomes an object of its fields. Where a field may hold one of several dataclasses (the layers of a
 model), the object also carries `kind`, the class name. Reading checks every value against the field's type, so a
-record that was edited by hand fails with the field's name rather than later and elsewhere.
+record that was edited by hand fails with the field's name rather than later and elsewhere. A class whose attribute
+KINDS maps names to dataclasses derived from it stands for any of these.
 
 A dataclass whose fields have changed their meaning has a class attribute RECORD_VERSION, which its objects carry as
 `version` (1 where there is none), and a class method `upgraded(fields, version)` → the fields in today's terms.
@@ -71,6 +72,8 @@ def from_json(kind: Any, value: Any, where: str = "record") -> Any:
         return _from_sequence(get_args(kind), value, where)
     if origin in (dict, Mapping):
         return dict(_expect(value, dict, where))
+    if isinstance(kind, type) and "KINDS" in vars(kind):
+        return _from_union(tuple(vars(kind)["KINDS"].values()), value, where)
     if dataclasses.is_dataclass(kind):
         return _from_object(kind, value, where)
     return _from_scalar(kind, value, where)

@@ -1,12 +1,13 @@
 """The user's own code in a config: a class or a function, stored by its import path and its arguments."""
 
 import importlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from engine.errors import InputError, problem
 from engine.records import to_json
@@ -24,9 +25,16 @@ class Custom:
     gives: what the outputs of a model are. A loss that takes logits recovers them from probabilities.
     """
 
+    is_layered: ClassVar[bool] = False  # as a model: its layers are known when it is built, and no sooner
+    layers: ClassVar[tuple] = ()
+    layer_names: ClassVar[tuple[str, ...]] = ()
+
     path: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     gives: Gives = "logits"
+
+    def __hash__(self) -> int:
+        return hash((self.path, json.dumps(self.arguments, sort_keys=True), self.gives))
 
     def __post_init__(self):
         if self.path.count(":") != 1:
@@ -45,6 +53,14 @@ class Custom:
     def with_outputs(self, num_outputs: int) -> "Custom":
         """Itself: a model class receives the number of outputs when it is built."""
         return self
+
+    def with_open_outputs(self) -> "Custom":
+        """Itself."""
+        return self
+
+    def rows(self, input_shape: tuple[int, ...]) -> list:
+        """Of a model, nothing that is known before it is built."""
+        return []
 
     def load(self, where: str = "model") -> Any:
         """Imports the class or function, which runs the code of its module; `where` names the field in errors."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from engine.errors import shape_text
 from engine.host.console import Table
-from engine.models.layers import Layer, pair
+from engine.models.layer import Layer
+from engine.models.shapes import pair
 from engine.models.specs import Sequential
 
 
@@ -49,7 +50,7 @@ def format_metric(name: str, value: float) -> str:
 
 def _settings(layer: Layer) -> str:
     """The size of a layer, then whatever differs from its defaults: `32, 3×3, activation=relu`."""
-    shown = []
+    shown, layer = [], layer.loaded()
     for field in dataclasses.fields(layer):
         value = getattr(layer, field.name)
         if field.name in ("kernel_size", "size"):

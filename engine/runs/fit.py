@@ -27,8 +27,7 @@ from engine.host.interrupts import Interrupted
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import Restorable, classifier_of
-from engine.models.layers import Dense
-from engine.models.specs import Model, Sequential
+from engine.models.specs import Model
 from engine.records.custom import Custom, custom
 from engine.report.progress import Reporter, Silent
 from engine.runs.inputs import class_order
@@ -146,7 +145,7 @@ def finetune(
     )
     config = RunConfig(
         "finetune",
-        model or _with_open_end(source.record.config.model),
+        model or source.record.config.model.with_open_outputs(),
         under_contract(given, spec),
         train_config,
         _optim(optimizer, learning_rate),
@@ -217,15 +216,6 @@ def _factors(rates: Any) -> tuple[str, ...]:
         rule = "layers, each with the factor of its learning rate"
         raise InputError(problem("finetune.learning_rates", repr(rates), rule, 'Give it like {"conv_*": 0.1}.'))
     return tuple(f"{pattern}={float(factor)!r}" for pattern, factor in (rates or {}).items())
-
-
-def _with_open_end(model: Model) -> Model:
-    """The model with as many outputs as the data asks for."""
-    if not isinstance(model, Sequential):
-        return model
-    dense = [i for i, layer in enumerate(model.layers) if isinstance(layer, Dense)]
-    last = dense[-1] if dense else -1
-    return Sequential(tuple(replace(e, units=None) if i == last else e for i, e in enumerate(model.layers)))  # type: ignore[type-var]
 
 
 def _trained(

@@ -17,7 +17,7 @@ from engine.data.in_memory import fitting
 from engine.data.load import ClassOrder, load_splits, load_splits_intact
 from engine.errors import Say
 from engine.host.storage import expanded
-from engine.models.specs import Model, Sequential
+from engine.models.specs import Model
 from engine.runs.own_outputs import read_outputs
 
 MOST_SHOWN = 5  # layers
@@ -103,7 +103,7 @@ def follow_source(config: RunConfig, source: Record | None) -> tuple[RunConfig, 
 
     Of a run of before, gelu is its form by tanh and leaky_relu has a slope of 0.01.
     """
-    if source is None or not (isinstance(config.model, Sequential) and isinstance(source.config.model, Sequential)):
+    if source is None:
         return config, []
     theirs, notes = source.config.model, []
     before = config.in_terms_of_version_1("model")
@@ -117,12 +117,10 @@ def follow_source(config: RunConfig, source: Record | None) -> tuple[RunConfig, 
 
 def _unlike(ours: Model, theirs: Model) -> list[str]:
     """A line for each layer that the other model has by name, and computes otherwise, whatever its weights are."""
-    assert isinstance(ours, Sequential)
-    assert isinstance(theirs, Sequential)
     known, lines = dict(zip(theirs.layer_names, theirs.layers, strict=True)), []
     for name, layer in zip(ours.layer_names, ours.layers, strict=True):
         fields = [field for field in vars(layer) if field not in NOT_COMPUTED] if name in known else []
-        there, here = ({field: getattr(of, field) for field in fields} for of in (known.get(name), layer))
+        there, here = ({field: getattr(of, field, None) for field in fields} for of in (known.get(name), layer))
         changed = [
             f"{field} {here[field]} here, {there[field]} there" for field in fields if here[field] != there[field]
         ]

@@ -12,14 +12,14 @@ from engine.data.contract import input_spec
 from engine.data.decoded.dataset import Dataset
 from engine.data.load import num_outputs
 from engine.networks.network import abstract_module
-from engine.records.custom import Custom, Gives
+from engine.records.custom import Gives
 
 SHAPING = ("convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "stop_gradient", "copy")
 
 
 def read_outputs(config: RunConfig, train: Dataset) -> Gives:
     """What the last operation of the config's model is, as in evaluation: softmax, sigmoid or anything else, logits."""
-    if not isinstance(config.model, Custom):
+    if config.model.is_layered:
         return "logits"
     input_shape = input_spec(replace(config.data, standardize=None), train).network_shape
     module = abstract_module(config.model, input_shape, num_outputs(config, train))

@@ -17,7 +17,6 @@ from engine.errors import InputError, problem, shape_text
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import restore
-from engine.models.specs import Sequential
 from engine.networks.layer_names import Layers
 from engine.networks.network import Tree, layers_in
 from engine.records.custom import find_custom
@@ -137,7 +136,7 @@ def _by_name(layers: Layers, trees: tuple[Tree, Tree]) -> dict[tuple, Any]:
 def _check_inputs(source: Classifier, config: RunConfig, data: Dataset) -> None:
     spec = source.input_spec
     under_contract(config.data, spec)
-    if isinstance(config.model, Sequential) != isinstance(source.record.config.model, Sequential):
+    if config.model.is_layered != source.record.config.model.is_layered:
         kinds = [type(model).__name__ for model in (config.model, source.record.config.model)]
         rule = f"a {kinds[1]} model, as that to start from is"
         raise InputError(problem("model", f"a {kinds[0]} model", rule, "Use the same model, or leave init out."))

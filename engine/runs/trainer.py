@@ -23,7 +23,6 @@ from engine.inference.classifier import Classifier
 from engine.kernels.lowerings import choose_lowering, evaluation_lowering, runs_here
 from engine.metrics.losses import kernel_penalty
 from engine.metrics.sums import Metrics
-from engine.models.specs import Sequential
 from engine.networks.network import WHOLE, AnyNetwork, NetworkPart, Tree, layers_in, network_of, num_params
 from engine.records.custom import find_custom
 from engine.runs.feature_cache import Features, cache_features, cache_megabytes, features_megabytes, may_cache
@@ -248,7 +247,7 @@ class Trainer:
     def _needed_megabytes(self, phase: Phase) -> int:
         """What it takes to keep what the frozen layers of a phase give; 0 where there is nothing to keep."""
         spec = self.config.model
-        if not (may_cache(self.config) and phase.cut and isinstance(spec, Sequential)):
+        if not (may_cache(self.config) and phase.cut):
             return 0
         row = spec.with_outputs(self._num_outputs).rows(self.inputs.network_shape)[phase.cut - 1]
         return features_megabytes(len(self.splits.train) + len(self.splits.validation or ()), row.output_shape)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import jax
 
 from engine.config.finetune import FineTuneConfig, first_epoch, frozen_layers, rate_factor
-from engine.models.specs import Sequential
 from engine.networks.layer_names import Layers, joined, key_path
 from engine.networks.network import NetworkPart, Tree
 from engine.training.optim import LayerRates
@@ -67,10 +66,10 @@ class Phase:
     def cut(self) -> int:
         """How many of the first layers are frozen and not random, and all that is below them too.
 
-        0 where none of them has weights, or nobody knows: of a user's own class.
+        0 if none of them has weights, and for a user's own class, whose layers have no known order.
         """
         frozen, spec = self.part.frozen, self.layers.spec
-        if not frozen or not isinstance(spec, Sequential):
+        if not frozen or not spec.layers:
             return 0
         named = zip(self.layers.names, spec.layers, strict=True)
         is_live = [name not in frozen and (layer.has_params or layer.is_random) for name, layer in named]

@@ -9,7 +9,6 @@ import jax
 from engine.devices.capacity import OutOfMemory, Tree, _size, memory_errors, num_bytes
 from engine.errors import InputError, problem, shape_text
 from engine.host.memory import free_device_bytes
-from engine.models.layers import Dense, Dropout, Flatten
 from engine.models.specs import Sequential
 from engine.networks.layer_names import Layers, key_path
 
@@ -72,14 +71,12 @@ def _remedy(layers: Layers, input_shape: tuple[int, ...], params: Tree) -> str:
 
 
 def _flattened(layers: Layers, input_shape: tuple[int, ...], name: str) -> tuple[int, ...] | None:
-    """The shape of the images that a Dense layer takes through a Flatten before it; None if it does not."""
-    spec = layers.spec
-    if not isinstance(spec, Sequential) or name not in layers.names:
+    """The shape of the images whose values a layer takes as a vector, through Flatten; None if it does not."""
+    specs = layers.spec.layers
+    if not specs or name not in layers.names:
         return None
-    place = layers.names.index(name)
-    before = place - 1
-    while before >= 0 and isinstance(spec.layers[before], Dropout):
-        before -= 1
-    if before < 0 or not (isinstance(spec.layers[place], Dense) and isinstance(spec.layers[before], Flatten)):
-        return None
-    return Sequential(spec.layers[:before]).output_shape(input_shape)
+    first = number = layers.names.index(name)
+    while first and specs[first - 1].keeps_values:
+        first -= 1
+    images, taken = (Sequential(specs[:end]).output_shape(input_shape) for end in (first, number))
+    return images if len(images) == 3 and len(taken) == 1 else None

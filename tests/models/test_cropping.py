@@ -29,7 +29,7 @@ from engine.models import (
     cnn,
 )  # fmt: skip
 from engine.models.cropping import inputs_that_count
-from engine.models.layers import Layer
+from engine.models.layer import Layer
 from engine.networks.build import SequentialModule, build
 
 PADDINGS = st.sampled_from(["valid", "same", 0, 1])

@@ -38,12 +38,10 @@ from engine.models import (
     ZeroPad,
     l2,
 )
-from engine.models.activations import ACTIVATIONS, SLOPES
-from engine.models.layers import Layer
-from engine.models.weights import INITIALIZERS, REGULARIZERS, regularizer_of
+from engine.models.activations import ACTIVATIONS
+from engine.models.layer import Layer
+from engine.models.weights import INITIALIZERS, REGULARIZERS, initializer, regularizer_of
 from engine.networks.build import build
-from engine.networks.functions import INITIALIZERS as DRAWS
-from engine.networks.functions import activate
 from engine.networks.network import network_of
 from engine.training.optim import optimizer
 from engine.training.state import init_state
@@ -58,14 +56,17 @@ NAMES_IN_KERAS = {"gelu_tanh": "gelu", "hard_swish": "hard_silu"}
 SLOPE_IN_KERAS = {"leaky_relu": "negative_slope", "elu": "alpha", "celu": "alpha"}
 
 
-@pytest.mark.parametrize(("name", "slope"), [*((name, None) for name in ACTIVATIONS), *((n, 0.35) for n in SLOPES)])
+@pytest.mark.parametrize(
+    ("name", "slope"),
+    [*((name, None) for name in ACTIVATIONS), *((n, 0.35) for n, kind in ACTIVATIONS.items() if kind.slope)],
+)
 def test_activation_is_that_of_keras(keras, name: str, slope: float | None):
     theirs = getattr(keras.activations, NAMES_IN_KERAS.get(name, name))
     named = {"approximate": True} if name == "gelu_tanh" else {}
     named |= {SLOPE_IN_KERAS[name]: slope} if slope is not None else {}
     values = jnp.asarray(np.random.default_rng(0).normal(0, 3, (5, 40)), jnp.float32)
     values = values.at[0].set(jnp.linspace(-9, 9, 40))
-    ours = partial(activate, Activation(name, slope))
+    ours = Activation(name, slope).apply
     np.testing.assert_allclose(ours(values), theirs(values, **named), rtol=1e-6, atol=1e-6)
     weights = jnp.cos(jnp.arange(200.0)).reshape(5, 40)
     got, expected = (jax.grad(lambda x, f=f: jnp.sum(weights * f(x)))(values) for f in (ours, partial(theirs, **named)))
@@ -378,7 +379,7 @@ def test_initializer_draws_from_the_distribution_of_keras(keras, name: str):
     theirs = getattr(keras.initializers, "".join(part.title() for part in name.split("_")))(**settings)
     for kind, shape in (("dense", (40, 60)), ("conv", (3, 3, 20, 30))):
         with jax.numpy_rank_promotion("allow"):
-            pair = DRAWS[name](jax.random.key(1), shape, jnp.float32), theirs(shape)
+            pair = initializer(name)(jax.random.key(1), shape, jnp.float32), theirs(shape)
         ours, ref = (np.asarray(draw, np.float64) for draw in pair)
         assert ours.std() == pytest.approx(ref.std(), rel=0.05, abs=1e-7), kind
         assert abs(ours.mean() - ref.mean()) <= 0.1 * ref.std()
