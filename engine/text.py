@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import IO, Any
 
 # Control characters but for line breaks and tabs, separators of lines, marks that turn the direction of writing or
-# show nothing, and the half characters that stand for bytes which are no UTF-8.
+# show nothing, and the half characters that stand for bytes which are not UTF-8.
 ACTED_ON = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"

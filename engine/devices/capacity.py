@@ -1,4 +1,4 @@
-"""Whether compiled calls fit into memory; and what is said where they do not."""
+"""Checks whether compiled calls fit into memory, and words the error if they do not."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _WORDS = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
 
 
 class OutOfMemory(InputError):
-    """A compiled function that memory does not hold. needed: the bytes, where they are known."""
+    """A compiled function does not fit into memory. needed: its bytes, if known."""
 
     def __init__(self, message: str, needed: int | None = None):
         super().__init__(message)
@@ -22,12 +22,12 @@ class OutOfMemory(InputError):
 
 
 def num_bytes(tree: Tree) -> int:
-    """Of all arrays of a tree, which may be abstract."""
+    """Bytes of all arrays of a tree, which may be abstract."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def check_call_fits(name: str, compiled: Any) -> None:
-    """Raises OutOfMemory where a compiled function takes more memory, beside its arguments, than is free."""
+    """Raises OutOfMemory if a compiled function needs more memory, besides its arguments, than is free."""
     sizes, free = compiled.memory_analysis(), free_device_bytes()
     if sizes is None:
         return
@@ -38,7 +38,7 @@ def check_call_fits(name: str, compiled: Any) -> None:
 
 @contextlib.contextmanager
 def memory_errors(name: str) -> Iterator[None]:
-    """Raises OutOfMemory for what XLA says when a call, or its compilation, finds no more memory."""
+    """Turns XLA's error when a call, or its compilation, runs out of memory into OutOfMemory."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

@@ -19,10 +19,10 @@ _COMPILED_LOCK = Lock()
 
 
 class Executables:
-    """Functions compiled ahead of time, each once, under a name; they refuse arguments of any other shape.
+    """Functions compiled ahead of time, each once, under a name; they reject arguments of any other shape.
 
-    of: all that the functions depend on beyond their names and arguments. What was compiled of an equal one serves the
-    whole process: a run that is gone on with, another seed, the next fold. None: nothing is shared.
+    of: everything that the functions depend on beyond their names and arguments. Functions compiled for an equal `of`
+    are shared in the whole process: by a resumed run, another seed, the next cross-validation fold. None: not shared.
     """
 
     def __init__(self, clock: Clock, is_deterministic: bool = False, of: Hashable = None):
@@ -32,8 +32,8 @@ class Executables:
 
     @computes
     def call(self, name: str, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> Any:
-        """The function's result, by the executable of that name."""
-        with self._lock:  # threads may ask one classifier at a time
+        """The function's result, from the executable of that name."""
+        with self._lock:  # several threads may query one classifier
             if name not in self._compiled:
                 with self.clock.measure("compile"), memory_errors(name):
                     compiled = self._shared(name, function, arguments, donate)
@@ -59,16 +59,16 @@ class Executables:
 
 
 def _kind(leaf: Any) -> Hashable:
-    """What a compiled program expects of an argument."""
+    """The properties of an argument that a compiled program depends on."""
     return np.shape(leaf), jnp.result_type(leaf), getattr(leaf, "sharding", None)
 
 
-# What YNNPACK takes over: nothing from jax 0.11 on, whose products of bfloat16 give NaN in some nets (0.11.2, 0.12.0).
+# Operations that YNNPACK runs: none from jax 0.11 on, where its bfloat16 products are NaN in some nets (0.11.2, 0.12.0).
 _YNNPACK = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE" if jax.__version_info__ < (0, 11) else ""
 
 
 COMPILER_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": _YNNPACK}
-"""For programs on the CPU: Eigen for convolutions, which it does twice as fast as YNNPACK."""
+"""For programs on the CPU: convolutions by Eigen, which is twice as fast as YNNPACK."""
 
 
 GPU_OPTIONS: dict[str, str | bool] = {
@@ -79,9 +79,9 @@ GPU_OPTIONS: dict[str, str | bool] = {
 
 
 def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | None:
-    """What programs are compiled with on this backend.
+    """The compiler options of this backend.
 
-    is_deterministic: the same bits from run to run, on a GPU too, where XLA else adds up by atomics and chooses
+    is_deterministic: the same bits from run to run, on a GPU too, where XLA otherwise adds up by atomics and chooses
       algorithms by timing them.
     """
     if jax.default_backend() == "gpu":
@@ -92,7 +92,7 @@ def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | 
 
 @functools.cache
 def _knows_gpu_options() -> bool:
-    """Whether this version of XLA takes them: their names are none that it promises to keep."""
+    """Whether this version of XLA has these options, whose names are not stable."""
     try:
         jax.jit(lambda: jnp.zeros(()), compiler_options=GPU_OPTIONS).lower().compile()
     except jax.errors.JaxRuntimeError:

@@ -1,4 +1,4 @@
-"""The arithmetic a network computes in, around weights that stay float32: float32, TF32 or bfloat16.
+"""The precision in which a network computes: float32, TF32 or bfloat16. Its weights stay float32.
 
 Micikevicius et al., Mixed Precision Training (2018), https://arxiv.org/abs/1710.03740. bfloat16 has the exponents of
 float32, so no loss scaling is needed.
@@ -23,9 +23,9 @@ TENSOR_CORES_WITH_TF32 = 8.0  # compute capability of NVIDIA's Ampere, the first
 
 
 def computes(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """A door to JAX: the function with its usual 32 bits meanwhile, and an InputError where JAX would hang.
+    """Decorator of entry points: runs the function with 32-bit types, and raises InputError if JAX would hang.
 
-    Whatever JAX_ENABLE_X64 says outside: with 64 bits random draws are others, and programs of two precisions.
+    JAX_ENABLE_X64 of the caller is ignored: with 64 bits, random draws differ and programs mix two precisions.
     """
 
     @functools.wraps(function)
@@ -38,25 +38,25 @@ def computes(function: Callable[Arguments, Returned]) -> Callable[Arguments, Ret
 
 
 def products_in(precision: Precision) -> AbstractContextManager[Any]:
-    """While a function is traced: what products of float32 are computed in. Their gradients follow.
+    """While a function is traced: the precision of float32 products and of their gradients.
 
-    A GPU's default is TF32, so float32 has to be asked for. Products of bfloat16 are exact, their sums float32.
+    A GPU's default is TF32, so float32 has to be requested. Products of bfloat16 are exact, their sums float32.
     """
     names = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
     return jax.default_matmul_precision(names[precision])
 
 
 def rounded(tree: Any, precision: Precision) -> Any:
-    """The tree with its float32 arrays as bfloat16, if that is the precision. Gradients come back as float32."""
+    """The tree with its float32 arrays as bfloat16, if that is the precision. Their gradients are float32."""
     if precision != "bfloat16":
         return tree
     return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if leaf.dtype == jnp.float32 else leaf, tree)
 
 
 def check_precision(precision: Precision, device: Any) -> None:
-    """Raises InputError if a jax.Device cannot train in a precision, saying which it can.
+    """Raises InputError, listing the supported precisions, if a jax.Device cannot train in this one.
 
-    bfloat16 is for every CPU and TPU: where a processor lacks it, XLA rounds float32 to the same numbers.
+    bfloat16 works on every CPU and TPU: if a processor lacks it, XLA rounds float32 to the same numbers.
     """
     if precision in _precisions(device):
         return

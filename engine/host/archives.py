@@ -1,4 +1,4 @@
-"""Zip archives from strangers: how much there is to read is known before any of it is read."""
+"""Untrusted zip archives: checks how much there is to read before any of it is read."""
 
 import struct
 from pathlib import Path
@@ -6,17 +6,17 @@ from pathlib import Path
 from engine.errors import InputError, problem
 from engine.host.storage import check_regular
 
-# Of the list of what is in an archive: 80,000 files with names of 50 letters. Python makes 600 bytes of each.
+# Size of an archive's central directory: 80,000 files with names of 50 letters. Python needs 600 bytes for each.
 MOST_DIRECTORY_BYTES = 8 * 2**20
 END, END_BYTES, MOST_COMMENT = b"PK\5\6", 22, 2**16
 LOCATOR, LOCATOR_BYTES, END_64, END_64_BYTES = b"PK\6\7", 20, b"PK\6\6", 56
 
 
 def check_directory_size(path: Path, kind: str) -> None:
-    """Raises InputError where the list of an archive's files is longer than any of ours, which Python reads whole.
+    """Raises InputError if an archive's list of files, which Python reads whole, is longer than any that we write.
 
-    kind: what the file was to be, for the error. What is no archive at all is left to whoever opens it; raises OSError
-    for what cannot be read.
+    kind: what the file should be, for the error. A file that is not an archive passes: opening it will fail. Raises
+    OSError if the file cannot be read.
     """
     check_regular(path)
     with path.open("rb") as file:
@@ -30,7 +30,7 @@ def check_directory_size(path: Path, kind: str) -> None:
 
 
 def _directory_bytes(tail: bytes) -> int:
-    """What the record at the end of an archive says; 0 if there is none (PKWARE's APPNOTE, 4.3.14 to 16)."""
+    """Size of the file list, from the record at an archive's end; 0 without one (PKWARE's APPNOTE, 4.3.14 to 16)."""
     at = tail.rfind(END)
     if at < 0 or len(tail) < at + END_BYTES:
         return 0

@@ -1,4 +1,4 @@
-"""Seconds by kind (data, compile, train, eval, save). What is measured must itself wait for the device."""
+"""Seconds by kind (data, compile, train, eval, save). The measured code must itself wait for the device."""
 
 import contextlib
 import time
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """Adds up what each kind of work took. Work measured inside other work counts for its own kind only."""
+    """Adds up the time of each kind of work. Work measured inside other work counts for its own kind only."""
 
     def __init__(self):
         self.seconds: dict[str, float] = defaultdict(float)
@@ -27,5 +27,5 @@ class Clock:
             self._inner_seconds[-1] += whole
 
     def total_seconds(self) -> float:
-        """Seconds since the clock was made."""
+        """Seconds since the clock was created."""
         return time.perf_counter() - self.started

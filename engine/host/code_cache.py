@@ -1,9 +1,9 @@
-"""Machine code in caches: kernels that we compiled, programs that XLA compiled. One rule for all of it.
+"""Caches of machine code: kernels that we compiled, programs that XLA compiled. One rule for all of them.
 
-Code is loaded only from a directory of this user's that nobody but they and root can write to or exchange, along its
-whole path; from plain files of theirs that nobody else may write; and only if its checksum, which stands behind it and
-counts its name too, is right. Directories are opened one after the other, each inside the one before, and asked by
-descriptor, so that what was checked is what is used.
+Code is loaded only if three conditions hold. Its directory belongs to this user, and along its whole path only they and
+root can write to or replace it. The file is a regular file of theirs that no other user may write. Its checksum, stored
+after the content and covering the file name too, is correct. Directories are opened one inside the other and checked by
+descriptor, so what was checked is what is used.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ from engine.host.storage import NO_LINKS, cache_directory, random_name, users_ca
 
 MOST_LINKS = 40  # on the way to a directory, as in Linux
 DIGEST_BYTES = 32
-ABANDONED_SECONDS = 3600  # after which nobody is still writing a file
+ABANDONED_SECONDS = 3600  # after this time no process is still writing the file
 CAN_CHECK = hasattr(os, "geteuid") and os.open in os.supports_dir_fd  # Windows has other owners and rights
 OPEN = NO_LINKS | getattr(os, "O_CLOEXEC", 0)
-# Searching is enough of directories on the way, where the system can tell it from reading.
+# Search permission is enough for parent directories, if the system separates it from read permission.
 SEARCH = getattr(os, "O_PATH", os.O_RDONLY)
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Distrusted(OSError):
-    """A directory or file that somebody else may have changed."""
+    """A directory or file that another user may have changed."""
 
 
 class CodeDirectory:
-    """A directory of code that was opened by `open_code_directory`; closed when a block of it ends, or never."""
+    """A directory of code, from `open_code_directory`; closed at the end of a `with` block, or never."""
 
     def __init__(self, path: Path, descriptor: int):
         self.path, self._descriptor = path, descriptor
@@ -50,24 +50,24 @@ class CodeDirectory:
         os.close(self._descriptor)
 
     def read(self, name: str) -> bytes | None:
-        """What `write` left under a name; None if there is nothing, or it is not whole, or others had access to it."""
+        """What `write` stored under a name; None if it is missing, incomplete, or was accessible to other users."""
         with contextlib.suppress(OSError), self._opened(name) as descriptor:
             return _checked(name, descriptor)
         return None
 
     def load(self, name: str) -> ctypes.CDLL | None:
-        """The library that `write` left under a name, loaded until the process ends; None as of `read`."""
+        """The library that `write` stored under a name, loaded until the process ends; None as in `read`."""
         with contextlib.suppress(OSError), self._opened(name) as descriptor:
             if _checked(name, descriptor) is None:
                 return None
             if not Path("/proc/self/fd").is_dir():
-                return ctypes.CDLL(str(self.path / name))  # along a path that nobody else can change
-            # Never closed: the loader takes the same number of another file for the same library.
+                return ctypes.CDLL(str(self.path / name))  # no other user can change this path
+            # Never closed: the loader takes a reused descriptor number for the same library.
             return ctypes.CDLL(f"/proc/self/fd/{os.dup(descriptor)}")
         return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Leaves code under a name, in one go."""
+        """Stores code under a name, atomically."""
         scratch = random_name()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN
         try:
@@ -84,13 +84,13 @@ class CodeDirectory:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A directory to compile in. What killed processes have left of theirs goes."""
+        """A directory to compile in. Removes those that killed processes left."""
         self._remove_abandoned()
         with tempfile.TemporaryDirectory(prefix=".", dir=self.path) as directory:
             yield Path(directory)
 
     def can_execute(self) -> bool:
-        """Whether the file system lets libraries be loaded."""
+        """Whether the file system allows loading libraries."""
         return not os.fstatvfs(self._descriptor).f_flag & getattr(os, "ST_NOEXEC", 0)
 
     @contextlib.contextmanager
@@ -100,7 +100,7 @@ class CodeDirectory:
             status = os.fstat(descriptor)
             is_plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
             if not is_plain or status.st_uid != os.geteuid() or status.st_mode & WRITABLE_BY_OTHERS:
-                raise Distrusted(f"{self.path / name} may be another's")
+                raise Distrusted(f"{self.path / name} may belong to another user")
             yield descriptor
         finally:
             os.close(descriptor)
@@ -118,10 +118,10 @@ class CodeDirectory:
 
 
 def find_code_directory(name: str, given: Path | None = None, is_executed: bool = False) -> CodeDirectory | None:
-    """The directory of that name in the cache or, where that cannot be trusted, in this user's own cache folder.
+    """The directory of that name in the cache or, if that cannot be trusted, in this user's own cache folder.
 
-    None where neither can be. Either is said, once.
-    is_executed: libraries are loaded from there, which not every file system allows.
+    None if neither can be trusted. Either case is reported once.
+    is_executed: libraries will be loaded from there, which not every file system allows.
     """
     if not CAN_CHECK:
         return None
@@ -137,17 +137,17 @@ def find_code_directory(name: str, given: Path | None = None, is_executed: bool 
             os.close(directory._descriptor)
             continue
         if problems:
-            say_once(f"compiled code is kept in {directory.path}, because of {problems[0]}")
+            say_once(f"compiled code is cached in {directory.path}, because of {problems[0]}")
         return directory
-    say_once(f"compiled code is not kept: {'; '.join(problems)}. Set ENGINE_CACHE_DIR to a directory of your own.")
+    say_once(f"compiled code is not cached: {'; '.join(problems)}. Set ENGINE_CACHE_DIR to a directory of your own.")
     return None
 
 
 def open_code_directory(path: Path) -> CodeDirectory:
-    """A directory that only this user and root can write to, or exchange; made, with those above, where it is missing.
+    """A directory that only this user and root can write to or replace; created, with its parents, if it is missing.
 
-    It must be no link. Those above may be links that only this user or root can have laid.
-    Raises Distrusted naming the directory at fault, or another OSError.
+    It must not be a link. Its parents may be links that only this user or root can have created.
+    Raises Distrusted, naming the directory at fault, or another OSError.
     """
     real, parts, num_links = Path("/"), deque(Path(os.path.abspath(path)).parts[1:]), 0
     descriptor = os.open("/", SEARCH | os.O_DIRECTORY | OPEN)
@@ -178,12 +178,12 @@ def open_code_directory(path: Path) -> CodeDirectory:
 
 @functools.cache
 def say_once(text: str) -> None:
-    """Tells the user, on stderr if nothing else was arranged, and once in a process."""
+    """Logs a warning once per process; on stderr, unless logging is configured otherwise."""
     logging.getLogger("engine").warning(text)
 
 
 def _open_inside(parent: Path, name: str, descriptor: int, is_last: bool) -> int:
-    """The descriptor of a directory in an open one, made if it is missing."""
+    """The descriptor of a directory in an open one; created if it is missing."""
     flags = (os.O_RDONLY if is_last else SEARCH) | os.O_DIRECTORY | OPEN
     with contextlib.suppress(FileNotFoundError):
         return _open_no_link(parent, name, flags, descriptor)
@@ -204,7 +204,7 @@ def _open_no_link(parent: Path, name: str, flags: int, descriptor: int) -> int:
 
 
 def _link_target(parent: Path, name: str, descriptor: int) -> PurePath | None:
-    """What a name in an open directory points to, if it is a link; None if it is none."""
+    """What a name in an open directory points to; None if it is not a link."""
     try:
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
     except FileNotFoundError:
@@ -217,9 +217,9 @@ def _link_target(parent: Path, name: str, descriptor: int) -> PurePath | None:
 
 
 def _check_directory(path: Path, status: os.stat_result, is_last: bool) -> None:
-    """Raises Distrusted if others can change what is in a directory, or exchange it.
+    """Raises Distrusted if others can change the content of a directory, or replace it.
 
-    What lies in a sticky one, like /tmp, is its owner's alone; so directories on the way may be that.
+    Parent directories may be sticky, like /tmp: there only its owner can replace an entry.
     """
     is_owned = status.st_uid == os.geteuid() if is_last else _is_trusted_owner(status.st_uid)
     if not is_owned:
@@ -239,7 +239,7 @@ def _is_trusted_owner(uid: int) -> bool:
 
 @functools.cache
 def _is_own_group(gid: int, uid: int) -> bool:
-    """Whether a group is that of one user alone, as many systems make one for each, with a umask that lets it write."""
+    """Whether a group has one user alone: many systems create one for each, with a umask that lets the group write."""
     import grp
     import pwd
 
@@ -252,7 +252,7 @@ def _is_own_group(gid: int, uid: int) -> bool:
 
 @functools.cache
 def _unmapped_root() -> int | None:
-    """What root's files seem to belong to in a container that does not know root; None elsewhere."""
+    """The user that root's files seem to belong to in a container that does not map root; None elsewhere."""
     try:
         mapped = [line.split() for line in Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()]
         if any(int(inside) == 0 for inside, _, _ in mapped):
@@ -263,7 +263,7 @@ def _unmapped_root() -> int | None:
 
 
 def _checked(name: str, descriptor: int) -> bytes | None:
-    """The content of a file before the checksum at its end; None if that is another."""
+    """The content of a file before the checksum at its end; None if the checksum is wrong."""
     with open(descriptor, "rb", closefd=False) as file:
         whole = file.read()
     content, digest = whole[:-DIGEST_BYTES], whole[-DIGEST_BYTES:]

@@ -1,6 +1,6 @@
-"""Our own C++ for the CPU, compiled for this processor when first used, and kept in the cache.
+"""Our own C++ for the CPU, compiled for this processor on first use and cached.
 
-Nothing depends on it but time: without a C++ compiler there is no library, and its callers have another way.
+Only speed depends on it: without a C++ compiler there is no library, and callers use a fallback.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from engine.host.code_cache import CAN_CHECK, find_code_directory
 
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared")
-MOST_SECONDS = 120  # that compiling may take
-# What else compilers, and the scripts around them, take their options and files from.
+MOST_SECONDS = 120  # time limit of a compilation
+# Other environment variables from which compilers and their wrapper scripts take options and files.
 VARIABLES = (
     "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "LD_LIBRARY_PATH", "COMPILER_PATH",
     "GCC_EXEC_PREFIX", "CCC_OVERRIDE_OPTIONS", "SDKROOT", "MACOSX_DEPLOYMENT_TARGET", "CONDA_BUILD_SYSROOT",
@@ -28,9 +28,9 @@ VARIABLES = (
 
 
 def library(source: Path, include_directory: str = "") -> ctypes.CDLL | None:
-    """The library of a C++ source, compiled or from the cache; None where it cannot be had, until the next process.
+    """The library of a C++ source, compiled or from the cache; None, for the rest of the process, if that fails.
 
-    source: its file; headers that it includes lie beside it.
+    source: its file; the headers that it includes are in the same directory.
     include_directory: of other headers, those of jaxlib.
     """
     if not CAN_CHECK:  # on Windows
@@ -53,7 +53,7 @@ def library(source: Path, include_directory: str = "") -> ctypes.CDLL | None:
 
 
 def _key(source: Path, compiler: list[str], include_directory: str = "") -> str:
-    """Of all that decides what is compiled: a cache may be shared by machines of several kinds."""
+    """Hash of everything that affects the binary; the cache may be shared by different machines."""
     version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, timeout=MOST_SECONDS).stdout
     headers = Path(include_directory).rglob("*.h") if include_directory else ()
     sources = [source, *sorted(source.parent.glob("*.h")), *sorted(headers)]
@@ -66,14 +66,14 @@ def _key(source: Path, compiler: list[str], include_directory: str = "") -> str:
 
 
 def _program(name: str) -> bytes:
-    """Which file a compiler is, and of when: one of the same version may be another."""
+    """The path, size and time of a compiler: two of the same version may differ."""
     path = os.path.realpath(shutil.which(name) or name)
     status = os.stat(path)
     return repr((path, status.st_size, status.st_mtime_ns)).encode()
 
 
 def instructions() -> bytes:
-    """What this processor can do, as far as the system tells."""
+    """The instruction sets of this processor, as far as the system reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
         return next(line for line in lines if line.startswith((b"flags", b"Features")))
@@ -82,7 +82,7 @@ def instructions() -> bytes:
 
 
 def _compile(compiler: list[str], source: Path, include_directory: str, scratch: Path) -> bytes:
-    """The library of a source. All that the compiler writes, and leaves if it is killed, is in `scratch`."""
+    """The compiled library of a source. The compiler writes to `scratch` only, also if it is killed."""
     made = scratch / "library.so"
     include = [f"-I{include_directory}"] if include_directory else []
     command = [*compiler, *FLAGS, *include, str(source), "-o", str(made)]

@@ -1,7 +1,7 @@
-"""The one place through which everything printed goes: commands, runs, notes and errors.
+"""Everything printed goes through here: commands, runs, notes and errors.
 
-Whatever the locale, terminal or pipe: nothing printed raises UnicodeEncodeError, nothing but our own styles steers the
-terminal, and what goes to a file or pipe does not depend on the width of any terminal or the length of a path.
+With any locale, terminal or pipe: printing never raises UnicodeEncodeError, only our own styles control the terminal,
+and output to a file or pipe depends neither on the width of a terminal nor on the length of a path.
 """
 
 import io
@@ -20,8 +20,8 @@ from rich.text import Text
 
 from engine.text import encodable, one_line, printable
 
-UNBOUNDED = 100_000  # columns of what is no terminal: nothing is wrapped or cut there
-LEAST_PATH = 12  # columns that a shortened text keeps
+UNBOUNDED = 100_000  # columns of anything but a terminal: nothing is wrapped or cut there
+LEAST_PATH = 12  # columns that a shortened text keeps at least
 
 
 class Console(RichConsole):
@@ -35,7 +35,7 @@ class Console(RichConsole):
             self.size = ConsoleDimensions(UNBOUNDED, 25)
 
     def fitted(self, text: str) -> str:
-        """A text as this console can show it."""
+        """A text in characters that this console can show."""
         return encodable(printable(text), self.encoding)
 
     def render_str(self, text: str, **how: Any) -> Text:
@@ -43,13 +43,13 @@ class Console(RichConsole):
         return super().render_str(self.fitted(text), **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As rich does, with no text left unescaped, whatever it comes from."""
+        """As in rich, with every text escaped, wherever it comes from."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=self.fitted(segment.text))
 
 
 class Shortened:
-    """A path or title: shown whole where there is room, else with … in its middle. Never wrapped."""
+    """A path or title: shown whole if there is room, otherwise with … in its middle. Never wrapped."""
 
     def __init__(self, text: str, style: str = "", room: int = LEAST_PATH):
         self.text, self.style, self.room = one_line(text), style, room
@@ -68,7 +68,7 @@ class Shortened:
 
 
 class Table(RichTable):
-    """A table with a line above and one below it that are never wrapped, as long as they may be beside it."""
+    """A table with a heading and a footnote that are never wrapped, even if they are wider than the table."""
 
     def __init__(self, *headers: str, heading: str = "", footnote: str = "", **how: Any):
         super().__init__(*headers, **how)
@@ -83,11 +83,11 @@ class Table(RichTable):
 
 
 def shortened(text: str, width: int, mark: str = "…") -> str:
-    """A text of at most `width` columns, with the mark in place of its middle if it is longer."""
+    """A text of at most `width` columns; of a longer one, the middle is replaced by the mark."""
     if cell_len(text) <= width:
         return text
     room = max(width - len(mark), 0)
-    head = room // 3  # the end says more: the file and not the disk it lies on
+    head = room // 3  # the end matters more: it names the file, the start names the disk
     tail = room - head
     return set_cell_size(text, head) + mark + set_cell_size(text[::-1], tail)[::-1]
 
@@ -100,12 +100,12 @@ def show(*renderables: Any) -> None:
 
 
 def tell(text: str) -> None:
-    """Says on stderr what happens beside a command's output."""
+    """Reports on stderr what is not part of a command's output."""
     Console(stderr=True).print(text, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """Warns of what happens beside the work of a function that was called, where there is nobody to tell it to."""
+    """Python warning, for functions that have no `say` to report to."""
     warnings.warn(printable(text), stacklevel=3)
 
 
@@ -117,10 +117,10 @@ def as_text(renderable: Any) -> str:
 
 
 def harden_streams(arguments: Sequence[str]) -> None:
-    """Makes this process's own streams safe for what libraries print: no text fails for its encoding.
+    """Makes this process's own streams safe for what libraries print: no text fails because of its encoding.
 
-    The parser of options repeats what it was given. Where that holds control characters (a file of such a name, put
-    there by a pattern), nothing printed may hold any, so that colours and live lines are left out.
+    The parser of options repeats its arguments. If these contain control characters (from a file name that a pattern
+    matched), all control characters are escaped, so there are no colours and live lines.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -131,7 +131,7 @@ def harden_streams(arguments: Sequence[str]) -> None:
 
 
 class _Escaped(io.TextIOBase):
-    """A stream of text to which no control character comes through."""
+    """A text stream that escapes control characters."""
 
     def __init__(self, stream: io.TextIOWrapper):
         self._stream = stream

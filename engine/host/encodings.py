@@ -1,9 +1,9 @@
-"""Which encoding a text file is in: UTF-8, UTF-16, or the older one in which its words are words.
+"""Detects the encoding of a text file: UTF-8, UTF-16, or the older one in which its words look like words.
 
-Class names are a handful of short words, of which the statistics of charset detectors make nothing (for
-charset-normalizer 犬 and 猫 in Shift-JIS are Cyrillic). What tells the older encodings apart in them is their form:
-Western words have a few accented letters among plain ones, Cyrillic words no plain ones, Japanese words others. Where
-no reading stands out, the file is refused and the encoding has to be named.
+Class names are a handful of short words, too few for the statistics of charset detectors (charset-normalizer takes 犬
+and 猫 in Shift-JIS for Cyrillic). The form of the words tells the older encodings apart: Western words have a few
+accented letters among ASCII ones, Cyrillic words have no ASCII letters, Japanese words have characters of their own. If
+no reading stands out, the file is rejected and the user has to name the encoding.
 """
 
 import codecs
@@ -30,7 +30,7 @@ _ASCII_BOUNDS = re.compile(r"[\x00-\x40\x5b-\x60\x7b-\x7f]+")
 
 
 class Encoding(NamedTuple):
-    """codec: as Python calls it. note: what was guessed, for the user; empty if nothing was."""
+    """codec: its name in Python. note: what was guessed, for the user; empty if nothing was."""
 
     codec: str
     note: str = ""
@@ -39,7 +39,7 @@ class Encoding(NamedTuple):
 def encoding_of(path: Path, named: str | None = None) -> Encoding:
     """The encoding of a text file: the one that is `named`, or the one found in its bytes.
 
-    Raises InputError for bytes that are no text in it, and where no reading of them stands out.
+    Raises InputError if the bytes are not text in it, or if no reading of them stands out.
     """
     with path.open("rb") as file:
         start = file.read(4096)
@@ -67,11 +67,11 @@ def is_text_codec(name: str) -> bool:
 
 
 def _without_mark(path: Path, start: bytes) -> str:
-    """UTF-16 by where the zeros are, which are every second byte of plain text."""
+    """UTF-16 without a byte order mark, by the position of the zeros: every second byte of ASCII text."""
     even, odd = start[::2].count(0), start[1::2].count(0)
     if max(even, odd) > len(start) / 4 and min(even, odd) == 0:
         return "utf-16-le" if odd else "utf-16-be"
-    raise InputError(problem(str(path), "bytes that are no text", "a table as text", "Save it as CSV in UTF-8."))
+    raise InputError(problem(str(path), "bytes that are not text", "a table as text", "Save it as CSV in UTF-8."))
 
 
 def _is_utf_8(path: Path) -> bool:
@@ -88,7 +88,7 @@ def _is_utf_8(path: Path) -> bool:
 
 
 def _older(path: Path) -> Encoding:
-    """The older encoding in which the words beyond ASCII are words."""
+    """The older encoding in which the words with non-ASCII letters look like words."""
     sample = b"".join(_lines_beyond_ascii(path))
     scores, words = {}, {}
     for codec in OLDER:
@@ -99,15 +99,15 @@ def _older(path: Path) -> Encoding:
     best, second = sorted(OLDER, key=lambda codec: -scores[codec])[:2]
     if scores[best] < LEAST_SCORE or scores[best] - scores[second] < LEAST_MARGIN:
         readings = [f"{', '.join(words[codec][:SHOWN_WORDS])} in {codec}" for codec in OLDER if words[codec]]
-        got = f"text that is no UTF-8 ({'; '.join(readings) or 'nor any other that is known'})"
+        got = f"text that is not UTF-8 ({'; '.join(readings) or 'or any other known encoding'})"
         remedy = "Save it as UTF-8, or name its encoding, like --data.encoding cp1250."
         raise InputError(problem(str(path), got, "UTF-8, UTF-16, or words in cp1252, cp1251 or Shift-JIS", remedy))
     shown = ", ".join(words[best][:SHOWN_WORDS])
-    return Encoding(best, f"{path}: is no UTF-8; read as {TITLES[best]}: {shown}; --data.encoding names another")
+    return Encoding(best, f"{path}: is not UTF-8; read as {TITLES[best]}: {shown}; --data.encoding names another")
 
 
 def _lines_beyond_ascii(path: Path) -> Iterator[bytes]:
-    """Lines with bytes beyond ASCII, each once, up to SAMPLE_BYTES of them."""
+    """Lines with non-ASCII bytes, each once, up to SAMPLE_BYTES of them."""
     seen, size = set[bytes](), 0
     with path.open("rb") as file:
         while size < SAMPLE_BYTES and (line := file.readline(SAMPLE_BYTES)):
@@ -118,7 +118,7 @@ def _lines_beyond_ascii(path: Path) -> Iterator[bytes]:
 
 
 def _words(sample: bytes, codec: str) -> list[str]:
-    """The different words with letters beyond ASCII, in order; none if the bytes are not of this encoding."""
+    """The distinct words with non-ASCII letters, in order; none if the bytes are not valid in this encoding."""
     try:
         text = sample.decode(codec)
     except UnicodeDecodeError:
@@ -152,14 +152,14 @@ def _japanese(word: str, beyond: list[str]) -> float:
         re.match("HIRAGANA|KATAKANA|CJK UNIFIED|FULLWIDTH|IDEOGRAPHIC|KATAKANA-HIRAGANA", name) for name in names
     ):
         return 0.0
-    # The commoner characters; words of Western languages turn into rare ones, and plain letters stay among them.
+    # The more common characters; misread Western words have rare ones, among ASCII letters.
     rare = sum(letter.encode("cp932", "replace")[0] >= 0x98 for letter in beyond)
     mixed = 0.5 if len(beyond) < len(word) else 1.0
     return mixed * (1 - rare / len(beyond) / 2)
 
 
 def _has_even_case(word: str) -> bool:
-    """Whether a word is lower, upper, or capitalised, as a wrong reading seldom is."""
+    """Whether a word is lower case, upper case or capitalised; misread words seldom are."""
     return (
         word[1:].islower() or word.isupper() or word.islower() or len(word) == 1 or word[1:].upper() == word[1:].lower()
     )

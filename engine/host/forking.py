@@ -1,4 +1,4 @@
-"""Processes that were forked after JAX was used: its threads are not in them, so what waits for these never ends."""
+"""Processes forked after JAX was used: they lack its threads, so waiting for these never ends."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ def check_not_forked() -> None:
 
 def _note() -> None:
     global _IS_CUT_OFF
-    # No function of JAX's, which may want a lock that another thread held.
+    # Calls nothing of JAX, which may want a lock that another thread held.
     backends = getattr(sys.modules.get("jax._src.xla_bridge"), "_backends", None)
     _IS_CUT_OFF = _IS_CUT_OFF or bool(backends)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop, met between two compiled calls, when everything can be saved."""
+"""Ctrl-C and SIGTERM as a request to stop, handled between two compiled calls, when everything can be saved."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_last_raised: int | None = None  # Python swallows what is raised in a callback, of its garbage collector for instance
+_last_raised: int | None = None  # Python swallows exceptions raised in callbacks, of its garbage collector for instance
 UNSAVED = "stopped; what was saved before stays"
 
 
@@ -20,7 +20,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Which signal asked for a stop, if any."""
+    """The signal that requested a stop, if any."""
 
     def __init__(self):
         self.signal_number: int | None = None
@@ -31,9 +31,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[StopRequest]:
-    """Turns the first signal into a request to stop; a second one acts at once. Only in the main thread.
+    """Turns the first signal into a request to stop; a second one acts immediately. Only in the main thread.
 
-    A signal that `raised` has raised before, and that got lost, is a request from the start.
+    If `raised` raised a signal before and the exception got lost, the stop is requested from the start.
     """
     stop = StopRequest()
     stop.signal_number = _last_raised
@@ -58,7 +58,7 @@ def defer_signals() -> Iterator[StopRequest]:
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Lets each signal raise Interrupted, where it would otherwise end the process without a message."""
+    """Lets each signal raise Interrupted if it would otherwise end the process without a message."""
     global _last_raised
 
     def stop(number: int, frame: Any) -> None:

@@ -1,6 +1,6 @@
-"""JSON from anybody, read within bounds: of size, of the number of values, of depth and of each number.
+"""Untrusted JSON, read within limits on size, number of values, depth and the size of each number.
 
-The work is linear in the size of the file, and so is the memory.
+Time and memory are linear in the size of the file.
 """
 
 import json
@@ -12,13 +12,13 @@ from typing import Any
 from engine.errors import InputError, problem, remedy_for
 
 MOST_BYTES = 64 * 2**20
-MOST_VALUES = 4_000_000  # a history of 10,000 epochs with 400 numbers each; some 100 bytes of memory a value
+MOST_VALUES = 4_000_000  # a history of 10,000 epochs with 400 numbers each; about 100 bytes of memory per value
 MOST_DEPTH = 64
 LARGEST_WHOLE = 2**63
 
 
 def read_json(path: Path, rule: str, remedy: str) -> Any:
-    """The value in a JSON file. Raises InputError, in one line, for what is none or is beyond a bound."""
+    """The value in a JSON file. Raises InputError, in one line, if it is not JSON or exceeds a limit."""
     try:
         value = parse_json(_read(path))
     except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
@@ -27,7 +27,7 @@ def read_json(path: Path, rule: str, remedy: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a text of JSON; raises ValueError or RecursionError for what is none or is beyond a bound."""
+    """The value of a JSON text; raises ValueError or RecursionError if it is not JSON or exceeds a limit."""
     if (count := sum(map(text.count, ",[{"))) > MOST_VALUES:
         raise ValueError(f"some {count:,} values, of at most {MOST_VALUES:,}")
     value = json.loads(text, parse_int=_whole, parse_constant=_no_number)
@@ -36,7 +36,7 @@ def parse_json(text: str) -> Any:
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """A value as an error shows it: as in Python, cut short however large or deep it is."""
+    """A value as an error shows it: its repr, shortened if it is large or deep."""
     if isinstance(value, str):
         return repr(value[:most]) + ("…" if len(value) > most else "")
     if isinstance(value, (list, tuple, dict)):
@@ -58,7 +58,7 @@ def _read(path: Path) -> str:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("no file")
-        content = file.read(min(status.st_size, MOST_BYTES) + 1)  # as much memory is taken as is asked for
+        content = file.read(min(status.st_size, MOST_BYTES) + 1)  # read allocates the number of bytes it is given
     if len(content) > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES // 2**20} MiB")
     return content.decode("utf-8")
@@ -71,7 +71,7 @@ def _whole(digits: str) -> int:
 
 
 def _no_number(name: str) -> float:
-    return float(name)  # NaN and Infinity, which fields refuse with their names
+    return float(name)  # NaN and Infinity, which fields reject by name
 
 
 def _check_depth(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""How much memory is free, of the host and of a device."""
+"""Free memory of the host and of a device."""
 
 import os
 from pathlib import Path
@@ -7,13 +7,13 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_host_bytes() -> int:
-    """Bytes that this process can still take: what the system says is available, within its container's limit."""
+    """Bytes that this process can still allocate: those available by the system, within the container's limit."""
     return max(0, min(_available_bytes(), _cgroup_bytes()))
 
 
 def free_device_bytes() -> int:
     """Bytes free on the first device; on a CPU those of the host."""
-    import jax  # not needed for the host's
+    import jax  # not needed for host memory
 
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if not stats or "bytes_limit" not in stats:
@@ -35,7 +35,7 @@ def _available_bytes() -> int:
 
 
 def _cgroup_bytes() -> int:
-    """What the container's limit (cgroup version 2) leaves, or more than any machine has."""
+    """Bytes left below the container's limit (cgroup version 2), or more than any machine has."""
     try:
         limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
         used = int((CGROUP / "memory.current").read_text(encoding="ascii"))

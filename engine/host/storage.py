@@ -1,6 +1,6 @@
-"""Files written where others may write too: no link that somebody laid is followed, and nothing is seen half written.
+"""Files written where other users may write too: no planted link is followed, and no reader sees half a file.
 
-Names of scratch files cannot be foretold and are created exclusively, so nobody can lie in wait at one.
+Names of temporary files are unpredictable and created exclusively, so no other user can prepare one.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from typing import IO, Any
 from engine.errors import InputError, problem
 
 MOST_BESIDE = 10_000
-NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, nor links that everybody may make
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows lacks it, and there not every user may create links
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with the home directory for `~`; as it is, and so of no directory, where that home is not known."""
+    """The path with `~` replaced by the home directory; unchanged, so that it does not exist, if that is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError:  # containers run processes of users that the system does not know
@@ -32,9 +32,9 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def names_like(path: Path, most: int = 3) -> list[Path]:
-    """Folders and files beside a path that has not been found (or that was not meant so) whose names are like its own.
+    """Folders and files next to a missing (or mistaken) path whose names are similar to its own.
 
-    Of the first MOST_BESIDE there; none where that folder cannot be read.
+    Only the first MOST_BESIDE entries are compared; none if that folder cannot be read.
     """
     with contextlib.suppress(OSError, ValueError), os.scandir(path.parent) as entries:
         names = [entry.name for entry in islice(entries, MOST_BESIDE) if not entry.name.startswith(".")]
@@ -45,7 +45,7 @@ def names_like(path: Path, most: int = 3) -> list[Path]:
 
 
 def private_directory(path: Path) -> Path:
-    """A directory of this user's alone, made if there is none; raises InputError if it is not theirs alone."""
+    """A directory of this user alone, created if missing; raises InputError if others can change it."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         status = os.lstat(path)
@@ -60,12 +60,12 @@ def private_directory(path: Path) -> Path:
 
 
 def at_home(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """The path itself, or below the home directory where it starts with ~ and nothing of that name lies here."""
+    """The path itself, or below the home directory if it starts with ~ and nothing of that name exists here."""
     return expanded(path) if os.fspath(path).startswith("~") and not os.path.lexists(path) else path
 
 
 def is_web_address(path: str | os.PathLike[str]) -> bool:
-    """Whether what should be a path is an address like https://…, which Path writes with one slash."""
+    """Whether a supposed path is an address like https://…, which Path writes with one slash."""
     return re.match(r"(https?|ftp|s3|gs|file):/", str(path), re.IGNORECASE) is not None
 
 
@@ -79,7 +79,7 @@ def replaced(path: Path, mode: str = "wb", **how: Any) -> Iterator[IO[Any]]:
     descriptor, scratch = tempfile.mkstemp(prefix=".", suffix=f".{path.name[-100:]}", dir=path.parent)
     try:
         with open(descriptor, mode, **how) as file:
-            os.chmod(scratch, 0o666 & ~_umask())  # mkstemp keeps others from reading
+            os.chmod(scratch, 0o666 & ~_umask())  # mkstemp makes it unreadable for others
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -91,7 +91,7 @@ def replaced(path: Path, mode: str = "wb", **how: Any) -> Iterator[IO[Any]]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file in one go by a text."""
+    """Replaces a file by a text, atomically."""
     with replaced(path, "w", encoding="utf-8", errors="backslashreplace") as file:  # names of files may be no text
         file.write(text)
 
@@ -113,7 +113,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def open_own(path: Path, mode: str) -> IO[str]:
-    """A text file to read and append to, made if there is none; raises OSError for a link or anything but a file.
+    """A text file to read and append to, created if missing; raises OSError for a link or anything but a file.
 
     mode: "a" or "a+".
     """
@@ -121,7 +121,7 @@ def open_own(path: Path, mode: str) -> IO[str]:
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # what has two names is somebody's elsewhere
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # a hard link to a file elsewhere
             raise OSError(errno.EPERM, "a link, or no file", str(path))
         return open(descriptor, mode, encoding="utf-8", errors="backslashreplace")
     except BaseException:
@@ -130,23 +130,23 @@ def open_own(path: Path, mode: str) -> IO[str]:
 
 
 def check_regular(path: Path) -> None:
-    """Raises OSError for what lies at a path but is no file: a pipe or device would be read without end."""
+    """Raises OSError if a path is not a regular file: a pipe or device would be read without end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "no regular file", str(path))
 
 
 def check_can_write(directory: Path) -> None:
-    """Raises OSError where no file can be made in a directory."""
+    """Raises OSError if no file can be created in a directory."""
     tempfile.TemporaryFile(prefix=".", dir=directory).close()
 
 
 def random_name() -> str:
-    """A name that nobody can foretell, for a file that is made exclusively."""
+    """An unpredictable name, for a file that is created exclusively."""
     return f".{secrets.token_hex(16)}"
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a whole directory, if it is there; nothing that a link points to."""
+    """Removes a file, a link or a whole directory, if it exists; never what a link points to."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -154,17 +154,17 @@ def remove(path: Path) -> None:
 
 
 def _umask() -> int:
-    """The process's own; asked of the system without changing it where that can be."""
+    """The process's umask; read without changing it if the system allows that."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
-    mask = os.umask(0o077)  # no other way to ask
+    mask = os.umask(0o077)  # no other way to read it
     os.umask(mask)
     return mask
 
 
 def cache_directory(given: Path | None = None) -> Path:
-    """Where this machine keeps what can be computed again: `given`, $ENGINE_CACHE_DIR or the user's cache folder."""
+    """The directory of this machine's caches: `given`, $ENGINE_CACHE_DIR or the user's cache folder."""
     chosen = given or os.environ.get("ENGINE_CACHE_DIR")
     if chosen:
         return expanded(chosen)
@@ -172,7 +172,7 @@ def cache_directory(given: Path | None = None) -> Path:
 
 
 def users_cache_directory() -> Path:
-    """The part of the user's own cache folder that is ours; of a user without a home, a folder of theirs in /tmp."""
+    """Our part of the user's own cache folder; for a user without a home directory, a folder in /tmp."""
     given = os.environ.get("XDG_CACHE_HOME")
     if given:
         return Path(given) / "engine"

@@ -1,4 +1,4 @@
-"""What a run ran on, for its record and for figures that are quoted."""
+"""Versions and device of a run, for its record and for quoted figures."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results."""
+    """Versions of Python and of the packages that affect results."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
 
 

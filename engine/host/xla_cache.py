@@ -1,7 +1,7 @@
-"""What XLA compiled, kept from one process to the next under the rule of all code in caches, see `code_cache`.
+"""XLA's compiled programs, cached across processes under the rule for all cached code, see `code_cache`.
 
-JAX's own cache reads whatever lies in its directory. It takes another in its place through one function, which is none
-of its public ones; where that is gone, programs are not kept.
+JAX's own cache reads anything in its directory. One function of JAX, not a public one, replaces that cache; if a
+version of JAX lacks it, programs are not cached.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from engine.host.compiler import instructions
 
 
 class CheckedCache(CacheInterface):
-    """JAX's compiled programs in a directory of code. They are this processor's, which JAX leaves out of its keys."""
+    """JAX's compiled programs in a directory of code. Keys include the processor, which JAX leaves out."""
 
     def __init__(self, directory: CodeDirectory):
         self._path, self._directory = directory.path, directory
         self._processor = hashlib.blake2b(instructions(), digest_size=6).hexdigest()
 
     def get(self, key: str) -> Any:  # bytes | None, but JAX's interface declares no type
-        """The program of a key; None if there is none that can be trusted."""
+        """The program of a key; None if there is no trusted one."""
         return self._directory.read(self._name(key))
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps a program."""
+        """Stores a program."""
         try:
             self._directory.write(self._name(key), value)
         except OSError as error:
@@ -39,10 +39,10 @@ class CheckedCache(CacheInterface):
 
 
 def keep_programs(cache_dir: Path | None = None) -> None:
-    """Lets this process keep what XLA compiles, and take what is there; not where that cannot be done safely."""
+    """Lets this process store and reuse what XLA compiles; does nothing if that is not safe."""
     directory = find_code_directory("xla", cache_dir) if hasattr(compilation_cache, "get_file_cache") else None
     jax.config.update("jax_compilation_cache_dir", None if directory is None else str(directory.path))
-    # XLA writes and reads these files itself, and asks for nobody's name.
+    # XLA writes and reads these files itself, without checking their owner.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     if directory is not None:
         opened: Any = directory

@@ -205,7 +205,7 @@ def test_several_labels_a_picture_are_recognised_and_the_advice_works(dtype: Any
         (np.array([*TEXT[:11], 3], object), r"several kinds \(int, str\); expected all numbers or all text"),
         (np.where(np.arange(12) == 5, np.nan, Y), r"labels of example 5: got NaN or infinity"),
         (Y.astype(complex), r"complex128 labels; expected whole numbers or text"),
-        (np.array([b"\xff"] * 12), r"no UTF-8; .*latin-1"),
+        (np.array([b"\xff"] * 12), r"not UTF-8; .*latin-1"),
         (np.ma.masked_equal(Y, 1), r"a masked array with 4 masked values"),
         (iter(Y), r"labels: got .*iterator; expected an array, or a list"),
         (Tensor(Y, fails=True), r"a tensor that NumPy cannot take \(can't convert cuda.*\.detach\(\)\.cpu\(\)"),

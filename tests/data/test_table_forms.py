@@ -96,7 +96,7 @@ def test_text_that_is_clear_in_no_encoding_is_refused_and_read_in_the_one_named(
 ):
     path = table(place, lines("path,label", [(path, names[label == "dog"]) for path, label in ROWS]), encoding)
     with pytest.raises(
-        InputError, match=r"t\.csv: got text that is no UTF-8 .* name its encoding, like --data\.encoding"
+        InputError, match=r"t\.csv: got text that is not UTF-8 .* name its encoding, like --data\.encoding"
     ):
         read(path)
     assert read(path, encoding=encoding).class_names == tuple(sorted(names))
@@ -125,7 +125,7 @@ def test_late_bytes_of_another_encoding_are_found_however_long_the_table_is(tmp_
 
 def test_binary_files_are_no_tables(tmp_path: Path):
     (tmp_path / "t.csv").write_bytes(bytes(range(256)) * 4)
-    with pytest.raises(InputError, match="bytes that are no text"):
+    with pytest.raises(InputError, match="bytes that are not text"):
         open_table(DataConfig(path=tmp_path / "t.csv"), print)
 
 

@@ -223,7 +223,7 @@ def test_where_the_cache_is_others_the_users_own_is_taken_and_this_is_said_once(
         with found:
             assert found.path == own_home / "code"
     (line,) = caplog.messages
-    assert line == f"compiled code is kept in {own_home / 'code'}, because of {place.parent}, where others can write"
+    assert line == f"compiled code is cached in {own_home / 'code'}, because of {place.parent}, where others can write"
     assert not list(place.parent.iterdir())
 
 

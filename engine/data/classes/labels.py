@@ -107,7 +107,7 @@ def _of_one_kind(labels: np.ndarray, field: str) -> np.ndarray:
             return np.char.decode(labels, "utf-8")
         except UnicodeDecodeError:
             remedy = 'Decode them, like labels.astype(str) or np.char.decode(labels, "latin-1").'
-            raise InputError(problem(field, "bytes that are no UTF-8", "text or numbers", remedy)) from None
+            raise InputError(problem(field, "bytes that are not UTF-8", "text or numbers", remedy)) from None
     return np.array(labels.tolist(), dtype=str) if labels.dtype.kind == "T" else labels
 
 
