@@ -63,7 +63,7 @@ def _kind(leaf: Any) -> Hashable:
     return np.shape(leaf), jnp.result_type(leaf), getattr(leaf, "sharding", None)
 
 
-# Operations that YNNPACK runs: none from jax 0.11 on, where its bfloat16 products are NaN in some nets (0.11.2, 0.12.0).
+# Operations that YNNPACK runs: none from jax 0.11 on, where its bfloat16 products give NaN in nets (0.11.2, 0.12.0).
 _YNNPACK = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE" if jax.__version_info__ < (0, 11) else ""
 
 
