@@ -1,4 +1,4 @@
-"""Depthwise convolution as shifted sums, with gradients by hand: lax runs it ten times slower on the CPU.
+"""Depthwise convolution as shifted sums, with hand-written gradients: lax is ten times slower on the CPU.
 
 Axes: b batch, h w input, y x output, i j kernel, c channels.
 """
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from engine.kernels.windows import Window, collect, slice_at, total
 
-FOLD = 16  # images of a batch that one fused sum adds up: XLA's reductions over pixels use no vector units
+FOLD = 16  # images that one fused sum adds up: XLA's reductions over pixels do not use vector units
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -1,9 +1,9 @@
-"""Convolutions with what follows them, bias, relu and a pool, in the same pass: by our own code for this device.
+"""Convolutions fused with bias, relu and a pool, by our own code for this device.
 
-On a CPU that is the library of `engine/kernels/ffi.py`, on an NVIDIA GPU `engine/kernels/triton.py`.
+On a CPU this is the library of `engine/kernels/ffi.py`, on an NVIDIA GPU `engine/kernels/triton.py`.
 
-The maps before a pool are never in memory: of a window's largest value it is kept which one it was, and what comes back
-is spread out again where it is needed.
+The maps before a pool are never stored: only the position of each window's largest value is, and the gradient is
+scattered back to these positions.
 
 Axes: b batch, h w input, y x output, v u windows of a pool, i j kernel, c input channels, o output channels. Images are
 NHWC, kernels HWIO.
@@ -28,9 +28,9 @@ MOST_WASTE = 2.0  # times as many products as needed, up to which the gradient o
 
 
 class FusedTail(NamedTuple):
-    """What is done to the maps: the largest of each window of a pool is taken, the bias added, the positive part kept.
+    """The operations after a convolution: a max pool, then the bias, then relu if `is_relu`.
 
-    pool: has no padding; None for none.
+    pool: without padding; None: no pool.
     """
 
     pool: Window | None = None
@@ -46,7 +46,7 @@ def is_available() -> bool:
 
 
 def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
-    """Whether images are convolved directly. kernel: an array, or its shape and dtype."""
+    """Whether these shapes are convolved directly. kernel: an array, or its shape and dtype."""
     gpu = _on_gpu()
     return gpu.serves(images, kernel) if gpu else ffi.serves(images, kernel, window)
 
@@ -58,7 +58,7 @@ def may_pool(pool: Window) -> bool:
 
 
 def _on_gpu() -> ModuleType | None:
-    """`gpu_convolution.py`, on an NVIDIA GPU and while JAX has what it is written in; loading that takes 40 ms."""
+    """`triton.py`, on an NVIDIA GPU and if JAX has Pallas for Triton; importing it takes 40 ms."""
     if jax.default_backend() != "gpu":
         return None
     try:
@@ -71,9 +71,9 @@ def _on_gpu() -> ModuleType | None:
 def direct_conv_general_dilated(
     *arguments: Any, bias: jax.Array | None = None, tail: FusedTail = NOTHING, **named: Any
 ) -> jax.Array:
-    """`lax.conv_general_dilated` and what follows it, value and gradients.
+    """`lax.conv_general_dilated` fused with bias, relu and pool, value and gradients.
 
-    Calls that it does not support go to Eigen's form or lax, without the fused bias, relu or pool.
+    Calls that it does not support fall back to Eigen's form or lax, without the fused bias, relu or pool.
     """
     return served(partial(_convolve, bias, tail), *arguments, **named)
 
@@ -82,7 +82,7 @@ def _convolve(
     bias: jax.Array | None, tail: FusedTail, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
 ) -> jax.Array:
     if not serves(images, kernel, window):
-        assert (bias, tail) == (None, NOTHING), "asked for without being served"
+        assert (bias, tail) == (None, NOTHING), "a fused call of shapes that are not supported"
         return _otherwise(images, kernel, window, precision)
     if tail.pool == ffi.NO_POOL:
         tail = tail._replace(pool=None)
@@ -136,7 +136,7 @@ _direct.defvjp(_forward, _backward, symbolic_zeros=True)
 def _turned(
     image_shape: tuple[int, ...], kernel: jax.Array, output_shape: tuple[int, ...], window: Window, pool: Window | None
 ) -> tuple[jax.Array, Window] | None:
-    """The turned kernel and its window, if what comes back to images can be convolved with it and wastes little."""
+    """The flipped kernel and its window, if convolving with it gives the images' gradient and wastes little."""
     (h, w, c), (y, x) = image_shape[1:], _below(pool, output_shape)
     onto_images = turned_window(window, (h, w), (y, x))
     is_wasteful = window.strides != (1, 1) or h * w > MOST_WASTE * y * x or min(map(min, onto_images.pads)) < 0
@@ -144,7 +144,7 @@ def _turned(
 
 
 def _to_maps(tail: FusedTail, winners: jax.Array, outputs: jax.Array | None, gradient: jax.Array) -> jax.Array:
-    """[b y x o] of what came back to the outputs."""
+    """[b y x o]: gradient with respect to the maps, from that with respect to the outputs."""
     if tail.pool is None:
         return gradient if outputs is None else jnp.where(outputs > 0, gradient, 0)
     pool, (b, _, _, o) = tail.pool, gradient.shape
@@ -153,7 +153,7 @@ def _to_maps(tail: FusedTail, winners: jax.Array, outputs: jax.Array | None, gra
 
 
 def _below(pool: Window | None, output_shape: tuple[int, ...]) -> tuple[int, int]:
-    """(y, x) of the maps that outputs depend on."""
+    """(y, x) of the part of the maps that the outputs depend on."""
     pool = pool or ffi.NO_POOL
     y, x = ((n - 1) * step + size for n, step, size in zip(output_shape[1:3], pool.strides, pool.size, strict=True))
     return y, x

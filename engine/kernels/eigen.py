@@ -1,12 +1,12 @@
 """Convolutions as the backend runs them fastest, drop-in for `lax.conv_general_dilated` inside Flax layers.
 
-On the CPU a convolution is fast, in loops too, where XLA hands it to Eigen: images NHWC, kernel HWIO, one group, no
-dilated images, no reversed window. Gradients by automatic differentiation are not of this form. Outside loops XLA
-brings them to it, inside loops it computes them without threads and vector units, up to a hundred times slower. So here
-value and gradients are written in this form, and a depthwise convolution as shifted sums.
+On the CPU a convolution is fast, in loops too, if XLA can hand it to Eigen: images NHWC, kernel HWIO, one group, no
+dilated images, no reversed window. Gradients by automatic differentiation do not have this form. Outside loops XLA
+converts them to it; inside loops it computes them without threads and vector units, up to a hundred times slower. So
+value and gradients are written in this form here, and depthwise convolutions as shifted sums.
 
-`engine/kernels/direct.py` is faster still for the shapes it supports; `engine/kernels/matrix.py` uses matrix products
-alone. `benchmarks/NOTES.md` has the measurements behind it.
+`engine/kernels/direct.py` is faster still for the shapes it supports; `engine/kernels/matrix.py` uses only matrix
+products. `benchmarks/NOTES.md` has the measurements.
 
 Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
 """
@@ -23,12 +23,12 @@ from jax import lax
 from engine.kernels.windows import Window, collect, pad, padded_size, spread
 from engine.kernels.xla import NHWC, Convolve, served
 
-THIN_CHANNELS = 4  # up to so many, Eigen's packing of windows costs more than the products
-THIN_PIXELS = 4  # so many neighbours of a row are then taken as one pixel
+THIN_CHANNELS = 4  # up to this number, Eigen's packing of windows costs more than the products
+THIN_PIXELS = 4  # this number of neighbours in a row is then treated as one pixel
 
 
 def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
-    """`lax.conv_general_dilated` in Eigen's form, value and gradients. What it does not serve goes to lax as it is."""
+    """`lax.conv_general_dilated` in Eigen's form, value and gradients. Calls it does not support go to lax."""
     convolve: Any = eigen_convolve
     return served(convolve, *arguments, **named)
 
@@ -63,7 +63,7 @@ eigen_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _eigen(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
-    """A convolution as Eigen takes it; under vmap one by one, where lax's own rule makes groups of it."""
+    """A convolution in Eigen's form; under vmap one after another, because lax's own rule turns them into groups."""
     images, window = cut(images, window)
 
     @jax.custom_batching.sequential_vmap
@@ -75,15 +75,15 @@ def _eigen(images: jax.Array, kernel: jax.Array, window: Window, precision: Any)
 
 
 def cut(images: jax.Array, window: Window) -> tuple[jax.Array, Window]:
-    """The images padded and cut along an axis with padding below zero, and the window with the rest of its pads."""
+    """The images cropped along axes with negative padding, and the window with its remaining pads."""
     now, later = zip(*((pads, (0, 0)) if min(pads) < 0 else ((0, 0), pads) for pads in window.pads), strict=True)
     return pad(images, now), window._replace(pads=later)
 
 
 def _thin_convolve(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
-    """[b y x o] with the pixels of a row in blocks: one place of the kernel gives a block of outputs.
+    """[b y x o] with the pixels of a row in blocks: one position of the kernel computes a block of outputs.
 
-    That multiplies with zeros, yet is faster: longer runs to copy, and more columns in the product.
+    This multiplies with zeros, yet is faster: longer runs to copy, and more columns in the product.
     """
     (_, w, c), (kh, _, _, o) = images.shape[1:], kernel.shape
     y, x = window.places(*padded_size(images.shape, window))
@@ -104,7 +104,7 @@ def _thin_convolve(images: jax.Array, kernel: jax.Array, window: Window, precisi
 
 
 def _kernel_gradient(images: jax.Array, gradient: jax.Array, window: Window, precision: Any) -> jax.Array:
-    """[i j c o]: the images convolved with the gradient, batch and channels in each other's place."""
+    """[i j c o]: the images convolved with the gradient, with batch and channels swapped."""
     pads = [
         (low, (n - 1) * stride + 1 + (k - 1) * dilation - size - low)
         for (low, _), n, stride, k, dilation, size in zip(
@@ -130,24 +130,24 @@ def input_gradient(
     precision: Any,
     convolve: Convolve = _eigen,
 ) -> jax.Array:
-    """[b h w c]: the gradient convolved with the turned kernel, or, where that means many more products, collected."""
+    """[b h w c]: the gradient convolved with the flipped kernel; if that takes many more products, `collect`ed."""
     b, h, w, c = shape
     y, x = gradient.shape[1:3]
     if window.strides != (1, 1) or h * w > 1.25 * y * x:
         columns = kernel.reshape(-1, kernel.shape[3]).T  # [o ijc]
         flat = jnp.dot(gradient.reshape(-1, gradient.shape[3]), columns, precision=precision)
-        sent = flat.reshape(b, y, x, prod(window.size), c)  # what each output sends to each place of its window
+        sent = flat.reshape(b, y, x, prod(window.size), c)  # each output's contribution to each position of its window
         return collect((sent[:, :, :, n] for n in range(sent.shape[3])), shape, window)
     return convolve(gradient, turned(kernel), turned_window(window, (h, w), (y, x)), precision)
 
 
 def turned(kernel: jax.Array) -> jax.Array:
-    """[i j o c]: the kernel that takes what came back to the maps to the images."""
+    """[i j o c]: the flipped and transposed kernel, which maps the gradient of the maps to that of the images."""
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
 def turned_window(window: Window, image: tuple[int, int], maps: tuple[int, int]) -> Window:
-    """Of the convolution with the turned kernel, from maps [y x] to an image [h w]; for strides of 1."""
+    """The window of the convolution with the flipped kernel, from maps [y x] to an image [h w]; for strides of 1."""
     before = [reach - 1 - low for reach, (low, _) in zip(window.reach(), window.pads, strict=True)]
     sizes = zip(before, image, window.reach(), maps, strict=True)
     return window._replace(pads=tuple((n, n_in + reach - 1 - n_out - n) for n, n_in, reach, n_out in sizes))

@@ -1,10 +1,10 @@
 """Convolutions by our own code for the CPU, `cpu/convolution.cc`, called by XLA's FFI.
 
-It keeps a block of sums in registers while it adds to them, reads images without copying them, and needs fewer
-products for 3×3 kernels. XLA's own on a CPU copies windows first, and transposes images and gradients before it
-computes the gradient with respect to a kernel.
+It accumulates a block of sums in registers, reads images without copying them, and needs fewer products for 3×3
+kernels. XLA's own code for CPUs copies windows first, and transposes images and gradients before it computes the
+gradient with respect to a kernel.
 
-Without a C++ compiler, or on another backend, convolutions run without it.
+Without a C++ compiler, or on another backend, it is not used.
 
 Axes: b batch, h w input, y x output, v u windows of a pool, i j kernel, c input channels, o output channels.
 """
@@ -23,12 +23,12 @@ from engine.kernels.windows import Window, padded_size
 
 SOURCE = Path(__file__).parent / "cpu" / "convolution.cc"
 
-LANES = 16  # of a vector; divides the numbers of filters that are served
-FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; more leave the second cache and are better off as products
-FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with so many, more weights pay
-MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same where minimal filtering serves, which takes tiles of many images
+LANES = 16  # of a vector; divides the supported numbers of filters
+FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; larger ones exceed the L2 cache and are faster as products
+FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with many, more weights pay off
+MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same for minimal filtering, whose tiles come from many images
 FORWARD, BACKWARD = TARGETS = ("engine_convolution_forward", "engine_convolution_backward")
-MOST_PLACES = 255  # of a pool's window: which one was largest is kept in a byte, and 255 is for none
+MOST_PLACES = 255  # positions of a pool's window: the largest one's is kept in a byte, and 255 stands for none
 NO_POOL = Window((1, 1), (1, 1))
 
 
@@ -52,7 +52,7 @@ def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
 
 
 def _is_minimal(kernel_shape: tuple[int, ...], window: Window) -> bool:
-    """Whether `cpu/minimal.h` serves."""
+    """Whether `cpu/minimal.h` is used."""
     is_dense = window.strides == window.dilation == (1, 1)
     return window.size == (3, 3) and is_dense and kernel_shape[2] % LANES == 0
 
@@ -66,11 +66,11 @@ def convolve(
     is_relu: bool,
     has_winners: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """([b h w c] * [i j c o] + [o] → [b y x o], uint8[0 0 0 0]), or the positive part of it; no pad is below zero.
+    """([b h w c] * [i j c o] + [o] → [b y x o], uint8[0 0 0 0]), then relu if `is_relu`; no pad is negative.
 
-    With a pool (the largest in each of its windows [b v u o], its place in the window uint8[b v u o]); the place is 255
-    where the largest has no positive part.
-    has_winners: the places are given; only gradients need them.
+    With a pool: (the largest value of each window [b v u o], its position in the window uint8[b v u o]). The position
+    is 255 if relu sets the largest value to zero.
+    has_winners: whether positions are returned; only gradients need them.
     """
     places = window.places(*padded_size(images.shape, window))
     if pool:
@@ -92,10 +92,10 @@ def gradients(
     window: Window,
     pool: Window | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What comes back to images [b h w c], kernel [i j c o] and bias [o] of what came back to the outputs.
+    """Gradients with respect to images [b h w c], kernel [i j c o] and bias [o], from that of the outputs.
 
-    turned: the turned kernel [i j o c] and the window of the convolution with it; None: the images get [0 0 0 0].
-    winners: what `convolve` gave. outputs: those of a relu without a pool.
+    turned: the flipped kernel [i j o c] and the window of the convolution with it; None: the images get [0 0 0 0].
+    winners: from `convolve`. outputs: those of a relu without a pool.
     """
     kernel, onto_images = turned or (jnp.zeros((0, 0, 0, 0), jnp.float32), NO_POOL)
     results = (
@@ -127,7 +127,7 @@ def _pool_sizes(pool: Window | None) -> np.ndarray:
 
 @functools.cache
 def _is_registered() -> bool:
-    """Whether XLA knows the functions of the library by now; the process holds it to its end."""
+    """Registers the library's functions with XLA once; False without a library. It stays loaded until process exit."""
     library = compiler.library(SOURCE, jax.ffi.include_dir())
     for target in TARGETS if library else ():
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")

@@ -1,4 +1,4 @@
-"""Which lowering a convolution or pool uses: chosen by rule, and plugged into finished modules."""
+"""Chooses the lowering of convolutions and pools, and plugs it into finished modules."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -69,7 +69,7 @@ def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
     size, sizes = conv.kernel_size, (conv.strides, conv.kernel_dilation, conv.padding)
     window = sliding(images.shape, size, *sizes)  # type: ignore[arg-type]
     kernel, bias = conv.kernel[...], images.dtype if conv.bias is None else conv.bias[...].dtype
-    has_one_dtype = bias == images.dtype and conv.dtype in (None, images.dtype)  # else Flax first makes them one
+    has_one_dtype = bias == images.dtype and conv.dtype in (None, images.dtype)  # otherwise Flax first converts them
     return conv.feature_group_count == 1 and has_one_dtype and direct.serves(images, kernel, window)
 
 
@@ -93,17 +93,17 @@ def convolve_directly(conv: nnx.Conv, images: jax.Array, pool: Pool | None, is_r
     )  # fmt: skip
 
 
-SMALL_SIDE = 32  # pixels of images whose patches cost a GPU less than cuDNN's convolutions
+SMALL_SIDE = 32  # pixels; up to this size, products of patches are faster on a GPU than cuDNN's convolutions
 
 
 def choose_lowering(
     config: PlanConfig, platform: str, precision: Precision = "float32", input_shape: Sequence[int] = ()
 ) -> Lowering:
-    """By the processor, the precision and the shape of an example: on the CPU direct, or Eigen's form.
+    """The lowering for this processor, precision and shape of an example.
 
-    On an NVIDIA GPU direct in bfloat16, and matrix products for small images; XLA's own elsewhere.
-    Split over several CPU devices, which only tests do, matrix products: the other lowerings mix the examples.
-    Raises InputError where the config pins what does not run here.
+    On the CPU direct, otherwise Eigen's form; on an NVIDIA GPU direct in bfloat16, and matrix products for small
+    images; otherwise XLA's own. Over several CPU devices, which only tests use, matrix products: the other lowerings
+    mix the examples. Raises InputError if the config pins a lowering that does not run here.
     """
     if config.lowering == "direct" and (config.mesh or not direct.is_available()):
         got = f"'direct' with the mesh {config.mesh}" if config.mesh else "'direct'"

@@ -1,6 +1,6 @@
-"""Convolution as matrix products of patches, with gradients by hand: all products and elementwise passes, nothing else.
+"""Convolution as matrix products of patches, with hand-written gradients: only products and elementwise operations.
 
-On a GPU a step of these becomes one CUDA graph, which cuDNN's convolutions would cut into pieces.
+On a GPU such a step becomes one CUDA graph, which cuDNN's convolutions would split into pieces.
 
 Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
 """
@@ -33,7 +33,7 @@ def _forward(images: jax.Array, kernel: jax.Array, window: Window, precision: An
 
 def _backward(window: Window, precision: Any, saved: tuple, gradient: jax.Array) -> tuple:
     images, kernel = saved
-    patches = _patches(images, window)  # made again: that costs less than keeping nine times the images
+    patches = _patches(images, window)  # computed again: cheaper than storing nine times the images
     kernel_gradient = _product_over_pixels(patches, gradient, precision).reshape(kernel.shape)  # [i j c o]
     return _input_gradient(images.shape, kernel, gradient, window, precision), kernel_gradient
 
@@ -44,7 +44,7 @@ _convolve.defvjp(_forward, _backward)
 def _input_gradient(
     shape: tuple[int, ...], kernel: jax.Array, gradient: jax.Array, window: Window, precision: Any
 ) -> jax.Array:
-    """[b h w c]: one product gives what each output sends to each place of its window; shifted adds collect it."""
+    """[b h w c]: a product gives each output's contribution to each position of its window; shifted adds sum them."""
     b, h, w, c = shape
     y, x = gradient.shape[1:3]
     columns = kernel.reshape(-1, kernel.shape[3]).T  # [o ijc]
@@ -53,7 +53,7 @@ def _input_gradient(
 
 
 def _patches(images: jax.Array, window: Window) -> jax.Array:
-    """[b y x ijc]: all pixels below each place of the window."""
+    """[b y x ijc]: all pixels under each position of the window."""
     y, x = window.places(*images.shape[1:3])
     return jnp.concatenate([slice_at(images, offset, window.strides, (y, x)) for offset in window.offsets()], axis=-1)
 
@@ -70,5 +70,5 @@ def _product_over_pixels(left: jax.Array, right: jax.Array, precision: Any) -> j
 
 
 def matrix_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
-    """`lax.conv_general_dilated` as matrix products of patches. What these do not serve goes to lax as it is."""
+    """`lax.conv_general_dilated` as matrix products of patches. Calls that these do not support go to lax."""
     return served(convolve_patches, *arguments, **named)

@@ -1,7 +1,7 @@
-"""Convolution and pooling as the backend runs them fastest: lowerings, plugged into finished modules.
+"""Pooling in the form that each backend runs fastest.
 
-Pools are slices with a gradient by hand, because `select_and_scatter`, which lax makes of a max-pool's gradient, is
-slow everywhere on the CPU. `benchmarks/NOTES.md` has the measurements behind each choice here.
+Pools are slices with a hand-written gradient, because `select_and_scatter`, lax's gradient of a max pool, is slow
+everywhere on the CPU. `benchmarks/NOTES.md` has the measurements behind each choice here.
 
 Axes: b batch, h w input, y x output, i j window, c channels. Images are NHWC.
 """
@@ -20,7 +20,7 @@ from engine.kernels.windows import Pads, Window, pad, slice_at, spread, total
 def max_pool(
     images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads, lowering: Lowering
 ) -> jax.Array:
-    """[b h w c] → [b y x c], the largest value of each window; its gradient goes to the first of equals, as in lax."""
+    """[b h w c] → [b y x c], the largest value of each window; the gradient goes to the first of ties, as in lax."""
     lowest = -jnp.inf if jnp.issubdtype(images.dtype, jnp.floating) else jnp.iinfo(images.dtype).min
     if lowering == "xla":
         dims = ((1, *size, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
@@ -48,7 +48,7 @@ def _max_pool_backward(window: Window, saved: tuple, gradient: jax.Array) -> tup
     b, h, w, c = images.shape
     y, x = largest.shape[1:3]
     offsets = window.offsets()
-    winner = jnp.full(largest.shape, len(offsets) - 1, jnp.int16)  # which of its window each output came from
+    winner = jnp.full(largest.shape, len(offsets) - 1, jnp.int16)  # the position in its window of each output
     for n in reversed(range(len(offsets) - 1)):
         winner = jnp.where(slice_at(images, offsets[n], window.strides, (y, x)) == largest, jnp.int16(n), winner)
     if window.size != window.strides:
@@ -68,10 +68,10 @@ def _largest_along(values: jax.Array, axis: int, size: int) -> jax.Array:
 
 
 def _gradient_along(values: jax.Array, largest: jax.Array, gradient: jax.Array, axis: int, size: int) -> jax.Array:
-    """What comes back to values of which the largest of every `size` along an axis were taken: to the first of equals.
+    """Gradient of `_largest_along` with respect to its values; it goes to the first of ties.
 
-    Summed by putting slices one behind the other: of zeros around each share XLA would ask at every place whether it is
-    there.
+    Built by concatenating slices: with zeros padded around each share, XLA would test at every position whether it is
+    inside.
     """
     count = largest.shape[axis]
     remaining, shares = gradient, []
@@ -93,7 +93,7 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 def average_pool(
     images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads, lowering: Lowering
 ) -> jax.Array:
-    """[b h w c] → [b y x c], the mean of each window over the pixels that are not padding."""
+    """[b h w c] → [b y x c], the mean of each window over its pixels that are not padding."""
     add = _xla_window_sum if lowering == "xla" else _window_sum
     counts = _xla_window_sum(jnp.ones((1, *images.shape[1:3], 1), images.dtype), size, strides, pads)
     return add(images, size, strides, pads) / counts

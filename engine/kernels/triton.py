@@ -1,11 +1,11 @@
-"""Convolutions on an NVIDIA GPU with bias, relu and a pool in the same pass, as implicit matrix products in Triton.
+"""Convolutions on an NVIDIA GPU fused with bias, relu and a pool, as implicit matrix products in Triton.
 
 XLA writes patches or whole maps to memory between a convolution, its bias, relu and pool, and reads them again for the
-gradients; of small nets that takes most of a step. Here a block of outputs reads its pixels where they lie, sums up in
-registers, and only what the next layer reads is written. No atomics: the same bits from run to run.
+gradients; in small nets that is most of a step. Here each block of outputs reads its pixels directly, accumulates in
+registers, and writes only what the next layer reads. No atomics, so runs are bit-identical.
 
 Axes: b batch, h w input, y x maps, v u outputs (after a pool), i j kernel, c input channels, o output channels.
-A kernel's rows k are its i, j and c as they lie in memory. Everything is addressed as one flat array.
+A kernel's rows k are its i, j and c in memory order. Every array is addressed as one flat array.
 """
 
 from functools import partial
@@ -20,19 +20,19 @@ from jax.experimental.pallas import triton
 
 from engine.kernels.windows import Window, padded_size
 
-ROWS = 128  # of a block's product: pixels, or places of pool windows
-COLUMNS = 64  # most of a block's product: filters, or channels
-DEPTH = 64  # most that is multiplied at once
-LEAST = 16  # that Triton multiplies along each side
-DEEP = 64  # outputs, times places of pool windows, that a kernel's gradient adds up at once
-BLOCKS = 264  # about how many the gradient of a kernel is shared out to: two for each multiprocessor of an H100
+ROWS = 128  # of a block's product: pixels, or positions of pool windows
+COLUMNS = 64  # of a block's product, at most: filters, or channels
+DEPTH = 64  # inner size of a block's product, at most
+LEAST = 16  # smallest side of Triton's products
+DEEP = 64  # outputs, times positions of pool windows, that a kernel's gradient adds up at once
+BLOCKS = 264  # about how many blocks share the gradient of a kernel: two for each multiprocessor of an H100
 FLOAT32 = lax.DotAlgorithmPreset.F32_F32_F32
-NOBODY = -1  # the winner of a window whose largest has no positive part
+NO_WINNER = -1  # of a window whose largest value relu sets to zero
 NO_POOL = Window((1, 1), (1, 1))
 
 
 class Sizes(NamedTuple):
-    """Of one convolution: images [b h w c], maps [b y x o], outputs [b v u o]."""
+    """The sizes of one convolution: images [b h w c], maps [b y x o], outputs [b v u o]."""
 
     images: tuple[int, int, int, int]
     maps: tuple[int, int]
@@ -48,7 +48,7 @@ class Sizes(NamedTuple):
 
     @property
     def places(self) -> int:
-        """Places of a pool's window."""
+        """Positions in a pool's window."""
         return prod(self.pool.size)
 
 
@@ -58,13 +58,13 @@ def is_available() -> bool:
 
 
 def serves(images: Any, kernel: Any) -> bool:
-    """Whether images [b h w c] are convolved here with a kernel [i j c o]: arrays, or their shapes and dtypes."""
+    """Whether images [b h w c] and a kernel [i j c o] are supported: arrays, or their shapes and dtypes."""
     is_float = images.dtype == kernel.dtype and images.dtype in (jnp.float32, jnp.bfloat16)
     return is_float and kernel.shape[3] % LEAST == 0 and max(prod(images.shape), 4 * prod(kernel.shape)) < 2**31
 
 
 def pools(pool: Window) -> bool:
-    """Whether a pool can be part of a convolution: its windows do not overlap, and have 1, 2, 4 or 8 places."""
+    """Whether a pool can be fused: its windows do not overlap, and have 1, 2, 4 or 8 positions."""
     return pool.size == pool.strides and prod(pool.size) in (1, 2, 4, 8)
 
 
@@ -73,7 +73,7 @@ def convolve(
     pool: Window | None, is_relu: bool, window: Window, precision: Any,
     images: jax.Array, kernel: jax.Array, bias: jax.Array,
 ) -> jax.Array:  # fmt: skip
-    """[b h w c] * [i j c o] + [o] → [b v u o], or the positive part of it; no pad is below zero."""
+    """[b h w c] * [i j c o] + [o] → [b v u o], then relu if `is_relu`; no pad is negative."""
     return _forward(pool, is_relu, window, precision, images, kernel, bias)[0]
 
 
@@ -103,7 +103,7 @@ def _forward_block(
     sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, num_rows: int, num_columns: int,
     images: Any, kernel: Any, bias: Any, outputs: Any, winners: Any,
 ) -> None:  # fmt: skip
-    """One block of outputs. Its rows are the places of the pool's windows, one place of all windows after another."""
+    """One block of outputs. Its rows are the positions of the pool's windows: the first of all windows, the second, …"""
     o = pl.program_id(1) * num_columns + jnp.arange(num_columns)
     first = pl.program_id(0) * num_rows
     pixels = _Pixels(sizes, first, num_rows)
@@ -127,12 +127,12 @@ def _forward_block(
     if has_pool:
         number = lax.broadcasted_iota(jnp.int32, total.shape, 0)
         winner = jnp.min(jnp.where(total == largest[None], number, sizes.places), axis=0)
-        winner = jnp.where(value > 0, winner, NOBODY) if is_relu else winner
+        winner = jnp.where(value > 0, winner, NO_WINNER) if is_relu else winner
         triton.store(winners.at[place], winner.astype(jnp.int8), mask=mask)
 
 
 class _Pixels:
-    """Rows of a product: the pixels below the places of pool windows, from output `first` on; num: of all outputs."""
+    """Rows of a product: the pixels under the positions of pool windows, from output `first`; num: of all outputs."""
 
     def __init__(self, sizes: Sizes, first: Any, num_rows: int):
         b, _, _, _ = sizes.images
@@ -147,11 +147,11 @@ class _Pixels:
         self.is_row = self.output < self.num
 
     def load(self, images: Any, n: Any, block: int) -> tuple[jax.Array, jax.Array, Any]:
-        """(values [rows block], their rows k of the kernel [block], which of these there are [block 1] or None)."""
+        """(values [rows block], their rows k of the kernel [block], which of these exist [block 1] or None)."""
         (_, h, w, c), window = self.sizes.images, self.sizes.window
         (_, kw), (top, left) = window.size, (window.pads[0][0], window.pads[1][0])
         k = n * block + jnp.arange(block)
-        if c % block == 0:  # then all of a block are channels of one place of the kernel
+        if c % block == 0:  # then a block consists of channels of one position of the kernel
             place, channel = _whole(n, c // block), _rest(n, c // block) * block + jnp.arange(block)
             i, j, channel = _whole(place, kw), _rest(place, kw), channel[None, :]
         else:
@@ -184,7 +184,7 @@ convolve.defvjp(_forward, _backward)
 
 
 def _came_back(has_pool: bool, is_relu: bool, arrays: tuple, offsets: Any, mask: Any, place: Any) -> jax.Array:
-    """What came back to maps, by the offsets of their outputs and their places in the windows of the pool."""
+    """Gradient with respect to maps, by the offsets of their outputs and their positions in the pool's windows."""
     gradient, kept = arrays
     values = _load(gradient, offsets, mask)
     if has_pool:
@@ -196,7 +196,7 @@ def _came_back(has_pool: bool, is_relu: bool, arrays: tuple, offsets: Any, mask:
 def _to_kernel(
     sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, images: jax.Array, arrays: tuple, dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """([k o], [o]), summed over shares of the outputs, each of which a block adds up alone."""
+    """([k o], [o]): gradients of kernel and bias; each block sums one share of the outputs, then these are added."""
     num = sizes.images[0] * prod(sizes.outputs)
     rows, columns, block = DEEP // sizes.places, _block(sizes.filters), _depth_block(sizes.images[3])
     blocks = pl.cdiv(sizes.depth, block), sizes.filters // columns
@@ -216,7 +216,7 @@ def _kernel_block(
     sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, num_rows: int, num_columns: int, block: int,
     rounds: int, images: Any, gradient: Any, kept: Any, to_kernel: Any, to_bias: Any,
 ) -> None:  # fmt: skip
-    """The share of one part of the outputs in a block of the kernel's gradient, and in the bias'."""
+    """The contribution of one share of the outputs to a block of the kernel's gradient, and to the bias'."""
     n, share = pl.program_id(0), pl.program_id(2)
     o = pl.program_id(1) * num_columns + jnp.arange(num_columns)
 
@@ -252,7 +252,7 @@ def _images_block(
     sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, num_columns: int,
     kernel: Any, gradient: Any, kept: Any, to_images: Any,
 ) -> None:  # fmt: skip
-    """What comes back to one block of pixels."""
+    """Gradient with respect to one block of pixels."""
     (b, h, w, c), window, pool = sizes.images, sizes.window, sizes.pool
     (v, u), (y, x), o = sizes.outputs, sizes.maps, sizes.filters
     channel = pl.program_id(1) * num_columns + jnp.arange(num_columns)
@@ -288,7 +288,7 @@ def _images_block(
 
 
 def _source(place: Any, stride: int, num: int) -> tuple[Any, Any]:
-    """(the place of the map that reaches a pixel by one place of the kernel, whether there is one)."""
+    """(the position in the map that reaches a pixel through one position of the kernel, whether it exists)."""
     is_there = place >= 0
     if stride > 1:
         is_there, place = is_there & (_rest(place, stride) == 0), _whole(place, stride)
@@ -304,7 +304,7 @@ def _call(body: Any, results: tuple, grid: tuple[int, ...], *arrays: jax.Array) 
 
 
 def _whole(number: Any, by: int) -> Any:
-    """The whole part of a number that is not negative; Triton has no other division."""
+    """Integer division of a non-negative number; Triton has no other integer division."""
     return number if by == 1 else lax.div(number, jnp.full_like(number, by))
 
 
@@ -335,7 +335,7 @@ def _dot(a: jax.Array, b: jax.Array, algorithm: Any) -> jax.Array:
 
 
 def _algorithm(dtype: Any, precision: Any) -> Any:
-    """How Triton multiplies what `jax.default_matmul_precision` names."""
+    """Triton's algorithm for a `jax.default_matmul_precision`."""
     if dtype == jnp.bfloat16:
         return None
     presets = lax.DotAlgorithmPreset

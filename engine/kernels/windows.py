@@ -1,4 +1,4 @@
-"""Windows that slide over images, and the slices and sums that convolutions and pools are made of.
+"""Sliding windows over images, and the slices and sums that convolutions and pools are built from.
 
 Axes: b batch, h w input, y x output, i j kernel, c channels. Images are NHWC.
 """
@@ -15,7 +15,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Window(NamedTuple):
-    """A sliding window over (h, w); convolutions pad by `pads`, pools are given padded images."""
+    """A sliding window over (h, w); convolutions pad by `pads`, pools get padded images."""
 
     size: tuple[int, int]
     strides: tuple[int, int]
@@ -27,7 +27,7 @@ class Window(NamedTuple):
         return [(k - 1) * d + 1 for k, d in zip(self.size, self.dilation, strict=True)]
 
     def places(self, height: int, width: int) -> tuple[int, int]:
-        """(y, x): how many places the window can take in padded images."""
+        """(y, x): the number of positions of the window in padded images."""
         reach = self.reach()
         return (height - reach[0]) // self.strides[0] + 1, (width - reach[1]) // self.strides[1] + 1
 
@@ -52,7 +52,7 @@ def sliding(
     dilation: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
 ) -> Window:
-    """The window of a convolution of images [b h w c], whose padding is given as to lax."""
+    """The window of a convolution of images [b h w c], with padding as in lax."""
     window = Window(tuple(size), tuple(strides), tuple(dilation))  # type: ignore[arg-type]
     pads = padding
     if isinstance(pads, str):
@@ -63,7 +63,7 @@ def sliding(
 def slice_at(
     images: jax.Array, offset: tuple[int, int], strides: tuple[int, int], places: tuple[int, int]
 ) -> jax.Array:
-    """[b y x c]: the pixel at `offset` of the window, at each of its places."""
+    """[b y x c]: the pixel at `offset` in the window, at each position of the window."""
     (i, j), (sh, sw), (y, x) = offset, strides, places
     return images[:, i : i + (y - 1) * sh + 1 : sh, j : j + (x - 1) * sw + 1 : sw]
 
@@ -71,7 +71,7 @@ def slice_at(
 def spread(
     values: jax.Array, offset: tuple[int, int], strides: tuple[int, int], shape: tuple[int, int], first: int = 1
 ) -> jax.Array:
-    """The transpose of `slice_at`: [b y x c] put back into zeros [b h w c]; `first` is the axis of h."""
+    """The transpose of `slice_at`: [b y x c] scattered into zeros [b h w c]; `first` is the axis of h."""
     edges = [
         (start, size - start - (n - 1) * step - 1, step - 1)
         for start, size, n, step in zip(offset, shape, values.shape[first : first + 2], strides, strict=True)
@@ -81,7 +81,7 @@ def spread(
 
 
 def pad(images: jax.Array, pads: Sequence[tuple[int, int]], value: float = 0) -> jax.Array:
-    """[b h w c] with (low, high) pixels of a value added to h and to w; below zero, cut off."""
+    """[b h w c] with (low, high) pixels of a value added to h and to w; negative numbers crop."""
     if not any(low or high for low, high in pads):
         return images
     return lax.pad(
@@ -92,7 +92,7 @@ def pad(images: jax.Array, pads: Sequence[tuple[int, int]], value: float = 0) ->
 
 
 def padded_size(shape: Sequence[int], window: Window) -> tuple[int, int]:
-    """(h, w) of images [b h w c] once a window has padded them."""
+    """(h, w) of images [b h w c] after the padding of a window."""
     (top, bottom), (left, right) = window.pads
     return shape[1] + top + bottom, shape[2] + left + right
 
@@ -104,7 +104,7 @@ def total(terms: Any) -> jax.Array:
 
 
 def collect(sent: Iterable[jax.Array], shape: tuple[int, ...], window: Window) -> jax.Array:
-    """[b h w c]: the sum of what comes to each pixel; `sent` has [b y x c] for each place of the window."""
+    """[b h w c]: the sum of the contributions to each pixel; `sent` has [b y x c] for each position of the window."""
     padded = padded_size(shape, window)
     places = zip(window.offsets(), sent, strict=True)
     collected = total(spread(values, offset, window.strides, padded) for offset, values in places)

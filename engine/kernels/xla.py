@@ -13,16 +13,16 @@ from engine.kernels.windows import Window, pad, padded_size, sliding
 
 
 def by_example(function: Callable[[jax.Array, jax.Array], jax.Array], examples: jax.Array, weights: jax.Array) -> Any:
-    """function(examples [b …], weights) → [b …], which treats each example by itself.
+    """function(examples [b …], weights) → [b …], which treats each example independently.
 
-    Under `Devices.by_member`, where `data` splits the batch, each device does so with its own examples, and the
-    gradients of the weights are summed; no device asks another for examples. Differentiable once.
+    Under `Devices.by_member`, if `data` splits the batch, each device computes its own examples, and the gradients of
+    the weights are summed; devices do not exchange examples. Differentiable once.
     """
     share = jax.sharding.get_abstract_mesh().shape.get(DATA, 1)
     if share == 1 or len(examples) % share:
         return function(examples, weights)
     split, whole = PartitionSpec(DATA), PartitionSpec()
-    # That of the caller, whose context is left when gradients are traced.
+    # The caller's: its context is gone when gradients are traced.
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
     def pull_back(examples: jax.Array, weights: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
@@ -31,7 +31,7 @@ def by_example(function: Callable[[jax.Array, jax.Array], jax.Array], examples: 
 
     forward = jax.shard_map(function, in_specs=(split, whole), out_specs=split, axis_names={DATA})
     backward = jax.shard_map(pull_back, in_specs=(split, whole, split), out_specs=(split, whole), axis_names={DATA})
-    # By hand, because jax 0.10 cannot take apart for differentiation what is mapped over one axis within another.
+    # By hand, because jax 0.10 cannot differentiate a map over one axis inside a map over another.
     apply = jax.custom_vjp(forward)
     apply.defvjp(
         lambda *inputs: (forward(*inputs), inputs), lambda inputs, gradient: backward(inputs[0], inputs[1], gradient)
@@ -46,9 +46,9 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def xla_conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **named: Any) -> jax.Array:
-    """`lax.conv_general_dilated`; of a batch that is split over a mesh each device convolves its own examples.
+    """`lax.conv_general_dilated`; if a mesh splits the batch, each device convolves its own examples.
 
-    Left to the compiler, the kernel gradient of convolutions that are mapped over members gathers all examples.
+    Left to the compiler, the kernel gradient of convolutions mapped over members would gather all examples.
     """
     return by_example(lambda lhs, rhs: lax.conv_general_dilated(lhs, rhs, *arguments, **named), lhs, rhs)
 
@@ -66,7 +66,7 @@ def served(
     precision: Any = None,
     **other: Any,
 ) -> jax.Array:
-    """`convolve` where it serves: 2-D, NHWC, one group, no transposition; shifted sums where a group is one channel."""
+    """`convolve` for calls that are 2-D, NHWC, one group, not transposed; shifted sums for depthwise ones."""
     is_depthwise = lhs.ndim == 4 and feature_group_count == lhs.shape[3] == rhs.shape[3]
     serves = (
         lhs.ndim == 4
@@ -86,7 +86,7 @@ def served(
         raise ValueError(f"kernel {rhs.shape[:2]} is larger than the padded image {padded}")
     if feature_group_count != 1:
         return depthwise(pad(lhs, window.pads), rhs[:, :, 0], window)
-    # That of the caller, whose context is left when gradients are traced.
+    # The caller's: its context is gone when gradients are traced.
     precision = precision or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return convolve(lhs, rhs, window, precision)
 
