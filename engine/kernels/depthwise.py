@@ -17,10 +17,10 @@ FOLD = 16  # images that one fused sum adds up: XLA's reductions over pixels do 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """[b h w c] (padded) * [i j c] → [b y x c]."""
-    y, x = window.places(*images.shape[1:3])
+    y, x = window.positions(*images.shape[1:3])
     weights = kernel.reshape(-1, kernel.shape[2])  # [ij c]
-    places = enumerate(window.offsets())
-    return total(slice_at(images, offset, window.strides, (y, x)) * _row(weights, n) for n, offset in places)
+    positions = enumerate(window.offsets())
+    return total(slice_at(images, offset, window.strides, (y, x)) * _row(weights, n) for n, offset in positions)
 
 
 def _depthwise_forward(images: jax.Array, kernel: jax.Array, window: Window) -> tuple:

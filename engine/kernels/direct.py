@@ -20,9 +20,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from engine.kernels import ffi
-from engine.kernels.eigen import cut, eigen_convolve, input_gradient, turned, turned_window
+from engine.kernels.eigen import cut, eigen_convolve, flip, flipped_window, input_gradient
 from engine.kernels.windows import Window, collect
-from engine.kernels.xla import NHWC, served
+from engine.kernels.xla import NHWC, with_fallback
 
 MOST_WASTE = 2.0  # times as many products as needed, up to which the gradient of images is a convolution
 
@@ -45,16 +45,16 @@ def is_available() -> bool:
     return ffi.is_available() or _on_gpu() is not None
 
 
-def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
+def supports(images: jax.Array, kernel: Any, window: Window) -> bool:
     """Whether these shapes are convolved directly. kernel: an array, or its shape and dtype."""
     gpu = _on_gpu()
-    return gpu.serves(images, kernel) if gpu else ffi.serves(images, kernel, window)
+    return gpu.supports(images, kernel) if gpu else ffi.supports(images, kernel, window)
 
 
 def may_pool(pool: Window) -> bool:
     """Whether a pool without padding can be part of a direct convolution."""
     gpu = _on_gpu()
-    return gpu.pools(pool) if gpu else prod(pool.size) <= ffi.MOST_PLACES
+    return gpu.pools(pool) if gpu else prod(pool.size) <= ffi.MOST_POSITIONS
 
 
 def _on_gpu() -> ModuleType | None:
@@ -75,13 +75,13 @@ def direct_conv_general_dilated(
 
     Calls that it does not support fall back to Eigen's form or lax, without the fused bias, relu or pool.
     """
-    return served(partial(_convolve, bias, tail), *arguments, **named)
+    return with_fallback(partial(_convolve, bias, tail), *arguments, **named)
 
 
 def _convolve(
     bias: jax.Array | None, tail: FusedTail, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
 ) -> jax.Array:
-    if not serves(images, kernel, window):
+    if not supports(images, kernel, window):
         assert (bias, tail) == (None, NOTHING), "a fused call of shapes that are not supported"
         return _otherwise(images, kernel, window, precision)
     if tail.pool == ffi.NO_POOL:
@@ -118,14 +118,12 @@ def _backward(tail: FusedTail, window: Window, precision: Any, saved: tuple, gra
     images, kernel, winners, outputs = saved
     if isinstance(gradient, SymbolicZero):
         return None, None, None
-    turned_to_images = None if kernel is None else _turned(images.shape, kernel, gradient.shape, window, tail.pool)
-    to_images, to_kernel, to_bias = ffi.gradients(
-        images, turned_to_images, winners, outputs, gradient, window, tail.pool
-    )
+    flipped = None if kernel is None else _flip(images.shape, kernel, gradient.shape, window, tail.pool)
+    to_images, to_kernel, to_bias = ffi.gradients(images, flipped, winners, outputs, gradient, window, tail.pool)
     if kernel is None:
         return None, to_kernel, to_bias
-    if turned_to_images is None:
-        to_maps = _to_maps(tail, winners, outputs, gradient)
+    if flipped is None:
+        to_maps = _map_gradient(tail, winners, outputs, gradient)
         to_images = input_gradient(images.shape, kernel, to_maps, window, precision, partial(_convolve, None, NOTHING))
     return to_images, to_kernel, to_bias
 
@@ -133,17 +131,17 @@ def _backward(tail: FusedTail, window: Window, precision: Any, saved: tuple, gra
 _direct.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _turned(
+def _flip(
     image_shape: tuple[int, ...], kernel: jax.Array, output_shape: tuple[int, ...], window: Window, pool: Window | None
 ) -> tuple[jax.Array, Window] | None:
     """The flipped kernel and its window, if convolving with it gives the images' gradient and wastes little."""
     (h, w, c), (y, x) = image_shape[1:], _below(pool, output_shape)
-    onto_images = turned_window(window, (h, w), (y, x))
+    onto_images = flipped_window(window, (h, w), (y, x))
     is_wasteful = window.strides != (1, 1) or h * w > MOST_WASTE * y * x or min(map(min, onto_images.pads)) < 0
-    return None if is_wasteful or c % ffi.LANES else (turned(kernel), onto_images)
+    return None if is_wasteful or c % ffi.LANES else (flip(kernel), onto_images)
 
 
-def _to_maps(tail: FusedTail, winners: jax.Array, outputs: jax.Array | None, gradient: jax.Array) -> jax.Array:
+def _map_gradient(tail: FusedTail, winners: jax.Array, outputs: jax.Array | None, gradient: jax.Array) -> jax.Array:
     """[b y x o]: gradient with respect to the maps, from that with respect to the outputs."""
     if tail.pool is None:
         return gradient if outputs is None else jnp.where(outputs > 0, gradient, 0)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from engine.kernels.windows import Window, collect, pad, padded_size, spread
-from engine.kernels.xla import NHWC, Convolve, served
+from engine.kernels.xla import NHWC, Convolve, with_fallback
 
 THIN_CHANNELS = 4  # up to this number, Eigen's packing of windows costs more than the products
 THIN_PIXELS = 4  # this number of neighbours in a row is then treated as one pixel
@@ -30,7 +30,7 @@ THIN_PIXELS = 4  # this number of neighbours in a row is then treated as one pix
 def eigen_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
     """`lax.conv_general_dilated` in Eigen's form, value and gradients. Calls it does not support go to lax."""
     convolve: Any = eigen_convolve
-    return served(convolve, *arguments, **named)
+    return with_fallback(convolve, *arguments, **named)
 
 
 def stalls_in_loops(program: str) -> bool:
@@ -86,7 +86,7 @@ def _thin_convolve(images: jax.Array, kernel: jax.Array, window: Window, precisi
     This multiplies with zeros, yet is faster: longer runs to copy, and more columns in the product.
     """
     (_, w, c), (kh, _, _, o) = images.shape[1:], kernel.shape
-    y, x = window.places(*padded_size(images.shape, window))
+    y, x = window.positions(*padded_size(images.shape, window))
     step, reach, left = THIN_PIXELS * window.strides[1], window.reach()[1], window.pads[1][0]
     last = (THIN_PIXELS - 1) * window.strides[1]  # the first pixel below the last output of a block
     num_blocks, taps = -(-x // THIN_PIXELS), -(-(last + reach) // step)
@@ -117,9 +117,9 @@ def _kernel_gradient(images: jax.Array, gradient: jax.Array, window: Window, pre
             strict=True,
         )
     ]
-    by_channel, by_place = images.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)  # [c h w b], [y x b o]
-    turned = Window(by_place.shape[:2], window.dilation, window.strides, tuple(pads))  # type: ignore[arg-type]
-    return _eigen(by_channel, by_place, turned, precision).transpose(1, 2, 0, 3)
+    by_channel, by_position = images.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)  # [c h w b], [y x b o]
+    flipped = Window(by_position.shape[:2], window.dilation, window.strides, tuple(pads))  # type: ignore[arg-type]
+    return _eigen(by_channel, by_position, flipped, precision).transpose(1, 2, 0, 3)
 
 
 def input_gradient(
@@ -138,15 +138,15 @@ def input_gradient(
         flat = jnp.dot(gradient.reshape(-1, gradient.shape[3]), columns, precision=precision)
         sent = flat.reshape(b, y, x, prod(window.size), c)  # each output's contribution to each position of its window
         return collect((sent[:, :, :, n] for n in range(sent.shape[3])), shape, window)
-    return convolve(gradient, turned(kernel), turned_window(window, (h, w), (y, x)), precision)
+    return convolve(gradient, flip(kernel), flipped_window(window, (h, w), (y, x)), precision)
 
 
-def turned(kernel: jax.Array) -> jax.Array:
+def flip(kernel: jax.Array) -> jax.Array:
     """[i j o c]: the flipped and transposed kernel, which maps the gradient of the maps to that of the images."""
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
-def turned_window(window: Window, image: tuple[int, int], maps: tuple[int, int]) -> Window:
+def flipped_window(window: Window, image: tuple[int, int], maps: tuple[int, int]) -> Window:
     """The window of the convolution with the flipped kernel, from maps [y x] to an image [h w]; for strides of 1."""
     before = [reach - 1 - low for reach, (low, _) in zip(window.reach(), window.pads, strict=True)]
     sizes = zip(before, image, window.reach(), maps, strict=True)

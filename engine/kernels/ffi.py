@@ -28,7 +28,7 @@ FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; larger ones exceed the 
 FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with many, more weights pay off
 MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same for minimal filtering, whose tiles come from many images
 FORWARD, BACKWARD = TARGETS = ("engine_convolution_forward", "engine_convolution_backward")
-MOST_PLACES = 255  # positions of a pool's window: the largest one's is kept in a byte, and 255 stands for none
+MOST_POSITIONS = 255  # positions of a pool's window: the largest one's is kept in a byte, and 255 stands for none
 NO_POOL = Window((1, 1), (1, 1))
 
 
@@ -37,7 +37,7 @@ def is_available() -> bool:
     return jax.default_backend() == "cpu" and _is_registered()
 
 
-def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
+def supports(images: jax.Array, kernel: Any, window: Window) -> bool:
     """True if this kernel supports the shapes and is faster than Eigen for them.
 
     kernel: an array, or its shape and dtype.
@@ -45,7 +45,7 @@ def serves(images: jax.Array, kernel: Any, window: Window) -> bool:
     is_float32 = images.dtype == kernel.dtype == jnp.float32
     if not (is_float32 and kernel.shape[3] and kernel.shape[3] % LANES == 0 and is_available()):
         return False
-    weights, pixels = prod(kernel.shape), prod(window.places(*padded_size(images.shape, window)))
+    weights, pixels = prod(kernel.shape), prod(window.positions(*padded_size(images.shape, window)))
     if _is_minimal(kernel.shape, window):
         return pixels >= MINIMAL_PIXELS and weights <= MINIMAL_WEIGHTS
     return pixels >= FEW_PIXELS and weights <= (MOST_WEIGHTS if pixels >= MANY_PIXELS else FEW_WEIGHTS)
@@ -72,12 +72,12 @@ def convolve(
     is 255 if relu sets the largest value to zero.
     has_winners: whether positions are returned; only gradients need them.
     """
-    places = window.places(*padded_size(images.shape, window))
+    positions = window.positions(*padded_size(images.shape, window))
     if pool:
-        assert prod(pool.size) <= MOST_PLACES, pool
-        places = pool.places(*places)
-    assert min(places) > 0, (images.shape, window, pool)
-    outputs = _floats((len(images), *places, kernel.shape[3]))
+        assert prod(pool.size) <= MOST_POSITIONS, pool
+        positions = pool.positions(*positions)
+    assert min(positions) > 0, (images.shape, window, pool)
+    outputs = _floats((len(images), *positions, kernel.shape[3]))
     winners = jax.ShapeDtypeStruct(outputs.shape if pool and has_winners else (0, 0, 0, 0), jnp.uint8)
     sizes = {"sizes": _sizes(window), "pool": _pool_sizes(pool), "is_relu": is_relu}
     return _call(FORWARD, (outputs, winners), images, kernel, bias, **sizes)
@@ -85,7 +85,7 @@ def convolve(
 
 def gradients(
     images: jax.Array,
-    turned: tuple[jax.Array, Window] | None,
+    flipped: tuple[jax.Array, Window] | None,
     winners: jax.Array,
     outputs: jax.Array | None,
     gradient: jax.Array,
@@ -94,12 +94,12 @@ def gradients(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gradients with respect to images [b h w c], kernel [i j c o] and bias [o], from that of the outputs.
 
-    turned: the flipped kernel [i j o c] and the window of the convolution with it; None: the images get [0 0 0 0].
+    flipped: the flipped kernel [i j o c] and the window of the convolution with it; None: the images get [0 0 0 0].
     winners: from `convolve`. outputs: those of a relu without a pool.
     """
-    kernel, onto_images = turned or (jnp.zeros((0, 0, 0, 0), jnp.float32), NO_POOL)
+    kernel, onto_images = flipped or (jnp.zeros((0, 0, 0, 0), jnp.float32), NO_POOL)
     results = (
-        _floats(images.shape if turned else (0, 0, 0, 0)),
+        _floats(images.shape if flipped else (0, 0, 0, 0)),
         _floats((*window.size, images.shape[3], gradient.shape[3])),
         _floats(gradient.shape[3:]),
     )

@@ -70,7 +70,7 @@ def runs_directly(conv: nnx.Module, images: jax.Array) -> bool:
     window = sliding(images.shape, size, *sizes)  # type: ignore[arg-type]
     kernel, bias = conv.kernel[...], images.dtype if conv.bias is None else conv.bias[...].dtype
     has_one_dtype = bias == images.dtype and conv.dtype in (None, images.dtype)  # otherwise Flax first converts them
-    return conv.feature_group_count == 1 and has_one_dtype and direct.serves(images, kernel, window)
+    return conv.feature_group_count == 1 and has_one_dtype and direct.supports(images, kernel, window)
 
 
 def pools_directly(pool: nnx.Module | None) -> bool:

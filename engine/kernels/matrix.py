@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from engine.kernels.windows import Window, pad, slice_at, spread, total
-from engine.kernels.xla import served
+from engine.kernels.xla import with_fallback
 
 
 def convolve_patches(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
@@ -54,7 +54,7 @@ def _input_gradient(
 
 def _patches(images: jax.Array, window: Window) -> jax.Array:
     """[b y x ijc]: all pixels under each position of the window."""
-    y, x = window.places(*images.shape[1:3])
+    y, x = window.positions(*images.shape[1:3])
     return jnp.concatenate([slice_at(images, offset, window.strides, (y, x)) for offset in window.offsets()], axis=-1)
 
 
@@ -71,4 +71,4 @@ def _product_over_pixels(left: jax.Array, right: jax.Array, precision: Any) -> j
 
 def matrix_conv_general_dilated(*arguments: Any, **named: Any) -> jax.Array:
     """`lax.conv_general_dilated` as matrix products of patches. Calls that these do not support go to lax."""
-    return served(convolve_patches, *arguments, **named)
+    return with_fallback(convolve_patches, *arguments, **named)

@@ -30,8 +30,8 @@ def max_pool(
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_pool(images: jax.Array, window: Window) -> jax.Array:
-    places = window.places(*images.shape[1:3])
-    return reduce(jnp.maximum, (slice_at(images, offset, window.strides, places) for offset in window.offsets()))
+    positions = window.positions(*images.shape[1:3])
+    return reduce(jnp.maximum, (slice_at(images, offset, window.strides, positions) for offset in window.offsets()))
 
 
 def _max_pool_forward(images: jax.Array, window: Window) -> tuple:
@@ -55,8 +55,8 @@ def _max_pool_backward(window: Window, saved: tuple, gradient: jax.Array) -> tup
         shares = (jnp.where(winner == n, gradient, 0) for n in range(len(offsets)))
         return (total(spread(s, offsets[n], window.strides, (h, w)) for n, s in enumerate(shares)),)
     kh, kw = window.size
-    place = jnp.arange(kh * kw, dtype=jnp.int16).reshape(1, 1, kh, 1, kw, 1)
-    parts = jnp.where(winner[:, :, None, :, None] == place, gradient[:, :, None, :, None], 0)  # [b y i x j c]
+    position = jnp.arange(kh * kw, dtype=jnp.int16).reshape(1, 1, kh, 1, kw, 1)
+    parts = jnp.where(winner[:, :, None, :, None] == position, gradient[:, :, None, :, None], 0)  # [b y i x j c]
     whole = parts.reshape(b, y * kh, x * kw, c)
     return (jnp.pad(whole, ((0, 0), (0, h - y * kh), (0, w - x * kw), (0, 0))),)
 
@@ -101,8 +101,8 @@ def average_pool(
 
 def _window_sum(images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads) -> jax.Array:
     window, padded = Window(size, strides), pad(images, pads)
-    places = window.places(*padded.shape[1:3])
-    return total(slice_at(padded, offset, strides, places) for offset in window.offsets())
+    positions = window.positions(*padded.shape[1:3])
+    return total(slice_at(padded, offset, strides, positions) for offset in window.offsets())
 
 
 def _xla_window_sum(images: jax.Array, size: tuple[int, int], strides: tuple[int, int], pads: Pads) -> jax.Array:

@@ -47,7 +47,7 @@ class Sizes(NamedTuple):
         return prod(self.window.size) * self.images[3]
 
     @property
-    def places(self) -> int:
+    def positions(self) -> int:
         """Positions in a pool's window."""
         return prod(self.pool.size)
 
@@ -57,7 +57,7 @@ def is_available() -> bool:
     return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()
 
 
-def serves(images: Any, kernel: Any) -> bool:
+def supports(images: Any, kernel: Any) -> bool:
     """Whether images [b h w c] and a kernel [i j c o] are supported: arrays, or their shapes and dtypes."""
     is_float = images.dtype == kernel.dtype and images.dtype in (jnp.float32, jnp.bfloat16)
     return is_float and kernel.shape[3] % LEAST == 0 and max(prod(images.shape), 4 * prod(kernel.shape)) < 2**31
@@ -78,8 +78,8 @@ def convolve(
 
 
 def _sizes(images: jax.Array, kernel: jax.Array, window: Window, pool: Window | None) -> Sizes:
-    maps = window.places(*padded_size(images.shape, window))
-    outputs = pool.places(*maps) if pool else maps
+    maps = window.positions(*padded_size(images.shape, window))
+    outputs = pool.positions(*maps) if pool else maps
     return Sizes(images.shape, maps, outputs, kernel.shape[3], window, pool or NO_POOL)  # type: ignore[arg-type]
 
 
@@ -90,7 +90,7 @@ def _forward(
     sizes = _sizes(images, kernel, window, pool)
     shape, dtype = (len(images), *sizes.outputs, sizes.filters), images.dtype
     num, columns = prod(shape[:3]), _block(sizes.filters)
-    rows = ROWS // sizes.places
+    rows = ROWS // sizes.positions
     results = jax.ShapeDtypeStruct((prod(shape),), dtype), jax.ShapeDtypeStruct((prod(shape) if pool else 1,), jnp.int8)
     body = partial(_forward_block, sizes, _algorithm(dtype, precision), is_relu, pool is not None, rows, columns)
     grid = (pl.cdiv(num, rows), sizes.filters // columns)
@@ -103,7 +103,7 @@ def _forward_block(
     sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, num_rows: int, num_columns: int,
     images: Any, kernel: Any, bias: Any, outputs: Any, winners: Any,
 ) -> None:  # fmt: skip
-    """One block of outputs. Its rows are the positions of the pool's windows: the first of all windows, the second, …"""
+    """One block of outputs. Its rows are the positions of the pool's windows, position by position for all windows"""
     o = pl.program_id(1) * num_columns + jnp.arange(num_columns)
     first = pl.program_id(0) * num_rows
     pixels = _Pixels(sizes, first, num_rows)
@@ -115,20 +115,20 @@ def _forward_block(
         return total + _dot(values, weights, algorithm)
 
     total = lax.fori_loop(
-        0, pl.cdiv(sizes.depth, block), add, jnp.zeros((sizes.places * num_rows, num_columns), jnp.float32)
+        0, pl.cdiv(sizes.depth, block), add, jnp.zeros((sizes.positions * num_rows, num_columns), jnp.float32)
     )
-    total = total.reshape(sizes.places, num_rows, num_columns)
+    total = total.reshape(sizes.positions, num_rows, num_columns)
     largest = jnp.max(total, axis=0)
     value = largest + _load(bias, o).astype(jnp.float32)[None, :]
     value = jnp.maximum(value, 0) if is_relu else value
-    place = (first + jnp.arange(num_rows))[:, None] * sizes.filters + o[None, :]
-    mask = _wide((first + jnp.arange(num_rows) < pixels.num)[:, None], place.shape)
-    triton.store(outputs.at[place], value.astype(outputs.dtype), mask=mask)
+    position = (first + jnp.arange(num_rows))[:, None] * sizes.filters + o[None, :]
+    mask = _wide((first + jnp.arange(num_rows) < pixels.num)[:, None], position.shape)
+    triton.store(outputs.at[position], value.astype(outputs.dtype), mask=mask)
     if has_pool:
         number = lax.broadcasted_iota(jnp.int32, total.shape, 0)
-        winner = jnp.min(jnp.where(total == largest[None], number, sizes.places), axis=0)
+        winner = jnp.min(jnp.where(total == largest[None], number, sizes.positions), axis=0)
         winner = jnp.where(value > 0, winner, NO_WINNER) if is_relu else winner
-        triton.store(winners.at[place], winner.astype(jnp.int8), mask=mask)
+        triton.store(winners.at[position], winner.astype(jnp.int8), mask=mask)
 
 
 class _Pixels:
@@ -138,12 +138,12 @@ class _Pixels:
         b, _, _, _ = sizes.images
         v, u = sizes.outputs
         self.sizes, self.num = sizes, b * v * u
-        row = jnp.arange(sizes.places * num_rows)
-        self.output, self.place = first + _rest(row, num_rows), _whole(row, num_rows)
+        row = jnp.arange(sizes.positions * num_rows)
+        self.output, self.position = first + _rest(row, num_rows), _whole(row, num_rows)
         (step_v, step_u), (_, wide) = sizes.pool.strides, sizes.pool.size
         self.b = _whole(self.output, v * u)
-        self.y = _rest(_whole(self.output, u), v) * step_v + _whole(self.place, wide)
-        self.x = _rest(self.output, u) * step_u + _rest(self.place, wide)
+        self.y = _rest(_whole(self.output, u), v) * step_v + _whole(self.position, wide)
+        self.x = _rest(self.output, u) * step_u + _rest(self.position, wide)
         self.is_row = self.output < self.num
 
     def load(self, images: Any, n: Any, block: int) -> tuple[jax.Array, jax.Array, Any]:
@@ -152,8 +152,8 @@ class _Pixels:
         (_, kw), (top, left) = window.size, (window.pads[0][0], window.pads[1][0])
         k = n * block + jnp.arange(block)
         if c % block == 0:  # then a block consists of channels of one position of the kernel
-            place, channel = _whole(n, c // block), _rest(n, c // block) * block + jnp.arange(block)
-            i, j, channel = _whole(place, kw), _rest(place, kw), channel[None, :]
+            position, channel = _whole(n, c // block), _rest(n, c // block) * block + jnp.arange(block)
+            i, j, channel = _whole(position, kw), _rest(position, kw), channel[None, :]
         else:
             i, j, channel = _whole(k, kw * c), _rest(_whole(k, c), kw), _rest(k, c)
             i, j, channel = i[None, :], j[None, :], channel[None, :]
@@ -183,13 +183,13 @@ def _backward(pool: Window | None, is_relu: bool, window: Window, precision: Any
 convolve.defvjp(_forward, _backward)
 
 
-def _came_back(has_pool: bool, is_relu: bool, arrays: tuple, offsets: Any, mask: Any, place: Any) -> jax.Array:
+def _map_gradient(has_pool: bool, is_relu: bool, arrays: tuple, offsets: Any, mask: Any, position: Any) -> jax.Array:
     """Gradient with respect to maps, by the offsets of their outputs and their positions in the pool's windows."""
     gradient, kept = arrays
     values = _load(gradient, offsets, mask)
     if has_pool:
         winner = _load(kept, offsets, mask).astype(jnp.int32)
-        return jnp.where(winner == place, values, jnp.zeros_like(values))
+        return jnp.where(winner == position, values, jnp.zeros_like(values))
     return jnp.where(_load(kept, offsets, mask) > 0, values, jnp.zeros_like(values)) if is_relu else values
 
 
@@ -198,7 +198,7 @@ def _to_kernel(
 ) -> tuple[jax.Array, jax.Array]:
     """([k o], [o]): gradients of kernel and bias; each block sums one share of the outputs, then these are added."""
     num = sizes.images[0] * prod(sizes.outputs)
-    rows, columns, block = DEEP // sizes.places, _block(sizes.filters), _depth_block(sizes.images[3])
+    rows, columns, block = DEEP // sizes.positions, _block(sizes.filters), _depth_block(sizes.images[3])
     blocks = pl.cdiv(sizes.depth, block), sizes.filters // columns
     rounds = max(1, pl.cdiv(num * prod(blocks), rows * BLOCKS))
     shares = pl.cdiv(num, rows * rounds)
@@ -224,8 +224,8 @@ def _kernel_block(
         pixels = _Pixels(sizes, (share * rounds + round_) * num_rows, num_rows)
         values, _, _ = pixels.load(images, n, block)
         offsets = pixels.output[:, None] * sizes.filters + o[None, :]
-        mask, place = _wide(pixels.is_row[:, None], offsets.shape), _wide(pixels.place[:, None], offsets.shape)
-        back = _came_back(has_pool, is_relu, (gradient, kept), offsets, mask, place)
+        mask, position = _wide(pixels.is_row[:, None], offsets.shape), _wide(pixels.position[:, None], offsets.shape)
+        back = _map_gradient(has_pool, is_relu, (gradient, kept), offsets, mask, position)
         product = _dot(values.T, back, algorithm)
         return totals[0] + product, totals[1] + jnp.sum(back.astype(jnp.float32), axis=0)
 
@@ -270,11 +270,11 @@ def _images_block(
         out_v, out_u = _whole(up, pool.strides[0]), _whole(left, pool.strides[1])
         if has_pool:
             mask = mask & (out_v < v) & (out_u < u)
-        place = _rest(up, pool.strides[0]) * pool.size[1] + _rest(left, pool.strides[1])
+        position = _rest(up, pool.strides[0]) * pool.size[1] + _rest(left, pool.strides[1])
         offsets = (((image * v + out_v) * u + out_u) * o)[:, None] + filters[None, :]
         shape = (ROWS, block)
-        back = _came_back(
-            has_pool, is_relu, (gradient, kept), offsets, _wide(mask[:, None], shape), _wide(place[:, None], shape)
+        back = _map_gradient(
+            has_pool, is_relu, (gradient, kept), offsets, _wide(mask[:, None], shape), _wide(position[:, None], shape)
         )
         weights = (tap * c + channel)[:, None] * o + filters[None, :]
         weights = _load(kernel, weights, None if is_channel is None else _wide(is_channel, weights.shape))
@@ -287,12 +287,12 @@ def _images_block(
     triton.store(to_images.at[offsets], total.astype(to_images.dtype), mask=_wide(mask, offsets.shape))
 
 
-def _source(place: Any, stride: int, num: int) -> tuple[Any, Any]:
+def _source(position: Any, stride: int, num: int) -> tuple[Any, Any]:
     """(the position in the map that reaches a pixel through one position of the kernel, whether it exists)."""
-    is_there = place >= 0
+    is_there = position >= 0
     if stride > 1:
-        is_there, place = is_there & (_rest(place, stride) == 0), _whole(place, stride)
-    return place, is_there & (place < num)
+        is_there, position = is_there & (_rest(position, stride) == 0), _whole(position, stride)
+    return position, is_there & (position < num)
 
 
 def _call(body: Any, results: tuple, grid: tuple[int, ...], *arrays: jax.Array) -> Any:

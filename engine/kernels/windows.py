@@ -26,7 +26,7 @@ class Window(NamedTuple):
         """[height, width] in pixels."""
         return [(k - 1) * d + 1 for k, d in zip(self.size, self.dilation, strict=True)]
 
-    def places(self, height: int, width: int) -> tuple[int, int]:
+    def positions(self, height: int, width: int) -> tuple[int, int]:
         """(y, x): the number of positions of the window in padded images."""
         reach = self.reach()
         return (height - reach[0]) // self.strides[0] + 1, (width - reach[1]) // self.strides[1] + 1
@@ -61,10 +61,10 @@ def sliding(
 
 
 def slice_at(
-    images: jax.Array, offset: tuple[int, int], strides: tuple[int, int], places: tuple[int, int]
+    images: jax.Array, offset: tuple[int, int], strides: tuple[int, int], positions: tuple[int, int]
 ) -> jax.Array:
     """[b y x c]: the pixel at `offset` in the window, at each position of the window."""
-    (i, j), (sh, sw), (y, x) = offset, strides, places
+    (i, j), (sh, sw), (y, x) = offset, strides, positions
     return images[:, i : i + (y - 1) * sh + 1 : sh, j : j + (x - 1) * sw + 1 : sw]
 
 
@@ -106,6 +106,6 @@ def total(terms: Any) -> jax.Array:
 def collect(sent: Iterable[jax.Array], shape: tuple[int, ...], window: Window) -> jax.Array:
     """[b h w c]: the sum of the contributions to each pixel; `sent` has [b y x c] for each position of the window."""
     padded = padded_size(shape, window)
-    places = zip(window.offsets(), sent, strict=True)
-    collected = total(spread(values, offset, window.strides, padded) for offset, values in places)
+    positions = zip(window.offsets(), sent, strict=True)
+    collected = total(spread(values, offset, window.strides, padded) for offset, values in positions)
     return pad(collected, [(-low, -high) for low, high in window.pads])

@@ -53,7 +53,7 @@ def xla_conv_general_dilated(lhs: jax.Array, rhs: jax.Array, *arguments: Any, **
     return by_example(lambda lhs, rhs: lax.conv_general_dilated(lhs, rhs, *arguments, **named), lhs, rhs)
 
 
-def served(
+def with_fallback(
     convolve: Convolve,
     lhs: jax.Array,
     rhs: jax.Array,
@@ -68,21 +68,21 @@ def served(
 ) -> jax.Array:
     """`convolve` for calls that are 2-D, NHWC, one group, not transposed; shifted sums for depthwise ones."""
     is_depthwise = lhs.ndim == 4 and feature_group_count == lhs.shape[3] == rhs.shape[3]
-    serves = (
+    is_supported = (
         lhs.ndim == 4
         and (feature_group_count == 1 or is_depthwise)
         and all(d == 1 for d in lhs_dilation or ())
         and not any(value not in (None, 1) for value in other.values())
         and _is_nhwc(lhs, rhs, dimension_numbers)
     )
-    if not serves:
+    if not is_supported:
         return xla_conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
             precision=precision, **other,
         )  # fmt: skip
     window = sliding(lhs.shape, rhs.shape[:2], window_strides, rhs_dilation or (1, 1), padding)
     padded = padded_size(lhs.shape, window)
-    if min(window.places(*padded)) < 1:
+    if min(window.positions(*padded)) < 1:
         raise ValueError(f"kernel {rhs.shape[:2]} is larger than the padded image {padded}")
     if feature_group_count != 1:
         return depthwise(pad(lhs, window.pads), rhs[:, :, 0], window)

@@ -33,7 +33,7 @@ needs_compiler = pytest.mark.skipif(not ffi.is_available(), reason="needs a C++ 
 
 @pytest.fixture(scope="module", autouse=True)
 def serve_few_pixels() -> Iterator[None]:
-    """Lets maps be served directly that are so small that Eigen is faster."""
+    """Lets maps be convolved directly that are so small that Eigen is faster."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ffi, "FEW_PIXELS", 1)
         patch.setattr(ffi, "MINIMAL_PIXELS", 1)
@@ -229,7 +229,7 @@ def test_direct_conv_serves_what_it_does_faster_than_eigen(
     monkeypatch.setattr(ffi, "MINIMAL_PIXELS", 4)
     window = windows.Window((3, 3), (1, 1), pads=((1, 1), (1, 1)))
     images = jnp.ones((2, size, size, kernel_shape[2]))
-    assert ffi.serves(images, jax.ShapeDtypeStruct(kernel_shape, jnp.float32), window) == is_served
+    assert ffi.supports(images, jax.ShapeDtypeStruct(kernel_shape, jnp.float32), window) == is_served
 
 
 @needs_compiler
@@ -310,7 +310,7 @@ def test_gradient_of_images_that_nobody_asks_for_is_not_computed():
         return directly(x, k, (1, 1), "SAME", dimension_numbers=NHWC).sum()
 
     programs = [str(jax.make_jaxpr(jax.grad(loss, asked))(images, kernel)) for asked in (0, 1)]
-    assert [program.count("rev[") for program in programs] == [1, 0]  # of the kernel, which is turned for it
+    assert [program.count("rev[") for program in programs] == [1, 0]  # of the kernel, which is flipped for it
     both = jax.grad(loss, (0, 1))(images, kernel)
     for asked in (0, 1):
         np.testing.assert_array_equal(jax.grad(loss, asked)(images, kernel), both[asked])
