@@ -1,1 +1,1 @@
-"""What a run leaves: steps, their record, packed runs."""
+"""Saved runs: steps, their record, packed runs."""

@@ -12,9 +12,9 @@ RULE, REMEDY = "the files as they were saved", "Use another step or a copy of th
 
 
 def write_sums(directory: Path) -> None:
-    """Leaves the checksums of the files of all items in a step's directory, for `check_sums` or `b2sum --check B2SUMS`.
+    """Writes the checksums of the files of all items into a step's directory, for `check_sums` or `b2sum --check`.
 
-    Not of what Orbax notes beside the items, which it changes once more after they are complete.
+    Orbax's metadata next to the items is left out: Orbax changes it after the items are complete.
     """
     files = sorted(path for path in directory.glob("*/**/*") if path.is_file())
     lines = [f"{_digest(path)}  {path.relative_to(directory).as_posix()}\n" for path in files]
@@ -22,9 +22,9 @@ def write_sums(directory: Path) -> None:
 
 
 def check_sums(directory: Path, *below: str) -> None:
-    """Raises InputError naming the first file that is missing or not as it was saved.
+    """Raises InputError naming the first file that is missing or differs from what was saved.
 
-    below: files and folders of the directory to look at; all of them by default.
+    below: files and folders of the directory to check; all of them by default.
     """
     try:
         check_regular(directory / SUMS)

@@ -1,7 +1,7 @@
-"""Packed runs: one file that holds what is needed to use a run and to go on with it. Opening it is safe.
+"""Packed runs: one file with everything needed to use a run and to resume it. Opening it is safe.
 
-It is a zip whose entries are stored as they are: the arrays in it are compressed already, and a file whose content can
-be no larger than itself is no zip bomb. The same run packs to the same bytes.
+It is a zip of uncompressed entries: the arrays are compressed already, and a file whose content cannot be larger than
+itself is not a zip bomb. The same run packs to the same bytes.
 """
 
 import contextlib
@@ -26,24 +26,24 @@ from engine.host.archives import check_directory_size
 from engine.host.storage import new_directory, replaced
 
 SUFFIX = ".engine"
-MOST_ENTRIES = 10_000  # a packed run of one process has some forty
+MOST_ENTRIES = 10_000  # a packed run of one process has about forty
 MOST_DEPTH = 8
 LONGEST_NAME = 200
 FOR_TRAINING = "optimizer"
-MADE_AT = "commit_success.txt"  # Orbax's: the path at which it was saved, which is nobody's business
-RUN_FILES = tuple(name for name in FILES if "." in name)  # what has none is a directory
-# Names that Windows takes for devices, whatever comes after a dot.
+MADE_AT = "commit_success.txt"  # Orbax's; records an absolute path of the saving machine; left out for privacy
+RUN_FILES = tuple(name for name in FILES if "." in name)  # names without a dot are directories
+# Names that Windows reserves for devices, with any suffix.
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-ZIP64 = b"\1\0"  # the kind of note that an entry of 4 GiB needs
-EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can say
+ZIP64 = b"\1\0"  # start of the extra field that an entry of 4 GiB needs
+EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can store
 
 
 def pack(path: Path, out: Path, inference_only: bool = False, overwrite: bool = False) -> list[int]:
-    """Writes a run, a directory or itself packed, to the file `out` in one go; the steps whose checkpoints are in it.
+    """Writes a run (a directory or a packed file) to the file `out`, atomically; returns the steps packed.
 
-    inference_only: leave out what only training on needs: optimizer state, and the last step if another is the best.
-    Raises InputError if there is no complete checkpoint, or a damaged one, or `out` cannot be written, or exists and is
-    not to be overwritten.
+    inference_only: without what only further training needs: optimizer state, and the last step if it is not the best.
+    Raises InputError if there is no complete checkpoint or a damaged one, if `out` cannot be written, or if it exists
+    and `overwrite` is False.
     """
     _check_out(out, overwrite)
     with opened(path) as run:
@@ -54,7 +54,7 @@ def pack(path: Path, out: Path, inference_only: bool = False, overwrite: bool = 
             with replaced(out, "w+b") as file:
                 _write(file, _content(run, steps, inference_only))
                 with zipfile.ZipFile(file) as archive:
-                    _checked(out, archive.infolist(), file.seek(0, os.SEEK_END))  # or nobody could open it
+                    _checked(out, archive.infolist(), file.seek(0, os.SEEK_END))  # otherwise it could not be opened
         except FileNotFoundError as error:
             got, rule = f"no {error.filename} any more", "a run that stays as it is meanwhile"
             raise InputError(problem(str(path), got, rule, "Pack it again.")) from None
@@ -65,16 +65,16 @@ def pack(path: Path, out: Path, inference_only: bool = False, overwrite: bool = 
 
 
 def run_of(path: Path) -> Path:
-    """The run's directory, given itself or that of its checkpoints."""
+    """The run's directory, given that directory or the one of its checkpoints."""
     return checkpoints_of(path).parent
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Path]:
-    """The directory of a run: `path` itself or, of a packed file, one with its content that goes when the block ends.
+    """The directory of a run: `path` itself or, for a packed file, a temporary one with its content.
 
-    Raises InputError, naming the entry, for a file that `pack` would not have written; errors about what is in the
-    directory then name the file.
+    Raises InputError, naming the entry, for a file that `pack` cannot have written; errors about the content of the
+    temporary directory name the packed file.
     """
     if not path.is_file():
         yield path
@@ -89,13 +89,13 @@ def opened(path: Path) -> Iterator[Path]:
 
 
 def record_of(path: Path, step: int | str = "best") -> Record:
-    """The record of a run, in its directory or packed: of a step as `choose_step` takes it."""
+    """The record of a run, a directory or packed file; `step` as in `choose_step`."""
     with opened(path) as directory:
         return read_record(directory, choose_step(directory, step))
 
 
 def unpack(path: Path, out: Path) -> None:
-    """Makes a new directory `out` of a packed file, in one go. InputError as of `opened`, or if `out` exists."""
+    """Unpacks a packed file into a new directory `out`, atomically. InputError as in `opened`, or if `out` exists."""
     if not path.is_file():
         got = f"{path}, {'a directory' if path.is_dir() else 'which does not exist'}"
         raise InputError(problem("file", got, "a packed run", "Check the path."))
@@ -111,7 +111,7 @@ def unpack(path: Path, out: Path) -> None:
 
 
 def _extract_all(path: Path, directory: Path) -> None:
-    """Writes all entries below a directory. Names, kinds and sizes are looked at before the first byte is written."""
+    """Writes all entries below a directory. Names, kinds and sizes are checked before the first byte is written."""
     try:
         check_directory_size(path, "a packed run")
         with zipfile.ZipFile(path) as archive:
@@ -127,7 +127,7 @@ def _extract_all(path: Path, directory: Path) -> None:
 
 
 def _checked(path: Path, entries: list[zipfile.ZipInfo], size: int) -> list[zipfile.ZipInfo]:
-    """The entries, if a run can have them, of a file of that size; raises InputError naming the first it cannot."""
+    """The entries of a file of that size; raises InputError naming the first that a run cannot have."""
     if len(entries) > MOST_ENTRIES:
         raise _refused(path, f"{len(entries):,} entries", f"at most {MOST_ENTRIES:,}")
     seen: set[str] = set()
@@ -135,7 +135,7 @@ def _checked(path: Path, entries: list[zipfile.ZipInfo], size: int) -> list[zipf
         if rule := _broken_rule(entry):
             raise _refused(path, f"the entry {entry.orig_filename!r}", rule)
         name = entry.filename.lower()
-        if name in seen:  # or the same to a file system that does not tell a from A
+        if name in seen:  # or the same on a file system that ignores case
             raise _refused(path, f"the entry {entry.orig_filename!r} twice", "each once")
         seen.add(name)
     for name in seen:
@@ -148,7 +148,7 @@ def _checked(path: Path, entries: list[zipfile.ZipInfo], size: int) -> list[zipf
 
 
 def _broken_rule(entry: zipfile.ZipInfo) -> str | None:
-    """What the entry should be and is not."""
+    """The rule that an entry breaks; None if it breaks none."""
     mode, parts = entry.external_attr >> 16, PurePosixPath(entry.filename).parts
     if entry.orig_filename != entry.filename or not _is_of_run(parts, entry.filename):
         return "names of files that a run has"
@@ -160,7 +160,7 @@ def _broken_rule(entry: zipfile.ZipInfo) -> str | None:
     is_encrypted = entry.flag_bits & 0x1
     if is_encrypted or entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
         return "entries stored as they are, neither compressed nor encrypted"
-    if entry.comment or entry.extra[:2] not in (b"", ZIP64):  # a wrong length there swallows the entries after it
+    if entry.comment or entry.extra[:2] not in (b"", ZIP64):  # a wrong length there would hide the following entries
         return "entries without notes of their own"
     return None
 
@@ -177,7 +177,7 @@ def _is_of_run(parts: tuple[str, ...], name: str) -> bool:
 
 
 def _extract(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
-    """Writes one entry; its checksum is checked when its last byte is read."""
+    """Writes one entry; zipfile verifies its checksum at the last byte."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(entry) as source, target.open("xb") as sink:
@@ -185,7 +185,7 @@ def _extract(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, targe
     except (zipfile.BadZipFile, EOFError) as error:
         raise _refused(path, f"the entry {entry.filename!r} damaged ({error})", "the bytes packed") from None
     except OSError as error:
-        got, rule = f"{target.parent} ({error.strerror})", f"room for what {path} holds"
+        got, rule = f"{target.parent} ({error.strerror})", f"room for the content of {path}"
         raise InputError(problem("directory", got, rule, "Free some, or set TMPDIR to another place.")) from None
 
 
@@ -196,7 +196,7 @@ def _refused(path: Path, got: str, rule: str) -> InputError:
 
 
 def _content(run: Path, steps: list[int], inference_only: bool) -> dict[str, Path]:
-    """Name in the packed file → file, of all that is packed."""
+    """Name in the packed file → file, for everything that is packed."""
     directory = checkpoints_of(run)
     found = {name: run_of(run) / name for name in RUN_FILES if (run_of(run) / name).is_file()}
     for step in steps:
@@ -219,7 +219,7 @@ def _write(file: IO[bytes], content: dict[str, Path]) -> None:
 
 @contextlib.contextmanager
 def _bytes_of(name: str, source: Path, content: dict[str, Path]) -> Iterator[tuple[IO[bytes], int]]:
-    """(a file to read, its size): the file itself, or a list of checksums without the files that are left out."""
+    """(a file to read, its size): the file itself; of a checksum list, the lines of the files that are packed."""
     if source.name != SUMS:
         with source.open("rb") as file:
             yield file, source.stat().st_size

@@ -1,4 +1,4 @@
-"""Record: all that is kept of a step beside its arrays, as JSON."""
+"""Record: everything saved with a step besides its arrays, as JSON."""
 
 from dataclasses import dataclass, field
 from math import prod
@@ -12,7 +12,7 @@ from engine.metrics.combination import Combination
 from engine.metrics.stopping import has_stopped_early
 from engine.records import check
 
-MOST_INPUTS, MOST_OUTPUTS = 2**31, 2**24  # values of one example, of one answer
+MOST_INPUTS, MOST_OUTPUTS = 2**31, 2**24  # numbers of one example, of one prediction
 
 
 DTYPES = ("uint8", "float32")
@@ -24,14 +24,14 @@ FORMAT_VERSION = 4
 
 @dataclass(frozen=True)
 class Record:
-    """What is needed, beside the arrays, to use a model and to go on training it.
+    """Everything needed, besides the arrays, to use a model and to resume its training.
 
-    score: the validation metric that decides which step is best, higher is better; None in the middle of an epoch.
+    score: the validation metric that selects the best step, higher is better; None in the middle of an epoch.
     totals, epoch_seconds: metric sums and training time of the unfinished epoch. checksums: of the arrays of each item.
-    failed_steps: of an ensemble, the step at which each member's loss was no finite number, None for the others.
-    passed_over: files beside the data's pictures, how many of each kind. skipped: unreadable files, how many a split.
-    several_frames: pictures that hold frames beside the one that is read, how many a split.
-    combination: of an ensemble, how its members are combined. alternatives: plans that were measured, fastest first.
+    failed_steps: of an ensemble, the step at which each member's loss was not finite; None for the others.
+    passed_over: number of files that are not pictures, by kind. skipped: number of unreadable files, by split.
+    several_frames: number of pictures with more frames than the one that is read, by split.
+    combination: of an ensemble, how its members are combined. alternatives: the measured plans, fastest first.
     """
 
     config: RunConfig
@@ -59,7 +59,7 @@ class Record:
 
     @property
     def epochs_done(self) -> int:
-        """Whole epochs trained."""
+        """Completed epochs."""
         return self.step // self.steps_per_epoch
 
     @property
@@ -73,7 +73,7 @@ class Record:
 
 
 def _contradictions(record: Record) -> list[str]:
-    """What in a record cannot be, though each value is of its type."""
+    """Contradictions among values that each have the right type."""
     spec, train, remedy = record.input_spec, record.config.train, "Use another step or run."
     names, outputs = record.class_names, record.num_outputs
     is_binary = train.loss == "binary_cross_entropy"
@@ -95,7 +95,7 @@ def _contradictions(record: Record) -> list[str]:
 
 
 def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
-    """Records before there were ensembles: the plan was two fields."""
+    """Records from before ensembles, when the plan was two fields."""
     value.pop("num_examples", None)
     plan = {"lowering": value.pop("lowering", None), "placement": value.pop("placement", "resident")}
     return {**value, "plan": plan}

@@ -1,4 +1,4 @@
-"""The directory of a run: what it may be, and what lies in it. Nothing of an earlier run is overwritten silently."""
+"""The directory of a run: which one can be used, and its files. An earlier run is never overwritten silently."""
 
 import contextlib
 import json
@@ -39,13 +39,13 @@ FREE_FIELDS = (
 def open_run(
     path: Path, config: RunConfig, resume: bool, overwrite: bool, say: Callable[[str], None] = NOBODY
 ) -> Record | None:
-    """Makes sure that `path` can take a run of `config`; the record to go on from if it is to be resumed.
+    """Checks that `path` can be used for a run of `config`; returns the record to resume from, if any.
 
-    Removes nothing: with `overwrite`, `clear_run` is called once everything else is known to work. To resume, damaged
-    checkpoints are moved aside, and `say` is told.
-    Raises InputError if the path is a file, cannot be written, holds other things, or holds a run and neither
-    `resume` nor `overwrite` is set, or a run of another config to resume. A run that was stopped before it had
-    saved anything is nothing to lose and does not count.
+    Removes nothing: with `overwrite`, `clear_run` is called once everything else is known to work. With `resume`,
+    damaged checkpoints are moved aside and reported to `say`.
+    Raises InputError if the path is a file, cannot be written or contains other files; if it contains a run and neither
+    `resume` nor `overwrite` is set; or if the run to resume has another config. A run stopped before its first save
+    counts as empty.
     """
     if resume and overwrite:
         raise InputError(problem("overwrite", "both it and resume", "one of them", "Leave one out."))
@@ -55,19 +55,19 @@ def open_run(
         record = None if overwrite else _resumable(path, config, resume, say)
     elif (path / "result.json").exists() and not overwrite:
         remedy = "Put the checkpoints back, add --overwrite, or choose another --run-dir."
-        got = f"{path}, which holds a run without its checkpoints"
+        got = f"{path}, which contains a run without its checkpoints"
         raise InputError(problem("run_dir", got, "a new directory", remedy))
     elif any(entry.name not in FILES and entry.name[0] != "." for entry in path.iterdir()):
-        got = f"{path}, which holds other files"
+        got = f"{path}, which contains other files"
         raise InputError(problem("run_dir", got, "an empty or new directory", "Choose another with --run-dir."))
     return record
 
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Holds a run's directory for this process; raises InputError naming the one that holds it already.
+    """Locks a run's directory for this process; raises InputError naming the process that has locked it already.
 
-    The lock is the system's and ends with the process, so nothing stale can be left by a kill.
+    The system releases the lock when the process ends, so a killed process leaves no stale lock.
     """
     _check_place(path)
     if fcntl is None:
@@ -81,7 +81,7 @@ def claimed(path: Path) -> Iterator[None]:
             is_ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
-        if not is_ours:  # held, or given back and removed just now
+        if not is_ours:  # locked, or just released and removed
             file.seek(0)
             got = f"{path}, in which {file.read() or 'another process'} is training"
             remedy = "Wait for it, or choose another with --run-dir."
@@ -108,45 +108,45 @@ def clear_run(path: Path) -> None:
 
 
 def write_config(path: Path, config: RunConfig) -> None:
-    """Leaves the config in a run's directory."""
+    """Writes the config into a run's directory."""
     write_atomically(path / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
 
 
 def write_skipped(path: Path, lines: list[str]) -> None:
-    """Leaves a list of the data files that were skipped, if there are any."""
+    """Writes a list of the skipped data files, if there are any."""
     if lines:
         write_atomically(path / "skipped.txt", "\n".join(map(one_line, lines)) + "\n")
 
 
 def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str], None]) -> Record:
-    """The last record of the run in `path` that is not damaged, if it may be resumed with this config."""
+    """The last undamaged record of the run in `path`, if it can be resumed with this config."""
     newest = int(step_directories(path)[-1].name)
     if resume:
         set_damaged_aside(path, say)
     if not find_steps(path):
         got, rule = f"{path}, whose checkpoints are all damaged", "a run with one that is not"
-        raise InputError(problem("run_dir", got, rule, "Put back a copy of it, or start anew with --overwrite."))
+        raise InputError(problem("run_dir", got, rule, "Restore a copy of it, or start from scratch with --overwrite."))
     record = read_record(path, choose_step(path, "last"))
     if record.step < newest:
-        say(f"going on from step {record.step:,}: {newest - record.step:,} steps are lost and trained again")
+        say(f"resuming from step {record.step:,}: {newest - record.step:,} steps are lost and trained again")
     changes = _changes(record.config, in_terms_of(record, config))
     if not resume:
         state = "a run of another config" if changes else _progress(record)
-        remedy = "Add --resume to go on with it, --overwrite to start anew, or choose another --run-dir."
-        got = f"{path}, which holds {state}"
+        remedy = "Add --resume to continue it, --overwrite to start from scratch, or choose another --run-dir."
+        got = f"{path}, which contains {state}"
         raise InputError(problem("run_dir", got, "a new directory", remedy), *_lines(changes))
     if changes:
         remedy = "Give the same settings, or choose another --run-dir."
-        got = f"{path}, which holds a run of another config"
+        got = f"{path}, which contains a run of another config"
         raise InputError(problem("run_dir", got, "the config it was started with", remedy), *_lines(changes))
     return record
 
 
 def in_terms_of(record: Record, given: RunConfig) -> RunConfig:
-    """The given config as the run of a record took it when it started.
+    """The given config in the terms of a run that was saved earlier, to compare the two.
 
-    Names are read as those of before if that is how it is closer to the stored one's, and a batch size by default is
-    all examples, where these are fewer.
+    Names are read as in earlier versions if that brings the config closer to the stored one. A default batch size is
+    the number of examples if there are fewer.
     """
     if record.steps_per_epoch == 1:
         given = given.with_batch_within(record.config.train.batch_size)
@@ -155,7 +155,7 @@ def in_terms_of(record: Record, given: RunConfig) -> RunConfig:
 
 
 def _changes(stored: RunConfig, given: RunConfig) -> list[Difference]:
-    """Fields that differ and matter; the number of epochs does not while no schedule depends on it."""
+    """Fields that differ and matter; the number of epochs matters only if a schedule depends on it."""
     free = [*FREE_FIELDS, "train.epochs"] if given.optim.is_open_ended else FREE_FIELDS
     every = (differences(stored.to_json(), variant.to_json()) for variant in variants(given))
     return min(([change for change in changes if change.field not in free] for changes in every), key=len)

@@ -1,4 +1,4 @@
-"""Saving: the checkpoints of a run that is under way, when they are made, and which of them are kept."""
+"""Saving: the checkpoints of a run in progress, when they are saved, and which of them are kept."""
 
 import contextlib
 import shutil
@@ -24,40 +24,40 @@ from engine.records import to_json
 
 DEFAULTS = CheckpointConfig()
 DAMAGED = "damaged"
-ROTATED = ".rotated"  # steps are moved here at once and then removed file by file: a kill leaves no half of one
+ROTATED = ".rotated"  # steps are moved here and then removed file by file: a kill leaves no half-removed step
 NOBODY: Callable[[str], None] = lambda text: None  # noqa: E731
 
 
 class SaveTimes:
-    """When a run is saved in the middle of an epoch: after so many steps, or seconds."""
+    """When a run is saved in the middle of an epoch: after a number of steps, or of seconds."""
 
     def __init__(self, config: CheckpointConfig):
         self.config, self._last = config, time.monotonic()
 
     def steps_left(self, step: int) -> int | None:
-        """Steps from here to the next that is to be saved by its number; None if none is."""
+        """Steps until the next save by step number; None if there is no such rule."""
         every = self.config.every_steps
         return None if every is None else every - step % every
 
     def is_due(self, step: int) -> bool:
-        """Whether to save now, after that many steps of the run."""
+        """Whether to save now, after this step of the run."""
         every, seconds = self.config.every_steps, self.config.every_seconds
         is_time = seconds is not None and time.monotonic() - self._last >= seconds
         return is_time or (every is not None and step % every == 0)
 
     def is_due_after(self, epochs: int) -> bool:
-        """Whether to save at the end of that epoch, counted from 1."""
+        """Whether to save at the end of this epoch, counted from 1."""
         return epochs % self.config.every_epochs == 0
 
     def saved(self) -> None:
-        """Takes note that the run was saved."""
+        """Records that the run was saved."""
         self._last = time.monotonic()
 
 
 class Checkpoints:
-    """The checkpoints of a run that is under way: saves asynchronously, keeps the best and the last.
+    """The checkpoints of a run in progress: saves asynchronously, keeps the best and the last.
 
-    say: is told what is found damaged. log: is told each step once it is on disk.
+    say: gets reports of damaged steps. log: gets a line for each step once it is on disk.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Checkpoints:
                 kept = kept_steps(steps, scores, config.keep_last, config.keep_best)
                 return [step in kept for step in steps]
 
-        # The callback comes when all files of a step are written, before it gets its name. Directories are made at
-        # once: where that fails later, Orbax's threads wait twenty minutes for them, and the process for these.
+        # The callback runs when all files of a step are written, before the step gets its name. Directories are created
+        # immediately: if creation failed later, Orbax's threads, and so the process, would block for twenty minutes.
         options = ocp.AsyncOptions(post_finalization_callback=self._write_sums, create_directories_asynchronously=False)
         self._manager = ocp.CheckpointManager(
             checkpoints_of(path).resolve(),
@@ -100,7 +100,7 @@ class Checkpoints:
         )
 
     def save(self, record: Record, **items: Any) -> None:
-        """Starts to save host arrays (model=…, optimizer=…) and the record as one step; one that is there is kept."""
+        """Starts to save host arrays (model=…, optimizer=…) and the record as one step; an existing one is kept."""
         if record.step in self._scores:
             return
         with _failures_explained(self.path):
@@ -122,11 +122,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        with contextlib.suppress(*([InputError] if kind else [])):  # what went wrong first is what is told
+        with contextlib.suppress(*([InputError] if kind else [])):  # the first error is the one to report
             self.close()
 
     def close(self) -> None:
-        """Waits and lets go of the directory."""
+        """Waits and releases the directory."""
         with _failures_explained(self.path):
             self._wait()
             self._manager.close()
@@ -134,7 +134,7 @@ class Checkpoints:
     def _wait(self) -> None:
         self._manager.wait_until_finished()
         step, self._under_way = self._under_way, None
-        if step is not None and step in find_steps(self.path):  # it is not after a failure, which Orbax tells once
+        if step is not None and step in find_steps(self.path):  # missing after a failure, which Orbax reports once
             self._log(f"saved step {step}")
         _remove_rotated(self.path)
 
@@ -144,15 +144,15 @@ class Checkpoints:
 
 
 def kept_steps(steps: Sequence[int], scores: Mapping[int, float | None], last: int, best: int) -> set[int]:
-    """The `last` newest of the steps and the `best` with the highest scores, the later of equals."""
+    """The `last` newest of the steps and the `best` with the highest scores, the later of ties."""
     scored = {step: score for step in steps if (score := scores.get(step)) is not None}
     return {*sorted(steps)[-last:], *sorted(scored, key=lambda step: (scored[step], step))[-best:]}
 
 
 def set_damaged_aside(path: Path, say: Callable[[str], None] = NOBODY) -> None:
-    """Moves steps whose files are missing or not as they were saved out of the way, to `damaged/`, and says so.
+    """Moves steps with missing or changed files to `damaged/`, and reports it.
 
-    Nothing of them is deleted; what is left is what a run goes on from.
+    Nothing is deleted; a run resumes from the steps that are left.
     """
     for directory in step_directories(path):
         try:
@@ -170,7 +170,7 @@ def _remove_rotated(path: Path) -> None:
 
 @contextlib.contextmanager
 def _failures_explained(path: Path) -> Iterator[None]:
-    """Turns what Orbax raises when it cannot write into a message that says what is left."""
+    """Turns Orbax's exceptions when it cannot write into an InputError that lists the complete checkpoints."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
@@ -178,6 +178,6 @@ def _failures_explained(path: Path) -> Iterator[None]:
         is_full = "No space left" in text or "RESOURCE_EXHAUSTED" in text
         reason = "no space left" if is_full else (text.splitlines() or [type(error).__name__])[0][:200]
         kept = ", ".join(map(str, find_steps(path))) or "none"
-        advice = "Free some space" if is_full else "Mend that"
-        remedy = f"Complete checkpoints there: step {kept}. {advice} and go on with --resume."
+        advice = "Free some space" if is_full else "Fix the problem"
+        remedy = f"Complete checkpoints there: step {kept}. {advice}, then continue with --resume."
         raise InputError(problem("run_dir", f"{path} ({reason})", "a place that can be written", remedy)) from error

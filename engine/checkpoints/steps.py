@@ -1,9 +1,9 @@
 """Checkpoints: Orbax for arrays, one JSON record for everything else. No pickle anywhere.
 
-`<run>/checkpoints/<step>/` holds `model` (params, model_state), `optimizer`, `record` and, of an ensemble, `best` (each
-member's weights when it was best), and `B2SUMS`, the checksums of all these files. Orbax writes each step
-beside its place and renames it when it is complete, so a kill while saving leaves the previous one as it was.
-Reading the record needs neither Orbax nor JAX.
+`<run>/checkpoints/<step>/` contains `model` (params, model_state), `optimizer`, `record`, for an ensemble `best` (each
+member's weights when it was best), and `B2SUMS`, the checksums of all these files. Orbax writes each step under a
+temporary name and renames it when it is complete, so a kill while saving leaves the previous step intact. Reading the
+record needs neither Orbax nor JAX.
 """
 
 import re
@@ -20,7 +20,7 @@ from engine.records import from_json
 
 
 def checkpoints_of(path: Path) -> Path:
-    """The directory of a run's checkpoints, given the run's directory or that one itself."""
+    """The directory of a run's checkpoints, given that directory or the run's."""
     return path if path.name == "checkpoints" else path / "checkpoints"
 
 
@@ -38,9 +38,9 @@ def step_directories(path: Path) -> list[Path]:
 
 
 def check_step(path: Path, step: int) -> None:
-    """Raises InputError naming the first file of a step that is missing or not as it was saved.
+    """Raises InputError naming the first file of a step that is missing or differs from what was saved.
 
-    Steps of format 2 and before have no checksums of files: of these the record alone is read.
+    Steps of formats 1 and 2 have no checksums of files: only their record is read.
     """
     directory = checkpoints_of(path) / str(step)
     read_record(path, step)
@@ -49,7 +49,7 @@ def check_step(path: Path, step: int) -> None:
 
 
 def choose_step(path: Path, step: int | str = "best") -> int:
-    """The step asked for: "best" by validation score (the last one if no step has any), "last" or a number."""
+    """The selected step: "best" by validation score (the last one if no step has a score), "last" or a number."""
     steps = find_steps(path)
     if not steps:
         raise InputError(_nothing_there(path))
@@ -64,7 +64,7 @@ def choose_step(path: Path, step: int | str = "best") -> int:
 
 
 def best_step(scores: dict[int, float | None]) -> int | None:
-    """The step with the highest score, the later of equals; None if no step has one."""
+    """The step with the highest score, the later of ties; None if no step has a score."""
     known = {step: score for step, score in scores.items() if score is not None}
     return max(known, key=lambda step: (known[step], step), default=None)
 
@@ -94,7 +94,7 @@ def read_record(path: Path, step: int) -> Record:
 
 
 def check_location(path: Path) -> None:
-    """Raises InputError for a path at which Orbax would lose what it saves: it takes it for a pattern."""
+    """Raises InputError for a path that Orbax would read as a pattern, and lose what it saves there."""
     bad = sorted(set("[]\\") & set(str(path.resolve())))
     if bad:
         rule = f"a path without {' '.join(bad)}"
@@ -104,8 +104,8 @@ def check_location(path: Path) -> None:
 def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
     """Host arrays of a step's items (model=…, optimizer=…), in the structure and shapes of the trees given.
 
-    Nothing is placed on a device, so a checkpoint opens wherever it was written. Raises InputError if files are
-    missing or damaged (by the record's checksums), or do not fit the shapes.
+    Nothing is placed on a device, so a checkpoint opens on any machine. Raises InputError if files are missing or
+    damaged (by the record's checksums), or do not have the shapes.
     """
     import jax
     import numpy as np
@@ -136,9 +136,9 @@ def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
 
 
 def _check_stored(directory: Path, tree: Any) -> None:
-    """Raises InputError unless an item's arrays have the shapes and dtypes of a tree, and there is memory for them.
+    """Raises InputError unless an item's arrays have the shapes and dtypes of a tree and fit into memory.
 
-    Nothing but what describes them is read. Pieces are no larger than their array, so a small file unfolds to no more.
+    Only metadata is read. No chunk may be larger than its array, so a small file cannot expand beyond it.
     """
     import orbax.checkpoint as ocp
 
@@ -147,7 +147,7 @@ def _check_stored(directory: Path, tree: Any) -> None:
     try:
         handler: Any = ocp.StandardCheckpointHandler()
         described = handler.metadata(directory)
-    except Exception as error:  # whatever libraries raise for files that are not theirs
+    except Exception as error:  # libraries raise exceptions of any kind for damaged files
         raise InputError(problem(str(directory), _first_line(error), rule, remedy_for(error, remedy))) from None
     stored, needed = _by_path(described), 0
     for path, leaf in _by_path(tree).items():
@@ -165,7 +165,7 @@ def _check_stored(directory: Path, tree: Any) -> None:
 
 
 def check_memory(where: str, needed: int) -> None:
-    """Raises InputError if so many bytes are more than this machine has free."""
+    """Raises InputError if fewer bytes than needed are free on this machine."""
     free = free_host_bytes()
     if needed > free:
         got, rule = (
@@ -176,9 +176,9 @@ def check_memory(where: str, needed: int) -> None:
 
 
 def check_model_fits(where: str, record: Record, copies: int = 1) -> None:
-    """Raises InputError if so many copies of a model's weights, or what one layer gives, are more than is free here.
+    """Raises InputError if the copies of a model's weights, or the output of one layer, do not fit into free memory.
 
-    A class of the user's own is only known when it is built.
+    The size of a custom class is known only when it is built.
     """
     rows = record.config.model.with_outputs(record.num_outputs).rows(record.input_spec.shape)
     weights = sum(row.num_params for row in rows) * record.config.train.members

@@ -30,7 +30,7 @@ class Options:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in that directory, if there is one; start it if there is none."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Remove the run in that directory and start anew."""
+    """Remove the run in that directory and start from scratch."""
 
 
 def main(config: RunConfig, arguments: Sequence[str] | None = None) -> None:

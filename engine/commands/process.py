@@ -51,7 +51,7 @@ def errors_as_lines(is_run: bool = False) -> Iterator[None]:
         raise SystemExit(141) from None
     except OSError as error:
         where = f"{one_line(error.filename)}: " if error.filename else ""
-        go_on = f" Mend that, then: {command_again('--resume')}" if is_run else ""
+        go_on = f" Fix this, then run: {command_again('--resume')}" if is_run else ""
         tell(f"error: {where}{error.strerror or error}. What was saved before stays.{go_on}")
         raise SystemExit(2) from None
 

@@ -1,4 +1,4 @@
-"""`export`: a Classifier as a file or directory that answers without this package, compared with it as it is made."""
+"""`export`: writes a Classifier as a file or directory that runs without this package, and verifies the result."""
 
 from importlib import metadata
 from os import PathLike
@@ -21,24 +21,24 @@ from engine.records import to_json
 
 DESCRIPTION_VERSION = 1
 NUM_COMPARED = 3
-TOLERANCE = 1e-3  # of the largest output, or of 1: sums in another order differ by 1e-6, of whitened noise by more
-NARROW_TOLERANCE = 0.05  # where ONNX computes in float32 what the classifier does with the 3 digits of bfloat16
+TOLERANCE = 1e-3  # of the largest output, or of 1: reordered sums differ by 1e-6, by more for whitened noise
+NARROW_TOLERANCE = 0.05  # for ONNX in float32 compared with a classifier in bfloat16, which has 3 digits
 
 
 @computes
 def export(
     classifier: Restorable, path: str | PathLike[str], format: ExportFormat = "stablehlo", overwrite: bool = False
 ) -> Path:
-    """Writes a classifier to `path`, with weights and preprocessing inside, and returns that path.
+    """Writes a classifier to `path`, including weights and preprocessing, and returns that path.
 
-    classifier: at hand, or that of a run in its directory or packed.
-    What is written takes inputs [b …] as stored (uint8 pictures or float32), for any b of at least 1, and gives what
-    `classifier.outputs` gives, float32[b k]: probabilities, of an ensemble combined, or a regression's outputs.
-    format: stablehlo, a directory that runs by jax alone on CPUs, GPUs and TPUs; onnx, a file, in float32; savedmodel,
-      a directory for TensorFlow. The last two need packages of their own.
+    classifier: a Classifier, or the path of a run, a directory or packed.
+    The export takes inputs [b …] as stored (uint8 pictures or float32), for any b of at least 1, and returns the same
+    as `classifier.outputs`, float32[b k]: probabilities (combined, for an ensemble), or a regression's outputs.
+    format: stablehlo: a directory that needs only jax, on CPUs, GPUs and TPUs; onnx: a file, in float32; savedmodel:
+      a directory for TensorFlow. The last two need additional packages.
     overwrite: replace an earlier export there.
-    It is read again and compared with the classifier before it takes its place. Raises InputError if something else is
-    there, if a package is missing, or if the model cannot be expressed in the format.
+    The export is read back and compared with the classifier before it is moved to `path`. Raises InputError if
+    something else exists there, if a package is missing, or if the model cannot be expressed in the format.
     """
     if not isinstance(path, str | PathLike):
         rule = "where to write it, like 'model.onnx'"
@@ -53,7 +53,7 @@ def export(
             difference = _difference(READERS[format](scratch, about), classifier)
         except (InputError, OSError):
             raise
-        except Exception as error:  # whatever three converters say of a class that they cannot express
+        except Exception as error:  # the three converters raise exceptions of any kind
             raise InputError(_inexpressible(classifier, format, error)) from error
         tolerance = TOLERANCE if about["precision"] == classifier.record.config.train.precision else NARROW_TOLERANCE
         if not difference <= tolerance:
@@ -63,7 +63,7 @@ def export(
 
 
 def description(classifier: Classifier, format: ExportFormat, name: str) -> dict[str, Any]:
-    """What is stored beside an exported model, as JSON: its input and output, class names, versions, and its use.
+    """The description stored with an exported model, as JSON: input and output, class names, versions, and usage.
 
     name: of the file or directory.
     """
@@ -94,7 +94,7 @@ def description(classifier: Classifier, format: ExportFormat, name: str) -> dict
 
 
 def usage(about: dict[str, Any], path: str) -> list[str]:
-    """Lines of Python that ask an exported model at `path`, of which `about` is the description."""
+    """Lines of Python that run an exported model at `path`, whose description is `about`."""
     given, answer = about["input"], about["output"]
     kinds = [f"{each['dtype']}[{' '.join(map(str, each['shape']))}]" for each in (given, answer)]
     comment = f"  # {' → '.join(kinds)}"
@@ -123,7 +123,7 @@ _SHOWN = ("scale", "mean", "std", "per_example", "center_example", "whiten")
 
 
 def _preprocessing(spec: InputSpec) -> dict[str, Any]:
-    """What is done to the inputs before the network sees them; they must have the model's size and colours."""
+    """The preprocessing of inputs, which must have the model's size and colours."""
     return {name: to_json(getattr(spec, name)) for name in _SHOWN}
 
 
@@ -134,7 +134,7 @@ def _of_ensemble(classifier: Classifier) -> dict[str, Any]:
 
 
 def _difference(outputs: Outputs, classifier: Classifier) -> float:
-    """The largest between what was exported and the classifier, as a share of the largest output or of 1."""
+    """The largest difference between export and classifier, relative to the largest output or to 1."""
     draw, spec = np.random.default_rng(0), classifier.input_spec
     inputs = draw.random((NUM_COMPARED, *spec.shape), np.float32)
     if spec.dtype == "uint8":
@@ -150,5 +150,5 @@ def _inexpressible(classifier: Classifier, format: str, error: Exception) -> str
     reason = (str(error).strip().splitlines() or [""])[0][:300]
     got = f"{classifier.record.config.name} ({type(error).__name__}: {reason})"
     rule = f"a model that can be expressed in {format} for any number of examples"
-    remedy = "Try another format; in a class of your own, write x.shape[0] for len(x) and decide nothing by it."
+    remedy = "Try another format; in a custom class, write x.shape[0] for len(x), and do not branch on it."
     return problem("model", got, rule, remedy)

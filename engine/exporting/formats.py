@@ -1,4 +1,4 @@
-"""The formats that models are exported in: where such a file or directory may be put, and how it is put there."""
+"""The export formats: where a file or directory of each may be written, and how it is moved there."""
 
 import contextlib
 import tempfile
@@ -13,12 +13,12 @@ ExportFormat = Literal["stablehlo", "onnx", "savedmodel"]
 SUFFIXES: dict[ExportFormat, str] = {"stablehlo": ".stablehlo", "onnx": ".onnx", "savedmodel": ".savedmodel"}
 DIRECTORY_FORMATS = ("stablehlo", "savedmodel")
 DESCRIPTION_FILES = {"stablehlo": "model.json", "savedmodel": "assets.extra/model.json"}
-"""Where, below its directory, an export says what it is; TensorFlow leaves `assets.extra` to others."""
+"""The files, below an export's directory, that may contain its description; TensorFlow ignores `assets.extra`."""
 
 
 def check_target(target: Path, format: str, overwrite: bool) -> None:
-    """Raises InputError unless a model can be put at `target`; over what is there only if that is wanted, and only if
-    it is an export of a format alike."""
+    """Raises InputError unless a model can be written to `target`. An existing export of the same kind (file or
+    directory) is replaced only with `overwrite`, and nothing else ever."""
     if format not in get_args(ExportFormat):
         raise InputError(unknown("format", format, get_args(ExportFormat)))
     is_directory = format in DIRECTORY_FORMATS
@@ -35,7 +35,7 @@ def check_target(target: Path, format: str, overwrite: bool) -> None:
 
 
 def description_of(directory: Path) -> dict[str, Any] | None:
-    """What an exported directory says about its model; None if it is no export."""
+    """The description in an exported directory; None if it is not an export."""
     for file in DESCRIPTION_FILES.values():
         with contextlib.suppress(InputError):
             found = read_json(directory / file, "an export's description", "")
@@ -46,9 +46,9 @@ def description_of(directory: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def put_in_place(target: Path) -> Iterator[Path]:
-    """A path beside the target, to write to; what lies there at the end takes the target's place, if all went well.
+    """A temporary path to write to, which replaces the target at the end of the block if there was no error.
 
-    Raises InputError where the system refuses to write.
+    Raises InputError if writing fails.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:

@@ -1,4 +1,4 @@
-"""A Classifier as one traceable function, from a batch as it is stored to probabilities: what is exported.
+"""A Classifier as one traceable function, from a batch as stored to probabilities: the function that is exported.
 
 Axes: b batch, k classes, m members.
 """
@@ -22,7 +22,7 @@ Graph = Callable[[jax.Array], jax.Array]
 def graph_of(classifier: Classifier, precision: Precision | None = None) -> Graph:
     """(inputs [b …] of the input contract's dtype) → float32[b k], as `Classifier.outputs`; the weights are constants.
 
-    Of an ensemble the members that count, combined. precision: of the products; None: that of the training.
+    For an ensemble: the members with a weight, combined. precision: of products; None: that of the training.
     """
     if not isinstance(classifier, EnsembleClassifier):
         return _graph_of_one(classifier, precision)
@@ -43,7 +43,7 @@ def graph_of(classifier: Classifier, precision: Precision | None = None) -> Grap
 
 
 def combined(combination: Combination, weights: Sequence[float], outputs: Sequence[jax.Array]) -> jax.Array:
-    """float32[b k]: `Combination.combine`, traceable, of the probabilities [b k] of the members that have weights."""
+    """float32[b k]: a traceable `Combination.combine` of the probabilities [b k] of the members with a weight."""
     if combination.method == "logits":
         joint = jax.nn.softmax(_weighted_sum(weights, [_logarithms(each) for each in outputs]))
     elif combination.method == "vote":
@@ -58,7 +58,7 @@ def combined(combination: Combination, weights: Sequence[float], outputs: Sequen
 def _graph_of_one(classifier: Classifier, precision: Precision | None) -> Graph:
     spec, record = classifier.input_spec, classifier.record
     train, of_inputs = record.config.train, (spec.network_shape, record.num_outputs)
-    # The backend's own operations, whatever this machine runs: others may not have ours.
+    # XLA's own operations, whatever this machine uses: other machines may lack our kernels.
     network, _ = network_of(record.config.model, *of_inputs, "xla", spec.whiten, precision or train.precision)
     params, model_state = jax.tree.map(np.asarray, (classifier._params, classifier._model_state))
 

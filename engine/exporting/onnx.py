@@ -1,7 +1,7 @@
-"""A JAX function as an ONNX model: the operations of its jaxpr, one after another, as ONNX's.
+"""Converts a JAX function to an ONNX model: the operations of its jaxpr, one after another.
 
-What depends on no input is computed here and stored. JAX spells every broadcast out, ONNX broadcasts by itself: so an
-array is kept as small as it was before, and widened only for operations that need to see its shape.
+Constant expressions are computed here and stored. JAX makes every broadcast explicit, ONNX broadcasts implicitly: so
+arrays stay unbroadcast, and are widened only for operations that need their full shape.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def onnx_model(
 
 
 class _Writer:
-    """The graph as far as it is written."""
+    """The graph under construction."""
 
     def __init__(self, inputs: str, batch: Any):
         self.nodes: list[onnx.NodeProto] = []
@@ -79,7 +79,7 @@ class _Writer:
         return [value(atom) for atom in jaxpr.outvars]
 
     def node(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """Writes an operation; the name of its output."""
+        """Writes an operation; returns the name of its output."""
         output = output or f"{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
@@ -95,17 +95,17 @@ class _Writer:
         return name
 
     def integers(self, numbers: Sequence[int]) -> str:
-        """The name of a list of numbers, as ONNX takes sizes and axes."""
+        """The name of a constant list of numbers, ONNX's form of sizes and axes."""
         return self.store(np.array(numbers, np.int64))
 
     def transpose(self, name: str, order: Sequence[int]) -> str:
-        """The name of an array with its axes in another order; of constants, as kernels are, it is made here."""
+        """The name of an array with its axes in another order; constants, like kernels, are transposed here."""
         if name in self.stored:
             return self.store(np.ascontiguousarray(self.stored[name].transpose(order)))
         return self.node("Transpose", [name], perm=list(order))
 
     def wide(self, value: Value, shape: Shape) -> str:
-        """The name of a value broadcast to the shape that JAX says it has."""
+        """The name of a value broadcast to its shape in JAX."""
         if value.shape == shape:
             return self.name(value)
         sizes = [1 if old == new else new for old, new in zip(value.shape, shape, strict=True)]
@@ -141,7 +141,7 @@ class _Writer:
         return [Value(shapes[0], RULES[name](self, wide, equation))]
 
     def _broadcast(self, value: Value, params: dict[str, Any]) -> Value:
-        """The value with axes of size 1 in the places of new ones."""
+        """The value with axes of size 1 at the positions of new ones."""
         shape: list[Any] = [1] * len(params["shape"])
         for axis, size in zip(params["broadcast_dimensions"], value.shape, strict=True):
             shape[axis] = size
@@ -171,7 +171,7 @@ def _constant(array: Any) -> Value:
 
 
 def _computed(equation: Any, inputs: Sequence[Value]) -> list[Value]:
-    """What an operation on constants gives."""
+    """The results of an operation on constants."""
     wide = [
         jnp.asarray(np.broadcast_to(value.constant, atom.aval.shape))  # type: ignore[arg-type]
         for value, atom in zip(inputs, equation.invars, strict=True)

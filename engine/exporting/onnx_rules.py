@@ -1,6 +1,6 @@
-"""What each operation of JAX is in ONNX, as tables: by name alone, or by a rule that writes it.
+"""Tables from JAX operations to ONNX: by name alone, or by a rule that writes the operation.
 
-A rule gets the names of its inputs in a graph under way, and the equation of the jaxpr.
+A rule gets the names of its inputs in the graph under construction, and the equation of the jaxpr.
 """
 
 import string
@@ -13,7 +13,7 @@ from onnx import helper
 
 
 class Writer(Protocol):
-    """A graph under way; each method gives the name of an array in it."""
+    """A graph under construction; each method returns the name of an array in it."""
 
     stored: dict[str, np.ndarray]
 
@@ -49,7 +49,7 @@ REDUCTIONS = {
     "reduce_prod": "ReduceProd",
     "reduce_sum": "ReduceSum",
 }
-LOGICAL = ("and", "or", "not")  # for which JAX has one operation with those on bits
+LOGICAL = ("and", "or", "not")  # JAX has one operation for both the logical and the bitwise one
 
 Rule = Callable[[Writer, list[str], Any], str]
 
@@ -107,7 +107,7 @@ def _concatenate(writer: Writer, names: list[str], equation: Any) -> str:
 
 
 def _slice(writer: Writer, names: list[str], equation: Any) -> str:
-    """Only of axes that are cut, so that the number of examples need not be known."""
+    """Lists only the axes that are cut, so that the number of examples need not be known."""
     params, shape = equation.params, equation.invars[0].aval.shape
     steps = params["strides"] or (1,) * len(shape)
     cuts = zip(params["start_indices"], params["limit_indices"], steps, range(len(shape)), shape, strict=True)
@@ -123,7 +123,7 @@ def _reverse(writer: Writer, names: list[str], equation: Any) -> str:
 
 
 def _gather(writer: Writer, names: list[str], equation: Any) -> str:
-    """A cut, or a choice along one axis, at constant places: what JAX makes of x[:, 1:] and x[:, 0]."""
+    """A slice, or a selection along one axis, at constant positions: JAX's form of x[:, 1:] and x[:, 0]."""
     numbers, sizes, places = (
         equation.params["dimension_numbers"],
         equation.params["slice_sizes"],
@@ -131,7 +131,7 @@ def _gather(writer: Writer, names: list[str], equation: Any) -> str:
     )
     shape, axes = equation.invars[0].aval.shape, numbers.start_index_map
     if places is None or numbers.operand_batching_dims or not _are_inside(places, axes, shape, sizes):
-        raise NotImplementedError("the operation gather at places that are not constant")
+        raise NotImplementedError("the operation gather at positions that are not constant")
     if places.ndim == 1:
         stops = [place + sizes[axis] for place, axis in zip(places.tolist(), axes, strict=True)]
         cut = writer.node("Slice", [names[0], *map(writer.integers, (places.tolist(), stops, axes))])
@@ -170,7 +170,7 @@ def _pad(writer: Writer, names: list[str], equation: Any) -> str:
 
 
 def _product(writer: Writer, names: list[str], equation: Any) -> str:
-    """A matrix product where it is one, else an Einsum."""
+    """A MatMul if possible, otherwise an Einsum."""
     (left_summed, right_summed), (left_kept, right_kept) = equation.params["dimension_numbers"]
     left, right = (len(variable.aval.shape) for variable in equation.invars)
     if right == 2 and not left_kept and (tuple(left_summed), tuple(right_summed)) == ((left - 1,), (0,)):
@@ -222,7 +222,7 @@ def _convolve_transposed(writer: Writer, names: list[str], params: dict[str, Any
 
 
 def _pool(writer: Writer, names: list[str], equation: Any) -> str:
-    """A pool over all axes but two, which ONNX wants first; a sum is a mean times the size of the window."""
+    """A pool over all axes but two, which come first in ONNX; a sum is a mean times the size of the window."""
     params, rank = equation.params, len(equation.invars[0].aval.shape)
     window, strides, pads = (params[key] for key in ("window_dimensions", "window_strides", "padding"))
     dilation = params["window_dilation"]
@@ -292,5 +292,5 @@ def one_open(shape: Sequence[Any]) -> list[int]:
 
 
 def element_type(dtype: Any) -> int:
-    """The number by which ONNX knows a NumPy dtype."""
+    """ONNX's number of a NumPy dtype."""
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

@@ -1,6 +1,6 @@
-"""Models written as StableHLO, ONNX and TensorFlow SavedModels, and read again as those do who have no engine.
+"""Writes models as StableHLO, ONNX and TensorFlow SavedModels, and reads them back without using this package.
 
-The number of examples in a batch is left open in all three, at least one. All are data: nothing is pickled.
+All three support any batch size of at least one. All are plain data: nothing is pickled.
 """
 
 import importlib
@@ -25,7 +25,7 @@ Outputs = Callable[[np.ndarray], np.ndarray]
 
 
 def write_stablehlo(classifier: Classifier, path: Path, description: dict[str, Any]) -> None:
-    """A directory of a module as `jax.export` serializes it, lowered for all PLATFORMS, and its description."""
+    """A directory with a module serialized by `jax.export`, lowered for all PLATFORMS, and its description."""
     spec = classifier.input_spec
     batch = jax_export.symbolic_shape("b")
     inputs = jax.ShapeDtypeStruct((*batch, *spec.shape), spec.dtype)
@@ -41,7 +41,7 @@ def read_stablehlo(path: Path, description: dict[str, Any]) -> Outputs:
 
 
 def write_onnx(classifier: Classifier, path: Path, description: dict[str, Any]) -> None:
-    """One file, with the description as its metadata; in float32, because onnxruntime's CPU has little in bfloat16."""
+    """One file, with the description as metadata; in float32, because onnxruntime's CPU supports little bfloat16."""
     helper = _package("onnx.helper", "onnx")
     from engine.exporting.onnx import onnx_model
 
@@ -59,7 +59,7 @@ def read_onnx(path: Path, description: dict[str, Any]) -> Outputs:
 
 
 def write_savedmodel(classifier: Classifier, path: Path, description: dict[str, Any]) -> None:
-    """A SavedModel with one signature, serving_default, that runs the module of StableHLO by XLA."""
+    """A SavedModel with one signature, serving_default, that runs the StableHLO module with XLA."""
     tf = _package("tensorflow", "savedmodel")
     from jax.experimental import jax2tf
 
@@ -85,7 +85,7 @@ def read_savedmodel(path: Path, description: dict[str, Any]) -> Outputs:
     signature = loaded.signatures["serving_default"]
     name, output = description["input"]["name"], description["output"]["name"]
 
-    def outputs(inputs: np.ndarray, loaded: Any = loaded) -> np.ndarray:  # TensorFlow lets go of what nobody holds
+    def outputs(inputs: np.ndarray, loaded: Any = loaded) -> np.ndarray:  # keeps TensorFlow from freeing it
         return signature(**{name: tf.constant(inputs)})[output].numpy()
 
     return outputs
@@ -104,7 +104,7 @@ READERS: dict[ExportFormat, Callable[[Path, dict[str, Any]], Outputs]] = {
 
 
 def _package(name: str, extra: str) -> ModuleType:
-    """An optional package; raises InputError saying what to install if it is missing."""
+    """An optional package; if it is missing, raises InputError with the command that installs it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -28,7 +28,7 @@ Flat = Mapping[tuple, Any]
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to start from: (params, model_state) without the layers that start anew; and the names of these."""
+    """Weights to start from: (params, model_state) without the layers that start from scratch; and the names of these."""
 
     params: Tree
     model_state: Tree
@@ -84,7 +84,7 @@ def start_from(source: Classifier, config: RunConfig, layers: Layers, fresh: tup
 
 
 def _head(config: RunConfig, layers: Layers, is_same: bool, ours: Flat, is_like: dict[tuple, bool]) -> set[str]:
-    """The layers that start anew."""
+    """The layers that start from scratch."""
     if config.finetune.head:
         return {name for name in layers.names if matches_pattern(name, config.finetune.head)}
     if is_same:
@@ -93,7 +93,7 @@ def _head(config: RunConfig, layers: Layers, is_same: bool, ours: Flat, is_like:
         return {layers.names[max(path[2] for path in ours if path[0] == 0)]}
     found = {layers.of(path[1:]) for path, holds in is_like.items() if not holds}
     if not found:
-        rule = "the layers that start anew, because the classes are others"
+        rule = "the layers that start from scratch, because the classes are others"
         raise InputError(problem("finetune.head", "none", rule, f"Name some of {', '.join(layers.names)}."))
     return found
 
@@ -153,7 +153,7 @@ def _mismatch(layers: Layers, wrong: list[tuple], ours: Flat, pairs: Flat, num_a
         theirs = "nothing" if pairs[path] is None else shape_text(pairs[path].shape[num_axes:])
         lines.append(f"  {layers.of(path[1:])} {path[-1]}: there {theirs}, here {shape_text(ours[path].shape)}")
     names = ", ".join(dict.fromkeys(layers.of(path[1:]) for path in wrong))
-    remedy = f"Use that model, or let layers start anew: --finetune.head {names.replace(',', '')}."
+    remedy = f"Use that model, or let layers start from scratch: --finetune.head {names.replace(',', '')}."
     rule = "the same layers as in the run to start from"
     return "\n".join([problem("model", f"others ({names})", rule, remedy), *lines])
 

@@ -66,7 +66,7 @@ def test_resume_and_overwrite_together_are_refused(tmp_path: Path):
 def test_overwrite_is_refused_where_other_files_and_no_run_are(tmp_path: Path):
     (tmp_path / "config.json").write_text("mine")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"which holds other files"):
+    with pytest.raises(InputError, match=r"which contains other files"):
         open_run(tmp_path, CONFIG, resume=False, overwrite=True)
     assert (tmp_path / "config.json").read_text() == "mine"
 
@@ -94,7 +94,7 @@ def test_run_is_refused_when_its_parent_is_a_file(overwrite: bool, tmp_path: Pat
 @pytest.mark.parametrize("resume", [False, True])
 def test_run_is_refused_when_the_directory_holds_other_files(resume: bool, tmp_path: Path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"run_dir: got .*, which holds other files; expected an empty or new"):
+    with pytest.raises(InputError, match=r"run_dir: got .*, which contains other files; expected an empty or new"):
         open_run(tmp_path, CONFIG, resume=resume, overwrite=False)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -113,7 +113,7 @@ def test_run_is_refused_without_a_flag_when_one_is_unfinished(run: Path):
     with pytest.raises(InputError) as raised:
         open_run(run, CONFIG, resume=False, overwrite=False)
     message = str(raised.value)
-    assert f"{run}, which holds an unfinished run (2 of 3 epochs, step 10); expected a new directory" in message
+    assert f"{run}, which contains an unfinished run (2 of 3 epochs, step 10); expected a new directory" in message
     assert "--resume" in message
     assert "--overwrite" in message
     assert "--run-dir" in message
@@ -127,7 +127,7 @@ def test_run_is_refused_without_a_flag_when_one_is_finished(run: Path):
 
 
 def test_run_is_refused_without_a_flag_when_one_of_another_config_is_there(run: Path):
-    with pytest.raises(InputError, match=r"which holds a run of another config; .*\n  train\.seed: stored 0, given 1"):
+    with pytest.raises(InputError, match=r"which contains a run of another config; .*\n  train\.seed: stored 0, given 1"):
         open_run(run, replace(CONFIG, train=TrainConfig(epochs=3, seed=1)), resume=False, overwrite=False)
 
 
@@ -153,7 +153,7 @@ def test_resume_is_refused_with_the_fields_that_differ(run: Path):
     with pytest.raises(InputError) as raised:
         open_run(run, other, resume=True, overwrite=False)
     first, *changes = str(raised.value).splitlines()
-    assert "which holds a run of another config; expected the config it was started with." in first
+    assert "which contains a run of another config; expected the config it was started with." in first
     assert changes[0].startswith("  model.layers")
     assert changes[1:] == [
         "  data.mean: stored None, given [0.5]",
@@ -198,7 +198,7 @@ def test_run_goes_on_from_the_step_before_a_damaged_one(run: Path):
     assert record is not None
     assert record.step == 4
     assert said[0].startswith("step 10 is damaged")
-    assert said[1] == "going on from step 4: 6 steps are lost and trained again"
+    assert said[1] == "resuming from step 4: 6 steps are lost and trained again"
     assert open_run(run, CONFIG, resume=False, overwrite=True) is None
 
 
@@ -286,4 +286,4 @@ def test_disk_that_fills_up_elsewhere_in_a_run_is_told_with_the_way_to_go_on(is_
     said = capsys.readouterr().err
     assert stop.value.code == 2
     assert said.startswith("error: No space left on device. What was saved before stays.")
-    assert ("Mend that, then: " in said and "--resume" in said) is is_run
+    assert ("Fix this, then run: " in said and "--resume" in said) is is_run

@@ -294,7 +294,7 @@ def test_resume_goes_on_from_the_step_before_a_damaged_one_and_says_what_is_lost
     said = run_to(hurt, 4)
     assert "step 12 is damaged" in said[0]
     assert "model/_METADATA: got content" in said[0]
-    assert said[1] == "going on from step 8: 4 steps are lost and trained again"
+    assert said[1] == "resuming from step 8: 4 steps are lost and trained again"
     ours, theirs = (engine.restore(path, step="last").outputs(IMAGES) for path in (hurt, whole))
     np.testing.assert_array_equal(ours, theirs)
     for step in find_steps(hurt):

@@ -63,7 +63,7 @@ def test_help_of_an_experiment_shows_type_default_and_help_of_each_option():
     for option in (
         "--run-dir {None}|PATH Where the run is kept; None for runs/<name>. (default: None)",
         "--resume Go on with the run in that directory, if there is one",
-        "--overwrite Remove the run in that directory and start anew. (default: False)",
+        "--overwrite Remove the run in that directory and start from scratch. (default: False)",
         "--data.name STR Any tfds image-classification builder; .* (default: fashion_mnist_12k)",
         "--data.image-size {None}|STR Height and width .* (default: None)",
         "--data.mean {None}|{[FLOAT [FLOAT ...]]} Subtracted after scaling, .* (default: None)",
@@ -258,5 +258,5 @@ def test_predict_is_refused_when_no_images_are_named():
 def test_run_is_refused_when_its_directory_holds_other_files(tmp_path: Path):
     (tmp_path / "notes.txt").touch()
     said = error_line("experiments.mlp", "--run-dir", str(tmp_path))
-    assert f"run_dir: got {tmp_path}, which holds other files; expected an empty or new directory" in said
+    assert f"run_dir: got {tmp_path}, which contains other files; expected an empty or new directory" in said
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -209,7 +209,7 @@ def _check_loss_is_said(outcome: Outcome, earlier: int, newest: int) -> None:
     check_success(outcome)
     told, lost = outcome.output + outcome.errors, newest - earlier
     assert f"step {newest} is damaged" in told, f"that step {newest} is damaged is not said: {outcome.told()}"
-    assert f"going on from step {earlier}" in told, f"going on from step {earlier} is not said: {outcome.told()}"
+    assert f"resuming from step {earlier}" in told, f"resuming from step {earlier} is not said: {outcome.told()}"
     assert re.search(rf"\b{lost} step", told), f"the loss of {lost} steps is not said: {outcome.told()}"
 
 

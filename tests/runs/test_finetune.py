@@ -372,7 +372,7 @@ def test_own_class_is_frozen_by_paths_and_its_head_found_by_shape(four, tmp_path
     with pytest.raises(InputError, match=r"finetune.freeze_first: got 2; expected 0 for a class of your own"):
         session_of(replace(config, finetune=FineTuneConfig(freeze_first=2)), four)
     renamed = replace(make_dataset(100), class_names=("x", "y", "z"))
-    with pytest.raises(InputError, match=r"finetune.head: got none; expected the layers that start anew"):
+    with pytest.raises(InputError, match=r"finetune.head: got none; expected the layers that start from scratch"):
         session_of(further, Splits(renamed))
 
 
