@@ -28,7 +28,7 @@ Flat = Mapping[tuple, Any]
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to start from: (params, model_state) without the layers that start from scratch; and the names of these."""
+    """Weights to start from: (params, model_state) without those of new layers; and the names of these layers."""
 
     params: Tree
     model_state: Tree

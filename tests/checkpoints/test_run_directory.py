@@ -127,7 +127,9 @@ def test_run_is_refused_without_a_flag_when_one_is_finished(run: Path):
 
 
 def test_run_is_refused_without_a_flag_when_one_of_another_config_is_there(run: Path):
-    with pytest.raises(InputError, match=r"which contains a run of another config; .*\n  train\.seed: stored 0, given 1"):
+    with pytest.raises(
+        InputError, match=r"which contains a run of another config; .*\n  train\.seed: stored 0, given 1"
+    ):
         open_run(run, replace(CONFIG, train=TrainConfig(epochs=3, seed=1)), resume=False, overwrite=False)
 
 
