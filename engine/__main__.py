@@ -1,44 +1,35 @@
-"""The `engine` command: data, augment, summary, eval, predict, plan, export, pack and unpack."""
+"""The `engine` command: `engine data`, `engine predict` and all others that the modules of engine/commands define."""
 
+import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
 
-from engine.commands.augment import augment
-from engine.commands.data import data
-from engine.commands.evaluate import evaluate
-from engine.commands.export import export
-from engine.commands.pack import pack, unpack
-from engine.commands.plan import plan
-from engine.commands.predict import predict
+from engine import commands
 from engine.commands.process import errors_as_lines
-from engine.commands.summary import summary
 
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "data": data,
-    "augment": augment,
-    "summary": summary,
-    "eval": evaluate,
-    "predict": predict,
-    "plan": plan,
-    "export": export,
-    "pack": pack,
-    "unpack": unpack,
-}
+
+def find_commands() -> dict[str, Callable[..., Any]]:
+    """Every command by its name: the entries of COMMANDS in each module of engine/commands that has such a table."""
+    names = (module.name for module in pkgutil.iter_modules(commands.__path__))
+    modules = [importlib.import_module(f"{commands.__name__}.{name}") for name in names]
+    return {name: run for module in modules for name, run in getattr(module, "COMMANDS", {}).items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the `engine` command."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with errors_as_lines():
-        if given and given[0] in COMMANDS:
-            # By itself and not as one of all: faster, and mistakes are told in the words that were typed.
-            tyro.cli(COMMANDS[given[0]], prog=f"engine {given[0]}", args=given[1:])
+        known = find_commands()
+        if given and given[0] in known:
+            # Parsed alone and not as one of all: faster, and mistakes are reported in the words that were typed.
+            tyro.cli(known[given[0]], prog=f"engine {given[0]}", args=given[1:])
             return
         about = "Look at data and augmentation before training, and use trained models after it."
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="engine", args=given, description=about)
+        tyro.extras.subcommand_cli_from_dict(known, prog="engine", args=given, description=about)
 
 
 if __name__ == "__main__":

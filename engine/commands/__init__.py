@@ -1,1 +1,1 @@
-"""What `engine …` can do, one module a command."""
+"""What `engine …` can do: a module with a table COMMANDS, {name: function}, adds its commands."""

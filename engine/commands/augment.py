@@ -128,3 +128,6 @@ def _show_options(given: AugmentConfig, chosen: AugmentConfig) -> None:
         show(f"to train with it: {options}")
     else:
         show(f"no augmentation was named, so this is an example: {options}")
+
+
+COMMANDS = {"augment": augment}

@@ -89,3 +89,6 @@ def _next_commands(source: str, config: DataConfig, splits: Splits) -> list[str]
         which = "--data.name" if config.path is None else "--data.path"
         commands.append([python_command(), "-m", f"experiments.{experiment}", which, source, *given])
     return [f"  {shlex.join(command)}" for command in commands]
+
+
+COMMANDS = {"data": data}

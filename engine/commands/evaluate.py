@@ -103,3 +103,6 @@ def _decoded_as_in_training(config: DataConfig, known: DataConfig, spec: "InputS
     return replace(
         config, levels=known.levels or spec.levels, color=known.color if is_own else known.color or spec.color
     )
+
+
+COMMANDS = {"eval": evaluate}

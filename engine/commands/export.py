@@ -47,3 +47,6 @@ def export(
     about = description(classifier, format, target.name)
     show(f"{target}: {size_bytes / 1e6:,.2f} MB, step {classifier.record.step:,}, compared with the run's own answers")
     show("to ask it:", *(f"  {line}" for line in usage(about, str(target))))
+
+
+COMMANDS = {"export": export}

@@ -53,3 +53,6 @@ def unpack(
 
 def _show_next(*words: str) -> None:
     show(f"next:\n  {shlex.join([engine_command(), *words])}")
+
+
+COMMANDS = {"pack": pack, "unpack": unpack}

@@ -77,3 +77,6 @@ def _noise(record: "Record") -> "Dataset":
     else:
         labels = draw.random((count, record.num_outputs), np.float32)
     return Dataset(inputs, labels, record.class_names, "noise", "noise")
+
+
+COMMANDS = {"plan": plan}

@@ -169,3 +169,6 @@ def _of_files(
         where = "" if out is None else f" (column error of {out})"
         tell(f"{num_bad:,} of {len(files):,} could not be predicted{where}:\n{first_of(bad, num_bad)}")
         raise SystemExit(PARTLY_DONE)
+
+
+COMMANDS = {"predict": predict}

@@ -69,3 +69,6 @@ def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_output
     module = build(config.model, input_shape, num_outputs, nnx.Rngs(0))
     plain = {"force_terminal": False, "width": min(Console().width, TABLE_COLUMNS)}
     show(nnx.tabulate(module, jax.numpy.zeros((1, *input_shape)), console_kwargs=plain))
+
+
+COMMANDS = {"summary": summary}

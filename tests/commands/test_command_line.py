@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from engine import PlanConfig
+from engine import PlanConfig, commands
+from engine.__main__ import find_commands, main
 from engine.commands.experiment import Options
 from experiments.convnet import config
 from tests.conftest import HANG_SECONDS
@@ -88,6 +89,16 @@ def test_help_of_the_engine_names_its_commands():
         "predict Name what is in image",
     ):
         assert command in shown
+
+
+def test_a_module_with_a_table_of_commands_adds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    (tmp_path / "greetings.py").write_text(
+        "def greet(name: str):\n    print('hello', name)\n\nCOMMANDS = {'greet': greet}\n"
+    )
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    main(["greet", "--name", "Ada"])
+    assert capsys.readouterr().out == "hello Ada\n"
+    assert {"data", "augment", "summary", "eval", "predict", "plan", "export", "pack", "unpack"} < {*find_commands()}
 
 
 LOADED = """
