@@ -35,13 +35,14 @@ def data(
     check_picture_file(out)
     config = located(source, data, "NAME|PATH")
     from engine.data.coverage import class_notes
-    from engine.data.load import load_splits, open_source
+    from engine.data.kinds import open_source
+    from engine.data.load import load_splits
     from engine.report.data import classes_table, extremes_text, facts_table, splits_table, targets_table
-    from engine.report.survey import image_files, survey, with_one_size
+    from engine.report.survey import survey, with_one_size
 
     # What opening tells is told once: here of tfds, which may be prepared now, below of what lies at a path.
     opened = open_source(config, tell if config.path is None else lambda text: None)
-    found = survey(file for files in image_files(opened).values() for file in files)
+    found = survey(file for files in opened.image_files().values() for file in files)
     sized, reason = with_one_size(config, opened, found)
     if reason:
         tell(f"{reason}: cutting all images to {sized.image_size} to look at them; --data.image-size sets another")

@@ -9,6 +9,7 @@ from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_o
 from engine.config.data import BadFileRule, DataConfig
 from engine.errors import InputError, problem
 from engine.host.console import show, tell
+from engine.records.custom import check_trust
 
 if TYPE_CHECKING:
     from engine.config.contract import InputSpec
@@ -63,15 +64,14 @@ def evaluate(
     set_up_process(data.cache_dir)
     find_own_classes(trust)
     from engine.data.coverage import absent_notes
-    from engine.data.load import kind_of, open_source
-    from engine.data.options import without_ignored
+    from engine.data.kinds import open_source, without_ignored
     from engine.inference.restore import restore
     from engine.report.tables import metrics_table
 
     classifier = restore(run, step_of(step), trust, member)
     given = {name: value for name, value in vars(data).items() if value is not None and name != "split"}
-    if "name" in given and "path" not in given:
-        given["path"] = None
+    if "name" in given or "path" in given:
+        given = {"path": None, "source": None, **given}
     known = classifier.record.config.data
     # Classes are matched by name, whatever the run's data was restricted to.
     config: DataConfig = replace(known, class_names=None, **given)
@@ -79,8 +79,9 @@ def evaluate(
         rule = "the name of a dataset, because the run was trained on arrays"
         raise InputError(problem("data.name", "none", rule, "Name one with --data.name."))
     if "path" in given or "name" in given:
-        config = without_ignored(config, kind_of(config), given)
+        config = without_ignored(config, given)
     config = _decoded_as_in_training(config, known, classifier.input_spec)
+    check_trust(config.source, "data.source", trust, "Add --trust")
     dataset = open_source(config, tell).load(data.split, "data.split")
     if dataset.class_names == classifier.class_names:  # else it is said where they are matched
         for line in absent_notes(dataset, dataset.name):
@@ -95,10 +96,10 @@ def _decoded_as_in_training(config: DataConfig, known: DataConfig, spec: "InputS
 
     The run's own data is so by itself: with the settings that the run opened it with, it is in the decoded cache.
     """
-    from engine.data.load import kind_of
+    from engine.data.kinds import KINDS, find_kind
 
     is_own = (config.path, config.name) == (known.path, known.name)
-    if is_own and kind_of(config) == "arrays":
+    if is_own and find_kind(config) in (KINDS["arrays"], KINDS["own"]):
         return config
     return replace(
         config, levels=known.levels or spec.levels, color=known.color if is_own else known.color or spec.color

@@ -52,7 +52,8 @@ def _of_run(path: Path) -> tuple[RunConfig, tuple[int, ...], int]:
 
 def _of_experiment(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
     from engine.data.contract import input_spec
-    from engine.data.load import num_outputs, open_source
+    from engine.data.kinds import open_source
+    from engine.data.load import num_outputs
 
     config = experiment_config(target)
     train = open_source(config.data, tell).load(config.data.split, "data.split")

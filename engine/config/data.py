@@ -4,12 +4,15 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Suppress
 
 from engine.config.decoding import ColorMode, Decoding, Interpolation, Levels, ResizeRule
 from engine.errors import problem
 from engine.host.encodings import is_text_codec
 from engine.records import check, check_all
+from engine.records.custom import Custom
 
 BadFileRule = Literal["stop", "skip"]
 Layout = Literal["auto", "channels_last", "channels_first"]
@@ -28,6 +31,9 @@ class DataConfig:
     """Any tfds image-classification builder; fashion_mnist_12k comes with the package."""
     path: Path | None = None
     """Data of your own in place of a name: a folder of images, a CSV table, arrays (.npz, .npy, IDX), prepared tfds."""
+    source: Annotated[Custom | None, Suppress] = None
+    """Data of your own in place of a name or path: custom(function, …) of one that returns Splits, a Dataset, (images,
+    labels) or a Source."""
     split: str = "train"
     """Split to train on; of tfds data in its notation: train, train[:80%], train+validation, …"""
     validation_split: str | None = None
@@ -109,6 +115,8 @@ class DataConfig:
         for name in ("image_size", "center_crop"):  # (180, 180), as Keras has it, is 180x180
             if isinstance(size := getattr(self, name), int | tuple | list):
                 object.__setattr__(self, name, "x".join(map(str, size if isinstance(size, tuple | list) else (size,))))
+        if isinstance(self.source, Custom):
+            object.__setattr__(self, "name", self.source.name)
         check_all(self, "data", self._range_problems)
 
     def _range_problems(self) -> list[str]:
@@ -117,6 +125,8 @@ class DataConfig:
             "data.name", repr(self.name), re.fullmatch(r"[^:]*(:[\d.*]+)?", self.name) is not None,
             "one of tfds's own builders, like mnist or mnist:3.0.1", "Prepare other data and give --data.path.",
         )  # fmt: skip
+        if self.source is not None:
+            problems += check("data.path", self.path, self.path is None, "none beside data.source", "Leave one out.")
         problems += check(
             "data.validation_fraction", self.validation_fraction, 0 <= self.validation_fraction < 1,
             "0 ≤ fraction < 1", "Give the share of the training split, like 0.1.",

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from engine.config.data import DataConfig, ResizeRule
-from engine.data.load import Tell, open_source
+from engine.data.kinds import open_source
 from engine.data.pictures.deep_ranges import Ranges
 from engine.data.pictures.images import decode_picture
 from engine.data.pictures.resampling import fitted
-from engine.errors import InputError, problem, shape_text, unknown
-from engine.report.survey import Survey, image_files, with_one_size
+from engine.errors import InputError, Say, problem, shape_text, unknown
+from engine.report.survey import Survey, with_one_size
 
 MOST_PIXELS = 256  # of the longer side of an image that the config gives no size
 
@@ -37,10 +37,10 @@ def example_of_file(path: Path, config: DataConfig) -> Example:
     return _example(path.name, lambda _: _decoded(str(path), config), [0], config)
 
 
-def example_of_data(config: DataConfig, index: int, num_others: int, tell: Tell) -> Example:
+def example_of_data(config: DataConfig, index: int, num_others: int, tell: Say) -> Example:
     """An example of the training split, with as many others as are asked for, spread over the split, if it has any."""
     source = open_source(config, tell)
-    files = image_files(source)
+    files = source.image_files()
     if files and config.split not in files:
         raise InputError(unknown("data.split", config.split, files))
     if files:

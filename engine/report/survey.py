@@ -8,11 +8,7 @@ from typing import TypeVar
 from engine.config.data import DataConfig
 from engine.data.pictures.formats import START_BYTES, kind_of
 from engine.data.pictures.opening import UnreadablePicture, picture_height_width
-from engine.data.sources.folder import FolderSource
 from engine.data.sources.source import Source
-from engine.data.sources.table import TableSource
-from engine.data.sources.tfds import TfdsSource
-from engine.data.sources.tfds_prepared import has_open_sizes
 
 STAND_IN_SIZE = "128x128"
 LARGE_BYTES = 4 * 2**30
@@ -41,15 +37,6 @@ class Survey:
         return sum(3 * height * width for height, width in self.sizes)
 
 
-def image_files(source: Source) -> dict[str, list[str]]:
-    """Paths of the image files by split, in the order of the examples; empty for data that is no files of images."""
-    if isinstance(source, FolderSource):
-        return {split: _of_classes(source, split) for split in source.split_names}
-    if isinstance(source, TableSource):
-        return {split: [file.path for file in source.files(split)] for split in source.split_names}
-    return {}
-
-
 def survey(files: Iterable[str]) -> Survey:
     """Reads the headers of the files; those that cannot be read are counted as unreadable, decoding will name them."""
     formats: Counter[str] = Counter()
@@ -69,7 +56,7 @@ def with_one_size(config: Config, source: Source, found: Survey) -> tuple[Config
     """(the config, with a size that all images are brought to if it has none and they need one, why; "" if not)."""
     if config.image_size is not None:
         return config, ""
-    if found.num_sizes > 1 or (isinstance(source, TfdsSource) and has_open_sizes(source.directory)):
+    if found.num_sizes > 1 or source.has_open_sizes:
         reason = "sizes differ"
     elif found.decoded_bytes > LARGE_BYTES:
         reason = f"all of them take {found.decoded_bytes / 2**30:.0f} GiB as they are"
@@ -77,11 +64,6 @@ def with_one_size(config: Config, source: Source, found: Survey) -> tuple[Config
         return config, ""
     # Cut and not stretched, so that nothing looks out of proportion.
     return replace(config, image_size=STAND_IN_SIZE, resize="crop"), reason
-
-
-def _of_classes(source: FolderSource, split: str) -> list[str]:
-    classes = source.splits[split]
-    return [file.path for name in sorted(classes) for file in classes[name]]
 
 
 def _format(file: str) -> str:

@@ -1,7 +1,7 @@
 """What a run takes over from another: the input contract, and the weights of every layer but a new head."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from flax import nnx
 
 from engine.checkpoints.record import Record
 from engine.config import RunConfig
+from engine.config.data import DataConfig
 from engine.config.finetune import matches_pattern
 from engine.data.contract import check_inputs, under_contract
 from engine.data.decoded.dataset import Dataset, names_text
@@ -52,8 +53,8 @@ def restore_source(config: RunConfig) -> Classifier | None:
     # What the run uses itself is imported anyway; anything else is not trusted.
     record = read_init_record(config)
     assert record is not None
-    ours, theirs = ({each.path for each in find_custom(each_config)} for each_config in (config, record.config))
-    return restore(config.finetune.init, trust=theirs <= ours)
+    theirs = {each.path for each in find_custom(replace(record.config, data=DataConfig()))}
+    return restore(config.finetune.init, trust=theirs <= {each.path for each in find_custom(config)})
 
 
 def start_from(source: Classifier, config: RunConfig, layers: Layers, fresh: tuple[Tree, Tree], data: Dataset) -> Start:

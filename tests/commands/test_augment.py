@@ -14,7 +14,7 @@ from engine.augment.config import AugmentConfig
 from engine.commands import augment as augment_module
 from engine.commands.augment import SHOWN_BY_DEFAULT
 from engine.config.data import DataConfig
-from engine.data.load import open_source
+from engine.data.kinds import open_source
 from engine.data.pictures.opening import open_picture
 from engine.report import grid as grid_module
 from engine.report.augmentation import augmentation_text, draws_of

@@ -210,7 +210,8 @@ def test_batch_size_is_refused_when_it_is_zero():
 
 
 def test_unknown_command_is_refused_with_the_known():
-    assert "summary, eval, predict" in mistake("engine", "evaluate", "runs/a")
+    said = mistake("engine", "evaluate", "runs/a")
+    assert f"Available subcommands: {', '.join(find_commands())}" in said
 
 
 def test_unknown_experiment_is_refused_with_an_example():

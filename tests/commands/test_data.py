@@ -18,7 +18,8 @@ from engine.commands.options import options_of
 from engine.commands.targets import ShownData
 from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Splits
-from engine.data.load import load_splits, open_source
+from engine.data.kinds import open_source
+from engine.data.load import load_splits
 from engine.data.locate import located
 from engine.report.data import classes_table, extremes_text, sample_indices
 from engine.report.grid import draw_grid, grid_figure, is_our_picture

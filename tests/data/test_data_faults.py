@@ -22,7 +22,8 @@ from engine import AugmentConfig, DataConfig, InputError, RunConfig, Splits, Tra
 from engine.augment.presets import image_data_generator, random_rotation, random_zoom
 from engine.checkpoints.packing import unpack
 from engine.checkpoints.steps import choose_step, read_record
-from engine.data.load import load_splits, open_source
+from engine.data.kinds import open_source
+from engine.data.load import load_splits
 from engine.data.pictures import opening
 from engine.data.sources.walk import walk
 from engine.host.clock import Clock

@@ -10,6 +10,7 @@ from PIL import Image
 import engine
 from engine.checkpoints.steps import choose_step, read_record
 from engine.config.data import DataConfig
+from engine.data.kinds import open_source
 from engine.report.progress import Reporter
 from tests.commands.test_data import command
 from tests.conftest import TINY
@@ -63,6 +64,6 @@ def test_evaluation_says_so_beside_n(run: tuple[Path, list[str]], capsys: pytest
     shown = command(capsys, "eval", directory, "--data.split", "train")
     assert "20 of 26" in shown
     data = DataConfig(path=directory.parent / "insects", on_bad_file="skip", color="grayscale")
-    dataset = engine.data.load.open_source(data, lambda text: None).load("train", "data.split")  # type: ignore[attr-defined]
+    dataset = open_source(data, lambda text: None).load("train", "data.split")
     metrics = engine.restore(directory).evaluate(dataset)
     assert (metrics["n"], metrics["skipped"]) == (20, 6)

@@ -12,7 +12,8 @@ from PIL import Image
 import engine
 from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Dataset
-from engine.data.load import load_splits, open_source
+from engine.data.kinds import open_source
+from engine.data.load import load_splits
 from engine.data.sources.table import open_table
 from engine.errors import InputError
 from engine.host.encodings import encoding_of

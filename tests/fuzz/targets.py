@@ -14,7 +14,8 @@ from PIL import Image
 from engine import DataConfig, InputError
 from engine.checkpoints.packing import unpack
 from engine.commands.summary import summary
-from engine.data.load import load_splits, open_source
+from engine.data.kinds import open_source
+from engine.data.load import load_splits
 from engine.data.sources.table import read_unlabelled_table
 from engine.report.survey import image_files, survey, with_one_size
 from engine.runs.plan_search import read_plan

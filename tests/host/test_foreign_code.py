@@ -15,7 +15,7 @@ import pytest
 
 from engine import DataConfig, InputError
 from engine.commands.experiments import experiment_config
-from engine.data.load import open_source
+from engine.data.kinds import open_source
 from engine.data.sources import tfds as tfds_source
 from engine.data.sources.tfds import EMBEDDED
 from engine.data.sources.tfds_features import no_foreign_features

@@ -37,7 +37,7 @@ from engine.data.sources.idx import (
     read_idx,
     reading,
 )
-from engine.data.sources.source import split_title
+from engine.data.sources.source import Source, split_title, visible_entries
 from engine.data.sources.split_names import SPLIT_ORDER, SPLITS
 from engine.errors import InputError, Say, problem
 from engine.host.archives import check_directory_size
@@ -45,6 +45,7 @@ from engine.host.storage import expanded
 
 MOST_HEADER_BYTES = 10_000  # NumPy itself writes some 118 and trusts no more than this
 PAIRS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
+ARRAY_ENDINGS = (".npy", ".npz", "-ubyte", "-ubyte.gz")
 UNDIVIDED_PAIRS = (("images", "labels"), ("x", "y"), ("data", "labels"))
 SAVE_BOTH = "Save images and labels together: np.savez('data.npz', x_train=images, y_train=labels)."
 Read = Callable[[], np.ndarray]
@@ -60,7 +61,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class ArraySource:
+class ArraySource(Source):
     """Arrays by split; `files` hold them."""
 
     name: str
@@ -73,11 +74,6 @@ class ArraySource:
     def split_names(self) -> tuple[str, ...]:
         """The splits it has; "train" where it is not divided."""
         return tuple(self.pairs)
-
-    @property
-    def passed_over(self) -> dict[str, int]:
-        """Nothing: there is no folder to walk."""
-        return {}
 
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or why the arrays cannot be used."""
@@ -128,6 +124,12 @@ def _targets_of(given: np.ndarray, field: str) -> tuple[np.ndarray, Names, list[
     low, high = targets.min(), targets.max()
     note = f"{field} has numbers from {low:g} to {high:g}: a regression (--train.loss mean_squared_error)"
     return targets, (), [note]
+
+
+def holds_arrays(folder: Path) -> bool:
+    """Whether a folder holds files of arrays and no folders."""
+    inside = visible_entries(folder)
+    return any(path.name.lower().endswith(ARRAY_ENDINGS) for path in inside) and not any(map(Path.is_dir, inside))
 
 
 def open_arrays(config: DataConfig, tell: Say) -> ArraySource:

@@ -14,7 +14,7 @@ from engine.data.decoded.dataset import Dataset
 from engine.data.sources import as_keras
 from engine.data.sources.class_folders import Classes, lay_out, layout_problem, name_of
 from engine.data.sources.files import load_files
-from engine.data.sources.source import split_title
+from engine.data.sources.source import Source, split_title
 from engine.data.sources.walk import ImageFile, PassedOver, passed_over_text, walk
 from engine.errors import InputError, problem, unknown
 from engine.host.storage import expanded
@@ -23,7 +23,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(Source):
     """Image files by split and class.
 
     unlabelled: folders named like splits whose pictures have no classes. passed: what was not taken for a picture.
@@ -45,6 +45,13 @@ class FolderSource:
     def passed_over(self) -> dict[str, int]:
         """How many files and folders were not taken for pictures, by kind."""
         return dict(self.passed.counts)
+
+    def image_files(self) -> dict[str, list[str]]:
+        """Paths of the image files by split, in the order of the examples."""
+        return {
+            split: [file.path for name in sorted(classes) for file in classes[name]]
+            for split, classes in self.splits.items()
+        }
 
     def load(self, split: str, field: str) -> Dataset:
         """One split with the classes it has; raises InputError naming `field` if there is no such split."""

@@ -29,7 +29,7 @@ from engine.data.sources.rows import (
     pixel_labels,
     row_chunks,
 )
-from engine.data.sources.source import split_title
+from engine.data.sources.source import Source, split_title, visible_entries
 from engine.data.sources.split_names import SPLIT_ORDER, SPLITS, UNLABELLED, split_roles
 from engine.data.sources.walk import ImageFile
 from engine.errors import InputError, problem, shape_text
@@ -44,7 +44,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class TableSource:
+class TableSource(Source):
     """Tables by split, all of one kind."""
 
     name: str
@@ -56,11 +56,6 @@ class TableSource:
     def split_names(self) -> tuple[str, ...]:
         """The splits it has; "train" where it is not divided."""
         return tuple(self.tables)
-
-    @property
-    def passed_over(self) -> dict[str, int]:
-        """Nothing: there is no folder to walk."""
-        return {}
 
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or file, line and column if bad."""
@@ -80,6 +75,10 @@ class TableSource:
         files = dict.fromkeys([table.path, self._training_table(table).path])  # whose range is that of all
         entry = cache_entry(self.config, name, file_key(files, self.config, *about))
         return cached(entry, name, lambda: self._decode(table), self.tell)
+
+    def image_files(self) -> dict[str, list[str]]:
+        """Paths of the image files by split, in the order of the examples; none of tables of pixels."""
+        return {split: [file.path for file in self.files(split)] for split in self.split_names}
 
     def files(self, split: str) -> list[ImageFile]:
         """The files that a split names, in order; empty for a table of pixels. Reports how names had to be read."""
@@ -212,6 +211,15 @@ def tell_how(table: Table, finder: Finder, tell: Tell) -> None:
     how = [f"{count:,} found {kind}" for kind, count in finder.counts.most_common()]
     if where or how:
         tell(f"{table.path}: {', '.join([*where, *how])}")
+
+
+def holds_tables(folder: Path) -> bool:
+    """Whether a folder holds a table for training, or tables and no folders."""
+    inside = visible_entries(folder)
+    names = [path.name.lower() for path in inside]
+    if not {"train.csv", "train.tsv"}.isdisjoint(names):
+        return True
+    return any(map(is_table_name, names)) and not any(path.is_dir() for path in inside)
 
 
 def is_table_name(name: str) -> bool:

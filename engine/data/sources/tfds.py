@@ -25,11 +25,13 @@ from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import decode_picture
 from engine.data.sources.class_order import in_listed_order
 from engine.data.sources.files import DECODER, num_threads, pixel_settings
+from engine.data.sources.source import Source
 from engine.data.sources.tfds_features import no_foreign_features
 from engine.data.sources.tfds_prepared import (
     FEATURES,
     check_descriptions,
     damage_as_errors,
+    has_open_sizes,
     name_in,
     newest,
     split_names,
@@ -42,7 +44,7 @@ PACKAGE, EMBEDDED = Path(__file__).parents[2], Path(__file__).parents[1] / "embe
 BATCH_EXAMPLES, BATCH_BYTES = 1024, 32 * 2**20
 
 
-class TfdsSource:
+class TfdsSource(Source):
     """A prepared tfds dataset: one of the package's own, of tfds's data directory, or at `config.path`.
 
     Opening it prepares the dataset, in a process of its own which needs TensorFlow, if that was not done yet.
@@ -59,9 +61,9 @@ class TfdsSource:
         return split_names(self.directory)
 
     @property
-    def passed_over(self) -> dict[str, int]:
-        """Nothing: there is no folder to walk."""
-        return {}
+    def has_open_sizes(self) -> bool:
+        """Whether pictures are declared without a height or width of their own."""
+        return has_open_sizes(self.directory)
 
     def load(self, split: str, field: str = "data.split") -> Dataset:
         """One split, from the decoded cache where it was read before; `field` is what errors about its name."""
