@@ -17,7 +17,7 @@ from engine.commands.summary import summary
 from engine.data.kinds import open_source
 from engine.data.load import load_splits
 from engine.data.sources.table import read_unlabelled_table
-from engine.report.survey import image_files, survey, with_one_size
+from engine.report.survey import survey, with_one_size
 from engine.runs.plan_search import read_plan
 from tests.fuzz.mutations import Mutation, json_changed, zip_changed
 
@@ -61,7 +61,7 @@ def read_data(path: Path, **settings: object) -> None:
         DataConfig(path=path, cache_dir=path.parent / "cache", validation_fraction=0.0, test_split=None), **settings
     )
     source = open_source(config, lambda text: None)
-    found = survey(file for files in image_files(source).values() for file in files)
+    found = survey(file for files in source.image_files().values() for file in files)
     sized, _ = with_one_size(config, source, found)
     np.asarray(load_splits(sized, 0, lambda text: None).train.images[:2])
 
