@@ -61,7 +61,7 @@ LOGS, LABELS, WEIGHTS = np.log(shares("m n k")), array("n", "int32", 10), np.ful
 LOGITS, TARGETS = array("b k"), array("b", "int32", 10)
 SPEC, CONFIG = InputSpec((20, 12, 3)), DataConfig(image_size="20x12")
 DATA = Dataset(PICTURES, LABELS, tuple("abcdefghij"), "some", "")
-TURNED = (eigen.turned(KERNEL), eigen.turned_window(WINDOW, (20, 12), (19, 8)))
+FLIPPED = (eigen.flip(KERNEL), eigen.flipped_window(WINDOW, (20, 12), (19, 8)))
 AUGMENT = AugmentConfig(horizontal_flip=True, mixup=0.2)
 ONE, KEYS = jax.random.key(0), jax.random.split(jax.random.key(0), 6)
 # Function → the arguments of each call.
@@ -69,7 +69,7 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     depthwise.depthwise: [(MAPS, array("i j c"), WINDOW)],
     eigen.eigen_convolve: [(MAPS, KERNEL, WINDOW, None)],
     eigen.input_gradient: [(MAPS.shape, KERNEL, array("b y x o"), WINDOW, None)],
-    eigen.turned: [(KERNEL,)],
+    eigen.flip: [(KERNEL,)],
     matrix.convolve_patches: [(MAPS, KERNEL, WINDOW, None)],
     pooling.max_pool: [(MAPS, WINDOW.size, (1, 1), NO_PADS, "matrix")],
     pooling.average_pool: [(MAPS, WINDOW.size, (1, 1), NO_PADS, "matrix")],
@@ -136,7 +136,7 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
 if ffi.is_available():
     NO_WINNERS = np.zeros((0, 0, 0, 0), np.uint8)
     CASES[ffi.convolve] = [(MAPS, KERNEL, BIAS, WINDOW, pool, True) for pool in (None, POOL)]
-    CASES[ffi.gradients] = [(MAPS, TURNED, NO_WINNERS, None, array("b y x o"), WINDOW, None)]
+    CASES[ffi.gradients] = [(MAPS, FLIPPED, NO_WINNERS, None, array("b y x o"), WINDOW, None)]
 # They need a GPU or a C++ compiler.
 NOT_EVERYWHERE = {triton.convolve, ffi.convolve, ffi.gradients}
 
