@@ -13,6 +13,7 @@ from engine.checkpoints.saving import NOBODY, set_damaged_aside
 from engine.checkpoints.steps import check_location, choose_step, find_steps, read_record, step_directories
 from engine.config import RunConfig
 from engine.config.correction import variants
+from engine.config.matters import RESULT
 from engine.errors import InputError, problem
 from engine.host.storage import check_can_write, open_own, remove, write_atomically
 from engine.records import Difference, differences
@@ -26,13 +27,6 @@ except ImportError:  # Windows
 FILES = (
     "config.json", "history.csv", "curves.png", "log.txt", "result.json", "predictions.png", "example.png",
     "skipped.txt", "checkpoints", "damaged", "ensemble.csv", "uncertainty.csv", "reliability.png",
-)  # fmt: skip
-# Where data lies and how long a compiled call takes change nothing that a run computes.
-FREE_FIELDS = (
-    "data.path", "data.data_dir", "data.manual_dir", "data.cache_dir", "data.image_directory", "plan.chunk_steps",
-    "plan.readers", "plan.mesh", "plan.resident_megabytes", "plan.mode", "train.patience", "name",
-    "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_seconds", "checkpoint.keep_last",
-    "checkpoint.keep_best",
 )  # fmt: skip
 
 
@@ -155,10 +149,12 @@ def in_terms_of(record: Record, given: RunConfig) -> RunConfig:
 
 
 def _changes(stored: RunConfig, given: RunConfig) -> list[Difference]:
-    """Fields that differ and matter; the number of epochs matters only if a schedule depends on it."""
-    free = [*FREE_FIELDS, "train.epochs"] if given.optim.is_open_ended else FREE_FIELDS
+    """Fields that differ and matter for what the run computes."""
+    free = tuple(f"{'.'.join(path)}." for path, mark in given.marks().items() if RESULT not in mark)
     every = (differences(stored.to_json(), variant.to_json()) for variant in variants(given))
-    return min(([change for change in changes if change.field not in free] for changes in every), key=len)
+    return min(
+        ([change for change in changes if not f"{change.field}.".startswith(free)] for changes in every), key=len
+    )
 
 
 def _progress(record: Record) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Suppress
 
 from engine.config.decoding import ColorMode, Decoding, Interpolation, Levels, ResizeRule
+from engine.config.matters import NOTHING, PROGRAM, RESULT
 from engine.errors import problem
 from engine.host.encodings import is_text_codec
 from engine.records import check, check_all
@@ -29,7 +30,7 @@ class DataConfig:
 
     name: str = "fashion_mnist_12k"
     """Any tfds image-classification builder; fashion_mnist_12k comes with the package."""
-    path: Path | None = None
+    path: Annotated[Path | None, NOTHING] = None
     """Data of your own in place of a name: a folder of images, a CSV table, arrays (.npz, .npy, IDX), prepared tfds."""
     source: Annotated[Custom | None, Suppress] = None
     """Data of your own in place of a name or path: custom(function, …) of one that returns Splits, a Dataset, (images,
@@ -52,7 +53,7 @@ class DataConfig:
     """Column of a table that names the files, by its name or, without a header, its number; None: as it is named."""
     label_column: str | None = None
     """Column of a table that holds the labels, by its name or number; None: as it is named."""
-    image_directory: Path | None = None
+    image_directory: Annotated[Path | None, NOTHING] = None
     """Where the paths in a table start; None: beside the table, or where they are found near it."""
     suffix: str | None = None
     """What file names in a table lack at their end, like .jpg; None: found where it is clear."""
@@ -78,7 +79,7 @@ class DataConfig:
     reported; type: the ends of their type, as before there was this setting."""
     max_pixels: int | None = None
     """Most pixels of a picture, decoded, so that none fills the memory; None: 89,478,485."""
-    center_crop: str | None = None
+    center_crop: Annotated[str | None, RESULT | PROGRAM] = None
     """Height and width that are cut out of the middle of images of image_size before the model sees them, like 160x160;
     augment.random_crop cuts them out of a random place in training."""
     color: ColorMode | None = None
@@ -102,11 +103,11 @@ class DataConfig:
     """Added to the variances that whiten divides by, those of pixels from 0 to 1."""
     zca_epsilon: float = 1e-6
     """Added to the singular values that zca divides by, as Keras's zca_epsilon."""
-    data_dir: Path | None = None
+    data_dir: Annotated[Path | None, NOTHING] = None
     """Where tfds keeps prepared data; None for its own default."""
-    manual_dir: Path | None = None
+    manual_dir: Annotated[Path | None, NOTHING] = None
     """Where files lie that were downloaded by hand."""
-    cache_dir: Path | None = None
+    cache_dir: Annotated[Path | None, NOTHING] = None
     """Where decoded images are cached; None for $ENGINE_CACHE_DIR or ~/.cache/engine."""
 
     def __post_init__(self):

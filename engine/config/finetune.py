@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from engine.config.matters import RESULT
 from engine.errors import problem, unknown
 from engine.records import check, check_all, check_whole
 
@@ -23,7 +24,7 @@ FeatureCaching = Literal["auto", "off"]
 class FineTuneConfig:
     """Training on from another run's weights, whole or in part."""
 
-    init: Annotated[Path | None, arg(name="init", prefix_name=False, metavar="RUN")] = None
+    init: Annotated[Path | None, arg(name="init", prefix_name=False, metavar="RUN"), RESULT] = None
     """Start from the weights and input contract of a run, in its directory or packed, at its best step."""
     head: tuple[str, ...] = ()
     """Layers that start anew, by name or pattern; where none is named, the last with weights if the classes differ."""

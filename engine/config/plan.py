@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
+from engine.config.matters import PLAN, PROGRAM
 from engine.errors import problem
 from engine.records import check_all, check_whole
 
@@ -36,22 +37,22 @@ class PlanConfig(_Versioned):
     """Convolutions by our own code for this processor (direct), in the form that XLA hands to Eigen (eigen), as matrix
     products (matrix) or by XLA's own (xla); auto: on the CPU direct, or eigen without a C++ compiler; on an NVIDIA GPU
     direct in bfloat16, else matrix for images of up to 32 pixels a side; xla elsewhere."""
-    chunk_steps: int | None = None
+    chunk_steps: Annotated[int | None, PROGRAM] = None
     """Most steps a compiled call runs; None: as many as take about one second."""
     placement: Annotated[Literal["auto", DataPlacement], arg(aliases=("--plan.data",))] = "auto"
     """Training images on the device as a whole (resident) or read ahead while it trains (streamed); auto: by size."""
-    resident_megabytes: int | None = None
+    resident_megabytes: Annotated[int | None, PROGRAM] = None
     """Most megabytes of training images that auto keeps on the device; None: half of the memory that is free."""
-    readers: int = 0
+    readers: Annotated[int, PROGRAM] = 0
     """Processes that read streamed images ahead; 0: threads of this one."""
     member_mapping: Annotated[Literal["auto", MemberMapping], arg(aliases=("--plan.members",))] = "auto"
     """How the members of an ensemble run: one after another around the loop over steps (outer), or within each step
     side by side (vmap) or in turn (map); auto: outer on the CPU, vmap elsewhere."""
 
-    mode: Annotated[str, arg(name="plan", prefix_name=False, metavar="auto|fast|safe|FILE")] = "auto"
+    mode: Annotated[str, arg(name="plan", prefix_name=False, metavar="auto|fast|safe|FILE"), PROGRAM] = "auto"
     """How that is chosen: auto, by rule, or measured where no rule is clear and the run is long; fast, always measured;
     safe, the backend's own operations; or a file that `engine plan RUN --out FILE` wrote."""
-    mesh: Annotated[str | None, arg(name="mesh", prefix_name=False)] = None
+    mesh: Annotated[str | None, arg(name="mesh", prefix_name=False), PROGRAM | PLAN] = None
     """Devices that share the work, like data=8 (the examples of a batch), member=2 (the members of an ensemble) or
     member=2,data=4; None: one device, or those that the run to resume was trained on."""
 

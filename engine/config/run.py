@@ -15,6 +15,8 @@ from engine.config.checkpoint import CheckpointConfig
 from engine.config.data import DataConfig
 from engine.config.ensemble import EnsembleConfig
 from engine.config.finetune import FineTuneConfig, name_problems
+from engine.config.matters import NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE, Matters, read_marks
+from engine.config.matters import Path as FieldPath
 from engine.config.optim import OptimConfig
 from engine.config.plan import PlanConfig, mesh_shape
 from engine.config.train import TrainConfig
@@ -30,18 +32,18 @@ from engine.records.custom import custom
 class RunConfig:
     """Everything that decides what a run computes."""
 
-    name: Annotated[str, Suppress]
+    name: Annotated[str, Suppress, NOTHING]
     """Its directory below runs/."""
-    model: Annotated[Model, Suppress]
+    model: Annotated[Model, Suppress, RESULT | PROGRAM | PLAN]
     """Layer specs, or custom(YourNNXClass, …)."""
-    data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    plan: PlanConfig = field(default_factory=PlanConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    data: Annotated[DataConfig, RESULT] = field(default_factory=DataConfig)
+    train: Annotated[TrainConfig, RESULT | PROGRAM] = field(default_factory=TrainConfig)
+    optim: Annotated[OptimConfig, RESULT | PROGRAM] = field(default_factory=OptimConfig)
+    plan: Annotated[PlanConfig, RESULT | PROGRAM] = field(default_factory=PlanConfig)
+    augment: Annotated[AugmentConfig, RESULT | PROGRAM | PLAN] = field(default_factory=AugmentConfig)
+    ensemble: Annotated[EnsembleConfig, RESULT | PROGRAM] = field(default_factory=EnsembleConfig)
+    checkpoint: Annotated[CheckpointConfig, NOTHING] = field(default_factory=CheckpointConfig)
+    finetune: Annotated[FineTuneConfig, RESULT | PROGRAM] = field(default_factory=FineTuneConfig)
 
     def __post_init__(self):
         check_model(self.model)
@@ -75,18 +77,20 @@ class RunConfig:
             problems.append(problem("plan.mesh", self.plan.mesh, rule, f"Give {gcd(members, shares)}, or data alone."))
         return problems
 
+    def marks(self) -> dict[FieldPath, Matters]:
+        """What each field matters for in this run: the number of epochs only if the schedule depends on it."""
+        scheduled = NOTHING if self.optim.is_open_ended else RESULT | PROGRAM
+        return {path: scheduled if SCHEDULE in mark else mark for path, mark in read_marks(type(self)).items()}
+
     def as_computed(self) -> "RunConfig":
-        """The config without what its compiled programs do not depend on, which only see arrays of it."""
-        epochs = 0 if self.optim.is_open_ended else self.train.epochs
-        train, finetune = replace(self.train, epochs=epochs, seed=0, first_member=0), replace(self.finetune, init=None)
-        return replace(
-            self,
-            name="any",
-            data=DataConfig(center_crop=self.data.center_crop),
-            train=train,
-            checkpoint=CheckpointConfig(),
-            finetune=finetune,
-        )
+        """The config with defaults in all fields that its compiled programs do not depend on."""
+        unseen = [path for path, mark in self.marks().items() if PROGRAM not in mark and path != ("name",)]
+        changed: dict[str, Any] = {"name": "any"}
+        for section in {path[0] for path in unseen}:
+            names = [name for first, *rest in unseen for name in rest if first == section]
+            value, default = getattr(self, section), type(getattr(self, section))()
+            changed[section] = replace(value, **{each: getattr(default, each) for each in names}) if names else default
+        return replace(self, **changed)
 
     def of_member(self, index: int) -> "RunConfig":
         """The config that trains one member of this ensemble alone, counted from 0."""

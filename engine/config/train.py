@@ -1,8 +1,9 @@
 """TrainConfig: how long a run trains, and on what objective."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from engine.config.matters import PLAN, PROGRAM, RESULT, SCHEDULE
 from engine.errors import problem
 from engine.records import check, check_all, check_whole
 
@@ -16,29 +17,29 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 class TrainConfig:
     """How long and on what objective."""
 
-    epochs: int = 5
+    epochs: Annotated[int, SCHEDULE] = 5
     """Times the training split is gone through; 0 evaluates and saves the untrained model."""
-    batch_size: int = 64
+    batch_size: Annotated[int, RESULT | PROGRAM | PLAN] = 64
     """Examples a step. The default is reduced to all training examples where there are fewer, and this is reported."""
     loss: Loss = "softmax_cross_entropy"
     """softmax_cross_entropy on integer labels, binary_cross_entropy on one logit, or mean_squared_error."""
     label_smoothing: float = 0.0
     """Share of the probability spread evenly over all classes in the training loss."""
-    seed: int = 0
+    seed: Annotated[int, RESULT] = 0
     """Every random draw is a function of this, the draw's purpose and the step or example."""
     best_by: BestBy = "accuracy"
     """What of the validation data decides which epoch is the best: the highest accuracy or the lowest loss."""
     best_is: BestIs | None = None
     """Whether the highest or the lowest of it is the best; None: what is usual for it."""
-    patience: int | None = None
+    patience: Annotated[int | None, PROGRAM] = None
     """Epochs without a better one after which the run stops early; None: it never does."""
-    members: int = 1
+    members: Annotated[int, RESULT | PROGRAM | PLAN] = 1
     """Models trained side by side as an ensemble, each with draws of its own for everything that is random."""
-    first_member: int = 0
+    first_member: Annotated[int, RESULT] = 0
     """Number of the first one; with one member, that member of an ensemble alone."""
     deterministic: bool = False
     """On a GPU the same bits from run to run, at a price in speed; on other devices they always are."""
-    precision: Precision = "float32"
+    precision: Annotated[Precision, RESULT | PROGRAM | PLAN] = "float32"
     """What the network computes in; weights, batch statistics and losses are float32. tf32 needs an NVIDIA GPU."""
 
     def __post_init__(self):

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from engine.augment.config import AugmentConfig
 from engine.config import EnsembleConfig, PlanConfig, RunConfig
 from engine.config.finetune import FineTuneConfig
+from engine.config.matters import PLAN
 from engine.config.plan import Alternative, Plan, PlanFile
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.devices.precision import computes
@@ -115,16 +117,12 @@ def write_plan(path: Path, plan: PlanFile) -> None:
 
 def circumstances(config: RunConfig, train: Dataset) -> dict[str, Any]:
     """What a plan is made for, as JSON."""
+    paths = [path for path, mark in config.marks().items() if PLAN in mark]
     return {
         "device": device_text(),
-        "model": to_json(config.model),
         "inputs": [train.images.dtype.name, *train.input_shape],
         "classes": train.num_classes,
-        "batch_size": config.train.batch_size,
-        "members": config.train.members,
-        "precision": config.train.precision,
-        "augment": to_json(config.augment),
-        "mesh": config.plan.mesh,
+        **{path[-1]: to_json(reduce(getattr, path, config)) for path in paths},
     }
 
 
