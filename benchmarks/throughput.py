@@ -34,8 +34,8 @@ from benchmarks.workloads import WORKLOADS, operations, workload_of
 from engine.config import Precision, RunConfig
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.host.clock import Clock
-from engine.runs.ensemble_session import make_session
 from engine.runs.plan_search import search_plan
+from engine.runs.session import Session
 
 RECIPES = ("mlp", "convnet_wide", "convnet", "convnet_no_pool", "convnet_dropout")
 
@@ -58,7 +58,7 @@ class Training:
     def __init__(self, config: RunConfig, data: Dataset):
         self.clock, self.num_examples = Clock(), len(data)
         plan = search_plan(config, data, lambda text: None)
-        self.session = make_session(config, Splits(data), self.clock, Path("nowhere"), None, plan)
+        self.session = Session(config, Splits(data), self.clock, Path("nowhere"), None, plan)
 
     def train_epoch(self) -> None:
         """Trains one epoch; returns when the device is done."""

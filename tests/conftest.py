@@ -17,7 +17,6 @@ from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
 from engine.devices.executables import COMPILER_OPTIONS
 from engine.host.clock import Clock
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
-from engine.runs.ensemble_session import make_session
 from engine.runs.session import Session
 from tests import kept_compiler
 from tests.kept_compiler import COMPILER
@@ -154,7 +153,7 @@ def splits() -> Splits:
 
 def trained(config: engine.RunConfig, splits: Splits) -> Session:
     """The session after all epochs, with nothing written."""
-    session = make_session(config, splits, Clock(), Path("unused"))
+    session = Session(config, splits, Clock(), Path("unused"))
     while not session.is_done:
         end = (session.epoch + 1) * session.steps_per_epoch
         while session.step < end:

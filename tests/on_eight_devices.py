@@ -79,7 +79,7 @@ def assert_same_history(ours: Sequence[dict], theirs: Sequence[dict]) -> None:
 
 def assert_only_sums_are_exchanged(session: Session) -> None:
     """The compiled steps hold all-reduce, and nothing that brings examples, or parts of them, to other devices."""
-    text = session.trainer._executables._compiled["train"].as_text()
+    text = session.stage.executables._compiled["train"].as_text()
     found = set(re.findall(r"(all-gather|all-to-all|all-reduce|collective-permute|reduce-scatter)(?:-start)?\(", text))
     assert found == {"all-reduce"}
 
@@ -90,7 +90,7 @@ def test_results_are_those_of_one_device(data: Splits, on_one: Session, mesh: st
     assert_same_state(session.state, on_one.state)
     assert_same_history(session.history, on_one.history)
     assert_only_sums_are_exchanged(session)
-    images = session._feed.window(0, 0).images
+    images = session.equipment.feed.window(0, 0).images
     assert len(images.sharding.device_set) == int(mesh[-1])
 
 
@@ -139,7 +139,7 @@ def test_members_are_the_runs_of_each_alone_on_one_device(
 def test_member_without_finite_loss_leaves_the_devices_of_others_alone(data: Splits, on_one: Session):
     config = config_of("member=2,data=2", 2, member_mapping="outer", chunk_steps=2)
     session = trained(replace(config, ensemble=EnsembleConfig(learning_rates=(0.05, 1e30))), data)
-    assert session.failed_steps == [None, 2]
+    assert session.members.failed_steps == [None, 2]
     assert session.state.step.tolist() == [8, 1]
     assert_same_state(jax.tree.map(lambda leaf: leaf[0], session.state), on_one.state)
 

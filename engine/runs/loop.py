@@ -19,12 +19,12 @@ from engine.host.interrupts import defer_signals
 from engine.host.storage import expanded
 from engine.inference.classifier import Classifier
 from engine.report.progress import Reporter
-from engine.runs.ensemble_session import make_session
 from engine.runs.inputs import follow_record, load_inputs, match_to_data
 from engine.runs.messages import finish_report, report_epoch, report_opening, report_progress
 from engine.runs.plan_search import search_plan
 from engine.runs.result import Result
 from engine.runs.saver import Saver, start_directory
+from engine.runs.session import Session
 
 
 def run(
@@ -72,7 +72,7 @@ def train(
     config, splits, notes = match_to_data(config, splits, source.record if source else None, resumed is not None)
     with clock.measure("plan"):
         plan = None if resumed else search_plan(config, splits.train, reporter.say)
-    session = make_session(config, splits, clock, directory, resumed, plan, source)
+    session = Session(config, splits, clock, directory, resumed, plan, source)
     start_directory(session, resumed, overwrite)
     report_opening(session, resumed, notes, reporter)
     with closing(session), Checkpoints(directory, config.checkpoint, reporter.say, reporter.log) as checkpoints:

@@ -98,7 +98,7 @@ def _describe(session: Session) -> list[str]:
     named = (("training", splits.train), ("validation", splits.validation), ("test", splits.test))
     counts = ", ".join(f"{len(data):,} {name}" for name, data in named if data is not None)
     plan = "stepwise" if session_plan.is_stepwise else f"{session_plan.lowering} lowering, whole epochs compiled"
-    model = f"{session.num_params:,}"
+    model = f"{session.setup.model.num_params:,}"
     if config.train.members > 1:
         model, plan = f"{config.train.members} members of {model}", f"{plan}; members by {session_plan.member_mapping}"
     size = f"{splits.train.images.nbytes / 1e6:,.0f} MB of training images"
@@ -107,10 +107,10 @@ def _describe(session: Session) -> list[str]:
         f"{session.device}; {plan}; {size} {session_plan.placement}",
     ]
     if config.finetune.freezes:
-        trained = f"{session.trainer.num_trained:,} of {session.num_params:,}"
+        trained = f"{session.stage.num_trained:,} of {session.setup.model.num_params:,}"
         lines.append(f"{trained} parameters train, the others are frozen")
-    if not session.devices.is_one:
-        lines.append(session.devices.text(config.train.batch_size))
+    if not session.setup.devices.is_one:
+        lines.append(session.setup.devices.text(config.train.batch_size))
     return lines
 
 

@@ -33,7 +33,7 @@ from engine.kernels import direct
 from engine.kernels.lowerings import choose_lowering
 from engine.models.specs import Model
 from engine.records import differences, from_json, to_json
-from engine.runs.ensemble_session import make_session
+from engine.runs.session import Session
 
 # Examples that all members train on together; a shorter run is over before it has paid.
 WORTH_MEASURING = 200_000
@@ -164,7 +164,7 @@ def _rates(config: RunConfig, sample: Dataset) -> dict[Plan, float]:
 def _training(config: RunConfig, sample: Dataset) -> tuple[Plan, Callable[[], float]]:
     """(plan, a function that trains a while and says how many images a second that were) of a config."""
     train = replace(config.train, epochs=1, patience=None)
-    session = make_session(
+    session = Session(
         replace(
             config, train=train, ensemble=EnsembleConfig(), data=replace(config.data, standardize=None),
             finetune=FineTuneConfig(),

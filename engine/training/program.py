@@ -17,7 +17,7 @@ from engine.devices.mesh import ONE_DEVICE, Devices
 from engine.kernels.eigen import stalls_in_loops
 from engine.keys import step_key
 from engine.metrics.sums import Metrics
-from engine.networks.network import Tree
+from engine.networks.network import AnyNetwork, Tree
 from engine.training.batches import OrderSeeds, batch_mask, epoch_orders, num_batches
 from engine.training.feed import DataWindow
 from engine.training.member_settings import MemberSettings
@@ -32,7 +32,8 @@ def choose_plan(
     config: PlanConfig,
     lowering: Lowering,
     platform: str,
-    objective: Objective,
+    network: AnyNetwork,
+    input_shape: tuple[int, ...],
     model: tuple[Tree, Tree],
     placement: DataPlacement = "resident",
 ) -> Plan:
@@ -40,7 +41,7 @@ def choose_plan(
 
     model: (params, model_state), of which only shapes matter.
     """
-    is_stepwise = platform == "cpu" and _stalls_in_loops(objective, model)
+    is_stepwise = platform == "cpu" and _stalls_in_loops(network, input_shape, model)
     by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
     members = by_rule if config.member_mapping == "auto" else config.member_mapping
     return Plan(lowering, is_stepwise, config.chunk_steps, placement, members, config.mesh)
@@ -223,9 +224,8 @@ def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
     return array.at[indices].get(mode="promise_in_bounds")
 
 
-def _stalls_in_loops(objective: Objective, model: tuple[Tree, Tree]) -> bool:
-    network = objective.network
-    inputs = jax.ShapeDtypeStruct((1, *objective.inputs.network_shape), jnp.float32)
+def _stalls_in_loops(network: AnyNetwork, input_shape: tuple[int, ...], model: tuple[Tree, Tree]) -> bool:
+    inputs = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
 
     def total(params: Any, model_state: Any, inputs: jax.Array) -> jax.Array:
         return jnp.sum(network.apply(params, model_state, inputs, None, None)[0])

@@ -18,13 +18,14 @@ MEGABYTE = 2**20
 
 
 def fit(*layers: Layer, free: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> engine.Result:
-    monkeypatch.setattr("engine.devices.capacity.free_device_bytes", lambda: free)
+    for module in ("devices.capacity", "training.memory"):
+        monkeypatch.setattr(f"engine.{module}.free_device_bytes", lambda: free)
     data = make_dataset(64)
     return engine.fit(Sequential(layers), data, **{"epochs": 1, "validation": None, "verbose": False, **options})
 
 
 def test_model_that_memory_does_not_hold_is_refused_with_its_largest_layer(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("engine.runs.trainer.Trainer.first_state", lambda *_: pytest.fail("allocated"))
+    monkeypatch.setattr("engine.runs.stage.Stage.make_first_state", lambda *_: pytest.fail("allocated"))
     layers = (Conv(2, 1), Flatten(), Dropout(0.1), Dense(5000), Dense())
     with pytest.raises(engine.InputError) as raised:
         fit(*layers, free=10 * MEGABYTE, monkeypatch=monkeypatch)

@@ -285,7 +285,7 @@ def test_input_contract_is_applied_exactly(images):
     session = Session(config, Splits(data), Clock(), Path("unused"))
     classifier = session.classifier()
     shown = (images.astype(np.float32) * 0.5 - 3) / 7
-    outputs, _ = session._network.apply(session.state.params, session.state.model_state, shown, None, None)
+    outputs, _ = session.setup.network.apply(session.state.params, session.state.model_state, shown, None, None)
     np.testing.assert_allclose(classifier.predict_proba(images), jax.nn.softmax(outputs), rtol=1e-5)
 
 

@@ -28,9 +28,9 @@ from engine.networks.build import build
 from engine.networks.network import network_of
 from engine.networks.stacked import Stacked
 from engine.report.progress import Silent
-from engine.runs.ensemble_session import EnsembleSession
 from engine.runs.loop import train
 from engine.runs.result import Result
+from engine.runs.session import Session
 from tests.commands.test_command_line import mistake
 from tests.commands.test_data import command
 from tests.commands.test_data import mistake as command_mistake
@@ -466,7 +466,7 @@ def test_mistake_in_the_shell_is_answered_in_words(options: tuple[str, ...], mes
 
 def test_session_of_an_ensemble_gives_all_members_with_their_present_weights(tmp_path):
     config = RunConfig("r", SMALL, train=TrainConfig(1, 25, members=2))
-    session = EnsembleSession(config, SPLITS, Clock(), tmp_path)
+    session = Session(config, SPLITS, Clock(), tmp_path)
     before = session.classifier().outputs(SPLITS.test.images)
     session.train_chunk()
     assert not np.array_equal(before, session.classifier().outputs(SPLITS.test.images))

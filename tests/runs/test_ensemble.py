@@ -22,10 +22,10 @@ from engine.host.interrupts import Interrupted
 from engine.keys import step_key
 from engine.models import Conv, Dense, Dropout, Flatten, Sequential
 from engine.report.progress import Reporter, Silent
-from engine.runs.ensemble_session import EnsembleSession
 from engine.runs.loop import train
 from engine.runs.result import Result
-from engine.runs.session import NotFinite, Session
+from engine.runs.session import Session
+from engine.runs.setup import NotFinite
 from engine.training.batches import epoch_order
 from engine.training.member_settings import make_order_seeds, member_seeds, read_settings
 from tests.conftest import TINY, make_dataset, trained
@@ -139,7 +139,7 @@ def test_member_is_its_own_run_however_members_are_mapped(mapping, tolerance: fl
 
 def test_vmapped_members_equal_their_own_runs_to_rounding_after_the_first_chunk():
     config = ensemble(plan=PlanConfig(member_mapping="vmap", chunk_steps=2))
-    together = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
+    together = Session(config, small_splits(), Clock(), Path("unused"))
     together.train_chunk()
     for member in range(MEMBERS):
         alone = Session(config.of_member(member), small_splits(), Clock(), Path("unused"))
@@ -193,11 +193,11 @@ def test_seeds_of_members_do_not_depend_on_how_many_there_are():
 def test_everything_random_differs_between_members_and_is_a_function_of_seed_and_member():
     config = ensemble(augment=FLIPS)
     seeds = read_settings(config).seed
-    session = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
+    session = Session(config, small_splits(), Clock(), Path("unused"))
     kernels = [leaf for leaf in jax.tree.leaves(session.state.params) if leaf.ndim > 2]  # biases are 0
     assert all(not np.array_equal(leaf[i], leaf[j]) for leaf in kernels for i, j in ((0, 1), (0, 2), (1, 2)))
 
-    order = np.asarray(session._program.order(1, 100))
+    order = np.asarray(session.equipment.program.order(1, 100))
     images = small_splits().train.images[:8]
     keys = [example_keys(seed, 1, np.arange(8)) for seed in seeds]
     augmented = [np.asarray(augment_batch(key, images, FLIPS)[0]) for key in keys]
@@ -210,14 +210,15 @@ def test_everything_random_differs_between_members_and_is_a_function_of_seed_and
 def test_shared_order_is_that_of_the_run_for_every_member_and_alone():
     config = ensemble(ensemble=EnsembleConfig(shared_order=True))
     assert make_order_seeds(config) == make_order_seeds(config.of_member(2))
-    session = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
-    np.testing.assert_array_equal(session._program.order(1, 100), epoch_order(0, 1, 100, 32))
+    session = Session(config, small_splits(), Clock(), Path("unused"))
+    np.testing.assert_array_equal(session.equipment.program.order(1, 100), epoch_order(0, 1, 100, 32))
 
 
 def test_bootstrap_is_drawn_with_replacement_once_for_each_member():
     config = ensemble(ensemble=EnsembleConfig(bootstrap=True))
-    session = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
-    samples = [[np.sort(row[:100]) for row in np.asarray(session._program.order(epoch, 100))] for epoch in (0, 1)]
+    session = Session(config, small_splits(), Clock(), Path("unused"))
+    orders = [np.asarray(session.equipment.program.order(epoch, 100)) for epoch in (0, 1)]
+    samples = [[np.sort(row[:100]) for row in order] for order in orders]
     for member in range(MEMBERS):
         np.testing.assert_array_equal(samples[0][member], samples[1][member])
         assert 50 < len(np.unique(samples[0][member])) < 75  # 63 % are expected
@@ -233,18 +234,18 @@ HOT = EnsembleConfig(learning_rates=(1e-2, 1e30, 3e-3))
 def test_member_whose_loss_is_not_finite_is_frozen_and_the_others_go_on(mapping):
     plan, averaged = PlanConfig(member_mapping=mapping, chunk_steps=1), OptimConfig(average_decay=0.9)
     config = ensemble(ensemble=HOT, plan=plan, optim=averaged)
-    session = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
+    session = Session(config, small_splits(), Clock(), Path("unused"))
     before = leaves(session, 1)
-    while session.failed_steps[1] is None:
+    while session.members.failed_steps[1] is None:
         before = leaves(session, 1)
         session.train_chunk()
-    failed_step = session.failed_steps[1]
+    failed_step = session.members.failed_steps[1]
     assert failed_step == session.step <= 3
     for ours, theirs in zip(leaves(session, 1), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
     together = trained(config, small_splits())
-    assert together.failed_steps == [None, failed_step, None]
+    assert together.members.failed_steps == [None, failed_step, None]
     for ours, theirs in zip(leaves(together, 1), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for member in (0, 2):
@@ -293,7 +294,7 @@ def test_run_stops_when_no_member_is_left():
 
 def test_epoch_in_which_the_last_active_member_fails_ends_the_run(tmp_path):
     config = ensemble(train={"epochs": 5, "patience": 1})
-    session = EnsembleSession(config, small_splits(), Clock(), tmp_path)
+    session = Session(config, small_splits(), Clock(), tmp_path)
     while session.step < 4:
         session.train_chunk()
     session.finish_epoch()
@@ -302,15 +303,15 @@ def test_epoch_in_which_the_last_active_member_fails_ends_the_run(tmp_path):
     session.history[-1] |= {f"member_{n}_validation_accuracy": 0.5 for n in range(3)}
     fine = {"member_1_validation_loss": 0.1, "member_1_validation_accuracy": 1.0, "validation_loss": 1.0}
     session.history.append({"epoch": 2, "step": 8, **worse, **fine})
-    np.testing.assert_array_equal(session._is_active(), [False, True, False])
+    np.testing.assert_array_equal(session.members.are_active(session.history), [False, True, False])
     session.step = 9
-    session._note_bad_steps(np.array([2**31 - 1, 9, 2**31 - 1]))
+    session.members.check_losses(np.array([2**31 - 1, 9, 2**31 - 1]))
     session.step = 12
     epoch = session.finish_epoch()
     row, validation = epoch.row, epoch.validation
     assert "loss" not in row
     assert np.isfinite(validation["loss"])
-    assert session.combination.weights == (0.5, 0, 0.5)
+    assert session.members.combination.weights == (0.5, 0, 0.5)
     assert session.is_done
     session.close()
 
@@ -374,7 +375,7 @@ def test_nothing_recompiles_after_the_first_epoch():
             compiled.append(event)
 
     config = ensemble(train={"epochs": 4})
-    session = EnsembleSession(config, small_splits(), Clock(), Path("unused"))
+    session = Session(config, small_splits(), Clock(), Path("unused"))
     jax.monitoring.register_event_duration_secs_listener(note)
     seen = []
     while not session.is_done:
@@ -419,7 +420,7 @@ def test_history_has_the_learning_rate_of_each_member_where_they_differ():
 
 
 def test_rate_counts_the_images_of_every_member_that_is_trained():
-    session = EnsembleSession(ensemble(), small_splits(), Clock(), Path("unused"))
+    session = Session(ensemble(), small_splits(), Clock(), Path("unused"))
     session.train_chunk()
     assert session.images_per_epoch == 300
     assert session.images_per_second == pytest.approx(3 * 32 / session.pacer.seconds_per_step)
@@ -466,7 +467,7 @@ def test_hyperparameters_are_refused_when_they_are_not_one_a_member(name: str):
 def test_fitted_combination_is_refused_without_validation_data(how):
     splits = Splits(small_splits().train)
     with pytest.raises(InputError, match=r"ensemble\.\w+: got .* no validation data; expected some to fit it on"):
-        EnsembleSession(ensemble(ensemble=EnsembleConfig(**how)), splits, Clock(), Path("unused"))
+        Session(ensemble(ensemble=EnsembleConfig(**how)), splits, Clock(), Path("unused"))
 
 
 @pytest.mark.parametrize("how", [{"combine": "vote"}, {"temperature": True}])
@@ -475,4 +476,4 @@ def test_combination_of_probabilities_is_refused_for_a_regression(how):
     with pytest.raises(
         InputError, match=r"ensemble.combine: got (vote|mean and a temperature); expected the mean alone"
     ):
-        EnsembleSession(config, targets_splits(), Clock(), Path("unused"))
+        Session(config, targets_splits(), Clock(), Path("unused"))

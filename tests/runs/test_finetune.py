@@ -21,6 +21,7 @@ from engine.host.clock import Clock
 from engine.keys import step_key
 from engine.models import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.report.progress import Silent
+from engine.runs.feature_cache import needed_megabytes
 from engine.runs.session import Session
 from engine.training.freezing import carried_over
 from engine.training.optim import LayerRates, optimizer
@@ -62,7 +63,7 @@ def tuned(source: Path | None, *, epochs: int = 3, optim: OptimConfig | None = N
     )
 
 
-def session_of(config: engine.RunConfig, splits: Splits) -> Session:
+def make_session(config: engine.RunConfig, splits: Splits) -> Session:
     return Session(config, splits, Clock(), Path("nowhere"))
 
 
@@ -83,7 +84,7 @@ def test_frozen_layers_stay_to_the_bit_with_their_batch_statistics_and_the_other
 
 def test_training_with_frozen_layers_equals_a_plain_flax_loop(source, four):
     momentum = OptimConfig("momentum", 0.05, nesterov=True)  # Adam would make rounding errors of gradients near 0 large
-    session = session_of(tuned(source, optim=momentum, freeze=("batch_norm_1", "conv_2", "dropout_*")), four)
+    session = make_session(tuned(source, optim=momentum, freeze=("batch_norm_1", "conv_2", "dropout_*")), four)
     module = nnx.merge(*_module_of(session))
     is_trained = {0, 5, 7, 9}
 
@@ -91,7 +92,7 @@ def test_training_with_frozen_layers_equals_a_plain_flax_loop(source, four):
         return isinstance(value, nnx.Param) and path[1] in is_trained
 
     chain = nnx.Optimizer(module, optax.sgd(0.05, momentum=0.9, nesterov=True), wrt=trains)
-    order = np.asarray(session._program.order(0, 160))
+    order = np.asarray(session.equipment.program.order(0, 160))
 
     @nnx.jit
     def update(module, chain, x, y):
@@ -126,11 +127,11 @@ def _module_of(session: Session):
 
 
 def flops_of_a_step(session: Session) -> float:
-    key, trainer = step_key(0, "dropout", 0), session.trainer
+    key, objective = step_key(0, "dropout", 0), session.stage.objective
     batch = np.zeros((64, 8, 8, 1), np.uint8), np.zeros(64, np.int32), np.ones(64, bool)
 
     def step(state, batch):
-        return train_step(trainer._task, state, Batch(*batch), key)
+        return train_step(objective, state, Batch(*batch), key)
 
     lowered = jax.jit(step).lower(session.state, batch)
     cost = lowered.compile().cost_analysis()
@@ -141,7 +142,7 @@ def flops_of_a_step(session: Session) -> float:
 def test_no_gradient_is_computed_below_the_lowest_layer_that_trains(four):
     wide = Sequential((Conv(8, 3), Conv(64, 3), Conv(64, 3), Flatten(), Dense()))
     full, part = (
-        session_of(replace(tuned(None, freeze=freeze), model=wide, plan=engine.PlanConfig("matrix")), four)
+        make_session(replace(tuned(None, freeze=freeze), model=wide, plan=engine.PlanConfig("matrix")), four)
         for freeze in ((), ("conv_*",))
     )
     forward = 64 * 2 * (36 * 9 * 8 + 16 * 9 * 8 * 64 + 4 * 9 * 64 * 64)
@@ -151,7 +152,7 @@ def test_no_gradient_is_computed_below_the_lowest_layer_that_trains(four):
 
 
 def test_frozen_layers_take_no_optimizer_memory(source, four):
-    session = session_of(tuned(source, freeze=TRUNK), four)
+    session = make_session(tuned(source, freeze=TRUNK), four)
     trained = sum(leaf.size for leaf in jax.tree.leaves(session.state.params))
     assert trained == 16 * 6 + 6 + 6 * 4 + 4
     kept = sum(leaf.size for leaf in jax.tree.leaves(session.state.opt_state))
@@ -254,7 +255,7 @@ def test_features_that_are_kept_change_nothing(case, source, four, tmp_path):
     anew = start(off, four, tmp_path / "anew")
     assert any("130 of 222 parameters train, the others are frozen" in text for text in reporter.said)
     told = [line for line in reporter.said if "s an epoch" in line]
-    assert "first 7 layers give for 160 training examples is kept" in told[0]
+    assert "outputs of the first 7 layers for 160 training examples are kept" in told[0]
     assert len(told) == (1 if case == "frozen" else 2)
     for ours, theirs in zip(kept.history, anew.history, strict=True):
         for name in ("loss", "accuracy", "validation_loss", "validation_accuracy"):
@@ -280,24 +281,25 @@ def test_whitening_is_taken_over_and_applied_before_frozen_layers_whose_features
 
 
 def test_features_are_not_kept_where_memory_is_short_or_images_are_augmented(source, four, tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.runs.trainer.cache_megabytes", lambda: 0)
+    monkeypatch.setattr("engine.runs.feature_cache.cache_megabytes", lambda: 0)
     reporter = Hears()
     start(tuned(source, epochs=1, freeze=TRUNK), four, tmp_path / "short", reporter)
-    assert any("computed anew in each epoch: its 1 MB are more than half" in line for line in reporter.said)
+    assert any("computed again in each epoch: its 1 MB are more than half" in line for line in reporter.said)
     monkeypatch.undo()
     augmented = replace(tuned(source, freeze=TRUNK), augment=engine.AugmentConfig(horizontal_flip=True))
-    assert session_of(augmented, four).trainer._needed_megabytes(session_of(augmented, four).trainer.phase) == 0
+    session = make_session(augmented, four)
+    assert needed_megabytes(four, session.setup.model, session.stage.phase) == 0
 
 
 def test_classes_by_the_same_names_keep_the_head_and_others_start_it_anew(source, four):
-    same = session_of(tuned(source), Splits(make_dataset(100, 5)))
+    same = make_session(tuned(source), Splits(make_dataset(100, 5)))
     stored = leaves(engine.restore(source)._params)
     assert all(same_bits(value, stored[path]) for path, value in leaves(same.state.params).items())
     renamed = replace(make_dataset(100, 5), class_names=("x", "y", "z"))
-    other = leaves(session_of(tuned(source), Splits(renamed)).state.params)
+    other = leaves(make_session(tuned(source), Splits(renamed)).state.params)
     changed = {path for path, value in other.items() if not same_bits(value, stored[path])}
     assert changed == {"['layers'][9]['kernel']", "['layers'][9]['bias']"}
-    named = session_of(tuned(source, head=("dense_*",)), Splits(make_dataset(100, 5))).state.params
+    named = make_session(tuned(source, head=("dense_*",)), Splits(make_dataset(100, 5))).state.params
     assert not same_bits(leaves(named)["['layers'][7]['layer']['kernel']"], stored["['layers'][7]['layer']['kernel']"])
 
 
@@ -317,7 +319,7 @@ def test_ensemble_starts_from_one_model_or_from_as_many(source, four, tmp_path):
     assert all(same_bits(*pair) for pair in zip(found, heads, strict=True))
     three = replace(config, train=replace(config.train, members=3), finetune=FineTuneConfig(init=tmp_path / "first"))
     with pytest.raises(InputError, match=r"train.members: got 3; expected 2"):
-        session_of(three, four)
+        make_session(three, four)
 
 
 def test_classifier_is_fine_tuned_in_python_under_its_input_contract(source, four):
@@ -356,8 +358,8 @@ def test_own_class_is_frozen_by_paths_and_its_head_found_by_shape(four, tmp_path
     config = replace(tuned(None, epochs=1), model=model)
     start(config, Splits(make_dataset(100)), tmp_path / "first")
     further = replace(config, finetune=FineTuneConfig(init=tmp_path / "first", freeze=("encoder",)))
-    session = session_of(further, four)
-    assert session.trainer.phase.layers.names == (
+    session = make_session(further, four)
+    assert session.stage.phase.layers.names == (
         "encoder.layers.0",
         "encoder.layers.1",
         "encoder.layers.2",
@@ -370,10 +372,10 @@ def test_own_class_is_frozen_by_paths_and_its_head_found_by_shape(four, tmp_path
     for path in ("['encoder']['layers'][0]['kernel']", "['encoder']['layers'][1]['scale']"):
         assert same_bits(old[path], new[path])
     with pytest.raises(InputError, match=r"finetune.freeze_first: got 2; expected 0 for a class of your own"):
-        session_of(replace(config, finetune=FineTuneConfig(freeze_first=2)), four)
+        make_session(replace(config, finetune=FineTuneConfig(freeze_first=2)), four)
     renamed = replace(make_dataset(100), class_names=("x", "y", "z"))
     with pytest.raises(InputError, match=r"finetune.head: got none; expected the layers that start from scratch"):
-        session_of(further, Splits(renamed))
+        make_session(further, Splits(renamed))
 
 
 @pytest.mark.parametrize(
@@ -395,15 +397,15 @@ def test_settings_that_do_not_fit_are_refused_with_what_is_known(settings, messa
 def test_source_that_does_not_fit_is_refused_with_both_sides(source, four, tmp_path):
     other = replace(tuned(source), model=Sequential((*NET.layers[:7], Dense(7), Dense())))
     with pytest.raises(InputError, match=r"others \(dense_1\)(.|\n)*dense_1 kernel: there 16×6, here 16×7"):
-        session_of(other, four)
+        make_session(other, four)
     with pytest.raises(InputError, match=r"data.scale: got 1.0; expected 0.0039.*, as the weights were trained with"):
-        session_of(replace(tuned(source), data=engine.DataConfig(scale=1.0)), four)
+        make_session(replace(tuned(source), data=engine.DataConfig(scale=1.0)), four)
     with pytest.raises(InputError, match=r"images of 9×9×1; expected 8×8×1"):
-        session_of(tuned(source), Splits(make_dataset(100, size=9)))
+        make_session(tuned(source), Splits(make_dataset(100, size=9)))
     with pytest.raises(InputError, match=r"no such directory"):
-        session_of(tuned(tmp_path / "nowhere"), four)
+        make_session(tuned(tmp_path / "nowhere"), four)
     with pytest.raises(InputError, match=r"finetune.freeze: got all layers with weights; expected at least one"):
-        session_of(tuned(source, freeze=("*",)), four)
+        make_session(tuned(source, freeze=("*",)), four)
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from("abcd"))), st.integers(0, 6))

@@ -192,7 +192,7 @@ def start_with_poison(config, splits, directory):
     """A run whose weights become NaN between two epochs, as a broken device would make them."""
     from engine.runs import session
 
-    take_up = session.Session._take_up
+    take_up = session.Session._resume
 
     def poisoned(self, record, abstract):
         take_up(self, record, abstract)
@@ -200,7 +200,7 @@ def start_with_poison(config, splits, directory):
         self.state = dataclasses.replace(self.state, params=bad)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session.Session, "_take_up", poisoned)
+        patch.setattr(session.Session, "_resume", poisoned)
         return start(config, splits, directory)
 
 

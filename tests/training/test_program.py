@@ -22,7 +22,8 @@ from engine.devices.executables import GPU_OPTIONS, compiler_options
 from engine.host.clock import Clock
 from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential, custom, l2
 from engine.networks.build import build
-from engine.runs.session import NotFinite, Session
+from engine.runs.session import Session
+from engine.runs.setup import NotFinite
 from engine.training.batches import epoch_order
 from engine.training.program import CHUNK_SECONDS, Pacer, Plan
 from tests.conftest import TINY, make_dataset
@@ -234,7 +235,7 @@ def test_plan_is_stepwise_on_the_cpu_only_where_a_convolution_stays_with_lax(spl
 def test_stepwise_and_looped_plans_agree(tiny_config, splits):
     looped = Session(tiny_config, splits, Clock(), Path("unused"))
     stepwise = Session(tiny_config, splits, Clock(), Path("unused"))
-    stepwise.plan = stepwise._program.plan = Plan("matrix", is_stepwise=True)
+    stepwise.plan = stepwise.equipment.program.plan = Plan("matrix", is_stepwise=True)
     for session in (looped, stepwise):
         while session.step < session.steps_per_epoch:
             session.train_chunk()
@@ -268,7 +269,7 @@ def test_pinned_chunk_length_stays():
 
 def test_dropout_draws_differ_from_step_to_step_and_repeat_for_the_same_step(splits):
     config = RunConfig("tiny", TINY)
-    network = Session(config, splits, Clock(), Path("unused"))._network
+    network = Session(config, splits, Clock(), Path("unused")).setup.network
     state = Session(config, splits, Clock(), Path("unused")).state
     x = jnp.ones((2, 8, 8, 1))
 

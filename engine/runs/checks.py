@@ -1,0 +1,66 @@
+"""What config, data and devices of a run must have in common."""
+
+import jax
+import numpy as np
+
+from engine.checkpoints.record import Record
+from engine.config import RunConfig
+from engine.data.decoded.dataset import Dataset, Splits, names_text
+from engine.devices.mesh import check_mesh
+from engine.devices.precision import check_precision
+from engine.errors import InputError, problem
+from engine.inference.classifier import check_can_augment
+from engine.metrics.combination import fit
+
+
+def check_run(config: RunConfig, splits: Splits) -> None:
+    """Raises InputError if this device cannot train what the config describes on this data."""
+    if config.train.members > 1:
+        _check_can_combine(config, splits)
+    check_mesh(config.plan.mesh)
+    _check_goes_together(config, splits)
+    check_precision(config.train.precision, jax.devices()[0])
+
+
+def check_same_data(record: Record, splits: Splits) -> None:
+    """Raises InputError unless a run is resumed on the data that it was started with."""
+    if record.data_fingerprint != splits.train.fingerprint:
+        stored, given = record.data_fingerprint[:12], splits.train.fingerprint[:12]
+        rule = f"the data the run was started with ({stored})"
+        raise InputError(problem("data", f"content {given}", rule, "Restore that data, or start another run."))
+    if record.validation_fingerprint and record.validation_fingerprint != fingerprint(splits.validation):
+        rule = "the one the run was started with, which its best step and patience were judged by"
+        remedy = "Restore that data, or start another run."
+        raise InputError(problem("data", "another validation split", rule, remedy))
+    if record.class_names != splits.train.class_names:
+        got, rule = names_text(splits.train.class_names), names_text(record.class_names)
+        raise InputError(problem("data", f"classes {got}", f"{rule}, as the run was started", "Restore them."))
+
+
+def fingerprint(dataset: Dataset | None) -> str:
+    """That of the dataset's content; empty if there is none."""
+    return "" if dataset is None else dataset.fingerprint
+
+
+def _check_goes_together(config: RunConfig, splits: Splits) -> None:
+    train = splits.train
+    size, is_all = config.train.batch_size, config.augment.pairs_examples and len(train) % 2
+    if size > len(train) + is_all:
+        rule = f"at most {len(train)}, the training examples of {train.name}"
+        remedy = f"Give {max(len(train) - is_all, 1 + config.augment.pairs_examples)} or fewer."
+        raise InputError(problem("train.batch_size", size, rule, remedy))
+    if config.train.patience is not None and splits.validation is None:
+        rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
+        raise InputError(problem("train.patience", config.train.patience, rule, remedy))
+    if config.augment.is_active:
+        check_can_augment("augment", train.input_shape, train.images.dtype.name)
+
+
+def _check_can_combine(config: RunConfig, splits: Splits) -> None:
+    """Raises InputError for a combination that the data cannot give."""
+    method, has_temperature = config.ensemble.combine, config.ensemble.temperature
+    if not splits.train.class_names and (method != "mean" or has_temperature):
+        got, rule = f"{method}{' and a temperature' * has_temperature}", "the mean alone, of a regression"
+        raise InputError(problem("ensemble.combine", got, rule, "Leave it out."))
+    if splits.validation is None:
+        fit(method, None, None, has_temperature, np.ones(config.train.members, bool))

@@ -1,0 +1,183 @@
+"""Ensemble: members side by side, each with its own best step, early stopping and failures."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from engine.checkpoints.record import Record
+from engine.checkpoints.steps import restore_arrays
+from engine.data.decoded.dataset import Dataset
+from engine.inference.classifier import Classifier
+from engine.inference.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
+from engine.metrics.calibration import scores
+from engine.metrics.combination import Combination, fit
+from engine.metrics.stopping import Row, member_goes_on, member_history, score
+from engine.metrics.sums import Metrics, zero_metrics
+from engine.runs.members import OneModel
+from engine.runs.setup import Model, Setup
+from engine.training.program import NEVER
+
+
+class Ensemble:
+    """The members of a run, their arrays stacked [m …]. One whose loss is not finite is rolled back and left out.
+
+    failed_steps: the step of such a failure for each member, None for the others.
+    combination: how the members, each with its best weights, are combined; None before there is one.
+    columns: scores of the members in the last epoch.
+    """
+
+    def __init__(self, setup: Setup):
+        self._setup, train = setup, setup.config.train
+        self._numbers = range(train.first_member, train.first_member + train.members)
+        self.failed_steps: list[int | None] = [None] * train.members
+        self.combination: Combination | None = None
+        self.columns: dict[str, Any] = {}
+        self._best: Model | None = None
+        self._best_outputs: np.ndarray | None = None  # [m n k] on the validation data
+        self._classifier: EnsembleClassifier | None = None
+
+    @property
+    def are_alive(self) -> np.ndarray:
+        """bool[m]: members that have not failed."""
+        return np.array([step is None for step in self.failed_steps])
+
+    def are_active(self, history: Sequence[Row]) -> Any:
+        """bool[m]: members that have neither failed nor stopped early."""
+        return self.are_alive & [member_goes_on(self._setup.config.train, history, number) for number in self._numbers]
+
+    def have_stopped(self, history: Sequence[Row]) -> bool:
+        """When no member is active."""
+        return not self.are_active(history).any()
+
+    def make_totals(self) -> Metrics:
+        """Zeros [m]."""
+        return jax.tree.map(lambda leaf: np.zeros(len(self._numbers), leaf.dtype), zero_metrics())
+
+    def sum_totals(self, totals: Metrics, history: Sequence[Row]) -> Metrics | None:
+        """Over the active members."""
+        active = self.are_active(history)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[active].sum(), totals) if active.any() else None
+
+    def check_losses(self, bad_step: np.ndarray) -> None:
+        """Marks the members that failed, [m]; raises NotFinite if none is left."""
+        failed = np.flatnonzero(bad_step != NEVER)
+        for index in failed:
+            self.failed_steps[index] = int(bad_step[index])
+        if not self.are_alive.any():
+            raise self._setup.not_finite("loss of every member", max(filter(None, self.failed_steps)))
+        if len(failed) and self.combination is not None:
+            self.combination = self._fit_combination()
+
+    def check_weights(self, model: Model, step: int) -> None:
+        """Marks members whose weights are not finite; raises NotFinite if none is left."""
+        leaves = [leaf for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"]
+        is_bad = [not all(np.isfinite(leaf[index]).all() for leaf in leaves) for index in range(len(self._numbers))]
+        self.check_losses(np.where(self.are_alive & is_bad, step, NEVER))
+
+    def validate(self, record: Record, model: Model, sums: Metrics | None) -> dict[str, Any]:
+        """Metrics of all members together, each with its best weights.
+
+        Keeps the weights of members that are now better than ever, and fits their combination.
+        """
+        data = self._setup.splits.validation
+        assert data is not None
+        self.columns = {}
+        if self.are_active(record.history).any():
+            self._compare(record, model, data)
+        assert self._best is not None
+        assert self._best_outputs is not None
+        self.combination = self._fit_combination()
+        return self._make(record, self._best).scores_of(self._best_outputs, data)
+
+    def compute_score(self, validation: dict[str, Any]) -> float | None:
+        """None: each member has its own best step."""
+        return None
+
+    def complete_row(self, row: dict[str, Any]) -> None:
+        """Learning rates that differ are columns of the members."""
+        config = self._setup.config
+        if config.ensemble.learning_rates is not None:
+            course = row.pop("learning_rate") / config.optim.learning_rate
+            for number, rate in zip(self._numbers, config.ensemble.learning_rates, strict=True):
+                row[f"member_{number}_learning_rate"] = rate * course
+
+    def extra_items(self) -> dict[str, Any]:
+        """The best weights of each member."""
+        return {} if self._best is None else {"best": self._best}
+
+    def resume(self, resumed: Record, record: Record, shapes: Model) -> None:
+        """With the failures, combination and best weights that were saved."""
+        self.failed_steps, self.combination = list(resumed.failed_steps), resumed.combination
+        if "best" in resumed.checksums:
+            best: Model = restore_arrays(self._setup.directory, resumed, best=shapes)["best"]
+            self._best, self._best_outputs = best, self._compute_outputs(record, best, self.are_alive)
+
+    def make_classifier(self, record: Record, model: Model) -> Classifier:
+        """All members with their present weights."""
+        return self._make(record, model)
+
+    def make_best(self, record: Record, model: Model) -> tuple[Classifier, int]:
+        """(all members, each with its best weights, the last step)."""
+        return self._make(record, self._best or model), record.step
+
+    def _compare(self, record: Record, model: Model, data: Dataset) -> None:
+        """Keeps weights and outputs of the members that are at least as good as ever before.
+
+        A member whose outputs are no finite numbers fails here.
+        """
+        train, is_better = self._setup.config.train, np.zeros(len(self._numbers), bool)
+        active = self.are_active(record.history)
+        outputs = self._compute_outputs(record, model, active)
+        is_bad = active & ~np.isfinite(outputs).all(axis=(1, 2))
+        self.check_losses(np.where(is_bad, record.step, NEVER))
+        for index in np.flatnonzero(active & ~is_bad):
+            number = self._numbers[index]
+            metrics = _score_outputs(outputs[index], data.labels, bool(self._setup.splits.train.class_names))
+            before = [score(train, row) for row in member_history(record.history, number)]
+            is_better[index] = score(train, metrics) >= max(before, default=-np.inf)
+            self.columns.update({f"member_{number}_validation_{name}": value for name, value in metrics.items()})
+        if self._best is None or self._best_outputs is None:
+            self._best, self._best_outputs = jax.tree.map(np.array, model), outputs
+        else:
+            self._best = jax.tree.map(lambda new, old: _choose(is_better, np.asarray(new), old), model, self._best)
+            self._best_outputs = _choose(is_better, outputs, self._best_outputs)
+
+    def _fit_combination(self) -> Combination:
+        config, data = self._setup.config.ensemble, self._setup.splits.validation
+        if self._best_outputs is None or data is None or not self._setup.splits.train.class_names:
+            return fit("mean", None, None, False, self.are_alive)
+        logs = logarithms(self._best_outputs)
+        return fit(config.combine, logs, data.labels, config.temperature, self.are_alive)
+
+    def _compute_outputs(self, record: Record, model: Model, wanted: np.ndarray) -> np.ndarray:
+        """float32[m n k] on the validation data, 0 for members that are not wanted."""
+        assert self._setup.splits.validation is not None
+        return self._make(record, model).member_outputs(self._setup.splits.validation.images, wanted=wanted)
+
+    def _make(self, record: Record, model: Model) -> EnsembleClassifier:
+        record = replace(record, failed_steps=tuple(self.failed_steps), combination=self.combination)
+        if self._classifier is None:  # once, because it keeps what is compiled
+            like = Classifier(record, self._setup.network, None, None, self._setup.executables)
+            self._classifier = EnsembleClassifier(members_of(like, model), combination_of(record), record)
+        return self._classifier.with_weights(record, *model)
+
+
+def make_members(setup: Setup) -> OneModel | Ensemble:
+    """What a session needs to know of its members: one model, or an ensemble."""
+    return Ensemble(setup) if setup.config.train.members > 1 else OneModel(setup)
+
+
+def _choose(is_new: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """[m …]: by member."""
+    return np.where(is_new.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+
+def _score_outputs(outputs: np.ndarray, labels: np.ndarray, are_classes: bool) -> dict[str, float]:
+    """loss and, for classes, accuracy of one member's outputs [n k]."""
+    if not are_classes:
+        return {"loss": float(np.square(outputs.astype(np.float64) - labels).mean())}
+    found = scores(outputs, labels)
+    return {"loss": found["nll"], "accuracy": found["accuracy"]}

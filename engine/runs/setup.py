@@ -1,0 +1,132 @@
+"""Setup: what stays the same throughout a run: its config, data, model and plan."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from engine.checkpoints.steps import find_steps
+from engine.config import Lowering, RunConfig
+from engine.config.contract import InputSpec
+from engine.config.plan import Alternative, Plan
+from engine.data.decoded.dataset import Splits
+from engine.devices.executables import Executables
+from engine.devices.mesh import Devices
+from engine.errors import InputError, problem
+from engine.host.clock import Clock
+from engine.kernels.lowerings import evaluation_lowering
+from engine.networks.layer_names import Layers
+from engine.networks.network import WHOLE, AnyNetwork, NetworkPart, Tree, layers_in, network_of, num_params
+from engine.records.custom import find_custom
+from engine.training.batches import OrderSeeds, num_batches
+from engine.training.member_settings import MemberSettings, make_order_seeds, read_settings
+
+Model = tuple[Tree, Tree]  # (params, model_state)
+
+
+class NotFinite(InputError):
+    """A loss or weight that is no finite number: the run stops, and its last good checkpoint stays."""
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """The model of a run as pure functions.
+
+    inputs: the input contract. lowering: of the convolutions that train.
+    """
+
+    config: RunConfig
+    inputs: InputSpec
+    num_outputs: int
+    lowering: Lowering
+
+    def make_network(self, lowering: Lowering, part: NetworkPart = WHOLE) -> AnyNetwork:
+        """The network, or a part of it, with its convolutions in a lowering."""
+        return self._make(lowering, part)[0]
+
+    @cached_property
+    def init(self) -> Callable[[Any], Model]:
+        """Traceable: the fresh (params, model_state) of a seed, or stacked of seeds [m]."""
+        return self._make(self.lowering, WHOLE)[1]
+
+    @cached_property
+    def shapes(self) -> Model:
+        """The shapes of one model's (params, model_state)."""
+        return jax.eval_shape(self.init, np.uint32(0))
+
+    @cached_property
+    def num_params(self) -> int:
+        """Parameters of one model."""
+        return num_params(self.shapes[0])
+
+    @cached_property
+    def layers(self) -> Layers:
+        """The layers by name."""
+        return layers_in(self.config.model, self.inputs.network_shape, self.num_outputs)
+
+    def _make(self, lowering: Lowering, part: NetworkPart) -> tuple[AnyNetwork, Callable[[Any], Model]]:
+        of_inputs = self.inputs.network_shape, self.num_outputs, lowering, self.inputs.whiten
+        return network_of(self.config.model, *of_inputs, self.config.train.precision, part)
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What a run is made of. alternatives: plans that were measured, fastest first."""
+
+    config: RunConfig
+    splits: Splits
+    clock: Clock
+    directory: Path
+    model: Architecture
+    plan: Plan
+    alternatives: tuple[Alternative, ...] = ()
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch, the last one padded."""
+        return num_batches(len(self.splits.train), self.config.train.batch_size)
+
+    @cached_property
+    def settings(self) -> MemberSettings:
+        """The seed and the hyperparameters of each member."""
+        return read_settings(self.config)
+
+    @cached_property
+    def order_seeds(self) -> OrderSeeds:
+        """What decides the order of the examples."""
+        return make_order_seeds(self.config)
+
+    @cached_property
+    def devices(self) -> Devices:
+        """Where states are placed."""
+        return Devices(self.plan.mesh)
+
+    @cached_property
+    def network(self) -> AnyNetwork:
+        """The whole network as it is evaluated."""
+        return self.model.make_network(evaluation_lowering(self.config.plan))
+
+    @cached_property
+    def executables(self) -> Executables:
+        """The functions compiled of whole models."""
+        return self.make_executables("whole models")
+
+    def make_executables(self, part: Hashable) -> Executables:
+        """The compiled functions for a part of the run, shared with every run of the process with equal settings."""
+        config, splits, shared_by = self.config, self.splits, None
+        if not any(find_custom(config)):  # in a notebook the code behind a path may change
+            sizes = len(splits.train), len(splits.validation or ()), self.steps_per_epoch, self.model.num_outputs
+            shared_by = (part, config.as_computed(), self.model.inputs, self.plan, *sizes)
+        return Executables(self.clock, config.train.deterministic, shared_by)
+
+    def not_finite(self, quantity: str, step: int) -> NotFinite:
+        """The error for a quantity that is no finite number at a step."""
+        epoch = (step - 1) // self.steps_per_epoch + 1
+        kept = f"The last good checkpoint in {self.directory} is kept. " if find_steps(self.directory) else ""
+        remedy = f"{kept}Lower --optim.learning-rate or set --optim.clip-norm 1."
+        got = f"no finite number at step {step} (epoch {epoch})"
+        return NotFinite(problem(quantity, got, "a finite number", remedy))
