@@ -13,6 +13,7 @@ from engine.augment.config import AugmentConfig, PolicyName
 from engine.augment.geometry import augment_geometry, random_crop
 from engine.augment.mixing import erase, mix_pairs
 from engine.augment.policies import rand_augment, trivial_augment
+from engine.errors import InputError, problem, shape_text
 from engine.keys import step_key
 
 
@@ -22,12 +23,28 @@ def augment_image(key: jax.Array, image: jax.Array, config: AugmentConfig) -> ja
     image = random_crop(_part(key, "random_crop"), image, config.random_crop) if config.random_crop else image
     image = augment_color(_part(key, "color"), image, config)
     image = augment_policy(_part(key, "policy"), image, config)
+    image = augment_custom(_part(key, "custom"), image, config)
     return erase(_part(key, "erasing"), image, config) if config.erasing else image
 
 
 def augment_policy(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
     """float32[h w c] after the policy of `config`; without one, the image as it is."""
     return image if config.policy is None else _POLICIES[config.policy](key, image, config)
+
+
+def augment_custom(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
+    """float32[h w c], levels 0–255, after the user's own functions, each with a key of its own.
+
+    Raises InputError for a function that returns anything but an image of the same shape.
+    """
+    for number, function in enumerate(config.custom):
+        changed = function.make("augment.custom", jax.random.fold_in(key, number), image)
+        if getattr(changed, "shape", None) != image.shape:
+            got = f"{function.path}, which returned {getattr(changed, 'shape', type(changed).__name__)}"
+            rule = f"an image of the shape it was given, {shape_text(image.shape)}"
+            raise InputError(problem("augment.custom", got, rule, "Correct the function."))
+        image = jnp.clip(changed, 0, 255).astype(jnp.float32)
+    return image
 
 
 def augment_batch(keys: jax.Array, images: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array | None]:

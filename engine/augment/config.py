@@ -1,11 +1,14 @@
 """AugmentConfig: which random changes training images undergo. Saved with the model; evaluation never sees them."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Suppress
 
 from engine.augment.rules import AMOUNTS, FACTORS, FILLED, MANNERS, WARP_MANNERS, AmountRange, range_of, range_problems
 from engine.errors import InputError, problem
 from engine.records import check_all
+from engine.records.custom import Custom
 
 # The last four are other libraries' own: see docs/augment.md.
 FillMode = Literal[
@@ -30,8 +33,8 @@ class AugmentConfig:
     """Random changes of training images, each drawn anew for every example in every epoch. The default is none.
 
     A range is two numbers, drawn from uniformly. One number x stands for −x to x or, where the range is one of
-    factors, for 1−x to 1+x. Pixels are levels from 0 to 255 and stay there. The order is
-    that of the fields: geometry, all of it in one warp; colour; policy; erasing; and last what mixes examples.
+    factors, for 1−x to 1+x. Pixels are levels from 0 to 255 and stay there. The order is that of the fields: geometry,
+    all of it in one warp; colour; policy; your own; erasing; and last what mixes examples.
     """
 
     horizontal_flip: bool = False
@@ -150,6 +153,10 @@ class AugmentConfig:
     """Concentration of the shares that aug_mix mixes with; 1 makes all equally likely."""
     policy_all_ops: bool = True
     """Whether aug_mix changes brightness, contrast, colour and sharpness, too."""
+
+    custom: Annotated[tuple[Custom, ...], Suppress] = ()
+    """Functions of your own, custom(function, …), called in turn as function(key, image, …) with one image, float32[h w
+    c], levels 0 to 255; each returns such an image. They run within the compiled step, so they are pure JAX."""
 
     erasing: float = 0.0
     """Probability of covering a box with erasing_value (cutout)."""

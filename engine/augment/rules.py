@@ -39,7 +39,7 @@ _LIMITS = {
     "channel_shift": (-255, 255),
     **{name: (0, float("inf")) for name in FACTORS},
 }
-_OF_ANY_LENGTH = ("height_shift_steps", "width_shift_steps", "erasing_value")
+_OF_ANY_LENGTH = ("height_shift_steps", "width_shift_steps", "erasing_value", "custom")
 _LEVEL = "a level, 0 to 255"
 
 

@@ -9,13 +9,14 @@ from engine.commands.experiments import experiment_config
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
 from engine.commands.process import set_up_process
-from engine.commands.targets import NameOrPath, PictureData, check_seed
+from engine.commands.targets import Flag, NameOrPath, PictureData, check_seed, find_own_classes
 from engine.config import RunConfig
 from engine.data.locate import located
 from engine.data.pictures.images import is_picture_name
 from engine.errors import InputError, problem
 from engine.host.console import show, tell
 from engine.host.storage import expanded
+from engine.records.custom import check_trust
 
 DATA = PictureData()
 NONE = AugmentConfig()
@@ -31,6 +32,7 @@ def augment(
     run: Path | None = None,
     data: PictureData = DATA,
     augment: AugmentConfig = NONE,
+    trust: Flag = False,
 ) -> None:
     """See what augmentation makes of an image, in eight random draws; if nothing is said: flips, turns and zooms.
 
@@ -42,11 +44,15 @@ def augment(
         experiment: Experiment to take augmentation and image size from, like experiments.flowers_augmented.
         run: Directory of a run, or the run packed, to take them from. --augment options come on top of either.
         data: Where the image comes from and how it is decoded.
-        augment: Random changes, each drawn anew for every example in every epoch.
+        augment: Random changes, each drawn again for every example in every epoch.
+        trust: Import the author's own functions that the run names, which runs their code.
     """
     check_seed(seed)
     check_picture_file(out)
     model = _model_config(experiment, run)
+    if run is not None and model is not None:
+        check_trust(model.augment, str(run), trust, "Add --trust")
+        find_own_classes(trust)
     chosen = _chosen(augment, model, str(experiment or run))
     config = located(source, _sized(data, model), "NAME|PATH")
     is_file = config.path is not None and expanded(config.path).is_file() and is_picture_name(config.path.name)
@@ -121,7 +127,7 @@ def _sized(data: PictureData, model: RunConfig | None) -> PictureData:
 
 
 def _show_options(given: AugmentConfig, chosen: AugmentConfig) -> None:
-    options = shlex.join(options_of(chosen, NONE, "augment"))
+    options = shlex.join(options_of(replace(chosen, custom=()), NONE, "augment"))
     if not options:
         return
     if given.is_active:

@@ -55,6 +55,8 @@ def _text(config: AugmentConfig, name: str) -> str:
     value, words = getattr(config, name), name.replace("_", " ")
     if value is True:
         return words
+    if name == "custom":
+        return ", ".join(function.name for function in value)
     if name in AMOUNTS or name in FACTORS:
         value = config.range(name)
     if name in PROBABILITIES:

@@ -32,6 +32,7 @@ from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
 from engine.errors import InputError
 from engine.networks.network import normalize
+from engine.records.custom import Custom
 from tests.augment.test_geometry import draw_keys, random_image
 from tests.conftest import TINY
 
@@ -260,6 +261,10 @@ def test_preprocessing_by_name_is_that_of_keras(keras, name: str):
 
 
 # For every field values other than its default; a new field must be put here, and its wrong values below.
+def fade(key: jax.Array, image: jax.Array) -> jax.Array:
+    return image
+
+
 RIGHT: dict[str, list[Any]] = {
     "horizontal_flip": [True],
     "vertical_flip": [True],
@@ -316,6 +321,7 @@ RIGHT: dict[str, list[Any]] = {
     "policy_depth": [1, 16],
     "policy_alpha": [0.1],
     "policy_all_ops": [False],
+    "custom": [(Custom("mine:fade"),), (Custom("mine:fade"), Custom("mine:frame", {"width": 2}))],
     "erasing": [0.5],
     "erasing_area": [(0.1, 0.1)],
     "erasing_ratio": [(1.0, 1.0), None],
@@ -382,6 +388,7 @@ WRONG: dict[str, list[Any]] = {
     "policy_depth": [0, 17],
     "policy_alpha": [0.0, -1.0],
     "policy_all_ops": [0],
+    "custom": ["mine:fade", (fade,)],
     "erasing": WRONG_PROBABILITIES,
     "erasing_area": [(0.0, 0.5), (0.5, 0.2), (0.5, 1.1)],
     "erasing_ratio": [(0.0, 1.0), (2.0, 1.0)],
