@@ -16,7 +16,7 @@ from PIL import Image
 from engine import DataConfig, InputError
 from engine.data.kinds import open_source
 from engine.data.load import load_splits
-from engine.data.sources.columns import MOST_LINE
+from engine.data.sources.csv_text import MOST_LINE
 from engine.data.sources.tfds import EMBEDDED, data_directory
 from engine.data.sources.tfds_prepared import MOST_BYTES
 from engine.data.sources.walk import walk

@@ -1,52 +1,40 @@
-"""What a CSV table is: its encoding, its delimiter, and which columns hold paths, labels, pixels and splits."""
+"""The columns of a CSV table: which of them hold paths, labels, pixels and splits."""
 
-import csv
-import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
 from pathlib import Path
 
 from engine.config.data import DataConfig
 from engine.data.arrays.axes import square_shape
-from engine.data.classes.names import composed, names_text
-from engine.data.pictures.images import is_picture_name
+from engine.data.classes.names import names_text
 from engine.data.pictures.levels import is_level
+from engine.data.sources.csv_text import (
+    COLUMNS,
+    FILE_NAMES,
+    LABEL_NAMES,
+    as_column_name,
+    has_picture,
+    is_number,
+    is_picture,
+    read_start,
+)
 from engine.data.sources.split_names import is_split_column, split_of_value, truth_of
-from engine.errors import InputError, problem, remedy_for, unknown
-from engine.host.encodings import encoding_of
-from engine.host.storage import check_regular, is_web_address
+from engine.errors import InputError, problem, unknown
 
-LABEL_NAMES = (
-    "label", "class", "target", "labels", "category", "class_name", "classname", "class_label", "species", "breed",
-    "diagnosis", "dx",
-)  # fmt: skip
-FILE_NAMES = (
-    "path", "file", "filename", "image", "image_path", "filepath", "file_path", "file_name", "image_name", "image_id",
-    "imagepath", "img_path", "img_name", "img", "image_file", "picture", "photo", "url", "image_url",
-)  # fmt: skip
-DELIMITERS = ",;\t|"
-SEPARATOR = re.compile(
-    r'"?sep=([^\r\n])"?\s*', re.IGNORECASE
-)  # the line that Excel writes, and reads, before all others
-SAMPLE_ROWS = 20
-MOST_LINE = 2**24  # characters: pictures of 2,000×2,000 pixels, of five characters each
 LEAST_PIXELS = 4
 MOST_ODD = 0.25  # of pixels that are not 0 and no levels; fewer are mistakes, and named
-COLUMNS = "label and pixels (label,pixel0,pixel1,…), or path and label (path,label)"
 HoldsFiles = Callable[[list[str]], bool]
 NAME_THEM = "Name the columns in the first line, or set --data.path-column and --data.label-column."
 
 
 @dataclass(frozen=True)
 class Table:
-    """What the first lines of a CSV file say about it.
+    """A CSV file as its first lines describe it.
 
     columns: their names as written; their numbers where there is no header.
-    label, file, split: the places of these columns; None where there are none. unnamed: places that are passed over.
+    label, file, split: the places of these columns; None where there are none. unnamed: places that are ignored.
     part: the split whose rows are meant, where a column says which split a row belongs to.
     one_hot: the places of columns of 0 and 1, one for each class, in place of a column of labels.
     skipped: how many lines come before the first that is of the table: sep=;, comments, blank ones.
@@ -97,131 +85,16 @@ def describe(
     Raises InputError for columns that are not there, and where it is not clear which ones are meant.
     """
     config = config or DataConfig()
-    with told_of_csv(path):
-        check_regular(path)
-        encoding, note = encoding_of(path, config.encoding)
-    bare = Table(path, (), False, None, None, encoding=encoding, notes=(note,) if note else ())
-    with text_of(bare) as file:
-        lines = list(_first(file))
-    with told_of_csv(path):
-        skipped, delimiter = _before(lines)
-    filled = [line for line in lines[skipped:] if line.strip()]
-    if not filled:
-        raise InputError(problem(str(path), "an empty file", f"a table of {COLUMNS}", "Check the file."))
-    with told_of_csv(path):
-        delimiter = delimiter or _delimiter(filled)
-        rows = [[cell.strip() for cell in row] for row in csv.reader(filled, delimiter=delimiter) if row]
-    aside = tuple(line.strip() for line in lines[:skipped] if line.strip())
-    if aside:
-        bare = replace(bare, notes=(*bare.notes, f"{path}: passed over before the columns: {names_text(aside)}"))
-    table = replace(bare, delimiter=delimiter, skipped=skipped)
+    rows, encoding, delimiter, skipped, notes = read_start(path, config.encoding)
+    table = Table(path, (), False, None, None, delimiter, encoding, skipped=skipped, notes=notes)
     is_asked = config.path_column is not None or config.label_column is not None
     if all(map(is_number, rows[0])) and not is_asked:
         return _with_kind_of_pixels(_of_numbers(table, len(rows[0]), num_pixels), rows)
-    has_header = not any(map(is_picture_name, map(_last_part, rows[0])))
+    has_header = not has_picture(rows[0])
     named = (re.sub(r"^#\s*(?=.)", "", rows[0][0]), *rows[0][1:])  # as np.savetxt writes a header
     numbers = tuple(str(k + 1) for k in range(len(rows[0])))
     table = replace(table, columns=named if has_header else numbers, has_header=has_header)
     return _with_kind_of_pixels(_with_columns(table, rows[has_header:], config, holds_files), rows[has_header:])
-
-
-@contextmanager
-def text_of(table: Table) -> Iterator[Iterator[str]]:
-    """The lines of the table, without the mark that Excel puts before it; never with replaced characters."""
-    with told_of_csv(table.path), table.path.open(encoding=table.encoding, newline="") as file:
-        yield islice(_lines(file, table.path), table.skipped, None)
-
-
-def _lines(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
-    number = 0
-    while line := file.readline(MOST_LINE + 1):
-        number += 1
-        if len(line) > MOST_LINE:
-            got, rule = f"more than {MOST_LINE:,} characters", "a line of a table"
-            raise InputError(problem(f"{path} line {number:,}", got, rule, "Check that it is a table of text."))
-        yield line
-
-
-def _first(lines: Iterator[str]) -> Iterator[str]:
-    """SAMPLE_ROWS lines beside those before the table, or as few as have MOST_LINE characters."""
-    length = count = 0
-    for line in lines:
-        yield line
-        length += len(line)
-        count += count > 0 or not _is_aside(line)
-        if count == SAMPLE_ROWS or length > MOST_LINE:
-            return
-
-
-def _is_aside(line: str) -> bool:
-    """Whether a line at the start is blank, a comment, or says what the delimiter is."""
-    return not line.strip() or line.lstrip().startswith("#") or SEPARATOR.fullmatch(line) is not None
-
-
-def _before(lines: list[str]) -> tuple[int, str | None]:
-    """(how many lines come before the table, the delimiter that one of them states)."""
-    aside = list(takewhile(_is_aside, lines))
-    stated = next((found[1] for found in map(SEPARATOR.fullmatch, aside) if found), None)
-    comments = [k for k, line in enumerate(aside) if line.lstrip().startswith("#")]
-    rest = [line for line in lines[len(aside) :] if line.strip()] if comments else []
-    delimiter = stated or _delimiter(rest or [aside[k] for k in comments])
-    first = _split(rest[0], delimiter) if rest else []
-    for k in comments:
-        cells = _split(aside[k], delimiter)
-        is_as_wide = len(cells) > 1 and len(cells) == len(first or cells)
-        if is_as_wide and (_has_picture(cells) or (k == comments[-1] and _are_names(cells, first))):
-            return k, stated
-    return len(aside), stated
-
-
-def _split(line: str, delimiter: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
-
-
-def _has_picture(cells: list[str]) -> bool:
-    return any(map(is_picture_name, map(_last_part, cells)))
-
-
-def _are_names(comment: list[str], first: list[str]) -> bool:
-    """Whether a comment names the columns of a table that goes on with the row `first`, which has no names then."""
-    known, rows = {*LABEL_NAMES, *FILE_NAMES}, (comment, first)
-    has_known, is_named = (not known.isdisjoint(_plainly(cell.lstrip("# ")) for cell in row) for row in rows)
-    return not is_named and (has_known or all(map(is_number, first)) or _has_picture(first))
-
-
-@contextmanager
-def told_of_csv(path: Path) -> Iterator[None]:
-    """Turns what reading a table raises into one sentence."""
-    try:
-        yield
-    except UnicodeError as error:
-        got = f"bytes that are not of its encoding ({error})"
-        if isinstance(error, UnicodeDecodeError):
-            got = f"bytes that are no {error.encoding} ({error.object[error.start : error.start + 8].hex(' ')})"
-        remedy = "Name its encoding, like --data.encoding cp1252, or save it as UTF-8."
-        raise InputError(problem(str(path), got, "text in one encoding", remedy)) from None
-    except (OSError, csv.Error) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        remedy = remedy_for(error, "Correct the path or file.")
-        raise InputError(problem(str(path), reason, "a table that can be read", remedy)) from None
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell is a number as people write them."""
-    return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", cell) is not None
-
-
-def _delimiter(lines: list[str]) -> str:
-    """The delimiter that divides all lines into the same number of cells, and into the most; a comma if none does."""
-    best, most = ",", 1
-    for delimiter in DELIMITERS:
-        widths = {len(row) for row in csv.reader(lines, delimiter=delimiter) if row}
-        if len(widths) == 1 and max(widths) > most:
-            best, most = delimiter, max(widths)
-    if most > 1:
-        return best
-    widths = {delimiter: len(next(csv.reader(lines, delimiter=delimiter), [])) for delimiter in DELIMITERS}
-    return max(DELIMITERS, key=lambda delimiter: widths[delimiter])
 
 
 def _of_numbers(table: Table, count: int, num_pixels: int | None) -> Table:
@@ -238,7 +111,7 @@ def _of_numbers(table: Table, count: int, num_pixels: int | None) -> Table:
 
 def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds_files: HoldsFiles) -> Table:
     """The table with its columns told apart: by the config, by their names, and by what is in them."""
-    names = [_plainly(name) for name in table.columns]
+    names = [as_column_name(name) for name in table.columns]
     label, file = _asked("label", table, config.label_column), _asked("path", table, config.path_column)
     label = label if label is not None else _first_named(table, LABEL_NAMES, file, "label")
     file = file if file is not None else _first_named(table, FILE_NAMES, label, "path")
@@ -248,7 +121,7 @@ def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds
     split = _split_column(table, {k: cells[k] for k in free})
     rest = [k for k in free if k != split]
     if file is None:
-        holding = [k for k in rest if cells[k] and all(map(_is_picture, cells[k]))]
+        holding = [k for k in rest if cells[k] and all(map(is_picture, cells[k]))]
         file = holding[0] if len(holding) == 1 else None
     if file is None:
         texts = [k for k in rest if cells[k] and not any(map(is_number, cells[k]))]
@@ -264,10 +137,6 @@ def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds
         label = others[0]
     one_hot = _one_hot(table, others if file is not None else _no_pixels(names, others), rows) if label is None else ()
     return replace(table, label=label, file=file, split=split, unnamed=unnamed, one_hot=one_hot)
-
-
-def _is_picture(cell: str) -> bool:
-    return is_picture_name(_last_part(cell)) or is_web_address(cell)
 
 
 def _no_pixels(names: list[str], places: list[int]) -> list[int]:
@@ -299,7 +168,7 @@ def _asked(field: str, table: Table, given: str | None) -> int | None:
     """The place of a column that the config names, as it is written or else in another case."""
     if given is None:
         return None
-    for same in (str, _plainly):
+    for same in (str, as_column_name):
         names = [same(name) for name in table.columns]
         if same(given.strip()) in names:
             return _only(names, same(given.strip()), field, table)
@@ -308,12 +177,8 @@ def _asked(field: str, table: Table, given: str | None) -> int | None:
     raise InputError(unknown(f"data.{field}_column", given, table.columns))
 
 
-def _plainly(name: str) -> str:
-    return re.sub(r"[ \-]+", "_", composed(name).strip().lower())
-
-
 def _first_named(table: Table, known: tuple[str, ...], other: int | None, field: str) -> int | None:
-    names = [_plainly(name) for name in table.columns]
+    names = [as_column_name(name) for name in table.columns]
     found = next((name for name in known if name in names and names.index(name) != other), None)
     return None if found is None else _only(names, found, field, table)
 
@@ -336,7 +201,7 @@ def _are_pixels(places: list[int], cells: dict[int, list[str]]) -> bool:
 
 def _split_column(table: Table, cells: dict[int, list[str]]) -> int | None:
     """The column that says which split a row belongs to: by its name, or because it holds nothing but their names."""
-    named = [k for k in cells if is_split_column(_plainly(table.columns[k]))]
+    named = [k for k in cells if is_split_column(as_column_name(table.columns[k]))]
     holding = [k for k, found in cells.items() if found and all(split_of_value(cell) for cell in found)]
     places = sorted({*named, *holding})
     if len(places) > 1:
@@ -344,7 +209,3 @@ def _split_column(table: Table, cells: dict[int, list[str]]) -> int | None:
         rule = "one column that says which split a row belongs to"
         raise InputError(problem(str(table.path), got, rule, "Remove or rename the others."))
     return places[0] if places else None
-
-
-def _last_part(name: str) -> str:
-    return re.split(r"[/\\]", name)[-1]

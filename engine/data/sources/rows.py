@@ -11,7 +11,8 @@ from engine.config.decoding import ValueRange
 from engine.data.decoded.dataset import names_text
 from engine.data.pictures.levels import is_level
 from engine.data.pictures.ranges import range_for
-from engine.data.sources.columns import Table, is_number, text_of, told_of_csv
+from engine.data.sources.columns import Table
+from engine.data.sources.csv_text import is_number, open_lines, reading_table
 from engine.data.sources.split_names import SPLIT_ORDER, UNLABELLED, split_of_value, truth_of
 from engine.errors import InputError, problem
 
@@ -20,7 +21,7 @@ CHUNK_ROWS, CHUNK_CHARACTERS = 2048, 2**23
 
 def row_chunks(table: Table) -> Iterator[tuple[int, list[str]]]:
     """(number of the first line, lines) of the rows, without the header; blank in place of those of other splits."""
-    with text_of(table) as file:
+    with open_lines(table.path, table.encoding, table.skipped) as file:
         number = 1 + table.skipped + table.has_header
         if table.has_header:
             next(file)
@@ -41,7 +42,7 @@ def _some(file: Iterator[str]) -> list[str]:
 
 
 def _cells(table: Table, line: str) -> list[str]:
-    with told_of_csv(table.path):
+    with reading_table(table.path):
         return next(csv.reader([line], delimiter=table.delimiter), [])
 
 
@@ -193,7 +194,7 @@ def labels_and_files(table: Table) -> tuple[list[str], list[str]]:
     assert table.file is not None
     wanted = [place for place in (table.file, table.label) if place is not None]
     files, labels = [], []
-    with text_of(table) as file:
+    with open_lines(table.path, table.encoding, table.skipped) as file:
         rows = csv.reader(file, delimiter=table.delimiter)
         if table.has_header:
             next(rows)

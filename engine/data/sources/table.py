@@ -1,6 +1,6 @@
 """CSV tables → Source: rows of pixels with a label, or rows of a file name and a label."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -10,14 +10,14 @@ import numpy as np
 from engine.config.data import DataConfig
 from engine.config.decoding import ValueRange
 from engine.data.arrays.axes import square_shape
-from engine.data.classes.reading import Names, classes_of
 from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cached
 from engine.data.decoded.dataset import Dataset, names_text
 from engine.data.pictures.images import fit_images, fitted_shape
 from engine.data.pictures.ranges import as_uint8, range_text
 from engine.data.sources.class_folders import name_of
 from engine.data.sources.class_order import in_listed_order
-from engine.data.sources.columns import COLUMNS, NAME_THEM, Table, describe, is_number
+from engine.data.sources.columns import NAME_THEM, Table, describe
+from engine.data.sources.csv_text import COLUMNS
 from engine.data.sources.files import cache_entry, file_key, load_files
 from engine.data.sources.listed_files import Finder, check_there, finder_for, image_file
 from engine.data.sources.rows import (
@@ -31,16 +31,14 @@ from engine.data.sources.rows import (
 )
 from engine.data.sources.source import Source, split_title, visible_entries
 from engine.data.sources.split_names import SPLIT_ORDER, SPLITS, UNLABELLED, split_roles
+from engine.data.sources.table_labels import Tell, numeric_targets, targets_of
 from engine.data.sources.walk import ImageFile
 from engine.errors import InputError, problem, shape_text
 from engine.host.storage import expanded
 from engine.text import one_line
 
 TABLE_ENDINGS = (".csv", ".tsv")
-NO_NUMBERS = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}  # as pandas and NumPy write what is missing
 LEVELS: ValueRange = (0.0, 255.0)
-LARGEST_TARGET = float(np.finfo(np.float32).max)
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class TableSource(Source):
         may_lack = split != self.config.split
         dataset = self._read(split, name)
         if dataset.class_names and self.tables[split].label is not None:
-            dataset = replace(dataset, targets=_numbers_of(dataset))
+            dataset = replace(dataset, targets=numeric_targets(dataset))
         return in_listed_order(dataset, self.config.class_names, may_lack, self.tell)
 
     def _read(self, split: str, name: str) -> Dataset:
@@ -148,44 +146,6 @@ def open_table(config: DataConfig, tell: Tell) -> TableSource:
         _tell_parts(table, parts, tell)
     tables.pop(UNLABELLED, None)
     return TableSource(name_of(path), tables, config, tell)
-
-
-def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
-    """(int32[n] indices, class names), or (float32[n 1], no names) where the labels are numbers with fractions.
-
-    Reports which of the two tasks it is.
-    """
-    if table.label is None:
-        return _of_one_hot(labels, table, tell)
-    column = table.columns[table.label] if table.has_header else f"column {table.label + 1}"
-    numbers = _as_numbers(labels, f"{table.path} {column}")
-    if numbers is not None and _is_real(numbers):
-        low, high = numbers.min(), numbers.max()
-        task = f"numbers from {low:g} to {high:g}: a regression (--train.loss mean_squared_error)"
-        tell(f"{table.path}: {column} has {task}")
-        return numbers.astype(np.float32)[:, None], ()
-    # As they are written (001 and 1 are two classes), but for the fractions that pandas adds to whole numbers.
-    has_fractions = any("." in label or "," in label for label in set(labels))
-    is_exact = numbers is not None and has_fractions and np.abs(numbers).max() < 2**53
-    written = numbers.astype(np.int64) if numbers is not None and is_exact else labels
-    indices, names = classes_of(written, f"{table.path} label")
-    tell(f"{table.path}: {column} has {len(names):,} classes ({names_text(names)})")
-    return indices, names
-
-
-def _numbers_of(dataset: Dataset) -> np.ndarray | None:
-    """float32[n 1] of the labels as numbers, for a regression; None where they are text."""
-    if not all(map(is_number, dataset.class_names)):
-        return None
-    return np.array([float(name) for name in dataset.class_names], np.float32)[dataset.labels][:, None]
-
-
-def _of_one_hot(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
-    """(int32[n] indices, the names of the columns in their order), as one-hot labels in arrays are read."""
-    columns = tuple(table.columns[k] for k in table.one_hot)
-    indices, names = classes_of(labels, f"{table.path} label", columns)
-    tell(f"{table.path}: the columns {names_text(columns)} are one-hot labels of {len(names):,} classes")
-    return indices, names
 
 
 def listed_pictures(path: Path, tell: Tell) -> list[str] | None:
@@ -320,25 +280,3 @@ def _tell_parts(table: Table, parts: dict[str, Table], tell: Tell) -> None:
     if table.split is not None:
         aside = "; those without labels are left out" if UNLABELLED in parts else ""
         tell(f"{table.path}: the column {table.columns[table.split]} divides it into {', '.join(parts)}{aside}")
-
-
-def _as_numbers(labels: list[str], where: str) -> np.ndarray | None:
-    """float64[n] if all labels are numbers, with a decimal comma perhaps; None if one is not.
-
-    Raises InputError, naming the place, for numbers that are none or too large for float32.
-    """
-    distinct = {label: label.replace(",", ".") for label in set(labels)}
-    others = {label for label, number in distinct.items() if not is_number(number)}
-    if others and (len(others) == len(distinct) or any(label.lower() not in NO_NUMBERS for label in others)):
-        return None
-    numbers = np.array([float(distinct[label]) for label in labels])
-    # As classes numbers are names, of any size.
-    bad = ~np.isfinite(numbers) | (np.abs(numbers) > LARGEST_TARGET if _is_real(numbers) else False)
-    if bad.any():
-        got = f"{np.count_nonzero(bad):,} of {len(labels):,} labels like {labels[int(bad.argmax())][:40]}"
-        raise InputError(problem(where, got, "numbers, because the others are", "Correct or remove these rows."))
-    return numbers
-
-
-def _is_real(numbers: np.ndarray) -> bool:
-    return bool((numbers != np.round(numbers)).any())

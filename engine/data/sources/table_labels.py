@@ -1,0 +1,75 @@
+"""Labels of a CSV table → classes, or numbers for a regression."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.data.classes.reading import Names, classes_of
+from engine.data.decoded.dataset import Dataset, names_text
+from engine.data.sources.columns import Table
+from engine.data.sources.csv_text import is_number
+from engine.errors import InputError, problem
+
+NO_NUMBERS = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}  # as pandas and NumPy write what is missing
+LARGEST_TARGET = float(np.finfo(np.float32).max)
+Tell = Callable[[str], None]
+
+
+def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
+    """(int32[n] indices, class names), or (float32[n 1], no names) where the labels are numbers with fractions.
+
+    Reports which of the two tasks it is.
+    """
+    if table.label is None:
+        return _of_one_hot(labels, table, tell)
+    column = table.columns[table.label] if table.has_header else f"column {table.label + 1}"
+    numbers = _as_numbers(labels, f"{table.path} {column}")
+    if numbers is not None and _is_real(numbers):
+        low, high = numbers.min(), numbers.max()
+        task = f"numbers from {low:g} to {high:g}: a regression (--train.loss mean_squared_error)"
+        tell(f"{table.path}: {column} has {task}")
+        return numbers.astype(np.float32)[:, None], ()
+    # As they are written (001 and 1 are two classes), but for the fractions that pandas adds to whole numbers.
+    has_fractions = any("." in label or "," in label for label in set(labels))
+    is_exact = numbers is not None and has_fractions and np.abs(numbers).max() < 2**53
+    written = numbers.astype(np.int64) if numbers is not None and is_exact else labels
+    indices, names = classes_of(written, f"{table.path} label")
+    tell(f"{table.path}: {column} has {len(names):,} classes ({names_text(names)})")
+    return indices, names
+
+
+def numeric_targets(dataset: Dataset) -> np.ndarray | None:
+    """float32[n 1] of the labels as numbers, for a regression; None where they are text."""
+    if not all(map(is_number, dataset.class_names)):
+        return None
+    return np.array([float(name) for name in dataset.class_names], np.float32)[dataset.labels][:, None]
+
+
+def _of_one_hot(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
+    """(int32[n] indices, the names of the columns in their order), as one-hot labels in arrays are read."""
+    columns = tuple(table.columns[k] for k in table.one_hot)
+    indices, names = classes_of(labels, f"{table.path} label", columns)
+    tell(f"{table.path}: the columns {names_text(columns)} are one-hot labels of {len(names):,} classes")
+    return indices, names
+
+
+def _as_numbers(labels: list[str], where: str) -> np.ndarray | None:
+    """float64[n] if all labels are numbers, with a decimal comma perhaps; None if one is not.
+
+    Raises InputError, naming the place, for numbers that are none or too large for float32.
+    """
+    distinct = {label: label.replace(",", ".") for label in set(labels)}
+    others = {label for label, number in distinct.items() if not is_number(number)}
+    if others and (len(others) == len(distinct) or any(label.lower() not in NO_NUMBERS for label in others)):
+        return None
+    numbers = np.array([float(distinct[label]) for label in labels])
+    # As classes numbers are names, of any size.
+    bad = ~np.isfinite(numbers) | (np.abs(numbers) > LARGEST_TARGET if _is_real(numbers) else False)
+    if bad.any():
+        got = f"{np.count_nonzero(bad):,} of {len(labels):,} labels like {labels[int(bad.argmax())][:40]}"
+        raise InputError(problem(where, got, "numbers, because the others are", "Correct or remove these rows."))
+    return numbers
+
+
+def _is_real(numbers: np.ndarray) -> bool:
+    return bool((numbers != np.round(numbers)).any())
