@@ -51,7 +51,7 @@ MOST_LINES = 350  # of a module
 # Loaded where a question is answered without a device: by `engine summary` and the like.
 WITHOUT_JAX = ("text", "errors", "records", "models", "config", "metrics.stopping", "metrics.combination",
                "metrics.calibration", "augment.rules", "augment.config", "augment.preset_config", "augment.generator",
-               "augment.presets", "commands.process", "commands.experiment")  # fmt: skip
+               "augment.presets", "augment.keras_arguments", "commands.process", "commands.experiment")  # fmt: skip
 
 MODULES = read_modules(ENGINE)
 ARROWS = read_arrows(ENGINE)

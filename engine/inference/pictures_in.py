@@ -18,7 +18,7 @@ from engine.data.arrays.given import is_array_like, plain_array
 from engine.data.arrays.stored import StoredImages
 from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import Picture, fit_array, fit_values, fitting_remedy, levels_of, read_picture
-from engine.data.pictures.opening import name_of_picture
+from engine.data.pictures.stored import name_of_picture
 from engine.data.sources.files import ahead, num_threads
 from engine.data.sources.walk import picture_files
 from engine.errors import InputError, problem, shape_text, unknown

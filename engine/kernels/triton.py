@@ -10,7 +10,7 @@ A kernel's rows k are its i, j and c in memory order. Every array is addressed a
 
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,38 +18,28 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from engine.kernels.triton_blocks import (
+    DEPTH,
+    LEAST,
+    ROWS,
+    Pixels,
+    Sizes,
+    block_size,
+    broadcast,
+    choose_algorithm,
+    choose_depth_block,
+    divide,
+    dot,
+    launch,
+    load,
+    remainder,
+)
 from engine.kernels.windows import Window, padded_size
 
-ROWS = 128  # of a block's product: pixels, or positions of pool windows
-COLUMNS = 64  # of a block's product, at most: filters, or channels
-DEPTH = 64  # inner size of a block's product, at most
-LEAST = 16  # smallest side of Triton's products
 DEEP = 64  # outputs, times positions of pool windows, that a kernel's gradient adds up at once
 BLOCKS = 264  # about how many blocks share the gradient of a kernel: two for each multiprocessor of an H100
-FLOAT32 = lax.DotAlgorithmPreset.F32_F32_F32
 NO_WINNER = -1  # of a window whose largest value relu sets to zero
 NO_POOL = Window((1, 1), (1, 1))
-
-
-class Sizes(NamedTuple):
-    """The sizes of one convolution: images [b h w c], maps [b y x o], outputs [b v u o]."""
-
-    images: tuple[int, int, int, int]
-    maps: tuple[int, int]
-    outputs: tuple[int, int]
-    filters: int
-    window: Window
-    pool: Window
-
-    @property
-    def depth(self) -> int:
-        """Rows of the kernel: i × j × c."""
-        return prod(self.window.size) * self.images[3]
-
-    @property
-    def positions(self) -> int:
-        """Positions in a pool's window."""
-        return prod(self.pool.size)
 
 
 def is_available() -> bool:
@@ -89,12 +79,12 @@ def _forward(
 ) -> tuple:  # fmt: skip
     sizes = _sizes(images, kernel, window, pool)
     shape, dtype = (len(images), *sizes.outputs, sizes.filters), images.dtype
-    num, columns = prod(shape[:3]), _block(sizes.filters)
+    num, columns = prod(shape[:3]), block_size(sizes.filters)
     rows = ROWS // sizes.positions
     results = jax.ShapeDtypeStruct((prod(shape),), dtype), jax.ShapeDtypeStruct((prod(shape) if pool else 1,), jnp.int8)
-    body = partial(_forward_block, sizes, _algorithm(dtype, precision), is_relu, pool is not None, rows, columns)
+    body = partial(_forward_block, sizes, choose_algorithm(dtype, precision), is_relu, pool is not None, rows, columns)
     grid = (pl.cdiv(num, rows), sizes.filters // columns)
-    outputs, winners = _call(body, results, grid, images, kernel, bias)
+    outputs, winners = launch(body, results, grid, images, kernel, bias)
     outputs = outputs.reshape(shape)
     return outputs, (images, kernel, winners if pool else (outputs.reshape(-1) if is_relu else None))
 
@@ -106,23 +96,23 @@ def _forward_block(
     """One block of outputs. Its rows are the positions of the pool's windows, position by position for all windows"""
     o = pl.program_id(1) * num_columns + jnp.arange(num_columns)
     first = pl.program_id(0) * num_rows
-    pixels = _Pixels(sizes, first, num_rows)
-    block = _depth_block(sizes.images[3])
+    pixels = Pixels(sizes, first, num_rows)
+    block = choose_depth_block(sizes.images[3])
 
     def add(n: Any, total: jax.Array) -> jax.Array:
         values, k, is_row = pixels.load(images, n, block)
-        weights = _load(kernel, k[:, None] * sizes.filters + o[None, :], _wide(is_row, (block, num_columns)))
-        return total + _dot(values, weights, algorithm)
+        weights = load(kernel, k[:, None] * sizes.filters + o[None, :], broadcast(is_row, (block, num_columns)))
+        return total + dot(values, weights, algorithm)
 
     total = lax.fori_loop(
         0, pl.cdiv(sizes.depth, block), add, jnp.zeros((sizes.positions * num_rows, num_columns), jnp.float32)
     )
     total = total.reshape(sizes.positions, num_rows, num_columns)
     largest = jnp.max(total, axis=0)
-    value = largest + _load(bias, o).astype(jnp.float32)[None, :]
+    value = largest + load(bias, o).astype(jnp.float32)[None, :]
     value = jnp.maximum(value, 0) if is_relu else value
     position = (first + jnp.arange(num_rows))[:, None] * sizes.filters + o[None, :]
-    mask = _wide((first + jnp.arange(num_rows) < pixels.num)[:, None], position.shape)
+    mask = broadcast((first + jnp.arange(num_rows) < pixels.num)[:, None], position.shape)
     triton.store(outputs.at[position], value.astype(outputs.dtype), mask=mask)
     if has_pool:
         number = lax.broadcasted_iota(jnp.int32, total.shape, 0)
@@ -131,48 +121,10 @@ def _forward_block(
         triton.store(winners.at[position], winner.astype(jnp.int8), mask=mask)
 
 
-class _Pixels:
-    """Rows of a product: the pixels under the positions of pool windows, from output `first`; num: of all outputs."""
-
-    def __init__(self, sizes: Sizes, first: Any, num_rows: int):
-        b, _, _, _ = sizes.images
-        v, u = sizes.outputs
-        self.sizes, self.num = sizes, b * v * u
-        row = jnp.arange(sizes.positions * num_rows)
-        self.output, self.position = first + _rest(row, num_rows), _whole(row, num_rows)
-        (step_v, step_u), (_, wide) = sizes.pool.strides, sizes.pool.size
-        self.b = _whole(self.output, v * u)
-        self.y = _rest(_whole(self.output, u), v) * step_v + _whole(self.position, wide)
-        self.x = _rest(self.output, u) * step_u + _rest(self.position, wide)
-        self.is_row = self.output < self.num
-
-    def load(self, images: Any, n: Any, block: int) -> tuple[jax.Array, jax.Array, Any]:
-        """(values [rows block], their rows k of the kernel [block], which of these exist [block 1] or None)."""
-        (_, h, w, c), window = self.sizes.images, self.sizes.window
-        (_, kw), (top, left) = window.size, (window.pads[0][0], window.pads[1][0])
-        k = n * block + jnp.arange(block)
-        if c % block == 0:  # then a block consists of channels of one position of the kernel
-            position, channel = _whole(n, c // block), _rest(n, c // block) * block + jnp.arange(block)
-            i, j, channel = _whole(position, kw), _rest(position, kw), channel[None, :]
-        else:
-            i, j, channel = _whole(k, kw * c), _rest(_whole(k, c), kw), _rest(k, c)
-            i, j, channel = i[None, :], j[None, :], channel[None, :]
-        row = self.y[:, None] * window.strides[0] + i * window.dilation[0] - top
-        column = self.x[:, None] * window.strides[1] + j * window.dilation[1] - left
-        mask = self.is_row[:, None]
-        if max(map(max, window.pads)) > 0:
-            mask = mask & (row >= 0) & (row < h) & (column >= 0) & (column < w)
-        is_k = None if self.sizes.depth % block == 0 else (k < self.sizes.depth)[:, None]
-        offsets = ((self.b[:, None] * h + row) * w + column) * c + channel
-        shape = (len(self.output), block)
-        mask = mask if is_k is None else mask & (k < self.sizes.depth)[None, :]
-        return _load(images, _wide(offsets, shape), _wide(mask, shape)), k, is_k
-
-
 def _backward(pool: Window | None, is_relu: bool, window: Window, precision: Any, saved: tuple, gradient: Any) -> tuple:
     images, kernel, kept = saved
     sizes = _sizes(images, kernel, window, pool)
-    algorithm = _algorithm(images.dtype, precision)
+    algorithm = choose_algorithm(images.dtype, precision)
     kept = jnp.zeros(1, jnp.int8) if kept is None else kept
     arrays = (gradient.reshape(-1), kept)
     how = (sizes, algorithm, is_relu, pool is not None)
@@ -186,11 +138,11 @@ convolve.defvjp(_forward, _backward)
 def _map_gradient(has_pool: bool, is_relu: bool, arrays: tuple, offsets: Any, mask: Any, position: Any) -> jax.Array:
     """Gradient with respect to maps, by the offsets of their outputs and their positions in the pool's windows."""
     gradient, kept = arrays
-    values = _load(gradient, offsets, mask)
+    values = load(gradient, offsets, mask)
     if has_pool:
-        winner = _load(kept, offsets, mask).astype(jnp.int32)
+        winner = load(kept, offsets, mask).astype(jnp.int32)
         return jnp.where(winner == position, values, jnp.zeros_like(values))
-    return jnp.where(_load(kept, offsets, mask) > 0, values, jnp.zeros_like(values)) if is_relu else values
+    return jnp.where(load(kept, offsets, mask) > 0, values, jnp.zeros_like(values)) if is_relu else values
 
 
 def _to_kernel(
@@ -198,7 +150,7 @@ def _to_kernel(
 ) -> tuple[jax.Array, jax.Array]:
     """([k o], [o]): gradients of kernel and bias; each block sums one share of the outputs, then these are added."""
     num = sizes.images[0] * prod(sizes.outputs)
-    rows, columns, block = DEEP // sizes.positions, _block(sizes.filters), _depth_block(sizes.images[3])
+    rows, columns, block = DEEP // sizes.positions, block_size(sizes.filters), choose_depth_block(sizes.images[3])
     blocks = pl.cdiv(sizes.depth, block), sizes.filters // columns
     rounds = max(1, pl.cdiv(num * prod(blocks), rows * BLOCKS))
     shares = pl.cdiv(num, rows * rounds)
@@ -207,7 +159,7 @@ def _to_kernel(
         jax.ShapeDtypeStruct((shares * sizes.filters,), jnp.float32),
     )
     body = partial(_kernel_block, sizes, algorithm, is_relu, has_pool, rows, columns, block, rounds)
-    to_kernel, to_bias = _call(body, results, (*blocks, shares), images, *arrays)
+    to_kernel, to_bias = launch(body, results, (*blocks, shares), images, *arrays)
     to_kernel = to_kernel.reshape(shares, sizes.depth, sizes.filters).sum(0)
     return to_kernel.astype(dtype), to_bias.reshape(shares, sizes.filters).sum(0).astype(dtype)
 
@@ -221,30 +173,33 @@ def _kernel_block(
     o = pl.program_id(1) * num_columns + jnp.arange(num_columns)
 
     def add(round_: Any, totals: tuple) -> tuple:
-        pixels = _Pixels(sizes, (share * rounds + round_) * num_rows, num_rows)
+        pixels = Pixels(sizes, (share * rounds + round_) * num_rows, num_rows)
         values, _, _ = pixels.load(images, n, block)
         offsets = pixels.output[:, None] * sizes.filters + o[None, :]
-        mask, position = _wide(pixels.is_row[:, None], offsets.shape), _wide(pixels.position[:, None], offsets.shape)
+        mask, position = (
+            broadcast(pixels.is_row[:, None], offsets.shape),
+            broadcast(pixels.position[:, None], offsets.shape),
+        )
         back = _map_gradient(has_pool, is_relu, (gradient, kept), offsets, mask, position)
-        product = _dot(values.T, back, algorithm)
+        product = dot(values.T, back, algorithm)
         return totals[0] + product, totals[1] + jnp.sum(back.astype(jnp.float32), axis=0)
 
     zeros = jnp.zeros((block, num_columns), jnp.float32), jnp.zeros(num_columns, jnp.float32)
     kernel_total, bias_total = lax.fori_loop(0, rounds, add, zeros)
     k = n * block + jnp.arange(block)
     offsets = (share * sizes.depth + k)[:, None] * sizes.filters + o[None, :]
-    triton.store(to_kernel.at[offsets], kernel_total, mask=_wide((k < sizes.depth)[:, None], offsets.shape))
-    triton.store(to_bias.at[share * sizes.filters + o], bias_total, mask=_wide(n == 0, o.shape))
+    triton.store(to_kernel.at[offsets], kernel_total, mask=broadcast((k < sizes.depth)[:, None], offsets.shape))
+    triton.store(to_bias.at[share * sizes.filters + o], bias_total, mask=broadcast(n == 0, o.shape))
 
 
 def _to_images(
     sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, images: jax.Array, kernel: jax.Array, arrays: tuple
 ) -> jax.Array:
     b, h, w, c = images.shape
-    columns = _block(c, least=LEAST)
+    columns = block_size(c, least=LEAST)
     grid = (pl.cdiv(b * h * w, ROWS), pl.cdiv(c, columns))
     body = partial(_images_block, sizes, algorithm, is_relu, has_pool, columns)
-    (result,) = _call(body, (jax.ShapeDtypeStruct((images.size,), images.dtype),), grid, kernel, *arrays)
+    (result,) = launch(body, (jax.ShapeDtypeStruct((images.size,), images.dtype),), grid, kernel, *arrays)
     return result.reshape(images.shape)
 
 
@@ -257,86 +212,38 @@ def _images_block(
     (v, u), (y, x), o = sizes.outputs, sizes.maps, sizes.filters
     channel = pl.program_id(1) * num_columns + jnp.arange(num_columns)
     pixel = pl.program_id(0) * ROWS + jnp.arange(ROWS)
-    image, row, column = _whole(pixel, h * w), _rest(_whole(pixel, w), h), _rest(pixel, w)
+    image, row, column = divide(pixel, h * w), remainder(divide(pixel, w), h), remainder(pixel, w)
     row, column = row + window.pads[0][0], column + window.pads[1][0]
-    block = _block(o, DEPTH)
+    block = block_size(o, DEPTH)
     is_channel = None if c % num_columns == 0 else (channel < c)[:, None]
 
     def add(n: Any, total: jax.Array) -> jax.Array:
-        tap, filters = _whole(n, o // block), _rest(n, o // block) * block + jnp.arange(block)
-        up, is_up = _source(row - _whole(tap, window.size[1]) * window.dilation[0], window.strides[0], y)
-        left, is_left = _source(column - _rest(tap, window.size[1]) * window.dilation[1], window.strides[1], x)
+        tap, filters = divide(n, o // block), remainder(n, o // block) * block + jnp.arange(block)
+        up, is_up = _source(row - divide(tap, window.size[1]) * window.dilation[0], window.strides[0], y)
+        left, is_left = _source(column - remainder(tap, window.size[1]) * window.dilation[1], window.strides[1], x)
         mask = is_up & is_left & (pixel < b * h * w)
-        out_v, out_u = _whole(up, pool.strides[0]), _whole(left, pool.strides[1])
+        out_v, out_u = divide(up, pool.strides[0]), divide(left, pool.strides[1])
         if has_pool:
             mask = mask & (out_v < v) & (out_u < u)
-        position = _rest(up, pool.strides[0]) * pool.size[1] + _rest(left, pool.strides[1])
+        position = remainder(up, pool.strides[0]) * pool.size[1] + remainder(left, pool.strides[1])
         offsets = (((image * v + out_v) * u + out_u) * o)[:, None] + filters[None, :]
         shape = (ROWS, block)
-        back = _map_gradient(
-            has_pool, is_relu, (gradient, kept), offsets, _wide(mask[:, None], shape), _wide(position[:, None], shape)
-        )
+        mask, position = broadcast(mask[:, None], shape), broadcast(position[:, None], shape)
+        back = _map_gradient(has_pool, is_relu, (gradient, kept), offsets, mask, position)
         weights = (tap * c + channel)[:, None] * o + filters[None, :]
-        weights = _load(kernel, weights, None if is_channel is None else _wide(is_channel, weights.shape))
-        return total + _dot(back, weights.T, algorithm)
+        weights = load(kernel, weights, None if is_channel is None else broadcast(is_channel, weights.shape))
+        return total + dot(back, weights.T, algorithm)
 
     steps = prod(window.size) * (o // block)
     total = lax.fori_loop(0, steps, add, jnp.zeros((ROWS, num_columns), jnp.float32))
     offsets = pixel[:, None] * c + channel[None, :]
     mask = (pixel < b * h * w)[:, None] & (channel < c)[None, :]
-    triton.store(to_images.at[offsets], total.astype(to_images.dtype), mask=_wide(mask, offsets.shape))
+    triton.store(to_images.at[offsets], total.astype(to_images.dtype), mask=broadcast(mask, offsets.shape))
 
 
 def _source(position: Any, stride: int, num: int) -> tuple[Any, Any]:
     """(the position in the map that reaches a pixel through one position of the kernel, whether it exists)."""
     is_there = position >= 0
     if stride > 1:
-        is_there, position = is_there & (_rest(position, stride) == 0), _whole(position, stride)
+        is_there, position = is_there & (remainder(position, stride) == 0), divide(position, stride)
     return position, is_there & (position < num)
-
-
-def _call(body: Any, results: tuple, grid: tuple[int, ...], *arrays: jax.Array) -> Any:
-    call = pl.pallas_call(
-        body, out_shape=results, grid=grid, interpret=jax.default_backend() == "cpu",
-        compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
-    )  # fmt: skip
-    return call(*(array.reshape(-1) for array in arrays))
-
-
-def _whole(number: Any, by: int) -> Any:
-    """Integer division of a non-negative number; Triton has no other integer division."""
-    return number if by == 1 else lax.div(number, jnp.full_like(number, by))
-
-
-def _rest(number: Any, by: int) -> Any:
-    return jnp.zeros_like(number) if by == 1 else lax.rem(number, jnp.full_like(number, by))
-
-
-def _block(size: int, most: int = COLUMNS, least: int = LEAST) -> int:
-    """The largest power of two up to `most` that divides a size; at least `least`."""
-    return max(least, min(most, size & -size))
-
-
-def _depth_block(channels: int) -> int:
-    """How many rows of the kernel are multiplied at once."""
-    return _block(channels, DEPTH) if channels % LEAST == 0 else LEAST if channels == 1 else 2 * LEAST
-
-
-def _wide(array: Any, shape: tuple[int, ...]) -> Any:
-    return None if array is None else jnp.broadcast_to(array, shape)
-
-
-def _load(array: Any, offsets: Any, mask: Any = None) -> jax.Array:
-    return triton.load(array.at[offsets], mask=mask, other=None if mask is None else jnp.zeros((), array.dtype))
-
-
-def _dot(a: jax.Array, b: jax.Array, algorithm: Any) -> jax.Array:
-    return jnp.dot(a, b, precision=algorithm, preferred_element_type=jnp.float32)
-
-
-def _algorithm(dtype: Any, precision: Any) -> Any:
-    """Triton's algorithm for a `jax.default_matmul_precision`."""
-    if dtype == jnp.bfloat16:
-        return None
-    presets = lax.DotAlgorithmPreset
-    return FLOAT32 if str(precision).lower() in ("highest", "float32") else presets.TF32_TF32_F32

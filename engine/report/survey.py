@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from engine.config.data import DataConfig
 from engine.data.pictures.formats import START_BYTES, kind_of
-from engine.data.pictures.opening import UnreadablePicture, picture_height_width
+from engine.data.pictures.opening import picture_height_width
+from engine.data.pictures.stored import UnreadablePicture
 from engine.data.sources.source import Source
 
 STAND_IN_SIZE = "128x128"

@@ -359,7 +359,7 @@ def attributes_read() -> set[tuple[str, str]]:
 
 def names_quoted() -> set[str]:
     """The texts in engine/augment, outside its config, that could be names of fields."""
-    of_settings = ("config.py", "rules.py", "presets.py", "preset_config.py", "generator.py")
+    of_settings = ("config.py", "rules.py", "presets.py", "keras_arguments.py", "preset_config.py", "generator.py")
     files = [file for file in Path(augment.__file__).parent.glob("*.py") if file.name not in of_settings]
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
     return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}

@@ -9,7 +9,8 @@ from threading import Lock
 
 from engine.config.decoding import ValueRange
 from engine.data.pictures.deep import usual_range
-from engine.data.pictures.opening import Stored, UnreadablePicture, deep_extremes
+from engine.data.pictures.opening import deep_extremes
+from engine.data.pictures.stored import Stored, UnreadablePicture
 from engine.errors import InputError, problem
 
 LITTLE = 0.4  # of a range that pictures should use more of

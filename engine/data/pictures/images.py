@@ -21,9 +21,10 @@ from engine.config.decoding import (
 )
 from engine.data.pictures.formats import SUFFIXES
 from engine.data.pictures.levels import as_levels, check_range, extremes
-from engine.data.pictures.opening import MODES, Ranging, Stored, UnreadablePicture, name_of_picture, open_levels
+from engine.data.pictures.opening import MODES, Ranging, open_levels
 from engine.data.pictures.ranges import check_like_training, check_not_raw, converting
 from engine.data.pictures.resampling import fitted
+from engine.data.pictures.stored import Stored, UnreadablePicture, name_of_picture
 from engine.errors import InputError, problem, shape_text
 
 NAMED_PICTURES = 10

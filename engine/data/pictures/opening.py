@@ -1,65 +1,35 @@
 """Files, bytes and PIL images → decoded pictures, turned upright; or the reason why not, in a few words."""
 
-import contextlib
-import io
 import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from os import PathLike
 
 import numpy as np
 from PIL import Image
-from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from engine.config.decoding import USUAL, ColorMode, Decoding, ValueRange
 from engine.data.pictures import deep
-from engine.data.pictures.formats import (
-    MOST_BYTES,
-    MOST_BYTES_A_PIXEL,
-    MOST_HEADER_BYTES,
-    START_BYTES,
-    Budgeted,
-    MissingReader,
-    TooMuch,
-    kind_of,
-    other_kind,
-)
+from engine.data.pictures.formats import MOST_BYTES, MOST_BYTES_A_PIXEL, MOST_HEADER_BYTES, Budgeted
 from engine.data.pictures.frames import holds_more, jpeg_holds_more
 from engine.data.pictures.jpeg import holds_whole, jpeg_levels, shrunk, upright_size
 from engine.data.pictures.orientation import ORIENTATION, TURNS, orientation_of
-from engine.errors import InputError, problem, remedy_for
-from engine.host.storage import at_home, is_web_address
+from engine.data.pictures.stored import (
+    Stored,
+    UnreadablePicture,
+    name_of_picture,
+    open_stored,
+    open_stream,
+    reading_picture,
+)
 
 MODES: dict[ColorMode, str] = {
     "grayscale": "L", "rgb": "RGB", "rgba": "RGBA", "la": "LA", "cmyk": "CMYK", "lab": "LAB",
 }  # fmt: skip
 LEAST_CUT = 2**15  # white of 16 bits whose lower byte is not needed to tell 128 levels apart
 HEADER_BYTES = 2**20  # of a JPEG, in which it is told how it goes on
-WEB_ADDRESS = "a web address"
-Stored = str | PathLike[str] | bytes | Image.Image
-
-
-class UnreadablePicture(InputError):
-    """A picture that cannot be read; `reason` says why in a few words.
-
-    is_passing: the system, not the content, was at fault, so that another try may succeed.
-    kind: of a kind that can be read with other software only, its name.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        reason: str,
-        expected: str = "a readable, complete image",
-        remedy: str = "Repair or remove it.",
-        is_passing: bool = False,
-        kind: str = "",
-    ):
-        super().__init__(problem(name, reason, expected, remedy))
-        self.reason, self.is_passing, self.kind = reason, is_passing, kind
 
 
 def open_picture(
@@ -90,18 +60,18 @@ def open_levels(
     """
     if decoding.interpolation != "bilinear" or not decoding.antialias:
         height_width = None  # parts of a JPEG are antialiased, and other libraries resize the whole
-    with _unreadable_told(source):
+    with reading_picture(source):
         if color == "rgb" and not isinstance(source, Image.Image):
             levels = _plain_jpeg(source, height_width, decoding, several)
             if levels is not None:
                 return levels
-        with _opened(source) as image:
+        with open_stored(source) as image:
             turn = _orientation(image, source)
             # A PIL image is the caller's, who may go on to use it, so it is not drafted.
             if image is not source:
                 _draft(image, color, _width_height(height_width, turn), decoding, source)
                 _allow_pixels(image)
-            file = None if isinstance(source, Image.Image) else partial(_stream, source)
+            file = None if isinstance(source, Image.Image) else partial(open_stream, source)
             has_more = several is not None and holds_more(image, file)
             shown = _loaded(image, name_of_picture(source), decoding, ranges)
             # Only now is all of a PNG known, whose orientation may follow the pixels, and is a TIFF turned by Pillow.
@@ -156,7 +126,7 @@ def _loaded(image: Image.Image, name: str, decoding: Decoding, ranges: Ranging |
 
 def deep_extremes(source: Stored) -> tuple[ValueRange | None, ValueRange, bool] | None:
     """(range of the tags, extremes, whether all are whole) of a deep picture, None of one of 8 bits: cheap of those."""
-    with _unreadable_told(source), _opened(source) as image:
+    with reading_picture(source), open_stored(source) as image:
         if not deep.is_deep(image):
             return None
         _check_size(image, USUAL, source)
@@ -167,96 +137,9 @@ def deep_extremes(source: Stored) -> tuple[ValueRange | None, ValueRange, bool] 
 
 def picture_height_width(source: Stored) -> tuple[int, int]:
     """(h, w) of the upright picture as its header says, nothing decoded; raises InputError if that is unreadable."""
-    with _unreadable_told(source), _opened(source) as image:
+    with reading_picture(source), open_stored(source) as image:
         width, height = image.size
         return (width, height) if _orientation(image, source) >= 5 else (height, width)
-
-
-@contextlib.contextmanager
-def _unreadable_told(source: Stored) -> Iterator[None]:
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    except MissingReader as error:
-        (reason, remedy), kind = error.args, _optional_kind(source)
-        name, rule = name_of_picture(source), "a picture that can be read here"
-        reason = f"{reason}; {remedy[0].lower()}{remedy[1:-1]}"
-        raise UnreadablePicture(name, reason, rule, remedy, kind=kind) from None
-    except TooMuch:
-        reason = "more beside its pixels than any picture needs"
-        raise UnreadablePicture(name_of_picture(source), reason) from None
-    except Exception as error:  # damaged data make Pillow's decoders raise errors of nearly every kind
-        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        is_passing = isinstance(error, OSError) and error.errno is not None
-        name, kind = name_of_picture(source), _optional_kind(source)
-        reason = f"{kind}: {reason.splitlines()[0]}" if kind else reason.splitlines()[0]
-        usual = "Check the path." if isinstance(error, FileNotFoundError) else "Repair or remove it."
-        remedy = remedy_for(error, usual)
-        raise UnreadablePicture(name, reason, remedy=remedy, is_passing=is_passing, kind=kind) from None
-
-
-def _optional_kind(source: Stored) -> str:
-    """The kind of a picture that could not be read, if it depends on what is installed; else ""."""
-    if isinstance(source, Image.Image):
-        return ""
-    with contextlib.suppress(OSError, UnreadablePicture), _stream(source) as file:
-        kind = kind_of(file.read(START_BYTES))
-        return kind.name if kind is not None and kind.is_optional else ""
-    return ""
-
-
-def name_of_picture(picture: object) -> str:
-    """What errors call a picture: its path, or its type."""
-    if isinstance(picture, bytes):
-        return f"{len(picture)} bytes"
-    return str(picture) if isinstance(picture, (str, PathLike)) else type(picture).__name__
-
-
-@contextlib.contextmanager
-def _opened(source: Stored) -> Iterator[Image.Image]:
-    if isinstance(source, Image.Image):
-        yield source
-        return
-    with _stream(source) as file, Budgeted(file) as budgeted:
-        image = _identified(budgeted, name_of_picture(source))
-        if deep.has_planes(image):
-            rule, remedy = "channels side by side", "Save it so (planar configuration 1)."
-            raise UnreadablePicture(name_of_picture(source), "a TIFF of 16 bits in planes", rule, remedy)
-        yield image
-
-
-def _stream(source: str | PathLike[str] | bytes) -> io.FileIO | io.BytesIO:
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    try:
-        source = at_home(source)
-        mode = os.stat(source).st_mode
-    except FileNotFoundError:
-        if not is_web_address(source):
-            raise
-        rule, remedy = "a file on this machine", "Download it first."
-        raise UnreadablePicture(name_of_picture(source), WEB_ADDRESS, rule, remedy) from None
-    except ValueError:  # no system has names with a NUL
-        raise UnreadablePicture(name_of_picture(source), "a name with a NUL", "an image file", "Correct it.") from None
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"  # a pipe would be waited for without end
-        raise UnreadablePicture(name_of_picture(source), kind, "an image file")
-    return open(source, "rb", buffering=0)
-
-
-def _identified(file: Budgeted, name: str) -> ImageFile:
-    """The picture in a file, not yet decoded."""
-    start = file.read(START_BYTES)
-    kind = kind_of(start)
-    if not start:
-        raise UnreadablePicture(name, "an empty file")
-    if kind is None:
-        reason, remedy = other_kind(start)
-        raise UnreadablePicture(name, reason, "JPEG, PNG or the like", remedy)
-    file.seek(0)
-    file.allow(MOST_HEADER_BYTES.get(kind.name, MOST_BYTES))
-    return kind.reader(file)
 
 
 def _is_held_whole(image: Image.Image) -> bool:
@@ -302,7 +185,7 @@ def _plain_jpeg(
     decoding: Decoding,
     several: list[str] | None,
 ) -> np.ndarray | None:
-    with _stream(source) as file:  # not buffered, or it would be in memory twice
+    with open_stream(source) as file:  # not buffered, or it would be in memory twice
         is_short = file.seek(0, os.SEEK_END) <= MOST_BYTES
         file.seek(0)
         if not is_short or file.read(3) != b"\xff\xd8\xff":

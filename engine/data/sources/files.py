@@ -29,7 +29,8 @@ from engine.data.pictures.deep_ranges import Ranges
 from engine.data.pictures.formats import optional_readers
 from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import decode_picture
-from engine.data.pictures.opening import WEB_ADDRESS, UnreadablePicture, picture_height_width
+from engine.data.pictures.opening import picture_height_width
+from engine.data.pictures.stored import WEB_ADDRESS, UnreadablePicture
 from engine.data.sources.walk import ImageFile
 from engine.errors import InputError, problem
 from engine.host.storage import cache_directory, expanded
