@@ -26,6 +26,7 @@ from engine.runs.plan_search import read_plan
 
 SECURITY = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
 MOST_GROWTH, SLACK_SECONDS, SLACK_BYTES = 8.0, 0.5, 2**20  # of four times the input
+TRIES = 5
 
 
 class Reader(NamedTuple):
@@ -164,11 +165,16 @@ def spent(reader: Reader, directory: Path, size: int) -> tuple[float, int]:
 
 
 def test_memory_and_work_are_linear_in_the_input(reader, tmp_path):
-    seconds, peak = spent(reader, tmp_path / "small", reader.size)
-    more_seconds, more_peak = spent(reader, tmp_path / "large", 4 * reader.size)
-    assert peak <= reader.most * reader.size + SLACK_BYTES
-    assert more_peak <= reader.most * 4 * reader.size + SLACK_BYTES
-    assert more_seconds <= MOST_GROWTH * seconds + SLACK_SECONDS
+    def is_linear(place: Path) -> bool:
+        place.mkdir()
+        seconds, peak = spent(reader, place / "small", reader.size)
+        more_seconds, more_peak = spent(reader, place / "large", 4 * reader.size)
+        assert peak <= reader.most * reader.size + SLACK_BYTES
+        assert more_peak <= reader.most * 4 * reader.size + SLACK_BYTES
+        return more_seconds <= MOST_GROWTH * seconds + SLACK_SECONDS
+
+    # Work that grows with the square does so each time; a neighbour that takes the caches of the processor goes away.
+    assert any(is_linear(tmp_path / str(attempt)) for attempt in range(TRIES))
 
 
 @pytest.mark.parametrize(
