@@ -29,7 +29,6 @@ from engine.data.sources import array_files
 from engine.kernels import depthwise, eigen, ffi, matrix, pooling, triton, windows, xla
 from engine.kernels.windows import Window
 from engine.metrics import calibration, combination, losses, sums
-from engine.models import Activation
 from engine.networks import functions, modules, network
 
 ENGINE = Path(__file__).parents[1] / "engine"
@@ -78,7 +77,6 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     windows.pad: [(MAPS, ((1, -1), (0, 0)))],
     windows.collect: [([array("b y x c")] * 10, MAPS.shape, WINDOW)],
     xla.by_example: [(lambda examples, weights: examples, MAPS, KERNEL)],
-    functions.activate: [(Activation("relu"), MAPS)],
     functions.global_max: [(MAPS,)],
     modules.moments: [(MAPS, array("b", "bool"))],
     network.logits_of: [(LOGITS, "softmax")],
