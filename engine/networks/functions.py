@@ -28,7 +28,7 @@ global_max.defvjp(_global_max_forward, _global_max_backward)
 
 
 def up_sample(layer: UpSample, x: jax.Array) -> jax.Array:
-    """[b h w c] → [b y x c]."""
+    """Images [b h w c] with `size` times as many rows and columns."""
     if layer.interpolation == "nearest":
         return repeated(repeated(x, 1, pair(layer.size)[0]), 2, pair(layer.size)[1])
     return _between_pixels(x, layer.size)
