@@ -6,6 +6,12 @@ from collections.abc import Callable, Iterable
 from engine.text import one_line, printable
 
 Say = Callable[[str], None]  # where messages go: a reporter, a list, print
+
+
+def ignore(text: str) -> None:
+    """Says nothing: where messages go that nobody waits for."""
+
+
 ALLOW = "Allow yourself to read it (chmod u+r, of a folder u+rx), or ask its owner to."
 
 

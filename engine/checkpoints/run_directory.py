@@ -4,17 +4,17 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from engine.checkpoints.record import Record
-from engine.checkpoints.saving import NOBODY, set_damaged_aside
+from engine.checkpoints.saving import set_damaged_aside
 from engine.checkpoints.steps import check_location, choose_step, find_steps, read_record, step_directories
 from engine.config import RunConfig
 from engine.config.correction import variants
 from engine.config.matters import RESULT
-from engine.errors import InputError, problem
+from engine.errors import InputError, Say, ignore, problem
 from engine.host.storage import check_can_write, open_own, remove, write_atomically
 from engine.records import Difference, differences
 from engine.text import one_line
@@ -30,9 +30,7 @@ FILES = (
 )  # fmt: skip
 
 
-def open_run(
-    path: Path, config: RunConfig, resume: bool, overwrite: bool, say: Callable[[str], None] = NOBODY
-) -> Record | None:
+def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool, say: Say = ignore) -> Record | None:
     """Checks that `path` can be used for a run of `config`; returns the record to resume from, if any.
 
     Removes nothing: with `overwrite`, `clear_run` is called once everything else is known to work. With `resume`,
@@ -112,7 +110,7 @@ def write_skipped(path: Path, lines: list[str]) -> None:
         write_atomically(path / "skipped.txt", "\n".join(map(one_line, lines)) + "\n")
 
 
-def _resumable(path: Path, config: RunConfig, resume: bool, say: Callable[[str], None]) -> Record:
+def _resumable(path: Path, config: RunConfig, resume: bool, say: Say) -> Record:
     """The last undamaged record of the run in `path`, if it can be resumed with this config."""
     newest = int(step_directories(path)[-1].name)
     if resume:

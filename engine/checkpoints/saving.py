@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ from engine.checkpoints.steps import (
     step_directories,
 )
 from engine.config import CheckpointConfig
-from engine.errors import InputError, problem
+from engine.errors import InputError, Say, ignore, problem
 from engine.records import to_json
 
 DEFAULTS = CheckpointConfig()
 DAMAGED = "damaged"
 ROTATED = ".rotated"  # steps are moved here and then removed file by file: a kill leaves no half-removed step
-NOBODY: Callable[[str], None] = lambda text: None  # noqa: E731
 
 
 class SaveTimes:
@@ -64,8 +63,8 @@ class Checkpoints:
         self,
         path: Path,
         config: CheckpointConfig = DEFAULTS,
-        say: Callable[[str], None] = NOBODY,
-        log: Callable[[str], None] = NOBODY,
+        say: Say = ignore,
+        log: Say = ignore,
     ):
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as policies
@@ -149,7 +148,7 @@ def kept_steps(steps: Sequence[int], scores: Mapping[int, float | None], last: i
     return {*sorted(steps)[-last:], *sorted(scored, key=lambda step: (scored[step], step))[-best:]}
 
 
-def set_damaged_aside(path: Path, say: Callable[[str], None] = NOBODY) -> None:
+def set_damaged_aside(path: Path, say: Say = ignore) -> None:
     """Moves steps with missing or changed files to `damaged/`, and reports it.
 
     Nothing is deleted; a run resumes from the steps that are left.

@@ -12,6 +12,7 @@ import numpy as np
 from engine.config import Precision
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
+from engine.inference.single import SingleClassifier
 from engine.metrics.combination import LEAST_PROBABILITY, TIE_BREAK, Combination
 from engine.metrics.losses import probabilities
 from engine.networks.network import network_of, normalize
@@ -24,8 +25,9 @@ def graph_of(classifier: Classifier, precision: Precision | None = None) -> Grap
 
     For an ensemble: the members with a weight, combined. precision: of products; None: that of the training.
     """
-    if not isinstance(classifier, EnsembleClassifier):
+    if isinstance(classifier, SingleClassifier):
         return _graph_of_one(classifier, precision)
+    assert isinstance(classifier, EnsembleClassifier)
     graphs = [
         _in_order(_graph_of_one(member, precision), order)
         for (member, weight), order in zip(_weighed(classifier), classifier.orders, strict=True)
@@ -55,12 +57,12 @@ def combined(combination: Combination, weights: Sequence[float], outputs: Sequen
     return joint if combination.temperature == 1 else jax.nn.softmax(_logarithms(joint) / combination.temperature)
 
 
-def _graph_of_one(classifier: Classifier, precision: Precision | None) -> Graph:
+def _graph_of_one(classifier: SingleClassifier, precision: Precision | None) -> Graph:
     spec, record = classifier.input_spec, classifier.record
     train, of_inputs = record.config.train, (spec.network_shape, record.num_outputs)
     # XLA's own operations, whatever this machine uses: other machines may lack our kernels.
     network, _ = network_of(record.config.model, *of_inputs, "xla", spec.whiten, precision or train.precision)
-    params, model_state = jax.tree.map(np.asarray, (classifier._params, classifier._model_state))
+    params, model_state = jax.tree.map(np.asarray, (classifier.params, classifier.model_state))
 
     def forward(inputs: jax.Array) -> jax.Array:
         outputs, _ = network.apply(params, model_state, normalize(inputs, spec), None, None)
@@ -74,7 +76,7 @@ def _in_order(graph: Graph, order: np.ndarray | None) -> Graph:
     return graph if order is None else lambda inputs: graph(inputs)[:, order]
 
 
-def _weighed(classifier: EnsembleClassifier) -> list[tuple[Classifier, float]]:
+def _weighed(classifier: EnsembleClassifier) -> list[tuple[SingleClassifier, float]]:
     return list(zip(classifier.members, classifier.combination.weights, strict=True))
 
 

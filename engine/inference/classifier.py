@@ -1,16 +1,12 @@
 """Classifier: a trained model with its input contract, for arrays, files and pictures."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
 from engine.config.contract import InputSpec
@@ -24,20 +20,11 @@ from engine.data.decoded.dataset import Dataset
 from engine.data.in_memory import Reading, as_targets, pair_of, read_dataset
 from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import Picture, check_none
-from engine.devices.executables import Executables
-from engine.errors import InputError, problem
-from engine.host.clock import Clock
+from engine.errors import InputError, Say, problem
 from engine.host.console import tell, warn
-from engine.inference.forward import Forward
-from engine.inference.layer_outputs import make_layer_function
 from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, checked_array, contract, listed
-from engine.kernels.lowerings import evaluation_lowering
-from engine.metrics.losses import probabilities
-from engine.networks.network import AnyNetwork, Tree, normalize
-from engine.training.evaluate import eval_batch_size, evaluate
-from engine.training.step import Objective
-
-TTA_DRAWS = 8
+from engine.networks.network import Tree
+from engine.training.evaluate import eval_batch_size
 
 
 @dataclass(frozen=True)
@@ -49,26 +36,15 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
 
 
-class Classifier:
+class Classifier(ABC):
     """A model that can be asked, by many threads at once. Made by `engine.restore` or by a run's result."""
 
-    def __init__(
-        self,
-        record: Record,
-        network: AnyNetwork,
-        params: Tree,
-        model_state: Tree,
-        executables: Executables | None = None,
-    ):
-        self.record, self._network, self._params, self._model_state = record, network, params, model_state
-        self._executables = executables or Executables(Clock())
-        self._forward, self._draw_seed = Forward(), record.config.train.seed
+    def __init__(self, record: Record):
+        self.record = record
 
+    @abstractmethod
     def with_weights(self, record: Record, params: Tree, model_state: Tree) -> "Classifier":
-        """Another model of the same network, that shares what is compiled and the draws of test-time augmentation."""
-        other = copy(self)
-        other.record, other._params, other._model_state = record, params, model_state
-        return other
+        """The same with other arrays; shares what is compiled and the draws of test-time augmentation."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -124,6 +100,7 @@ class Classifier:
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return best, np.take_along_axis(probabilities, best, axis=1)
 
+    @abstractmethod
     def features(
         self,
         pictures: Picture | Sequence[Picture],
@@ -138,22 +115,6 @@ class Classifier:
         Raises InputError for a name that the model does not have, listing those it has.
         """
 
-        def make() -> Callable[..., jax.Array]:
-            of_layer, spec = (
-                make_layer_function(self.record, layer, evaluation_lowering(self.record.config.plan)),
-                self.input_spec,
-            )
-
-            def features(params: Tree, model_state: Tree, images: jax.Array, first: Any) -> jax.Array:
-                return of_layer(params, model_state, normalize(images, spec))
-
-            return features
-
-        def ask(images: np.ndarray | StoredImages, first: int) -> np.ndarray:
-            return self._forward(("features", layer), make, (self._params, self._model_state), images)
-
-        return self._of_each(pictures, resize, value_range, ask)
-
     def stream(
         self,
         pictures: Iterable[Picture],
@@ -161,7 +122,7 @@ class Classifier:
         resize: ResizeRule | None = None,
         tta: int | AugmentConfig = 0,
         value_range: ValueRange | None = None,
-        say: Callable[[str], None] = warn,
+        say: Say = warn,
     ) -> Iterator[tuple[Picture, Prediction | InputError]]:
         """Each picture with its Prediction, or with the InputError that says why there is none, in order.
 
@@ -186,16 +147,9 @@ class Classifier:
         """
         return self.fitting_outputs(checked_array(images, self.input_spec), tta, first)
 
+    @abstractmethod
     def fitting_outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, first: int) -> np.ndarray:
         """As `outputs`, of images whose values are known to fit."""
-        augment, draws = self._test_time_augmentation(tta)
-        plain = self._asked(images, first)
-        if not draws:
-            return plain
-        total = plain.astype(np.float64)
-        for draw in range(draws):
-            total += self._asked(images, first, augment, draw)
-        return (total / (draws + 1)).astype(np.float32)
 
     def as_sklearn(self, **options: Any) -> Any:
         """The same as a fitted estimator for scikit-learn's metrics, calibration and the like.
@@ -243,40 +197,7 @@ class Classifier:
         if not isinstance(top, int) or top < 1:
             raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
 
-    def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
-        trained_with = self.record.config.augment
-        augment, draws = (tta, TTA_DRAWS) if isinstance(tta, AugmentConfig) else (trained_with, tta)
-        if not isinstance(draws, int) or isinstance(draws, bool) or draws < 0:
-            raise InputError(problem("tta", repr(tta), "a number of draws or an AugmentConfig", "Give 8 or so."))
-        if not draws:
-            return augment, 0
-        augment = replace(augment.without_mixing(), erasing=0.0)  # these would take away what is asked about
-        if not augment.is_active:
-            rule = "a model that was trained with augmentation, or an AugmentConfig"
-            raise InputError(problem("tta", repr(tta), rule, "Leave it out, or pass an AugmentConfig."))
-        crop = self.input_spec.center_crop
-        if augment.random_crop not in (None, crop):
-            rule = f"{crop}, the model's" if crop else "none, because the model sees whole images"
-            raise InputError(problem("tta.random_crop", augment.random_crop, rule, "Leave it out."))
-        check_can_augment("tta", self.input_spec.shape, self.input_spec.dtype)
-        return augment, draws
-
-    def _asked(
-        self, images: np.ndarray | StoredImages, first: int, augment: AugmentConfig | None = None, draw: int = 0
-    ) -> np.ndarray:
-        """float32[n k]: the outputs for the images as they are, or for one draw of an augmentation."""
-        config, network, spec, seed = self.record.config, self._network, self.input_spec, self._draw_seed
-
-        def forward(params: Tree, model_state: Tree, draw: Any, images: jax.Array, first: Any) -> jax.Array:
-            if augment is not None:
-                keys = example_keys(seed, draw, first + jnp.arange(len(images)), "tta")
-                images, _ = augment_batch(keys, images, augment)
-            outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
-            return probabilities(outputs, config.train.loss).astype(jnp.float32)
-
-        weights = (self._params, self._model_state)
-        return self._forward(("outputs", augment), lambda: forward, (*weights, np.int32(draw)), images, first)
-
+    @abstractmethod
     def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
         """n, loss and (for classes) accuracy and top5 over every example, each exactly once.
 
@@ -285,9 +206,6 @@ class Classifier:
         value_range: of (images, labels), what is black and what is white; by default as in training.
         skipped: how many files of the data could not be read, if there are any.
         """
-        dataset = self.fitting(data, value_range)
-        sums = evaluate(self._executables, self._objective, self._params, self._model_state, dataset)
-        return with_skipped(sums.means(self.record.config.train.loss, self.record.num_outputs), dataset)
 
     def fitting(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> Dataset:
         """What `evaluate` is given as a Dataset, with labels as indices into the model's classes, matched by name.
@@ -316,10 +234,6 @@ class Classifier:
         usual = self.input_spec.value_range if self.input_spec.dtype == "uint8" else None
         reading = Reading(value_range, usual, are_targets=not self.class_names)
         return read_dataset(images, labels, None, "data", reading, tell)
-
-    @property
-    def _objective(self) -> Objective:
-        return Objective(self._network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
 
     def _prediction(self, row: np.ndarray, top: int) -> Prediction:
         best = np.argsort(-row, kind="stable")[:top]

@@ -22,6 +22,7 @@ from engine.errors import InputError, problem
 from engine.host.console import tell
 from engine.inference.classifier import Classifier, with_skipped
 from engine.inference.pictures_in import checked_array
+from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
 from engine.keys import stream_key
 from engine.metrics.calibration import scores
@@ -43,14 +44,14 @@ class EnsembleClassifier(Classifier):
 
     def __init__(
         self,
-        members: Sequence[Classifier],
+        members: Sequence[SingleClassifier],
         combination: Combination,
         record: Record | None = None,
         mapping: MemberMapping | None = None,
     ):
         self.members, self.combination = tuple(members), combination
         alive = (None,) * len(self.members)
-        self.record = record or replace(self.members[0].record, failed_steps=alive, combination=combination)
+        super().__init__(record or replace(self.members[0].record, failed_steps=alive, combination=combination))
         self.orders = tuple(_order(member, self.class_names) for member in self.members)
         self._together = _asked_together(self.members, mapping or _mapping_here())
 
@@ -124,12 +125,12 @@ def logarithms(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities, LEAST_PROBABILITY, dtype=np.float32))
 
 
-def members_of(like: Classifier, stacked: tuple[Tree, Tree]) -> list[Classifier]:
+def members_of(like: SingleClassifier, stacked: tuple[Tree, Tree]) -> list[SingleClassifier]:
     """The classifiers of an ensemble's stacked (params, model_state), sharing what `like` has compiled."""
     return [member_of(like, stacked, index) for index in range(like.record.config.train.members)]
 
 
-def member_of(like: Classifier, stacked: tuple[Tree, Tree], index: int) -> Classifier:
+def member_of(like: SingleClassifier, stacked: tuple[Tree, Tree], index: int) -> SingleClassifier:
     """One of `members_of`."""
     record, failed_steps = like.record, like.record.failed_steps[index : index + 1]
     own = jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf)[index], stacked))
@@ -170,10 +171,10 @@ def _mapping_here() -> MemberMapping:
     return "outer" if jax.default_backend() == "cpu" else "vmap"
 
 
-def _asked_together(members: Sequence[Classifier], mapping: MemberMapping) -> Classifier | None:
+def _asked_together(members: Sequence[SingleClassifier], mapping: MemberMapping) -> SingleClassifier | None:
     """One that gives the outputs of all members [n m k]; None where they are asked one by one."""
     like = members[0]
-    if mapping == "outer" or any(member._network is not like._network for member in members):
+    if mapping == "outer" or any(member.network is not like.network for member in members):
         return None
     record, spec = like.record, like.input_spec
 
@@ -185,14 +186,14 @@ def _asked_together(members: Sequence[Classifier], mapping: MemberMapping) -> Cl
     seeds = np.zeros(len(members), np.uint32)
     module = nnx.eval_shape(lambda: Stacked(make_member, seeds, mapping, out_axis=1))
     network = Network(module, record.config.train.precision, gives=record.config.model.gives)
-    return Classifier(record, Whitened(network) if spec.whiten else network, *_stacked(members))
+    return SingleClassifier(record, Whitened(network) if spec.whiten else network, *_stacked(members))
 
 
-def _stacked(members: Sequence[Classifier]) -> tuple[Tree, Tree]:
+def _stacked(members: Sequence[SingleClassifier]) -> tuple[Tree, Tree]:
     """(params, model_state) of a Stacked of these members; a whitening is that of the run, the same for all."""
     params, model_state = (
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-        for trees in zip(*((member._params, member._model_state) for member in members), strict=True)
+        for trees in zip(*((member.params, member.model_state) for member in members), strict=True)
     )
     if not members[0].input_spec.whiten:
         return _as_ensemble(params), _as_ensemble(model_state)

@@ -21,6 +21,7 @@ from engine.host.console import tell
 from engine.host.storage import expanded
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier, _joined_levels, combination_of, member_of, members_of
+from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.combination import fit
 from engine.networks.network import network_of
@@ -56,11 +57,11 @@ def _restored(directory: Path, step: int | str, trust: bool, member: int | None)
     abstract = jax.eval_shape(init, np.uint32(0))
     if train.members == 1:
         model = restore_arrays(directory, record, model=abstract)["model"]
-        return Classifier(record, network, *jax.device_put(model))
+        return SingleClassifier(record, network, *jax.device_put(model))
     stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((train.members, *leaf.shape), leaf.dtype), abstract)
     item = "best" if step == "best" and "best" in record.checksums else "model"
     restored = restore_arrays(directory, record, **{item: stacked})[item]
-    one = Classifier(record, network, *abstract)
+    one = SingleClassifier(record, network, *abstract)
     if index is not None:
         return member_of(one, restored, index)
     return EnsembleClassifier(members_of(one, restored), combination_of(record), record)
@@ -101,9 +102,10 @@ def join(parts: Sequence[Restorable], combine: CombinationKind = "mean", trust: 
     return EnsembleClassifier(members, fit(combine, None, None, False, np.ones(len(members), bool)))
 
 
-def _counted_members(classifier: Classifier) -> list[Classifier]:
-    if not isinstance(classifier, EnsembleClassifier):
+def _counted_members(classifier: Classifier) -> list[SingleClassifier]:
+    if isinstance(classifier, SingleClassifier):
         return [classifier]
+    assert isinstance(classifier, EnsembleClassifier)
     weighed = zip(classifier.members, classifier.combination.weights, strict=True)
     return [member for member, weight in weighed if weight > 0]
 

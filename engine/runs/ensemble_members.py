@@ -12,6 +12,7 @@ from engine.checkpoints.steps import restore_arrays
 from engine.data.decoded.dataset import Dataset
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
+from engine.inference.single import SingleClassifier
 from engine.metrics.calibration import scores
 from engine.metrics.combination import Combination, fit
 from engine.metrics.stopping import Row, member_goes_on, member_history, score
@@ -160,7 +161,7 @@ class Ensemble:
     def _make(self, record: Record, model: Model) -> EnsembleClassifier:
         record = replace(record, failed_steps=tuple(self.failed_steps), combination=self.combination)
         if self._classifier is None:  # once, because it keeps what is compiled
-            like = Classifier(record, self._setup.network, None, None, self._setup.executables)
+            like = SingleClassifier(record, self._setup.network, None, None, self._setup.executables)
             self._classifier = EnsembleClassifier(members_of(like, model), combination_of(record), record)
         return self._classifier.with_weights(record, *model)
 

@@ -9,6 +9,7 @@ import numpy as np
 from engine.checkpoints.record import Record
 from engine.checkpoints.steps import choose_step, read_record, restore_arrays
 from engine.inference.classifier import Classifier
+from engine.inference.single import SingleClassifier
 from engine.metrics.combination import Combination
 from engine.metrics.stopping import Row, has_stopped_early, score
 from engine.metrics.sums import Metrics, zero_metrics
@@ -81,7 +82,7 @@ class OneModel:
         """On the arrays that the next step writes over: good until that is trained."""
         setup = self._setup
         params, model_state = setup.devices.on_one(model)
-        return Classifier(record, setup.network, params, model_state, setup.executables)
+        return SingleClassifier(record, setup.network, params, model_state, setup.executables)
 
     def make_best(self, record: Record, model: Model) -> tuple[Classifier, int]:
         """The best saved step."""

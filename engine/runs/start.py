@@ -18,6 +18,7 @@ from engine.errors import InputError, problem, shape_text
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import restore
+from engine.inference.single import SingleClassifier
 from engine.networks.layer_names import Layers
 from engine.networks.network import Tree, layers_in
 from engine.records.custom import find_custom
@@ -101,8 +102,9 @@ def _head(config: RunConfig, layers: Layers, is_same: bool, ours: Flat, is_like:
 
 def _arrays_of(source: Classifier, num_members: int) -> tuple[Tree, Tree]:
     """(params, model_state), stacked [m …] of an ensemble."""
-    if not isinstance(source, EnsembleClassifier):
-        return source._params, source._model_state
+    if isinstance(source, SingleClassifier):
+        return source.params, source.model_state
+    assert isinstance(source, EnsembleClassifier)
     if len(source.members) != num_members or any(
         member.record.config.model != source.record.config.model for member in source.members
     ):
@@ -113,7 +115,7 @@ def _arrays_of(source: Classifier, num_members: int) -> tuple[Tree, Tree]:
         rule = "one order, that new weights can be trained in together"
         remedy = "Fine-tune each by itself: engine.join([engine.finetune(m, …).classifier for m in ensemble.members])."
         raise InputError(problem("source", "members with their classes in several orders", rule, remedy))
-    pairs = [(member._params, member._model_state) for member in source.members]
+    pairs = [(member.params, member.model_state) for member in source.members]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
 
 

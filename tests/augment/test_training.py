@@ -22,6 +22,7 @@ from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
 from engine.inference.classifier import TTA_DRAWS, Classifier
+from engine.inference.single import SingleClassifier
 from engine.models import Dense, Dropout, Flatten, Sequential
 from engine.runs.session import Session
 from engine.training.batches import epoch_order
@@ -196,7 +197,7 @@ def without_augmentation(classifier: Classifier) -> Classifier:
     """The same weights under a config that asks for none."""
     config = replace(classifier.record.config, augment=engine.AugmentConfig())
     record = replace(classifier.record, config=config)
-    return Classifier(record, classifier._network, classifier._params, classifier._model_state)
+    return SingleClassifier(record, classifier.network, classifier.params, classifier.model_state)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +231,7 @@ def test_evaluation_never_sees_augmentation(session, classifier):
     assert classifier.evaluate(data) == plain.evaluate(data) == session.validate()
     outputs = classifier.outputs(data.images)
     np.testing.assert_array_equal(outputs, plain.outputs(data.images))
-    parts = {leaf.ndim: np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(classifier._params)}
+    parts = {leaf.ndim: np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(classifier.params)}
     by_hand = data.images.reshape(40, -1) / 255 @ parts[2] + parts[1]
     np.testing.assert_allclose(outputs, jax.nn.softmax(by_hand), rtol=1e-4, atol=1e-5)
     assert classifier.evaluate(data)["loss"] == pytest.approx(
@@ -241,7 +242,7 @@ def test_evaluation_never_sees_augmentation(session, classifier):
 def drawn_by_hand(classifier: Classifier, images: np.ndarray, augment: engine.AugmentConfig, draws: int) -> np.ndarray:
     """The mean of the plain probabilities and those of `draws` augmented images, one example after the other."""
     augment_one = jax.jit(lambda key, image: augment_image(key, image, augment))
-    parts = {leaf.ndim: np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(classifier._params)}
+    parts = {leaf.ndim: np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(classifier.params)}
 
     def probabilities(levels: np.ndarray) -> np.ndarray:
         return np.asarray(jax.nn.softmax(np.asarray(levels).reshape(len(levels), -1) / 255 @ parts[2] + parts[1]))

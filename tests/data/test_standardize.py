@@ -179,7 +179,7 @@ def test_whitened_model_computes_what_numpy_does(tmp_path):
     result = loop.train(config, Splits(train), tmp_path / "run", Clock(), Silent())
     mean, matrix = whitening(train, whiten(0.01))
     images = np.asarray(train.images[:7])
-    dense = result.classifier._params["layers"]
+    dense = result.classifier.params["layers"]
     (kernel, bias) = (np.asarray(value) for value in _kernel_and_bias(dense))
     logits = ((images.reshape(7, -1) / 255 - mean) @ matrix) @ kernel + bias
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)

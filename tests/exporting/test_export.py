@@ -118,7 +118,7 @@ def classifier_of(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> C
             draw = np.random.default_rng(0)  # not the zeros and ones that biases and batch statistics start with
             weights = jax.tree.map(
                 lambda leaf: leaf + draw.uniform(0, 0.2, leaf.shape).astype(leaf.dtype),
-                (classifier._params, classifier._model_state),
+                (classifier.params, classifier.model_state),
             )
             classifier = classifier.with_weights(classifier.record, *weights)
         return classifier

@@ -148,7 +148,7 @@ class Target:
 def weights(classifier: Any) -> list[np.ndarray]:
     """All arrays of a classifier, or of the members of an ensemble."""
     models = getattr(classifier, "members", (classifier,))
-    return [np.asarray(leaf) for each in models for leaf in jax.tree.leaves((each._params, each._model_state))]
+    return [np.asarray(leaf) for each in models for leaf in jax.tree.leaves((each.params, each.model_state))]
 
 
 def corrupt_all(reference_run: Path, scratch: Path, count: int, random: Random) -> Tally:

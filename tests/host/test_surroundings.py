@@ -35,7 +35,7 @@ def answers(directory: Path) -> str:
     """What a run of CONFIG comes to, with all its digits."""
     result = engine.run(CONFIG, directory, splits=Splits(make_dataset(128), make_dataset(50, 1)))
     again: Any = engine.restore(directory)
-    dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves((again._params, again._model_state))})
+    dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves((again.params, again.model_state))})
     found = again.predict_proba(make_dataset(8, 5).images)
     return json.dumps([found.tolist(), result.history[-1]["loss"], result.metrics["validation"]["loss"], dtypes])
 

@@ -206,7 +206,7 @@ def test_draws_of_a_stream_are_those_of_the_whole(images):
 def test_many_threads_asking_at_once_get_right_answers_and_each_size_is_compiled_once():
     classifier = engine.fit(TINY, make_dataset(64), epochs=0, validation=0, verbose=False).classifier
     many = make_dataset(300, 3).images
-    fresh = classifier.with_weights(classifier.record, classifier._params, classifier._model_state)
+    fresh = classifier.with_weights(classifier.record, classifier.params, classifier.model_state)
     fresh._forward = Forward()
     expected, layer = classifier.outputs(many), classifier.features(many, "conv_1")
     counts, start = [1, 2, 7, 8, 9, 60, 64, 65, 200, 256, 300] * 2, threading.Barrier(8)

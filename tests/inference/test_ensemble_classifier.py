@@ -178,7 +178,7 @@ def test_members_asked_together_keep_what_is_compiled_when_their_weights_change(
     last = restore(directory, step="last")
     params, model_state = (
         jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-        for trees in zip(*((m._params, m._model_state) for m in last.members), strict=True)
+        for trees in zip(*((m.params, m.model_state) for m in last.members), strict=True)
     )
     moved = together.with_weights(last.record, params, model_state)
     images = SPLITS.test.images
@@ -281,7 +281,7 @@ def test_runs_of_other_inputs_are_refused_with_both(directory: Path, tmp_path):
 def with_levels(classifier: engine.Classifier, levels: Any) -> engine.Classifier:
     spec = dataclasses.replace(classifier.input_spec, levels=levels)
     record = dataclasses.replace(classifier.record, input_spec=spec)
-    return classifier.with_weights(record, classifier._params, classifier._model_state)
+    return classifier.with_weights(record, classifier.params, classifier.model_state)
 
 
 def test_runs_are_joined_whatever_they_say_of_pictures_with_more_than_8_bits_unless_ranges_differ(directory, capsys):

@@ -37,7 +37,7 @@ def fitted(model=NET, standardize=None, precision="float32", **options) -> engin
 
 def by_hand(classifier: engine.Classifier, images: np.ndarray) -> dict[str, jax.Array]:
     """What each layer of NET gives, by lax alone."""
-    p, s = classifier._params["layers"], classifier._model_state
+    p, s = classifier.params["layers"], classifier.model_state
     if classifier.input_spec.whiten:
         (mean, matrix), s = s
     s = s["layers"]
@@ -169,8 +169,8 @@ def own() -> engine.Classifier:
 def test_features_of_a_class_of_one_s_own_are_asked_for_by_path(own: engine.Classifier):
     images = DATA.images[:5]
     module = Own((8, 8, 1), 3, nnx.Rngs(0))
-    nnx.update(module, own._params)
-    nnx.update(module, own._model_state)
+    nnx.update(module, own.params)
+    nnx.update(module, own.model_state)
     module.eval()
     stem = module.stem(images / np.float32(255))
     first = module.blocks[0](stem)

@@ -119,10 +119,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def test_run_with_own_layers_opens_with_trust_and_gives_the_same(run: tuple[Path, Any]):
     classifier = engine.restore(run[0], trust=True)
     np.testing.assert_array_equal(classifier.outputs(IMAGES), run[1].classifier.outputs(IMAGES))
-    factors = np.asarray(classifier._params["layers"][1]["layer"]["factors"])
+    factors = np.asarray(classifier.params["layers"][1]["layer"]["factors"])
     assert np.any(factors != 2.0)
     tuned = engine.finetune(classifier, make_dataset(100), epochs=1, freeze=["scale_*"], verbose=False)
-    np.testing.assert_array_equal(tuned.classifier._params["layers"][1]["layer"]["factors"], factors)
+    np.testing.assert_array_equal(tuned.classifier.params["layers"][1]["layer"]["factors"], factors)
 
 
 def test_record_of_own_layers_opens_without_their_code(run: tuple[Path, Any], monkeypatch, tmp_path):

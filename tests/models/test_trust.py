@@ -97,8 +97,8 @@ def test_record_packing_and_unpacking_import_nothing(path, imported, tmp_path):
 def test_own_class_is_built_with_its_arguments_where_it_is_trusted(path, imported, capsys):
     classifier = engine.restore(path, trust=True)
     assert imported()
-    kernel = np.asarray(classifier._params["dense"]["kernel"])
-    logits = IMAGES.reshape(5, -1) / 255 * 0.5 @ kernel + np.asarray(classifier._params["dense"]["bias"])
+    kernel = np.asarray(classifier.params["dense"]["kernel"])
+    logits = IMAGES.reshape(5, -1) / 255 * 0.5 @ kernel + np.asarray(classifier.params["dense"]["bias"])
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(classifier.outputs(IMAGES), expected, rtol=1e-4)
     assert len(engine.join([path, path], trust=True).members) == 2

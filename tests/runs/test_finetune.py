@@ -74,7 +74,7 @@ def leaves(tree) -> dict[str, np.ndarray]:
 def test_frozen_layers_stay_to_the_bit_with_their_batch_statistics_and_the_others_train(source, four, tmp_path):
     start(tuned(source, freeze=("conv_1", "batch_norm_1"), cache_features="off"), four, tmp_path)
     before, after = engine.restore(source), engine.restore(tmp_path, step="last")
-    old, new = leaves((before._params, before._model_state)), leaves((after._params, after._model_state))
+    old, new = leaves((before.params, before.model_state)), leaves((after.params, after.model_state))
     assert set(old) == set(new)
     for path in old:
         is_head, is_frozen = "[9]" in path, "['layers'][0]" in path or "['layers'][1]" in path
@@ -261,8 +261,8 @@ def test_features_that_are_kept_change_nothing(case, source, four, tmp_path):
         for name in ("loss", "accuracy", "validation_loss", "validation_accuracy"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-6)
     ours, theirs = (engine.restore(tmp_path / name, step="last") for name in ("kept", "anew"))
-    for path, value in leaves((ours._params, ours._model_state)).items():
-        np.testing.assert_allclose(value, leaves((theirs._params, theirs._model_state))[path], rtol=1e-5, atol=1e-6)
+    for path, value in leaves((ours.params, ours.model_state)).items():
+        np.testing.assert_allclose(value, leaves((theirs.params, theirs.model_state))[path], rtol=1e-5, atol=1e-6)
 
 
 def test_whitening_is_taken_over_and_applied_before_frozen_layers_whose_features_are_kept(four, tmp_path):
@@ -275,7 +275,7 @@ def test_whitening_is_taken_over_and_applied_before_frozen_layers_whose_features
     for ours, theirs in zip(kept.history, anew.history, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
         assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-6)
-    (fitted, _), (taken, _) = (engine.restore(tmp_path / n, step="last")._model_state for n in ("source", "kept"))
+    (fitted, _), (taken, _) = (engine.restore(tmp_path / n, step="last").model_state for n in ("source", "kept"))
     assert leaves(fitted)
     assert all(same_bits(value, leaves(taken)[path]) for path, value in leaves(fitted).items())
 
@@ -293,7 +293,7 @@ def test_features_are_not_kept_where_memory_is_short_or_images_are_augmented(sou
 
 def test_classes_by_the_same_names_keep_the_head_and_others_start_it_anew(source, four):
     same = make_session(tuned(source), Splits(make_dataset(100, 5)))
-    stored = leaves(engine.restore(source)._params)
+    stored = leaves(engine.restore(source).params)
     assert all(same_bits(value, stored[path]) for path, value in leaves(same.state.params).items())
     renamed = replace(make_dataset(100, 5), class_names=("x", "y", "z"))
     other = leaves(make_session(tuned(source), Splits(renamed)).state.params)
@@ -307,15 +307,15 @@ def test_ensemble_starts_from_one_model_or_from_as_many(source, four, tmp_path):
     config = tuned(source, epochs=1, freeze=TRUNK)
     config = replace(config, train=replace(config.train, members=2))
     first = start(config, four, tmp_path / "first").classifier
-    stored = leaves(engine.restore(source)._params)["['layers'][0]['layer']['kernel']"]
+    stored = leaves(engine.restore(source).params)["['layers'][0]['layer']['kernel']"]
     for member in first.members:  # type: ignore[attr-defined]
-        assert same_bits(leaves(member._params)["['layers'][0]['layer']['kernel']"], stored)
-    heads = [leaves(member._params)["['layers'][9]['kernel']"] for member in first.members]  # type: ignore[attr-defined]
+        assert same_bits(leaves(member.params)["['layers'][0]['layer']['kernel']"], stored)
+    heads = [leaves(member.params)["['layers'][9]['kernel']"] for member in first.members]  # type: ignore[attr-defined]
     assert not same_bits(*heads)
     further = engine.finetune(
         first, four, epochs=1, verbose=False, freeze=["dense_2", "conv_*"], batch_size=64, unfreeze={1: "dense_2"}
     )
-    found = [leaves(member._params)["['layers'][9]['kernel']"] for member in further.classifier.members]
+    found = [leaves(member.params)["['layers'][9]['kernel']"] for member in further.classifier.members]
     assert all(same_bits(*pair) for pair in zip(found, heads, strict=True))
     three = replace(config, train=replace(config.train, members=3), finetune=FineTuneConfig(init=tmp_path / "first"))
     with pytest.raises(InputError, match=r"train.members: got 3; expected 2"):
@@ -368,7 +368,7 @@ def test_own_class_is_frozen_by_paths_and_its_head_found_by_shape(four, tmp_path
     )
     assert set(leaves(session.state.params)) == {"['head']['bias']", "['head']['kernel']", "['shift']"}
     start(further, four, tmp_path / "second")
-    old, new = (leaves(engine.restore(tmp_path / n, trust=True, step="last")._params) for n in ("first", "second"))
+    old, new = (leaves(engine.restore(tmp_path / n, trust=True, step="last").params) for n in ("first", "second"))
     for path in ("['encoder']['layers'][0]['kernel']", "['encoder']['layers'][1]['scale']"):
         assert same_bits(old[path], new[path])
     with pytest.raises(InputError, match=r"finetune.freeze_first: got 2; expected 0 for a class of your own"):

@@ -222,7 +222,7 @@ def test_streamed_run_resumes_with_the_same_bits_in_the_middle_of_an_epoch(tmp_p
     record = read_record(tmp_path / "cut", choose_step(tmp_path / "cut", "last"))
     assert (record.step, record.plan.placement) == (14, "streamed")  # in the middle of a chunk
     resumed = loop.train(config, splits, tmp_path / "cut", Clock(), Silent(), record)
-    for ours, theirs in zip(*(jax.tree.leaves(r.classifier._params) for r in (whole, resumed)), strict=True):
+    for ours, theirs in zip(*(jax.tree.leaves(r.classifier.params) for r in (whole, resumed)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

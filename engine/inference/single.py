@@ -1,0 +1,146 @@
+"""SingleClassifier: a classifier of one network; `ensemble` has that of several."""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from engine.augment.apply import augment_batch, example_keys
+from engine.augment.config import AugmentConfig
+from engine.checkpoints.record import Record
+from engine.config.data import ResizeRule
+from engine.config.decoding import ValueRange
+from engine.data.arrays.stored import StoredImages
+from engine.data.decoded.dataset import Dataset
+from engine.data.pictures.images import Picture
+from engine.devices.executables import Executables
+from engine.errors import InputError, problem
+from engine.host.clock import Clock
+from engine.inference.classifier import Classifier, check_can_augment, with_skipped
+from engine.inference.forward import Forward
+from engine.inference.layer_outputs import make_layer_function
+from engine.kernels.lowerings import evaluation_lowering
+from engine.metrics.losses import probabilities
+from engine.networks.network import AnyNetwork, Tree, normalize
+from engine.training.evaluate import evaluate
+from engine.training.step import Objective
+
+TTA_DRAWS = 8
+
+
+class SingleClassifier(Classifier):
+    """One network with its arrays."""
+
+    def __init__(
+        self,
+        record: Record,
+        network: AnyNetwork,
+        params: Tree,
+        model_state: Tree,
+        executables: Executables | None = None,
+    ):
+        super().__init__(record)
+        self.network, self._params, self._model_state = network, params, model_state
+        self._executables = executables or Executables(Clock())
+        self._forward, self._draw_seed = Forward(), record.config.train.seed
+
+    @property
+    def params(self) -> Tree:
+        """The parameters."""
+        return self._params
+
+    @property
+    def model_state(self) -> Tree:
+        """All other arrays of the model: batch statistics and the like."""
+        return self._model_state
+
+    def with_weights(self, record: Record, params: Tree, model_state: Tree) -> "SingleClassifier":
+        """Another model of the same network, that shares what is compiled and the draws of test-time augmentation."""
+        other = copy(self)
+        other.record, other._params, other._model_state = record, params, model_state
+        return other
+
+    def features(
+        self,
+        pictures: Picture | Sequence[Picture],
+        layer: str,
+        resize: ResizeRule | None = None,
+        value_range: ValueRange | None = None,
+    ) -> np.ndarray:
+        """As of `Classifier`."""
+
+        def make() -> Callable[..., jax.Array]:
+            of_layer, spec = (
+                make_layer_function(self.record, layer, evaluation_lowering(self.record.config.plan)),
+                self.input_spec,
+            )
+
+            def features(params: Tree, model_state: Tree, images: jax.Array, first: Any) -> jax.Array:
+                return of_layer(params, model_state, normalize(images, spec))
+
+            return features
+
+        def ask(images: np.ndarray | StoredImages, first: int) -> np.ndarray:
+            return self._forward(("features", layer), make, (self._params, self._model_state), images)
+
+        return self._of_each(pictures, resize, value_range, ask)
+
+    def fitting_outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, first: int) -> np.ndarray:
+        """As of `Classifier`."""
+        augment, draws = self._test_time_augmentation(tta)
+        plain = self._asked(images, first)
+        if not draws:
+            return plain
+        total = plain.astype(np.float64)
+        for draw in range(draws):
+            total += self._asked(images, first, augment, draw)
+        return (total / (draws + 1)).astype(np.float32)
+
+    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
+        """As of `Classifier`."""
+        dataset = self.fitting(data, value_range)
+        sums = evaluate(self._executables, self._objective, self._params, self._model_state, dataset)
+        return with_skipped(sums.means(self.record.config.train.loss, self.record.num_outputs), dataset)
+
+    def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
+        trained_with = self.record.config.augment
+        augment, draws = (tta, TTA_DRAWS) if isinstance(tta, AugmentConfig) else (trained_with, tta)
+        if not isinstance(draws, int) or isinstance(draws, bool) or draws < 0:
+            raise InputError(problem("tta", repr(tta), "a number of draws or an AugmentConfig", "Give 8 or so."))
+        if not draws:
+            return augment, 0
+        augment = replace(augment.without_mixing(), erasing=0.0)  # these would take away what is asked about
+        if not augment.is_active:
+            rule = "a model that was trained with augmentation, or an AugmentConfig"
+            raise InputError(problem("tta", repr(tta), rule, "Leave it out, or pass an AugmentConfig."))
+        crop = self.input_spec.center_crop
+        if augment.random_crop not in (None, crop):
+            rule = f"{crop}, the model's" if crop else "none, because the model sees whole images"
+            raise InputError(problem("tta.random_crop", augment.random_crop, rule, "Leave it out."))
+        check_can_augment("tta", self.input_spec.shape, self.input_spec.dtype)
+        return augment, draws
+
+    def _asked(
+        self, images: np.ndarray | StoredImages, first: int, augment: AugmentConfig | None = None, draw: int = 0
+    ) -> np.ndarray:
+        """float32[n k]: the outputs for the images as they are, or for one draw of an augmentation."""
+        config, network, spec, seed = self.record.config, self.network, self.input_spec, self._draw_seed
+
+        def forward(params: Tree, model_state: Tree, draw: Any, images: jax.Array, first: Any) -> jax.Array:
+            if augment is not None:
+                keys = example_keys(seed, draw, first + jnp.arange(len(images)), "tta")
+                images, _ = augment_batch(keys, images, augment)
+            outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
+            return probabilities(outputs, config.train.loss).astype(jnp.float32)
+
+        weights = (self._params, self._model_state)
+        return self._forward(("outputs", augment), lambda: forward, (*weights, np.int32(draw)), images, first)
+
+    @property
+    def _objective(self) -> Objective:
+        return Objective(self.network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
