@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -47,7 +48,10 @@ DATA_ROOMS: dict[str, set[str]] = {
     "data.sources": {"data.arrays", "data.pictures", "data.classes", "data.decoded"},
 }
 MOST_FLOORS = 14
-MOST_LINES = 350  # of a module
+MOST_LINES = 300  # of a module
+LONGER_MODULES = {"inference.classifier": 350, "models.layers": 350}  # to be emptied
+MOST_FUNCTION_LINES, MOST_MEDIAN_LINES = 60, 7
+LONGER_FUNCTIONS = {"runs.fit.finetune": 67}  # to be emptied
 # Loaded where a question is answered without a device: by `engine summary` and the like.
 WITHOUT_JAX = ("text", "errors", "records", "models", "config", "metrics.stopping", "metrics.combination",
                "metrics.calibration", "augment.rules", "augment.config", "augment.preset_config", "augment.generator",
@@ -82,7 +86,15 @@ def test_the_rooms_of_data_import_only_what_they_may(module: str):
 
 def test_no_module_grows_long():
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
-    assert not {name: length for name, length in lengths.items() if length > MOST_LINES}
+    assert not {name: lines for name, lines in lengths.items() if lines > LONGER_MODULES.get(name, MOST_LINES)}
+
+
+def test_functions_are_short():
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+    functions = [(name, node) for name, tree in trees.items() for node in ast.walk(tree) if hasattr(node, "returns")]
+    lengths = [(f"{name}.{node.name}", node.end_lineno - node.lineno + 1) for name, node in functions]
+    assert median(lines for _, lines in lengths) <= MOST_MEDIAN_LINES
+    assert not [(name, lines) for name, lines in lengths if lines > LONGER_FUNCTIONS.get(name, MOST_FUNCTION_LINES)]
 
 
 def test_no_circle_among_modules():
