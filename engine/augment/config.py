@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Suppress
 
-from engine.augment.rules import AMOUNTS, FACTORS, FILLED, MANNERS, WARP_MANNERS, AmountRange, range_of, range_problems
+from engine.augment.rules import FILLED, MANNERS, WARP_MANNERS, AmountRange, Mark, find_marks, range_of, range_problems
 from engine.errors import InputError, problem
 from engine.records import check_all
 from engine.records.custom import Custom
@@ -25,6 +25,9 @@ PolicyName = Literal[
     "aug_mix",
 ]
 KERAS_POLICIES = ("keras_rand_augment", "aug_mix")  # whose fill is always the mirrored image
+Amount = Annotated[AmountRange, Mark("amount")]
+Factor = Annotated[AmountRange, Mark("factor", 0)]
+Probability = Annotated[float, Mark("probability", 0, 1)]
 ShiftUnit = Literal["fraction", "pixels", "keras"]
 
 
@@ -41,11 +44,11 @@ class AugmentConfig:
     """Mirror left and right every other time."""
     vertical_flip: bool = False
     """Mirror top and bottom every other time."""
-    rotation: AmountRange = 0.0
+    rotation: Annotated[AmountRange, Mark("amount", unit="°")] = 0.0
     """Degrees, counter-clockwise."""
-    height_shift: AmountRange = 0.0
+    height_shift: Amount = 0.0
     """Downwards, as a fraction of the height or in whole pixels: see shift_unit."""
-    width_shift: AmountRange = 0.0
+    width_shift: Amount = 0.0
     """To the right, as a fraction of the width or in whole pixels."""
     shift_unit: ShiftUnit = "fraction"
     """What shifts are counted in; keras: ranges below 1 are fractions, others pixels and parts of them."""
@@ -53,17 +56,17 @@ class AugmentConfig:
     """In place of height_shift: one of these, up or down, in fractions if all are below 1, else in pixels."""
     width_shift_steps: tuple[float, ...] = ()
     """In place of width_shift: one of these, to the left or right, counted in the same way."""
-    shear: AmountRange = 0.0
+    shear: Annotated[AmountRange, Mark("amount", -89, 89, unit="°")] = 0.0
     """Degrees that the y axis is turned by, counter-clockwise, while the x axis stays."""
-    shear_x: AmountRange = 0.0
+    shear_x: Annotated[AmountRange, Mark("amount", -1, 1)] = 0.0
     """Pixels that rows move to the side for each pixel further down, to either side, about the upper left pixel."""
-    shear_y: AmountRange = 0.0
+    shear_y: Annotated[AmountRange, Mark("amount", -1, 1)] = 0.0
     """Pixels that columns move for each pixel further right, to the side that shear_x draws, too."""
-    zoom: AmountRange = 0.0
+    zoom: Factor = 0.0
     """Factor of what is in view: above 1 the image gets smaller, below 1 larger."""
-    width_zoom: AmountRange | None = None
+    width_zoom: Annotated[AmountRange | None, Mark("factor", 0)] = None
     """The factor for the width, drawn apart; None: that of zoom, which keeps the proportions."""
-    perspective: float = 0.0
+    perspective: Probability = 0.0
     """Probability of moving the right and lower corners, each by its own draw."""
     perspective_scale: float = 1.0
     """Twice the share of its distance from the upper left that a corner moves by at most, 0 to 1."""
@@ -75,7 +78,7 @@ class AugmentConfig:
     """Width over height of what crop_area cuts out, in proportion to the image's own."""
     random_crop: tuple[int, int] | None = None
     """Height and width in pixels of what is cut out of a random place; data.center_crop says it for evaluation."""
-    elastic: float = 0.0
+    elastic: Probability = 0.0
     """Probability of moving every pixel by smoothed noise of its own."""
     elastic_scale: tuple[float, float] = (0.0, 1.0)
     """How strong and how smooth that noise is: 1 stands for a tenth of the longer side, smoothed over a twentieth of
@@ -91,45 +94,45 @@ class AugmentConfig:
     interpolation: Interpolation = "bilinear"
     """How the warp reads between pixels; nearest_away: as nearest, but halves are rounded away from the first pixel."""
 
-    brightness: AmountRange = 0.0
+    brightness: Factor = 0.0
     """Factor of all levels."""
-    brightness_shift: AmountRange = 0.0
+    brightness_shift: Annotated[AmountRange, Mark("amount", -1, 1)] = 0.0
     """Added to all levels, as a fraction of 255."""
-    contrast: AmountRange = 0.0
+    contrast: Factor = 0.0
     """Factor of the distance from the mean grey."""
-    channel_contrast: AmountRange = 0.0
+    channel_contrast: Factor = 0.0
     """Factor of the distance of each channel from its own mean."""
-    saturation: AmountRange = 0.0
+    saturation: Factor = 0.0
     """Factor of the distance from the grey image."""
     hsv_saturation: tuple[float, float] | None = None
     """Range of a draw u; the saturation of HSV is multiplied by u / (1 − u). 0.5 changes nothing, below 0 is grey."""
-    hue: AmountRange = 0.0
+    hue: Annotated[AmountRange, Mark("amount", -0.5, 0.5)] = 0.0
     """Turns of the colour circle, -0.5 to 0.5."""
     hue_either_way: bool = False
     """Whether the turn that hue draws changes its sign every other time."""
-    level_shift: AmountRange = 0.0
+    level_shift: Annotated[AmountRange, Mark("amount", -255, 255, unit=" levels")] = 0.0
     """Levels added to all channels, kept between the lowest and the highest level of the image."""
     whole_brightness: tuple[float, float] | None = None
     """Factor of all levels, cut to whole levels before and after it, as Pillow does."""
-    channel_shift: AmountRange = 0.0
+    channel_shift: Annotated[AmountRange, Mark("amount", -255, 255, unit=" levels")] = 0.0
     """Levels added to a channel, drawn for each."""
-    grayscale: float = 0.0
+    grayscale: Probability = 0.0
     """Probability of losing all colour."""
-    invert: float = 0.0
+    invert: Probability = 0.0
     """Probability of taking all levels from 255."""
-    posterize: float = 0.0
+    posterize: Probability = 0.0
     """Probability of keeping the upper posterize_bits bits only."""
     posterize_bits: int = 4
     """Bits of each level that posterize keeps."""
-    solarize: float = 0.0
+    solarize: Probability = 0.0
     """Probability of inverting levels from solarize_threshold on."""
     solarize_threshold: float = 128.0
     """The level from which solarize inverts."""
-    autocontrast: float = 0.0
+    autocontrast: Probability = 0.0
     """Probability of stretching each channel to the full range."""
-    equalize: float = 0.0
+    equalize: Probability = 0.0
     """Probability of making all levels of each channel equally frequent."""
-    sharpness: AmountRange = 0.0
+    sharpness: Factor = 0.0
     """Factor of the distance from the smoothed image: below 1 blurs, above 1 sharpens."""
     blur: tuple[float, float] = (0.0, 0.0)
     """Standard deviation of a Gaussian blur in pixels, from and to."""
@@ -158,7 +161,7 @@ class AugmentConfig:
     """Functions of your own, custom(function, …), called in turn as function(key, image, …) with one image, float32[h w
     c], levels 0 to 255; each returns such an image. They run within the compiled step, so they are pure JAX."""
 
-    erasing: float = 0.0
+    erasing: Probability = 0.0
     """Probability of covering a box with erasing_value (cutout)."""
     erasing_area: tuple[float, float] = (0.02, 0.33)
     """Share of the area that erasing covers."""
@@ -220,10 +223,8 @@ class AugmentConfig:
         value = getattr(self, name)
         if name in MANNERS or value is None:
             return False
-        if name in AMOUNTS:
-            return self.range(name) != (0, 0)
-        if name in FACTORS:
-            return self.range(name) != (1, 1)
+        if (mark := find_marks(type(self)).get(name)) and mark.is_range:
+            return self.range(name) != (mark.neutral, mark.neutral)
         if name.endswith("_steps"):
             return any(value)
         return value != (0, 0) if name == "blur" else bool(value)

@@ -1,20 +1,46 @@
 """What the fields of AugmentConfig may hold: kinds of fields, their limits, and the problems of a config."""
 
-from typing import Any
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, Literal
 
 from engine.errors import problem
 from engine.records import check, check_whole
 
 AmountRange = float | tuple[float, float]
 
-AMOUNTS = (
-    "rotation", "height_shift", "width_shift", "shear", "shear_x", "shear_y", "brightness_shift", "hue", "level_shift",
-    "channel_shift",
-)  # fmt: skip
-FACTORS = ("zoom", "width_zoom", "brightness", "contrast", "channel_contrast", "saturation", "sharpness")
-PROBABILITIES = (
-    "perspective", "elastic", "grayscale", "invert", "posterize", "solarize", "autocontrast", "equalize", "erasing",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Mark:
+    """What a field of AugmentConfig holds; it stands beside the field's type.
+
+    kind: a range of amounts (0: no change) or of factors (1: no change), or a probability. least, most: the limits.
+    unit: what reports write after the number.
+    """
+
+    kind: Literal["amount", "factor", "probability"]
+    least: float = float("-inf")
+    most: float = float("inf")
+    unit: str = ""
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the field is a range that is drawn from."""
+        return self.kind != "probability"
+
+    @property
+    def neutral(self) -> int:
+        """The draw that changes nothing."""
+        return int(self.kind == "factor")
+
+
+@cache
+def find_marks(config_type: Any) -> dict[str, Mark]:
+    """The marks of the fields of AugmentConfig that have one."""
+    found = ((field.name, getattr(field.type, "__metadata__", ())) for field in fields(config_type))
+    return {name: mark for name, marks in found for mark in marks if isinstance(mark, Mark)}
+
+
 # Fields that only say how another one works: alone they change nothing.
 MANNERS = (
     "shift_unit", "perspective_scale", "crop_ratio", "elastic_scale", "generator_geometry", "fill", "fill_value",
@@ -29,16 +55,6 @@ FILLED = (
 )  # fmt: skip
 WARP_MANNERS = ("fill", "fill_value", "interpolation", "generator_geometry")
 
-_LIMITS = {
-    "hue": (-0.5, 0.5),
-    "shear": (-89, 89),
-    "shear_x": (-1, 1),
-    "shear_y": (-1, 1),
-    "brightness_shift": (-1, 1),
-    "level_shift": (-255, 255),
-    "channel_shift": (-255, 255),
-    **{name: (0, float("inf")) for name in FACTORS},
-}
 _OF_ANY_LENGTH = ("height_shift_steps", "width_shift_steps", "erasing_value", "custom")
 _LEVEL = "a level, 0 to 255"
 
@@ -48,7 +64,8 @@ def range_of(config: Any, name: str) -> tuple[float, float]:
     value = getattr(config, name)
     if isinstance(value, tuple):
         return value
-    return (1 - value, 1 + value) if name in FACTORS else (-value, value)
+    neutral = find_marks(type(config))[name].neutral
+    return neutral - value, neutral + value
 
 
 def range_problems(config: Any) -> list[str]:
@@ -57,11 +74,12 @@ def range_problems(config: Any) -> list[str]:
     if any(isinstance(value, tuple) and len(value) != 2 for value in pairs):
         return []  # check_types reports these
     problems = []
-    for name in (*AMOUNTS, *FACTORS):
-        problems += _range_problem(config, name)
-    for name in PROBABILITIES:
+    for name, mark in find_marks(type(config)).items():
         value = getattr(config, name)
-        problems += check(f"augment.{name}", value, 0 <= value <= 1, "a probability, 0 to 1", "Give 0.5 or so.")
+        if mark.is_range:
+            problems += _range_problem(config, name, mark)
+        else:
+            problems += check(f"augment.{name}", value, 0 <= value <= 1, "a probability, 0 to 1", "Give 0.5 or so.")
     for name in ("mixup", "cutmix", "noise"):
         value = getattr(config, name)
         problems += check(f"augment.{name}", value, value >= 0, "0 or more", "Give 0 for none.")
@@ -87,17 +105,16 @@ def crop_problems(random: tuple[int, int] | None, middle: tuple[int, int] | None
     return [problem("augment.random_crop", ours, f"that of data.center_crop, which is {theirs}", remedy)]
 
 
-def _range_problem(config: Any, name: str) -> list[str]:
+def _range_problem(config: Any, name: str, mark: Mark) -> list[str]:
     value = getattr(config, name)
     if value is None:
         return []
     if not isinstance(value, tuple) and value < 0:
         return check(f"augment.{name}", value, False, "a number of at least 0, or a range", "Leave out the sign.")
     low, high = range_of(config, name)
-    least, most = _LIMITS.get(name, (float("-inf"), float("inf")))
     is_open = name in ("zoom", "width_zoom")  # a factor of 0 shows one point
-    holds = (least < low if is_open else least <= low) and low <= high <= most
-    rule = f"a range from low to high{_limits_text(name)}"
+    holds = (mark.least < low if is_open else mark.least <= low) and low <= high <= mark.most
+    rule = f"a range from low to high{_limits_text(name, mark)}"
     return check(f"augment.{name}", value, holds, rule, "Give two numbers, the lower one first.")
 
 
@@ -151,9 +168,9 @@ def _box_problems(config: Any) -> list[str]:
     return problems + check("augment.erasing_value", value, holds, _LEVEL, "Correct it.")
 
 
-def _limits_text(name: str) -> str:
+def _limits_text(name: str, mark: Mark) -> str:
     if name in ("zoom", "width_zoom"):
         return " of factors above 0"
-    if name in FACTORS:
+    if mark.kind == "factor":
         return " of factors of at least 0"
-    return " within {} to {}".format(*_LIMITS[name]) if name in _LIMITS else ""
+    return f" within {mark.least} to {mark.most}" if mark.most < float("inf") else ""

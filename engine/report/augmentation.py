@@ -9,14 +9,11 @@ import numpy as np
 
 from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
-from engine.augment.rules import AMOUNTS, FACTORS, MANNERS, PROBABILITIES
+from engine.augment.rules import MANNERS, find_marks
 from engine.report.grid import PLACES
 
 DRAWS = PLACES - 1
-UNITS = {
-    "rotation": "°", "shear": "°", "channel_shift": " levels", "level_shift": " levels", "noise": " levels",
-    "blur": " pixels", "crop_padding": " pixels",
-}  # fmt: skip
+UNITS = {"noise": " levels", "blur": " pixels", "crop_padding": " pixels"}  # of other fields than ranges
 
 
 def draws_of(
@@ -57,15 +54,16 @@ def _text(config: AugmentConfig, name: str) -> str:
         return words
     if name == "custom":
         return ", ".join(function.name for function in value)
-    if name in AMOUNTS or name in FACTORS:
+    mark = find_marks(AugmentConfig).get(name)
+    if mark and mark.is_range:
         value = config.range(name)
-    if name in PROBABILITIES:
+    elif mark:
         return f"{words} {value:.0%} of the time"
     if name == "erasing_value" and value is None:
         return f"{words} noise"
     if name.endswith("_steps"):
         return f"{words} {_listed(value)}"
-    return f"{words} {_value_text(value)}{UNITS.get(name, '')}"
+    return f"{words} {_value_text(value)}{mark.unit if mark else UNITS.get(name, '')}"
 
 
 def _listed(steps: tuple[float, ...]) -> str:

@@ -19,8 +19,13 @@ from engine.augment import geometry
 from engine.augment.apply import augment_image
 from engine.augment.config import AugmentConfig, FillMode, Interpolation
 from engine.augment.geometry import augment_geometry, draw_matrix, flipped, rotated, sheared, shifted, warp, zoomed
-from engine.augment.rules import AMOUNTS, FACTORS, MANNERS
+from engine.augment.rules import MANNERS, find_marks
 from tests.harnesses import HARNESSES, looped
+
+AMOUNTS, FACTORS, PROBABILITIES = (
+    [name for name, mark in find_marks(AugmentConfig).items() if mark.kind == kind]
+    for kind in ("amount", "factor", "probability")
+)
 
 SETTINGS = settings(max_examples=5, derandomize=True, deadline=None, database=None)
 # Those of other libraries are compared with Keras: see test_augment_keras.py.

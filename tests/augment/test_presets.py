@@ -26,7 +26,7 @@ from engine.augment.presets import (
     random_translation,
     random_zoom,
 )
-from engine.augment.rules import AMOUNTS, FACTORS, MANNERS, PROBABILITIES, AmountRange
+from engine.augment.rules import MANNERS, AmountRange, find_marks
 from engine.config import RunConfig
 from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
@@ -35,6 +35,11 @@ from engine.networks.network import normalize
 from engine.records.custom import Custom
 from tests.augment.test_geometry import draw_keys, random_image
 from tests.conftest import TINY
+
+AMOUNTS, FACTORS, PROBABILITIES = (
+    [name for name, mark in find_marks(AugmentConfig).items() if mark.kind == kind]
+    for kind in ("amount", "factor", "probability")
+)
 
 
 def test_factors_of_one_number_stand_for_the_ranges_of_keras(keras):
