@@ -1,13 +1,13 @@
 """The export formats: where a file or directory of each may be written, and how it is moved there."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engine.errors import InputError, problem, unknown
 from engine.host.json_files import read_json
+from engine.host.storage import replaced_whole
 
 ExportFormat = Literal["stablehlo", "onnx", "savedmodel"]
 SUFFIXES: dict[ExportFormat, str] = {"stablehlo": ".stablehlo", "onnx": ".onnx", "savedmodel": ".savedmodel"}
@@ -51,11 +51,8 @@ def put_in_place(target: Path) -> Iterator[Path]:
     Raises InputError if writing fails.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-            yield Path(scratch) / target.name
-            if target.is_dir():  # a directory cannot be renamed over another
-                target.rename(Path(scratch) / "replaced")
-            (Path(scratch) / target.name).replace(target)
+        with replaced_whole(target) as path:
+            yield path
     except OSError as error:
         got = f"{target} ({error.strerror})"
         raise InputError(problem("out", got, "a place that can be written", "Choose another.")) from error

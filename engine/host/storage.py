@@ -97,19 +97,36 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A new directory beside `path`, of this user's alone, which is removed with all that is left in it."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=path.parent))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """A new directory beside `path` to fill, which gets that name when the block ends well; else it is removed.
 
     Raises OSError where something lies at `path` by then.
     """
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=path.parent))
-    try:
+    with scratch_beside(path) as scratch:
         yield scratch
         scratch.chmod(0o777 & ~_umask())
         scratch.rename(path)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+
+
+@contextlib.contextmanager
+def replaced_whole(path: Path) -> Iterator[Path]:
+    """A path to write a file or a directory to, which takes the place of `path` when the block ends well."""
+    with scratch_beside(path) as scratch:
+        made = scratch / path.name
+        yield made
+        if path.is_dir():  # a directory cannot be renamed over another
+            path.rename(scratch / f"{path.name}.old")
+        made.replace(path)
 
 
 def open_own(path: Path, mode: str) -> IO[str]:

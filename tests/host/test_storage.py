@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from engine.checkpoints.checksums import check_sums, write_sums
 from engine.checkpoints.packing import pack, unpack
 from engine.checkpoints.run_directory import claimed, clear_run
 from engine.errors import InputError
-from engine.host.storage import new_directory, open_own, replaced, write_atomically
+from engine.host.storage import new_directory, open_own, replaced, replaced_whole, write_atomically
 from engine.report.grid import draw_grid
 from engine.report.history import draw_curves
 from engine.report.pictures import save_picture
@@ -163,7 +164,7 @@ def test_failure_while_writing_keeps_what_was_there(tmp_path: Path):
 
 
 # Where files are made in a directory that was made there and then, under a name that nobody could foretell.
-IN_SCRATCH = {"exporting/writers.py": 3, "data/cache.py": 2, "packing.py": 2}
+IN_SCRATCH = {"exporting/writers.py": 3, "data/decoded/cache.py": 2, "checkpoints/packing.py": 2}
 
 
 def is_writing(call: ast.Call) -> bool:
@@ -179,12 +180,37 @@ def test_every_module_writes_by_way_of_storage():
     found: dict[str, int] = {}
     for path in PACKAGE.rglob("*.py"):
         name = path.relative_to(PACKAGE).as_posix()
-        if name not in ("storage.py", "code_cache.py", "data/embedded/draw.py"):
+        if name not in ("host/storage.py", "host/code_cache.py", "data/embedded/draw.py"):
             calls = [
                 node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
             ]
             found |= {name: count} if (count := sum(map(is_writing, calls))) else {}
     assert found == IN_SCRATCH
+
+
+def test_files_and_directories_are_put_in_place_by_storage_alone():
+    ways = re.compile(r"os\.(replace|rename)\(|\.rename\(|mkstemp|mkdtemp\(prefix=f|NamedTemporaryFile")
+    found = {path.name for path in PACKAGE.rglob("*.py") if ways.search(path.read_text(encoding="utf-8"))}
+    # Code is written by descriptor of its directory; an entry of the cache that another run has finished is kept.
+    assert found == {"storage.py", "code_cache.py", "cache.py"}
+
+
+@pytest.mark.parametrize("is_directory", [False, True])
+def test_what_is_there_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, is_directory: bool):
+    def make(path: Path, text: str) -> None:
+        path.mkdir() if is_directory else None
+        (path / "inner" if is_directory else path).write_text(text, encoding="utf-8")
+
+    make(tmp_path / "out", "old")
+    with pytest.raises(KeyError), replaced_whole(tmp_path / "out") as path:
+        make(path, "half")
+        raise KeyError
+    inner = tmp_path / "out" / "inner" if is_directory else tmp_path / "out"
+    assert inner.read_text(encoding="utf-8") == "old"
+    with replaced_whole(tmp_path / "out") as path:
+        make(path, "new")
+    assert inner.read_text(encoding="utf-8") == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
 
 def test_pipes_in_a_saved_step_are_refused_and_not_waited_for(tmp_path: Path):

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from engine.data.decoded.dataset import Dataset, combined_fingerprint
 from engine.data.pictures.ranges import doubts_of
 from engine.errors import InputError, problem
 from engine.host.memory import free_host_bytes
+from engine.host.storage import scratch_beside
 
 HASHED_BYTES = 64 * 2**20
 SYNC_BYTES = 16 * 2**20
@@ -168,7 +168,7 @@ def _is_final(entry: Path) -> bool:
 def _store(entry: Path, decoded: Decoded) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(entry.parent)
-    with _scratch(entry) as scratch:
+    with scratch_beside(entry) as scratch:
         # A stream and not a memory map: a full disk then raises an error instead of killing the process.
         with (scratch / "images.raw").open("wb", buffering=0) as file, ThreadPoolExecutor(1) as disk:
             written, syncs = 0, []
@@ -217,15 +217,6 @@ def _drain(decoded: Decoded, keep: Callable[[np.ndarray], object]) -> tuple[np.n
         labels.append(batch.labels)
     all_labels, all_hashes = np.concatenate(labels or [np.zeros(0, np.int32)]), np.concatenate(hashes)
     return all_labels, all_hashes, combined_fingerprint(decoded.input_shape, all_hashes, all_labels)
-
-
-@contextlib.contextmanager
-def _scratch(entry: Path) -> Iterator[Path]:
-    scratch = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _remove_abandoned(directory: Path) -> None:
