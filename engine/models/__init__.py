@@ -4,22 +4,19 @@ from engine.models.activations import Activation
 from engine.models.convolutions import Conv, ConvTranspose, Dense, DepthwiseConv, SeparableConv
 from engine.models.layer import Layer
 from engine.models.layers import (
-    AveragePool,
     BatchNorm,
     Crop,
     Dropout,
     Flatten,
-    GlobalAveragePool,
-    GlobalMaxPool,
     GroupNorm,
     LayerNorm,
-    MaxPool,
     PReLU,
     Rescale,
     SpatialDropout,
     UpSample,
     ZeroPad,
 )
+from engine.models.pools import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from engine.models.specs import Sequential, cnn, mlp
 from engine.models.weights import L1L2, l1, l2
 from engine.records.custom import Custom, custom

@@ -24,8 +24,7 @@ class Layer:
     It defines `build` if it has parameters or randomness, else `apply`; and what else differs from the defaults here.
     Numbers it cannot use are refused in `__post_init__` (call the base's first), shapes in `output_shape`, both by
     InputError. A field `activation` is applied after the layer; of a field `kernel_regularizer` the loss gets its
-    penalty on parameters called kernel. A module whose `__call__` has a parameter `mask` receives there, as bool[b],
-    which examples of a batch are no padding.
+    penalty on parameters called kernel.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -35,6 +34,8 @@ class Layer:
     """Whether it has weights to multiply with, so that keeping its outputs while it is frozen saves time."""
     is_random: ClassVar[bool] = False
     """Whether it draws random numbers in training."""
+    takes_mask: ClassVar[bool] = False
+    """Whether its module has a parameter `mask` (bool[b]: the examples that are no padding), as batch norm has."""
     keeps_values: ClassVar[bool] = False
     """Whether its outputs are its inputs, in evaluation, in another shape at most."""
     pools_values: ClassVar[bool] = False
@@ -117,6 +118,7 @@ class CustomLayer(Layer):
 
     has_kernel = _of_own("has_kernel")
     is_random = _of_own("is_random")
+    takes_mask = _of_own("takes_mask")
     keeps_values = _of_own("keeps_values")
     pools_values = _of_own("pools_values")
     scales_inputs = _of_own("scales_inputs")

@@ -1,8 +1,8 @@
 """Layer specs: frozen descriptions of layers that know their output shape and parameter count without JAX.
 
 Shapes are those of one example: (h, w, c) for images, (d,) for vectors. A spec checks its own numbers when it is
-built and the shape it is given when the model is; both raise InputError. Layers with kernels: `models.convolutions`.
-Modules that need kernels or networks: the table in `networks.build`.
+built and the shape it is given when the model is; both raise InputError. Layers with kernels: `models.convolutions`;
+pools: `models.pools`. Modules that need kernels or networks: the table in `networks.build`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from engine.errors import InputError, problem, shape_text, unknown
 from engine.models.layer import Layer
 from engine.models.shapes import (
     Edges,
-    Padding,
     Shape,
     Size,
     check_count,
@@ -21,74 +20,16 @@ from engine.models.shapes import (
     check_epsilon,
     check_groups,
     check_image,
-    check_padding,
     check_positive,
     edges,
     is_number,
     is_whole,
     pair,
-    reached,
-    slide,
 )
 
 if TYPE_CHECKING:
     import jax
     from flax import nnx
-
-
-@dataclass(frozen=True)
-class _Pool(Layer):
-    pools_values: ClassVar[bool] = True
-
-    size: Size = 2
-    strides: Size | None = None
-    padding: Padding = "valid"
-
-    def __post_init__(self):
-        super().__post_init__()
-        _check_pool(type(self).__name__, self.size, self.strides, self.padding)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """(h, w, c) with one value a window."""
-        check_image(shape)
-        return (*slide(shape, self.size, self.strides or self.size, self.padding), shape[2])
-
-    def needed_input(self, shape: Shape, output: Shape) -> Shape:
-        """What lies under the windows of the output; all of the image if it is padded."""
-        return reached(output, self.size, self.strides or self.size, self.padding) or shape[:2]
-
-
-@dataclass(frozen=True)
-class MaxPool(_Pool):
-    """The largest value of each window. `strides=None` means windows side by side."""
-
-
-@dataclass(frozen=True)
-class AveragePool(_Pool):
-    """The mean of each window; padded pixels are not counted. `strides=None` means windows side by side."""
-
-
-class _GlobalPool(Layer):
-    pools_values: ClassVar[bool] = True
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """(c,)."""
-        check_image(shape)
-        return (shape[2],)
-
-
-@dataclass(frozen=True)
-class GlobalAveragePool(_GlobalPool):
-    """The mean of each channel."""
-
-    def apply(self, x: "jax.Array") -> "jax.Array":
-        """[b h w c] → [b c]."""
-        return x.mean(axis=(1, 2))
-
-
-@dataclass(frozen=True)
-class GlobalMaxPool(_GlobalPool):
-    """The largest value of each channel."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +87,7 @@ class SpatialDropout(Dropout):
 class BatchNorm(Layer):
     """Normalises each channel by the batch's mean and variance; by their running averages outside training."""
 
+    takes_mask: ClassVar[bool] = True
     scales_inputs: ClassVar[bool] = True
 
     momentum: float = 0.99
@@ -331,11 +273,3 @@ class Crop(Layer):
         """[b h w c] → [b y x c]."""
         (top, bottom), (left, right) = edges(self.cropping)
         return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
-
-
-def _check_pool(name: str, size: Size, strides: Size | None, padding: Padding) -> None:
-    check_positive(f"{name} size", size)
-    check_positive(f"{name} strides", 1 if strides is None else strides)
-    check_padding(name, padding)
-    if isinstance(padding, int) and any(padding >= side for side in pair(size)):
-        raise InputError(problem(f"{name} padding", padding, "less than the window", "Pad less or pool wider."))

@@ -11,7 +11,8 @@ from engine.errors import InputError, problem
 from engine.models.activations import Activation
 from engine.models.convolutions import AnyActivation, Conv, Dense
 from engine.models.layer import Layer, as_spec
-from engine.models.layers import Dropout, Flatten, MaxPool
+from engine.models.layers import Dropout, Flatten
+from engine.models.pools import MaxPool
 from engine.models.shapes import Padding, Shape, Size
 from engine.records import to_json
 from engine.records.custom import Custom, Gives

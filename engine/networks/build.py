@@ -11,7 +11,7 @@ from flax import nnx
 
 from engine.errors import InputError, problem, shape_text
 from engine.kernels import lowerings, pooling
-from engine.models import convolutions, layers, specs
+from engine.models import convolutions, layers, pools, specs
 from engine.models.activations import Activation, activation_spec
 from engine.models.cropping import inputs_that_count
 from engine.models.layer import CustomLayer, Layer
@@ -42,12 +42,15 @@ class SequentialModule(nnx.Module):
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """[b …] → [b k]. Batch statistics leave out the examples where `mask` [b] is false."""
         counted = inputs_that_count(self.spec.layers[: self.end], self.shapes)
-        rest = deque(list(zip(self.layers, counted, strict=False))[self.first :])
+        rest = deque(list(zip(self.layers, counted, self.spec.layers, strict=False))[self.first :])
         while rest:
-            layer, shape = rest.popleft()
+            layer, shape, spec = rest.popleft()
             if len(shape) == 3:
                 x = x[:, : shape[0], : shape[1]]
-            x = _run_directly(layer, rest, x) if lowerings.runs_directly(_inner(layer), x) else _run(layer, x, mask)
+            if lowerings.runs_directly(_inner(layer), x):
+                x = _run_directly(layer, rest, x)
+            else:
+                x = _run(layer, x, mask if spec.takes_mask else None)
         return x
 
 
@@ -79,10 +82,10 @@ def _run(layer: nnx.Module, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     if isinstance(layer, Activated):
         return layer.activation.apply(_run(layer.layer, x, mask))
     call: Callable[..., jax.Array] = layer  # type: ignore[assignment]
-    return call(x, mask=mask) if takes_mask(layer) else call(x)
+    return call(x) if mask is None else call(x, mask=mask)
 
 
-def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape]], x: jax.Array) -> jax.Array:
+def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape, Layer]], x: jax.Array) -> jax.Array:
     """A convolution with its activation, and with a pool that follows, which is taken from the rest.
 
     The pool goes before the activation, where the largest of the activated is the activation of the largest.
@@ -101,7 +104,7 @@ def _inner(layer: nnx.Module) -> nnx.Module:
 
 
 def _pool(kind: Literal["max", "average"]) -> "Builder":
-    def build_pool(layer: layers.MaxPool | layers.AveragePool, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
+    def build_pool(layer: pools.MaxPool | pools.AveragePool, shape: Shape, rngs: nnx.Rngs) -> nnx.Module:
         return lowerings.Pool(kind, pair(layer.size), pair(layer.strides or layer.size), layer.padding)
 
     return build_pool
@@ -117,11 +120,11 @@ BUILDERS: dict[type, Builder] = {
     convolutions.DepthwiseConv: DepthwiseModule,
     convolutions.SeparableConv: SeparableModule,
     convolutions.ConvTranspose: TransposeModule,
-    layers.MaxPool: _pool("max"),
-    layers.AveragePool: _pool("average"),
+    pools.MaxPool: _pool("max"),
+    pools.AveragePool: _pool("average"),
     layers.BatchNorm: BatchNormModule,
     layers.PReLU: PReLUModule,
-    layers.GlobalMaxPool: _function(lambda layer, x: global_max(x)),
+    pools.GlobalMaxPool: _function(lambda layer, x: global_max(x)),
     layers.UpSample: _function(up_sample),
 }
 """(layer, shape of an example, rngs) → module of the layers that need kernels or networks. Others build themselves."""

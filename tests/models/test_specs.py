@@ -498,6 +498,13 @@ def test_batch_norm_leaves_masked_examples_out():
     assert takes_mask(masked)
 
 
+def test_norms_of_one_example_are_given_no_mask():
+    spec = Sequential((Conv(4, 2), LayerNorm(), GroupNorm(2), Flatten(), Dense()))
+    images = jax.random.normal(jax.random.key(1), (5, 4, 4, 2))
+    module: Any = build(spec, (4, 4, 2), 3, nnx.Rngs(0))
+    np.testing.assert_array_equal(module(images, mask=jnp.arange(5) < 3), module(images))
+
+
 def far_from_zero(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """float32 values whose mean is 200 standard deviations, unlike in each channel."""
     draw = np.random.default_rng(seed)
