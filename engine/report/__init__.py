@@ -1,1 +1,1 @@
-"""What a run shows and leaves: progress, history, curves, tables."""
+"""What a run prints and writes: progress, history, curves, tables."""

@@ -1,4 +1,4 @@
-"""An augmentation shown: draws from one image, and what it does in words."""
+"""Shows an augmentation: draws from one image, and a description in words."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -19,10 +19,10 @@ UNITS = {"noise": " levels", "blur": " pixels", "crop_padding": " pixels"}  # of
 def draws_of(
     image: np.ndarray, number: int, others: Sequence[tuple[np.ndarray, int]], seed: int, config: AugmentConfig
 ) -> tuple[list[np.ndarray], list[float]]:
-    """(DRAWS images uint8[h w c], of each the share that is the first image): what training sees of it, epoch by epoch.
+    """(DRAWS images uint8[h w c], the share of the first image in each): an example as training sees it, by epoch.
 
-    number: the example's number, which with `seed` and the epoch decides the draw.
-    others: (image of the same shape, number) of the example that it is mixed with in each draw; empty if in none.
+    number: the example's number, which with `seed` and the epoch determines the draw.
+    others: (image of the same shape, number) of the example mixed in for each draw; empty without mixing.
     """
     parties = [[(image, number), *others[draw : draw + 1]] for draw in range(DRAWS)]  # [d p]
     size = len(parties[0])
@@ -41,7 +41,7 @@ def draws_of(
 
 
 def augmentation_text(config: AugmentConfig) -> str:
-    """The fields that change something, and those that say how if they are not the usual: `rotation -36 to 36°, …`."""
+    """The fields that have an effect, and how they act if that is not the default: `rotation -36 to 36°, …`."""
     default = AugmentConfig()
     manners = {name for name in MANNERS if getattr(config, name) != getattr(default, name)}
     shown = [field.name for field in fields(default) if config.changes(field.name) or field.name in manners]
@@ -67,7 +67,7 @@ def _text(config: AugmentConfig, name: str) -> str:
 
 
 def _listed(steps: tuple[float, ...]) -> str:
-    """`0, 1, 2 or 5`; of many only the first and the last."""
+    """`0, 1, 2 or 5`; of a long list only the first and the last."""
     texts = [f"{step:g}" for step in (steps if len(steps) < 8 else (*steps[:3], steps[-1]))]
     joint = ", …, " if len(steps) >= 8 else " or "
     return joint.join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]

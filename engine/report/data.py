@@ -15,7 +15,7 @@ SHOWN_SKIPPED = 5
 
 
 def splits_table(splits: Splits, title: str) -> Table:
-    """The number of images of each split, its share of all, and where it comes from."""
+    """The number of images in each split, its share of all images, and its source."""
     every = splits.named
     total = sum(map(len, every.values()))
     table = _table(title, "split", images="right", share="right", of="left")
@@ -26,7 +26,7 @@ def splits_table(splits: Splits, title: str) -> Table:
 
 
 def classes_table(splits: Splits, limit: int = SHOWN_CLASSES) -> Table:
-    """How many images of each class every split has, of the first `limit` classes."""
+    """The number of images per class and split, for the first `limit` classes."""
     every = splits.named
     names = splits.train.class_names
     counts = {split: np.bincount(data.labels, minlength=len(names)) for split, data in every.items()}
@@ -39,7 +39,7 @@ def classes_table(splits: Splits, limit: int = SHOWN_CLASSES) -> Table:
 
 
 def targets_table(splits: Splits) -> Table:
-    """Of a regression: the least, mean and greatest target of every split, a line for each number of an example."""
+    """For a regression: smallest, mean and largest target of each split, one line per number of an example."""
     table = _table("targets", "split", least="right", mean="right", greatest="right")
     for name, data in splits.named.items():
         for column in data.labels.T:
@@ -48,7 +48,7 @@ def targets_table(splits: Splits) -> Table:
 
 
 def facts_table(splits: Splits, found: Survey, decoded_as: str) -> Table:
-    """What the images are like, a line for each thing; `decoded_as` says how they were brought to one size, if so."""
+    """Properties of the images, one line each; `decoded_as`: how they were resized to one size, if they were."""
     table = Table(box=None, padding=(0, 2), collapse_padding=True, show_header=False, show_edge=False, pad_edge=False)
     shape = shape_text(splits.train.input_shape)
     table.add_row("images", f"{shape}, {decoded_as}" if decoded_as else shape)
@@ -70,7 +70,7 @@ def facts_table(splits: Splits, found: Survey, decoded_as: str) -> Table:
 
 
 def sample_indices(dataset: Dataset, count: int = PLACES) -> list[int]:
-    """Examples to look at: the first of every class, then the second of every class, and so on; else the first."""
+    """Examples to show: the first of every class, then the second of every class, …; without classes the first ones."""
     if not dataset.class_names:
         return list(range(min(count, len(dataset))))
     by_class = [np.flatnonzero(dataset.labels == k) for k in range(dataset.num_classes)]
@@ -115,7 +115,7 @@ def _numbers(values: np.ndarray) -> str:
 
 
 def _duplicates(splits: Splits) -> str:
-    """Images that occur twice, told by what they hold: across splits, which makes measures too good, and within."""
+    """Images with equal content: across splits, which makes metrics too good, and within splits."""
     every = splits.named
     pairs = [("validation", "train"), ("test", "train"), ("test", "validation")]
     shared = [

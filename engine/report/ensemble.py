@@ -1,4 +1,4 @@
-"""What an ensemble tells: its members beside what they make together, how reliable it is, how sure of each example."""
+"""Ensemble reports: scores of members and of the combination, reliability diagram, per-example uncertainty."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -30,10 +30,10 @@ def ensemble_rows(
     failed_steps: Sequence[int | None],
     first_member: int = 0,
 ) -> list[Row]:
-    """One row a member, named by its number, and the row "combined", of log-probabilities [m n k] on labels int[n].
+    """One row per member, named by its number, and the row "combined", for log-probabilities [m n k] on labels int[n].
 
-    failed_steps: of each member the step at which it was frozen because its loss was not finite, or None. A frozen
-    member is not scored, whatever its outputs are, and a score that is no number is left out of its row.
+    failed_steps: for each member, the step at which it was frozen because its loss was not finite, or None. Frozen
+    members are not scored, and a row omits scores that are not finite.
     """
     rows: list[Row] = []
     for i, (weight, failed_step) in enumerate(zip(combination.weights, failed_steps, strict=True)):
@@ -52,7 +52,7 @@ def write_ensemble_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def ensemble_table(rows: Sequence[Row], title: str) -> Table:
-    """The rows of one split for the terminal; weights only where they are not all the same."""
+    """The rows of one split for the terminal; with weights only if they differ."""
     members, has_weights = rows[:-1], len({row["weight"] for row in rows[:-1] if row["status"] == "trained"}) > 1
     table = Table(heading=title)
     table.add_column("member")
@@ -72,8 +72,8 @@ def ensemble_table(rows: Sequence[Row], title: str) -> Table:
 def draw_reliability(combined: Reliability, members: Sequence[Reliability], path: Path, title: str) -> None:
     """Draws accuracy against confidence of an ensemble, with its members for comparison, as a PNG.
 
-    Bars are the ensemble's accuracy, hatched boxes the gap to its confidence, thin lines Wilson's interval (1927) of
-    one standard error. The line is what the members have in each bin, all of their predictions taken together.
+    Bars show the ensemble's accuracy, hatched boxes the gap to its confidence, thin lines Wilson's interval (1927) of
+    one standard error. The line shows the members' accuracy in each bin, over all of their predictions.
     """
     # The object interface draws without pyplot's global state and without a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -96,9 +96,9 @@ def draw_reliability(combined: Reliability, members: Sequence[Reliability], path
 def write_uncertainty_csv(
     path: Path, labels: np.ndarray, class_names: Sequence[str], probabilities: np.ndarray, uncertainty: Uncertainty
 ) -> None:
-    """Writes one line an example: the names of its label int[n] and of the class predicted, and how sure that is.
+    """Writes one line per example: the names of its label int[n] and of the predicted class, and uncertainty measures.
 
-    probabilities: [n k], as combined, with a temperature if there is one; the uncertainty is the members', without it.
+    probabilities: [n k], combined, with the temperature if there is one; the members' uncertainty is without it.
     """
     guesses, top = probabilities.argmax(axis=-1), probabilities.max(axis=-1)
     columns = (top, uncertainty.disagreement, uncertainty.predictive_entropy, uncertainty.mutual_information)
@@ -137,7 +137,7 @@ def _draw_gaps(axes: Any, table: Reliability) -> None:
 
 
 def _wilson_interval(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both ends of it for one standard error. Unlike the share ± its error it is no point where the share is 0 or 1."""
+    """Both ends of the interval for one standard error. Unlike share ± error, it has a width if the share is 0 or 1."""
     middle = (share + 1 / (2 * count)) / (1 + 1 / count)
     half = np.sqrt(share * (1 - share) / count + 1 / (4 * count**2)) / (1 + 1 / count)
     return middle - half, middle + half

@@ -1,4 +1,4 @@
-"""Single examples of data, decoded without the rest of it where they are files."""
+"""Single examples of data; from image files only the example itself is decoded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from engine.data.pictures.resampling import fitted
 from engine.errors import InputError, Say, problem, shape_text, unknown
 from engine.report.survey import Survey, with_one_size
 
-MOST_PIXELS = 256  # of the longer side of an image that the config gives no size
+MOST_PIXELS = 256  # of the longer side of an image if the config gives no size
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image uint8[h w c] to be shown.
+    """An image uint8[h w c] to show.
 
-    title: what it is, its size, and the size it has where it lies if that is larger.
-    number: its place in its split.
-    others: images of the same shape with their places.
+    title: its name, its size, and its stored size if that is larger.
+    number: its index in its split.
+    others: images of the same shape with their indices.
     """
 
     image: np.ndarray
@@ -33,12 +33,12 @@ class Example:
 
 
 def example_of_file(path: Path, config: DataConfig) -> Example:
-    """A picture that is no part of a dataset."""
+    """A picture that is not part of a dataset."""
     return _example(path.name, lambda _: _decoded(str(path), config), [0], config)
 
 
 def example_of_data(config: DataConfig, index: int, num_others: int, tell: Say) -> Example:
-    """An example of the training split, with as many others as are asked for, spread over the split, if it has any."""
+    """An example of the training split, and up to `num_others` others, spread over the split."""
     source = open_source(config, tell)
     files = source.image_files()
     if files and config.split not in files:
@@ -65,7 +65,7 @@ def _example(name: str, read: Callable[[int], np.ndarray], numbers: Sequence[int
 
 
 def _numbers(count: int, index: int, num_others: int, name: str) -> list[int]:
-    """The example asked for and others, none of which is that one."""
+    """The index itself and those of other examples."""
     if not 0 <= index < count:
         rule = f"0 to {count - 1:,} for the {count:,} training examples of {name}"
         raise InputError(problem("index", index, rule, "Give another number."))
@@ -79,7 +79,7 @@ def _decoded(path: str, config: DataConfig) -> np.ndarray:
 
 
 def _limited(image: np.ndarray) -> np.ndarray:
-    """The image made smaller, in proportion, if it is larger than can be told apart in a grid."""
+    """The image, scaled down in proportion if it is larger than a cell of a grid can show."""
     height, width, channels = image.shape
     factor = min(1, MOST_PIXELS / max(height, width))
     size = (max(round(height * factor), 1), max(round(width * factor), 1))

@@ -1,4 +1,4 @@
-"""A grid of nine pictures with a line or two of text above each."""
+"""A grid of nine pictures with one or two lines of text above each."""
 
 import textwrap
 import warnings
@@ -22,15 +22,15 @@ SIGNATURE = "engine"
 
 
 def draw_grid(images: Sequence[np.ndarray], titles: Sequence[str], path: Path, title: str) -> None:
-    """Writes up to nine images uint8[h w c], three in a row, as a PNG, in one go."""
+    """Writes up to nine images uint8[h w c], three in a row, as a PNG, atomically."""
     figure = grid_figure(images, titles, title)
     with replaced(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font lacks: drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # scripts that the font lacks are drawn as boxes
         figure.savefig(file, dpi=130, format="png", metadata={"Software": SIGNATURE})
 
 
 def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], title: str) -> "Figure":
-    """The grid before it is written. Cells are square, unless all images have the same other proportions."""
+    """The grid as a figure. Cells are square, unless all images share other proportions."""
     # The object interface draws without pyplot's global state and without a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def is_our_picture(path: Path) -> bool:
     try:
         with PngImageFile(path) as image:
             return image.info.get("Software") == SIGNATURE
-    except (OSError, SyntaxError, ValueError):  # SyntaxError is Pillow's word for a file of another kind
+    except (OSError, SyntaxError, ValueError):  # Pillow raises SyntaxError for a file of another kind
         return False
 
 
@@ -65,7 +65,7 @@ def _proportion(images: Sequence[np.ndarray]) -> float:
 
 
 def _show(axes: Any, image: np.ndarray, proportion: float) -> None:
-    """Draws an image in the middle of its cell, its levels as they are."""
+    """Draws an image in the middle of its cell, with unchanged levels."""
     height, width = image.shape[:2]
     cell = max(width, height / proportion)  # its width, in pixels of the image
     # Grey as three colours, because a colour map would stretch or round the levels.

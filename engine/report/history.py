@@ -1,4 +1,4 @@
-"""The history of a run: one row an epoch, as a table and as curves."""
+"""The history of a run: one row per epoch, as a table and as curves."""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 def history_csv(rows: Sequence[Row]) -> str:
-    """The rows as CSV text, one column for every name that occurs."""
+    """The rows as CSV text, one column for each name in them."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = CsvWriter(text)

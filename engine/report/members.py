@@ -1,4 +1,4 @@
-"""What an ensemble's run leaves beside its checkpoints: its members and its doubts as tables, its reliability drawn."""
+"""Reports of an ensemble's run: `ensemble.csv`, `uncertainty.csv` and `reliability.png`."""
 
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from engine.report.tables import metrics_table
 
 
 def report_members(classifier: EnsembleClassifier, dataset: Dataset, split: str, directory: Path, title: str) -> Table:
-    """Writes `ensemble.csv`, and of classes `uncertainty.csv` and `reliability.png`; the table to show.
+    """Writes `ensemble.csv` and, for classes, `uncertainty.csv` and `reliability.png`; returns the table to show.
 
-    Every example counts. `best_step` is the step whose weights a member has, by its own validation score.
+    Uses every example. `best_step` is the step of a member's weights, chosen by its own validation score.
     """
     dataset = classifier.fitting(dataset)
     record = classifier.record
@@ -50,7 +50,7 @@ def frozen_lines(record: Record) -> list[str]:
     """One sentence for each member whose training failed."""
     failed = enumerate(record.failed_steps, record.config.train.first_member)
     return [
-        f"member {number} was frozen at step {step:,}, where its loss was no finite number, and is left out"
+        f"member {number} was frozen at step {step:,} because its loss was not finite, and is left out"
         for number, step in failed
         if step is not None
     ]
@@ -64,6 +64,6 @@ def _rows(classifier: EnsembleClassifier, outputs: np.ndarray, dataset: Dataset,
     rows = ensemble_rows(split, np.zeros((len(outputs), 0, 1)), np.zeros(0, int), combination, failed_steps, first)
     alive = [step is None for step in failed_steps]
     for own, row, is_scored in zip([*outputs, classifier.combined(outputs)], rows, [*alive, True], strict=True):
-        if is_scored:  # the loss is all that there is to say of a regression
+        if is_scored:  # a regression has no other score than its loss
             row.update(n=len(dataset), loss=float(np.square(own.astype(np.float64) - dataset.labels).mean()))
     return rows

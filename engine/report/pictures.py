@@ -1,4 +1,4 @@
-"""Pictures of what a model sees."""
+"""Pictures of a model's inputs and predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ def save_picture(image: np.ndarray, path: Path) -> None:
 
 
 def draw_predictions(dataset: Dataset, probabilities: np.ndarray, path: Path, title: str) -> None:
-    """Draws the first nine examples in a grid, with what the model says (float32[9 k]) and, if wrong, the label."""
+    """Draws the first nine examples in a grid, with predictions (float32[9 k]) and, if these are wrong, the label."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -9,14 +9,14 @@ from engine.host.console import Table
 
 
 def plan_table(alternatives: Sequence[Alternative], chosen: Plan | None, title: str, how: str) -> Table:
-    """A row a plan: what it decides, the images a second it was measured to train, and whether it is the run's own.
+    """One row per plan: its settings, the measured images per second, and whether the run uses it.
 
-    how: by what the run's own was chosen, which a line below says where that is not the fastest.
+    how: how the run's plan was chosen; a footnote reports it if that plan is not the fastest.
     """
     names = [field.name for field in fields(Plan) if field.name != "chunk_steps"]
     fastest = alternatives[0].plan
     is_slower = any(each.plan == chosen != fastest and each.images_per_second > 0 for each in alternatives)
-    footnote = f"the run's own plan was set {how}; by the rates shown another is faster" if is_slower else ""
+    footnote = f"the run's plan was set {how}; by the rates shown another is faster" if is_slower else ""
     table = Table(heading=title, footnote=footnote)
     for name in ("", *names):
         table.add_column(name.replace("is_", "").replace("_", " "))

@@ -1,4 +1,4 @@
-"""Predictions as tables for the terminal and as CSV files, with a line that shows how far they are."""
+"""Predictions as tables for the terminal and as CSV files, with a progress line."""
 
 import contextlib
 import time
@@ -16,13 +16,13 @@ from engine.report.progress import LINE_SECONDS, duration_text
 from engine.text import CsvWriter, one_line
 
 SHOWN_ROWS = 20
-SHOWN_SECONDS = 0.1  # between two moves of the line
+SHOWN_SECONDS = 0.1  # between two updates of the progress line
 Answer = Prediction | InputError
 Item = TypeVar("Item")
 
 
 def predictions_table(predictions: Sequence[tuple[str, Prediction]], unit: str, total: int) -> Table:
-    """A line for each (name, prediction), its likeliest classes side by side; below it `total`, if that is more."""
+    """A line for each (name, prediction), with its likeliest classes; a footnote with `total` if that is larger."""
     places = max((len(prediction.top) for _, prediction in predictions), default=1)
     table = Table(unit, *(f"{place}." for place in range(1, places + 1)))
     for name, prediction in predictions:
@@ -39,30 +39,30 @@ def picture_header(places: int) -> list[str]:
 
 
 def picture_row(name: str, answer: Answer, places: int) -> list[str]:
-    """A line for a picture: its likeliest classes and no error, or no classes and why not."""
+    """A line for a picture: its likeliest classes, or the error."""
     if isinstance(answer, InputError):
         return [name, *[""] * (2 * places), str(answer).removeprefix(f"{one_line(name)}: ")]
     return [name, *(cell for label, share in answer.top for cell in (label, f"{share:.6f}")), ""]
 
 
 def submission_rows(predictions: Sequence[Prediction]) -> Iterator[list[str]]:
-    """`ImageId,Label` and a line for each row of a table, numbered from 1: what Kaggle's digit recognizer takes."""
+    """`ImageId,Label` and a line for each row of a table, numbered from 1: the form of Kaggle's digit recognizer."""
     yield ["ImageId", "Label"]
     yield from ([str(number), prediction.label] for number, prediction in enumerate(predictions, 1))
 
 
 @contextlib.contextmanager
 def csv_file(path: Path) -> Iterator[CsvWriter]:
-    """A CSV writer whose rows go to disk as they come, but become `path` only when all are there.
+    """A CSV writer that writes each row to disk immediately, but replaces `path` only when all rows are written.
 
-    Half a table looks like a whole one to whatever reads it next, so an error or a kill leaves what was there before.
+    A reader cannot tell half a table from a whole one, so an error or a kill leaves the previous file.
     """
     with replaced(path, "w", encoding="utf-8", newline="") as file:
         yield CsvWriter(file)
 
 
 def shown_progress(answers: Iterable[Item], total: int, console: Console) -> Iterator[Item]:
-    """The answers, with a line that says how many there are: a live one on a terminal, else one every ten seconds."""
+    """The answers, with a progress line: a live one on a terminal, otherwise one every ten seconds."""
     start, last, live = time.monotonic(), time.monotonic(), None
     with contextlib.ExitStack() as stack:
         if console.is_terminal:

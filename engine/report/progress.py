@@ -1,4 +1,4 @@
-"""What a run says while it goes on: a live line on a terminal, plain lines elsewhere, everything said also in a log."""
+"""Progress of a run: a live line on a terminal, plain lines elsewhere; everything reported is also logged."""
 
 import contextlib
 import time
@@ -18,7 +18,7 @@ LINE_SECONDS = 10.0
 
 
 class Reporter:
-    """Says things on a console, and in a log file from the moment `log_to` names one."""
+    """Reports to a console, and to a log file once `log_to` names one."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console()
@@ -28,7 +28,7 @@ class Reporter:
         self._last_line = time.monotonic()
 
     def log_to(self, path: Path) -> None:
-        """Appends what is said from now on, and what was said before, to a file."""
+        """Appends all messages, including earlier ones, to a file."""
         self._log = path
         for text in self._unlogged:
             self.log(text)
@@ -41,7 +41,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def progress(self, total_steps: int, done_steps: int) -> Iterator[None]:
-        """Shows the line that `advance` moves, if there is a terminal to show it on."""
+        """Shows the line that `advance` updates, if there is a terminal."""
         if not self.console.is_terminal:
             yield
             return
@@ -66,7 +66,7 @@ class Reporter:
         metrics: dict[str, Any],
         eta: float,
     ) -> None:
-        """Moves the live line; elsewhere prints a plain one every ten seconds."""
+        """Updates the live line; without a terminal prints a plain one every ten seconds."""
         numbers = f"{images_per_second:,.0f} images/s  {metrics_text(metrics)}"
         if self._live is not None:
             first = self._live.task_ids[0]
@@ -76,12 +76,12 @@ class Reporter:
             self._last_line = time.monotonic()
 
     def epoch_line(self, text: str) -> None:
-        """Says what an epoch came to."""
+        """Reports the result of an epoch."""
         self.say(text)
         self._last_line = time.monotonic()
 
     def log(self, text: str) -> None:
-        """Leaves a text in the log alone."""
+        """Writes a text to the log only."""
         if self._log is None:
             self._unlogged.append(text)
             return
@@ -90,13 +90,13 @@ class Reporter:
 
 
 class Silent(Reporter):
-    """Says nothing but warnings, on the error stream."""
+    """Prints only warnings, to stderr."""
 
     def __init__(self):
         super().__init__(Console(quiet=True))
 
     def say(self, message: Any) -> None:
-        """Keeps it for the log."""
+        """Keeps a message for the log."""
         super().say(message)
         if isinstance(message, str) and message.startswith("warning: "):
             tell(message)
@@ -117,7 +117,7 @@ def metrics_text(metrics: dict[str, Any], prefix: str = "") -> str:
 
 
 def epoch_text(row: dict[str, Any], validation: dict[str, Any], num_examples: int, epochs: int) -> str:
-    """What an epoch came to, on one line."""
+    """The result of an epoch, on one line."""
     rate = num_examples / row["seconds"] if row["seconds"] else 0.0
     where = f"epoch {row['epoch']}/{epochs}  {duration_text(row['seconds'])}  {rate:,.0f} images/s"
     return f"{where}  {metrics_text(row)}  {metrics_text(validation, 'val ')}".rstrip()

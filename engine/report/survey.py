@@ -1,4 +1,4 @@
-"""What is known of data before it is decoded: the files it is made of, their kinds and their sizes."""
+"""Survey of data before it is decoded: its files, their formats and their sizes."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ Config = TypeVar("Config", bound=DataConfig)
 
 @dataclass(frozen=True)
 class Survey:
-    """What the headers of image files say.
+    """Facts from the headers of image files.
 
-    formats: how many files there are of each kind.
-    sizes: (h, w) of every file whose header can be read, by area.
+    formats: number of files by format.
+    sizes: (h, w) of every file with a readable header, by area.
     """
 
     formats: Counter[str] = field(default_factory=Counter)
@@ -29,17 +29,17 @@ class Survey:
 
     @property
     def num_sizes(self) -> int:
-        """How many different sizes there are."""
+        """Number of different sizes."""
         return len(set(self.sizes))
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes that all files take as pictures in colour."""
+        """Bytes of all files as decoded colour pictures."""
         return sum(3 * height * width for height, width in self.sizes)
 
 
 def survey(files: Iterable[str]) -> Survey:
-    """Reads the headers of the files; those that cannot be read are counted as unreadable, decoding will name them."""
+    """Reads the headers of the files; unreadable ones are counted, and named later by decoding."""
     formats: Counter[str] = Counter()
     sizes: list[tuple[int, int]] = []
     for file in files:
@@ -54,7 +54,7 @@ def survey(files: Iterable[str]) -> Survey:
 
 
 def with_one_size(config: Config, source: Source, found: Survey) -> tuple[Config, str]:
-    """(the config, with a size that all images are brought to if it has none and they need one, why; "" if not)."""
+    """(the config, with a common size if it has none and the images need one; the reason, "" if there is none)."""
     if config.image_size is not None:
         return config, ""
     if found.num_sizes > 1 or source.has_open_sizes:
@@ -63,7 +63,7 @@ def with_one_size(config: Config, source: Source, found: Survey) -> tuple[Config
         reason = f"all of them take {found.decoded_bytes / 2**30:.0f} GiB as they are"
     else:
         return config, ""
-    # Cut and not stretched, so that nothing looks out of proportion.
+    # Cropped, not stretched, so that proportions are kept.
     return replace(config, image_size=STAND_IN_SIZE, resize="crop"), reason
 
 

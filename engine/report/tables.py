@@ -12,7 +12,7 @@ from engine.models.specs import Sequential
 
 
 def summary_table(spec: Sequential, input_shape: tuple[int, ...], title: str) -> Table:
-    """Layers with output shapes and parameters; the sum is in the line below."""
+    """Layers with output shapes and parameters; a footnote gives the total."""
     table = Table(heading=title)
     for name, justify in (("", "right"), ("layer", "left"), ("settings", "left"), ("output", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -26,7 +26,7 @@ def summary_table(spec: Sequential, input_shape: tuple[int, ...], title: str) ->
 
 
 def metrics_table(rows: Sequence[tuple[str, dict[str, Any]]], title: str) -> Table:
-    """One line a split with what was measured on how many examples, and of how many where files were skipped."""
+    """One line per split: its metrics and the number of examples, with the total if files were skipped."""
     names = [name for name in dict.fromkeys(name for _, metrics in rows for name in metrics) if name != "skipped"]
     table = Table(heading=title)
     table.add_column("split")
@@ -44,12 +44,12 @@ def _cell(name: str, metrics: dict[str, Any]) -> str:
 
 
 def format_metric(name: str, value: float) -> str:
-    """A metric as people read it: counts with separators, four digits for the rest."""
+    """A metric as text: counts with separators, other values with four digits."""
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _settings(layer: Layer) -> str:
-    """The size of a layer, then whatever differs from its defaults: `32, 3×3, activation=relu`."""
+    """The size of a layer, then the settings that differ from its defaults: `32, 3×3, activation=relu`."""
     shown, layer = [], layer.loaded()
     for field in dataclasses.fields(layer):
         value = getattr(layer, field.name)

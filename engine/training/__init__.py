@@ -1,1 +1,1 @@
-"""The compiled step and all that it is made of."""
+"""The compiled training step and its parts."""

@@ -1,4 +1,4 @@
-"""Which example goes into which batch: a pure function of (seed, epoch)."""
+"""The order of examples and their batches: a pure function of (seed, epoch)."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ Seeds = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class OrderSeeds:
-    """What decides the order of examples: a seed, or one for each member of an ensemble.
+    """The seeds of the order of examples: one, or one for each member of an ensemble.
 
-    is_bootstrap: instead of every example as many drawn with replacement.
+    is_bootstrap: draws the same number of examples with replacement instead of using each once.
     """
 
     seeds: Seeds
@@ -37,8 +37,8 @@ def epoch_order(
 ) -> jax.Array:
     """int32[batches × b]: every example once, shuffled, then the first ones again to fill the last batch.
 
-    `batch_mask` tells the repeated ones apart. Traceable in seed and epoch.
-    is_bootstrap: instead of every example as many drawn with replacement, the same in every epoch.
+    `batch_mask` marks the repeated ones. Traceable in seed and epoch.
+    is_bootstrap: draws the same number of examples with replacement instead, the same ones in every epoch.
     """
     examples = jnp.arange(num_examples, dtype=jnp.int32)
     if is_bootstrap:
@@ -60,5 +60,5 @@ def epoch_orders(
 
 
 def batch_mask(batch: jax.Array | int, num_examples: int, batch_size: int) -> jax.Array:
-    """bool[b]: which examples of a batch count, the others being padding."""
+    """bool[b]: True for the examples of a batch that count, False for padding."""
     return batch * batch_size + jnp.arange(batch_size) < num_examples

@@ -1,6 +1,6 @@
 """Evaluation: every example exactly once, in padded batches with a mask.
 
-One compiled call a batch, outside any loop, where the backend's own convolution serves if there are no direct ones.
+One compiled call per batch, outside any loop, where XLA's own convolution is fast enough if there are no direct ones.
 """
 
 from math import prod
@@ -21,7 +21,7 @@ BATCH_VALUES = 2**24
 def evaluate(
     executables: Executables, objective: Objective, params: Tree, model_state: Tree, dataset: Dataset
 ) -> Metrics:
-    """The metric sums over a dataset. Compiled once for all: batches are cut on the host and padded to one size."""
+    """The metric sums over a dataset. Compiled once: batches are cut on the host and padded to one size."""
 
     def add_batch(params: Tree, model_state: Tree, batch: tuple, totals: Metrics) -> Metrics:
         return totals + eval_step(objective, params, model_state, Batch(*batch))
@@ -35,11 +35,11 @@ def evaluate(
 
 
 def eval_batch_size(input_shape: tuple[int, ...], most: int = BATCH_SIZE) -> int:
-    """Examples evaluated at once: fewer where they are large."""
+    """Examples evaluated at once: fewer if they are large."""
     return max(1, min(most, BATCH_VALUES // prod(input_shape)))
 
 
 def pad_to(array: np.ndarray, size: int) -> np.ndarray:
-    """The array [n …] with zeros after it, [size …]."""
+    """The array [n …] padded with zeros to [size …]."""
     missing = [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1)
     return np.pad(array, missing) if len(array) < size else np.asarray(array)

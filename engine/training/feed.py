@@ -1,6 +1,6 @@
-"""How training images reach the device: all of them once (resident), or chunk after chunk, read ahead (streamed).
+"""How training images reach the device: all at once (resident), or in prefetched chunks (streamed).
 
-Both train on the same examples in the same order: which example is in which batch is `OrderSeeds.order` for either.
+Both train on the same examples in the same order, from `OrderSeeds.order`.
 """
 
 import os
@@ -35,8 +35,8 @@ CHUNKS_AHEAD = 2
 class DataWindow:
     """Images on the devices for the steps `first` to `end` of an epoch, and the labels of all examples.
 
-    images: the whole training set, or, streamed, the batches of those steps one after the other, with a leading axis
-      where the members of an ensemble see batches of their own.
+    images: the whole training set; streamed: the batches of those steps one after another, with a leading axis if the
+      members of an ensemble have separate batches.
     """
 
     images: jax.Array
@@ -46,27 +46,27 @@ class DataWindow:
 
 
 class Feed(Protocol):
-    """Where the training program gets its images."""
+    """The source of a training program's images."""
 
     num_examples: int
 
     def window(self, epoch: int, step: int, order: jax.Array | None = None) -> DataWindow:
-        """The window that holds a step (counted within its epoch). Steps are asked for in the order of training.
+        """The window that contains a step (counted within its epoch). Steps are requested in the order of training.
 
-        order: the epoch's order that the program trains on; what is read elsewhere is compared with it.
+        order: the epoch's order in the program; the order of the reader is compared with it.
         """
         ...
 
     def close(self) -> None:
-        """Stops what reads ahead."""
+        """Stops prefetching."""
         ...
 
 
 def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
-    """Resident where the images fit the allowance (half of the free memory, or as pinned), else streamed."""
+    """Resident if the images fit the limit (half of the free memory, or as configured), otherwise streamed."""
     if config.placement != "auto":
         return config.placement
-    # Of the host too, which the images pass through on their way to the device.
+    # Host memory counts too: the images pass through it on their way to the device.
     free = min(free_device_bytes(), free_host_bytes())
     if jax.default_backend() == "cpu":
         free //= prod(mesh_shape(config.mesh))  # each device of a mesh has a copy, here in the same memory
@@ -82,14 +82,14 @@ def make_feed(
     readers: int = 0,
     devices: Devices = ONE_DEVICE,
 ) -> Feed:
-    """The feed of a run, to each of its devices."""
+    """The feed of a run, for all of its devices."""
     if placement == "resident":
         return Resident(dataset, batch_size, devices)
     return Streamed(dataset, order_seeds, batch_size, readers, devices)
 
 
 class Resident:
-    """A training set on the devices, whole on each: images as they are stored, labels."""
+    """A training set replicated on the devices: images as stored, labels."""
 
     def __init__(self, dataset: Dataset, batch_size: int, devices: Devices = ONE_DEVICE):
         self.num_examples = len(dataset)
@@ -98,15 +98,15 @@ class Resident:
         self._window = DataWindow(images, labels, 0, steps)
 
     def window(self, epoch: int, step: int, order: jax.Array | None = None) -> DataWindow:
-        """Everything, always."""
+        """The whole training set."""
         return self._window
 
     def close(self) -> None:
-        """Nothing is read ahead."""
+        """Does nothing: there is no prefetching."""
 
 
 class Streamed:
-    """Chunks of consecutive batches, read by Grain and brought to the device while it trains on the one before."""
+    """Chunks of consecutive batches, read by Grain and copied to the device while it trains on the previous chunk."""
 
     def __init__(
         self,
@@ -128,15 +128,15 @@ class Streamed:
         self._window: tuple[int, DataWindow] | None = None
 
     def window(self, epoch: int, step: int, order: jax.Array | None = None) -> DataWindow:
-        """The chunk that holds the step; the next one is fetched meanwhile."""
+        """The chunk that contains the step; starts fetching the next one."""
         number = self._chunks.number_of(epoch, step)
         if self._window is None or self._window[0] != number:
-            self._window = None  # lets go of the old images before new ones are waited for
+            self._window = None  # frees the old images before waiting for new ones
             self._window = (number, self._fetched(number, order))
         return self._window[1]
 
     def close(self) -> None:
-        """Stops reading; what was read ahead is thrown away."""
+        """Stops reading; prefetched chunks are discarded."""
         self._window = None
         self._carrier.shutdown(wait=True, cancel_futures=True)
         self._stop_reading()
@@ -158,7 +158,7 @@ class Streamed:
         return DataWindow(images, self._labels, first, min(first + self._chunks.steps, self._chunks.steps_per_epoch))
 
     def _check_order(self, number: int, examples: np.ndarray, order: jax.Array) -> None:
-        """Makes sure that what was read, elsewhere, are the examples whose labels are trained on here."""
+        """Checks that the reader, possibly another process, read the examples whose labels are trained on here."""
         epoch, part = divmod(number, self._chunks.per_epoch)
         size = self._chunks.steps * self._batch_size
         if not np.array_equal(examples, order[..., part * size : (part + 1) * size]):
@@ -170,14 +170,14 @@ class Streamed:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if self._readers and not isinstance(error, OSError):
             remedy = "If one was killed, start again with --resume. "
-            remedy += 'Else put what starts the run below `if __name__ == "__main__":`, or leave plan.readers at 0.'
+            remedy += 'Or put what starts the run below `if __name__ == "__main__":`, or leave plan.readers at 0.'
             return problem("plan.readers", f"{self._readers} ({reason})", "processes that can be started", remedy)
         rule = "images that stay readable while a run lasts"
         return problem(self._name, reason, rule, "Start again with --resume.")
 
     def _stop_reading(self) -> None:
         close = getattr(self._iterator, "close", None)
-        self._ahead, self._iterator = None, iter(())  # Grain's iterators must be gone before the interpreter is
+        self._ahead, self._iterator = None, iter(())  # Grain's iterators must be freed before the interpreter exits
         if close is not None:
             close()
 
@@ -188,11 +188,11 @@ def _carry(iterator: Iterator[tuple[np.ndarray, np.ndarray]], devices: Devices) 
 
 
 class Chunks:
-    """What Grain reads: chunk number → (uint8[steps·b h w c], int32[≤ steps·b] which examples these are).
+    """Grain's data source: chunk number → (uint8[steps·b h w c], int32[≤ steps·b] indices of these examples).
 
-    Both have a leading axis where a draw has several seeds. The chunks of all epochs are counted through.
+    Both have a leading axis if there are several seeds. Chunks are numbered through all epochs.
 
-    A function of its number alone, so reading can start anywhere, in any thread or process.
+    A chunk depends on its number alone, so reading can start anywhere, in any thread or process.
     """
 
     def __init__(self, images: np.ndarray | StoredImages, order_seeds: OrderSeeds, batch_size: int):
@@ -204,13 +204,13 @@ class Chunks:
         self.first = 0
 
     def starting_at(self, number: int) -> "Chunks":
-        """The same chunks, counted from that one."""
+        """The same chunks, numbered from that one."""
         moved = copy(self)
         moved.first = number
         return moved
 
     def number_of(self, epoch: int, step: int) -> int:
-        """The chunk that holds a step of an epoch."""
+        """The number of the chunk that contains a step of an epoch."""
         return epoch * self.per_epoch + step // self.steps
 
     def __len__(self) -> int:
@@ -226,14 +226,14 @@ class Chunks:
         return np.stack([self._padded(row, size) for row in chosen]), chosen
 
     def _padded(self, chosen: np.ndarray, size: int) -> np.ndarray:
-        """The images [size …]: the last chunk of an epoch has the shape of the others, for the program's sake."""
+        """The images [size …]: the last chunk of an epoch is padded to the shape that the program was compiled for."""
         images, missing = self._images[chosen], size - len(chosen)
         return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
 
 
 @lru_cache(2)
 def _order(order_seeds: OrderSeeds, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
-    # On the CPU wherever the model trains: readers must not take memory of an accelerator, nor wait for it.
+    # On the CPU, wherever the model trains: readers must not use an accelerator's memory or wait for it.
     try:
         device = jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS leaves no CPU
@@ -254,13 +254,13 @@ def _reading(chunks: Chunks, readers: int) -> Any:
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's workers read flags of their own, which only an absl program would parse
+        flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which only an absl program would parse
     workers = grain.MultiprocessingOptions(num_workers=readers, per_worker_buffer_size=1)
     return dataset.mp_prefetch(workers, worker_init_fn=_set_up_reader)
 
 
 def _check_can_start_processes(readers: int) -> None:
-    """Raises InputError where a new process would run the user's script again, which Python does to set it up."""
+    """Raises InputError if a new process, which Python sets up by importing the script, would run its work again."""
     script = getattr(sys.modules["__main__"], "__file__", None)
     if script is None:  # a notebook or a prompt: nothing to run again
         return
@@ -271,7 +271,7 @@ def _check_can_start_processes(readers: int) -> None:
 
 
 def _set_up_reader(worker: int, num_workers: int) -> None:
-    """Keeps a reading process off accelerators, and lets it end with the run, even one that is killed."""
+    """Keeps a reader process off accelerators, and ends it with the run, even if that is killed."""
     jax.config.update("jax_platforms", "cpu")
     run = os.getppid()
 

@@ -1,4 +1,4 @@
-"""Phase: what of a model trains from one epoch on; and a run's state, taken apart by that and put together again."""
+"""Phase: the layers that train from one epoch on; it splits a run's state accordingly, and merges it again."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from engine.training.state import TrainState
 
 @dataclass(frozen=True)
 class Phase:
-    """An epoch (counted from 0) of a run, as far as its layers go. A function of the config and the epoch alone."""
+    """Which layers train in an epoch (counted from 0) of a run. A function of the config and the epoch alone."""
 
     config: FineTuneConfig
     layers: Layers
@@ -21,13 +21,13 @@ class Phase:
 
     @property
     def part(self) -> NetworkPart:
-        """What of the network trains."""
+        """The part of the network that trains."""
         frozen = frozen_layers(self.config, self.layers.names, self.epoch)
         return NetworkPart(frozen if self.config.freezes else None)
 
     @property
     def rates(self) -> LayerRates:
-        """What sets the layers that train apart."""
+        """The learning rates and first epochs of the layers that train."""
         config, layers = self.config, self.layers
 
         def first_epoch_of(path: tuple) -> int:
@@ -41,13 +41,13 @@ class Phase:
         )
 
     def apart(self, state: TrainState) -> TrainState:
-        """A state of the whole model as it is trained: parameters of frozen layers are model state."""
+        """The state of the whole model in the form for training: parameters of frozen layers become model state."""
         params, model_state = self.apart_trees(state.params, state.model_state)
         averaged = None if state.averaged is None else self.apart_trees(state.averaged, None)[0]
         return replace(state, params=params, model_state=model_state, averaged=averaged)
 
     def apart_trees(self, params: Tree, model_state: Tree) -> tuple[Tree, Tree]:
-        """(params, model_state) as they are trained."""
+        """(params, model_state) in the form for training."""
         frozen = self.part.frozen
         if frozen is None:
             return params, model_state
@@ -55,7 +55,7 @@ class Phase:
         return self.layers.kept(params, lambda name: name not in frozen), (still, model_state)
 
     def whole(self, state: TrainState) -> TrainState:
-        """The state of the whole model, as it is evaluated and saved."""
+        """The state of the whole model, in the form for evaluation and saving."""
         if self.part.frozen is None:
             return state
         still, model_state = state.model_state
@@ -64,9 +64,9 @@ class Phase:
 
     @property
     def cut(self) -> int:
-        """How many of the first layers are frozen and not random, and all that is below them too.
+        """The number of first layers that, with all layers before them, are frozen and not random.
 
-        0 if none of them has weights, and for a user's own class, whose layers have no known order.
+        0 if none of them has weights, and for a custom class, whose layers have no known order.
         """
         frozen, spec = self.part.frozen, self.layers.spec
         if not frozen or not spec.layers:
@@ -79,6 +79,6 @@ class Phase:
 
 
 def carried_over(fresh: Tree, old: Tree) -> Tree:
-    """The fresh tree with the arrays that the old one has at the same place."""
+    """The fresh tree with the arrays that the old tree has at the same path."""
     known = dict(jax.tree_util.tree_leaves_with_path(old))
     return jax.tree.map_with_path(lambda path, leaf: known.get(path, leaf), fresh)

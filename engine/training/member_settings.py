@@ -1,7 +1,7 @@
-"""What sets the members of an ensemble apart: a seed each, and on request hyperparameters of their own.
+"""Settings per member of an ensemble: a seed each and, if configured, separate hyperparameters.
 
-A member of number m is the run whose seed is `member_seeds(seed, m, 1)`: nothing that it draws depends on how many
-others there are. Member 0 has the seed of the run itself, so a single model is member 0 of any ensemble.
+Member m equals the run with seed `member_seeds(seed, m, 1)`: its random draws do not depend on the number of members.
+Member 0 has the seed of the run itself, so a single model is member 0 of any ensemble.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from engine.training.step import Objective
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class MemberSettings:
-    """A member's own: the uint32 seed of everything it draws; float32 hyperparameters, or None for those of all.
+    """The uint32 seed of everything a member draws; float32 hyperparameters, or None for the shared ones.
 
     Scalars, or arrays [m] for the members of an ensemble.
     """
@@ -47,7 +47,7 @@ def read_settings(config: RunConfig) -> MemberSettings:
 
 
 def make_order_seeds(config: RunConfig) -> OrderSeeds:
-    """What decides the order of the data: a seed for each member, unless all share it."""
+    """The seeds of the data order: one for each member, unless all share it."""
     seeds = tuple(member_seeds(config.train.seed, config.train.first_member, config.train.members).tolist())
     is_one = config.train.members == 1 or config.ensemble.shared_order
     seed = config.train.seed if config.ensemble.shared_order else seeds[0]
@@ -57,7 +57,7 @@ def make_order_seeds(config: RunConfig) -> OrderSeeds:
 def tuned(
     config: RunConfig, steps_per_epoch: int, layers: LayerRates | None, objective: Objective, settings: MemberSettings
 ) -> Objective:
-    """The task with a member's own hyperparameters in place of those that all share; traceable."""
+    """The objective with a member's hyperparameters in place of the shared ones; traceable."""
     if settings.learning_rate is not None or settings.weight_decay is not None:
         own = (settings.learning_rate, settings.weight_decay, layers)
         objective = replace(objective, optimizer=optimizer(config.optim, steps_per_epoch, config.train.epochs, *own))

@@ -1,6 +1,6 @@
-"""The members of an ensemble one after another, each by the very program of a single model.
+"""Trains the members of an ensemble one after another, each with the program of a single model.
 
-So a member's bits are those of its run alone: what XLA makes of a step depends on the program around it.
+So a member is bit-identical to its run alone: XLA's code for a step depends on the program around it.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from engine.training.state import TrainState
 
 
 class OneByOne:
-    """What `Program` is for an ensemble: `train` takes and gives arrays stacked [m …]."""
+    """The interface of `Program` for an ensemble: `train` takes and returns arrays stacked [m …]."""
 
     def __init__(self, together: Program, executables: Executables):
         self._together, self._executables = together, executables
@@ -61,20 +61,20 @@ class OneByOne:
     def _train_one(
         self, program: Program, part: tuple, place: tuple[DataWindow, int, jax.Array, int], count: int
     ) -> tuple[tuple, int]:
-        before = jax.tree.map(np.array, part)  # the program writes over its arguments
+        before = jax.tree.map(np.array, part)  # the program overwrites its arguments
         state, totals, bad_step = program.train(part[0], *place, count, part[1])
         if bad_step == NEVER:
             return (state, totals), NEVER
         good = int(bad_step) - 1 - int(before[0].step)
         part = jax.device_put(before)
-        if good:  # again, to end before it
+        if good:  # train again, and stop before the failing step
             state, totals, _ = program.train(part[0], *place, good, part[1])
             part = (state, totals)
         return part, int(bad_step)
 
 
 def program_of(program: Program, executables: Executables) -> Program | OneByOne:
-    """The program, or, for members one after another on one device, that of each of them."""
+    """The program itself, or a `OneByOne` if members train one after another on one device."""
     is_outer = program.is_ensemble and program.plan.member_mapping == "outer" and program.devices.is_one
     return OneByOne(program, executables) if is_outer else program
 

@@ -1,4 +1,4 @@
-"""Whether a model, and a batch of it, fit into memory; and what is said where they do not."""
+"""Checks whether a model and its batches fit into memory, and words the error if they do not."""
 
 import contextlib
 from collections import defaultdict
@@ -12,13 +12,13 @@ from engine.host.memory import free_device_bytes
 from engine.models.specs import Sequential
 from engine.networks.layer_names import Layers, key_path
 
-SHARE = 0.9  # of what is free, that is advised to be taken
+SHARE = 0.9  # of the free memory, for the advised batch size
 
 
 def check_model_fits(layers: Layers, input_shape: tuple[int, ...], params: Tree, kept: Tree, copies: int) -> None:
-    """Raises InputError, naming the largest layer, where a model in training is larger than the memory that is free.
+    """Raises InputError, naming the largest layer, if a model in training does not fit into free memory.
 
-    params: what trains, of one model; kept: all else that its state holds; both may be abstract.
+    params: the trained arrays of one model; kept: everything else in its state; both may be abstract.
     copies: members on a device.
     """
     of_params, of_kept, free = num_bytes(params), num_bytes(kept), free_device_bytes()
@@ -33,7 +33,7 @@ def check_model_fits(layers: Layers, input_shape: tuple[int, ...], params: Tree,
 
 @contextlib.contextmanager
 def batch_errors(batch_size: int, params: Tree) -> Iterator[None]:
-    """As `memory_errors`, for steps of training: advises a batch size that fits."""
+    """As `memory_errors`, for training steps: advises a batch size that fits."""
     try:
         with memory_errors("train"):
             yield
@@ -55,7 +55,7 @@ def _batch_remedy(batch_size: int, error: OutOfMemory, params: Tree) -> str:
 
 
 def _remedy(layers: Layers, input_shape: tuple[int, ...], params: Tree) -> str:
-    """Which layer is the largest, and how it becomes smaller."""
+    """Names the largest layer, and how to make it smaller."""
     sizes, shapes = defaultdict[str, int](int), dict[str, tuple[int, ...]]()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = layers.of(key_path(path)) or ".".join(map(str, key_path(path)))

@@ -1,4 +1,4 @@
-"""Schedules and Optax chains. Durations given in epochs become steps here and nowhere else."""
+"""Schedules and Optax chains. Durations in epochs are converted to steps here and nowhere else."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Rate = float | jax.Array
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class AdamState:
-    """Steps done; running means of the gradients and of their squares; the largest of these so far, with amsgrad."""
+    """Steps done; running means of the gradients and of their squares; with amsgrad, the largest mean of squares."""
 
     count: jax.Array
     mean: optax.Params
@@ -29,10 +29,10 @@ class AdamState:
 
 @dataclass(frozen=True)
 class LayerRates:
-    """What sets the arrays of some layers apart; functions of an array's path as of jax.tree_util.
+    """Learning-rate factors and first epochs by layer; functions of an array's path, as in jax.tree_util.
 
-    factor: what its learning rate is multiplied by. first_epoch: epochs that are done when it starts to train.
-    has_factors, has_late: whether any is not 1, or not 0.
+    factor: multiplies the learning rate. first_epoch: number of epochs done when the array starts to train.
+    has_factors, has_late: whether any factor is not 1, any first epoch not 0.
     """
 
     factor: Callable[[Any], float]
@@ -44,7 +44,7 @@ class LayerRates:
 def schedule(
     config: OptimConfig, steps_per_epoch: int, epochs: int, learning_rate: Rate | None = None
 ) -> optax.Schedule:
-    """The learning rate at each step: linear warm-up from 0, then the named course over what is left of the run.
+    """The learning rate at each step: linear warm-up from 0, then the named schedule over the rest of the run.
 
     learning_rate: in place of the config's; may be traced.
     """
@@ -95,12 +95,12 @@ def optimizer(
     weight_decay: Rate | None = None,
     layers: LayerRates | None = None,
 ) -> optax.GradientTransformation:
-    """The Optax chain: clip by global norm, then the named optimizer with its weight decay, as `config.rules` has it.
+    """The Optax chain: clip by global norm, then the named optimizer with its weight decay, by `config.rules`.
 
     learning_rate, weight_decay: in place of the config's; may be traced.
-    layers: what sets some apart. Those that start to train at one time have an optimizer of their own, because one
-      count of steps for all would have Adam take the zeros it starts with for a long mean, and its first hundred steps
-      several times too large; the learning rate follows the steps of the run for all.
+    layers: settings by layer. Layers that start to train in the same epoch share an optimizer state. With one step
+      count for all, Adam would treat its initial zeros as a long running mean, and make its first hundred steps
+      several times too large. The learning rate follows the steps of the run for all.
     """
     decay = config.weight_decay if weight_decay is None else weight_decay
     rate = schedule(config, steps_per_epoch, epochs, learning_rate)
@@ -126,7 +126,7 @@ def optimizer(
 def _by_first_epoch(
     from_epoch: Callable[[int], optax.GradientTransformation], first_epoch: Callable[[Any], int]
 ) -> optax.GradientTransformation:
-    """The transformation of each epoch on the arrays that start to train then."""
+    """Applies to each array the transformation for the epoch in which it starts to train."""
 
     def of(params: optax.Params) -> optax.GradientTransformationExtraArgs:
         labels = jax.tree.map_with_path(lambda path, leaf: str(first_epoch(path)), params)
@@ -140,7 +140,7 @@ def _by_first_epoch(
 
 
 def _as_keras(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
-    """The optimizer that has this name in Keras 3, or the user's own, with decoupled weight decay of all arrays."""
+    """The optimizer of this name in Keras 3, or a custom one, with decoupled weight decay of all arrays."""
     if isinstance(config.name, Custom):
         step = config.name.make("optim.name", rate)
         holds = isinstance(step, optax.GradientTransformation)
@@ -168,9 +168,9 @@ def _rmsprop(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransfo
 
 
 def _keras_adam(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Adam in the form before section 2.1 of Kingma and Ba: epsilon beside a root that is not corrected for its start.
+    """Adam in the form before section 2.1 of Kingma and Ba: epsilon is added to a root without bias correction.
 
-    So theirs is this one over √(1 − β₂ᵗ). amsgrad takes the largest of the squares that are not corrected either.
+    So their epsilon is this one over √(1 − β₂ᵗ). amsgrad takes the largest mean of squares, also without correction.
     """
 
     def init(params: optax.Params) -> AdamState:
@@ -202,7 +202,7 @@ OPTIMIZERS: dict[str, Callable[[OptimConfig, optax.Schedule], optax.GradientTran
 
 
 def _decayed(rate: optax.Schedule, decay: Rate) -> optax.GradientTransformation:
-    """Takes a share `rate × decay` of every array off it."""
+    """Subtracts the share `rate × decay` of every array from it."""
 
     def update(updates: optax.Updates, count: jax.Array, params: optax.Params | None = None) -> tuple:
         share = rate(count) * decay
@@ -212,7 +212,7 @@ def _decayed(rate: optax.Schedule, decay: Rate) -> optax.GradientTransformation:
 
 
 def _as_optax(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> optax.GradientTransformation:
-    """Optax's own of this name, for runs that were begun before there were Keras's."""
+    """Optax's optimizer of this name, for runs started before Keras's were added."""
     momentum, betas = config.momentum, (config.beta_1, config.beta_2, config.epsilon)
     decay = OPTAX_ADAMW_DECAY if decay is None else decay
     match config.name:

@@ -37,9 +37,9 @@ def choose_plan(
     model: tuple[Tree, Tree],
     placement: DataPlacement = "resident",
 ) -> Plan:
-    """The plan of a run: stepwise on a CPU if a convolution or its gradient has no threads inside a loop.
+    """The plan of a run: stepwise on a CPU if a convolution or its gradient would run single-threaded inside a loop.
 
-    model: (params, model_state), of which only shapes matter.
+    model: (params, model_state); only shapes matter.
     """
     is_stepwise = platform == "cpu" and _stalls_in_loops(network, input_shape, model)
     by_rule: MemberMapping = "outer" if platform == "cpu" or config.mode == "safe" else "vmap"
@@ -48,10 +48,10 @@ def choose_plan(
 
 
 class Program:
-    """The compiled training of a run: of one model, or of the members of an ensemble, whose arrays are stacked [m …].
+    """The compiled training of a run: of one model, or of an ensemble, whose members' arrays are stacked [m …].
 
-    settings: the seeds of the members and what else is their own. draw: what decides the order of the examples.
-    tune: (task, settings of a member) → its task. devices: where everything that comes in has been placed.
+    settings: seeds and hyperparameters of the members. order_seeds: determine the order of the examples.
+    tune: (objective, settings of a member) → its objective. devices: where all arguments have been placed.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Program:
         self._executables, self._tune = executables, tune or (lambda objective, settings: objective)
 
     def alone(self, settings: MemberSettings, order_seeds: OrderSeeds) -> "Program":
-        """The program of a single model with these settings, that shares what is compiled."""
+        """The program of a single model with these settings, which shares compiled functions."""
         return Program(self.objective, self.plan, settings, order_seeds, self.batch_size, self._executables, self._tune)
 
     def order(self, epoch: int, num_examples: int) -> jax.Array:
-        """int32[batches × b]: the examples of an epoch in the order they are trained on, on the devices.
+        """int32[batches × b]: the examples of an epoch in training order, on the devices.
 
         [m, batches × b] where each member has its own.
         """
@@ -104,9 +104,9 @@ class Program:
     ) -> tuple[TrainState, Metrics, np.ndarray]:
         """(state, totals, bad step) after `count` batches from `first`, whose images are all in the window.
 
-        The bad step is the first, counted from 1, whose loss is not finite, or NEVER. A single model is trained on
-        beyond it; a member of an ensemble stays as it was before that step, or all the while where is_active [m] is
-        false. `state` and `totals` are donated. Returns when the device is done.
+        The bad step is the first, counted from 1, whose loss is not finite, or NEVER. A single model keeps training
+        past that step; an ensemble member is rolled back to before it, and is never updated if is_active [m] is false.
+        `state` and `totals` are donated. Returns when the device is done.
         """
         calls = [(first + i, 1) for i in range(count)] if self.plan.is_stepwise else [(first, count)]
         bad_step = np.full(np.shape(self.settings.seed), NEVER, np.int32)
@@ -125,7 +125,7 @@ class Program:
             self.plan.is_stepwise,
             self.plan.member_mapping,
         )
-        # What each member has of its own: carry, order, images, settings, is_active.
+        # Per member: carry, order, images, settings, is_active.
         axes = (0, 0 if has_own_order else None, 0 if has_own_order and is_streamed else None, 0, 0)
         carry_axis, order_axis, images_axis, *own_axes = axes if self.is_ensemble else (None,) * 5
         size = self.devices.padded(self.batch_size, 2 if self.objective.augment.pairs_examples else 1)
@@ -169,7 +169,7 @@ class Program:
         objective = self._tune(self.objective, settings)
         if objective.augment.is_active:
             keys = example_keys(settings.seed, state.step // epoch_steps, examples)
-            # Behind a barrier: XLA would draw and warp anew for each of the slices that the first layer reads.
+            # The barrier keeps XLA from augmenting again for each of the slices that the first layer reads.
             inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, objective.augment))
         key = step_key(settings.seed, "dropout", state.step)
         state, metrics = train_step(objective, state, Batch(inputs, labels, mask, own_share), key)
@@ -178,7 +178,7 @@ class Program:
 
 
 class Pacer:
-    """How many steps the next compiled call runs, so that it takes about CHUNK_SECONDS."""
+    """Chooses the number of steps of the next compiled call, so that it takes about CHUNK_SECONDS."""
 
     def __init__(self, plan: Plan):
         self.chunk_steps = plan.chunk_steps
@@ -190,7 +190,7 @@ class Pacer:
         return min(self.next_steps, remaining)
 
     def ran(self, steps: int, seconds: float) -> None:
-        """Takes note of how long a call took; the next is at most ten times as long."""
+        """Records how long a call took; the next one runs at most ten times as many steps."""
         self.seconds_per_step = seconds / steps
         if self.chunk_steps is None:
             wanted = int(CHUNK_SECONDS / max(self.seconds_per_step, 1e-9))
@@ -198,7 +198,7 @@ class Pacer:
 
 
 def _mapped(function: Callable[..., Any], axes: tuple[int | None, ...], mapping: MemberMapping) -> Callable[..., Any]:
-    """The function over the leading axis of those arguments whose axis is 0: side by side, or one after another."""
+    """Maps the function over the leading axis of the arguments whose axis is 0: vectorized, or one after another."""
     if mapping == "vmap":
         return jax.vmap(function, axes)
 
@@ -213,7 +213,7 @@ def _mapped(function: Callable[..., Any], axes: tuple[int | None, ...], mapping:
 
 
 def _if_finite(trained: tuple, before: tuple, is_active: jax.Array) -> tuple:
-    """The carry after a step of a member, or the one before it if the member is out or its loss is not finite."""
+    """A member's carry after a step, or the one before it if the member is inactive or its loss is not finite."""
     was_bad, is_bad = before[2] != NEVER, trained[2] != NEVER
     keep = is_active & ~was_bad & ~is_bad
     state, totals = jax.tree.map(partial(jnp.where, keep), trained[:2], before[:2])

@@ -1,4 +1,4 @@
-"""TrainState: the one pytree a run carries; and Network: the static rest of an NNX module, split off once."""
+"""TrainState: the one pytree that a run carries."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ from engine.networks.network import Tree
 class TrainState:
     """Arrays only: steps done, trained parameters, other model state (batch statistics), optimizer state.
 
-    averaged: the running average of the parameters, where there is one; it is then what the model is.
-    Keys of random streams are no part of it: they are functions of (seed, stream, step).
+    averaged: the running average of the parameters, if configured; evaluation and saving then use it.
+    Keys of random streams are not part of it: they are functions of (seed, stream, step).
     """
 
     step: jax.Array
@@ -26,13 +26,13 @@ class TrainState:
 
     @property
     def model(self) -> tuple[Tree, Tree]:
-        """(parameters, other state) of the model as it is evaluated and saved."""
+        """(parameters, other state) of the model for evaluation and saving."""
         return (self.params if self.averaged is None else self.averaged), self.model_state
 
 
 def init_state(
     params: Tree, model_state: Tree, optimizer: optax.GradientTransformation, is_averaged: bool = False
 ) -> TrainState:
-    """The state before the first step, where the average of the parameters is the parameters."""
+    """The state before the first step; the average of the parameters starts as the parameters."""
     averaged = jax.tree.map(jnp.copy, params) if is_averaged else None
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params), averaged)

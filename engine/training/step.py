@@ -1,4 +1,4 @@
-"""Pure train and eval steps for one batch. They know no disk, no clock, no mesh."""
+"""Pure train and eval steps for one batch, without disk, clock or mesh."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ NO_AUGMENTATION = AugmentConfig()
 class Batch:
     """inputs [b …] as stored (uint8 or float32), targets [b] or [b d], mask [b] of the examples that count.
 
-    own_share: float32[b] where examples were mixed with their partners: the share of each one's own target.
+    own_share: float32[b] if examples were mixed with partners: the weight of each one's own target.
     """
 
     inputs: jax.Array
@@ -34,9 +34,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is bound when the program is built: network, loss, optimizer, input contract and augmentation.
+    """Everything that is fixed when the program is built: network, loss, optimizer, input contract and augmentation.
 
-    penalty: of the parameters, added to the loss that is trained on, and not to the one that is reported.
+    penalty: of the parameters, added to the training loss but not to the reported one.
     """
 
     network: AnyNetwork
@@ -50,7 +50,7 @@ class Objective:
 
 
 def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-    """The state after one update on the mean loss of the batch, and the batch's metrics before it."""
+    """The state after one update on the mean loss of the batch, and the metrics of the batch before the update."""
 
     def batch_loss(params: Tree) -> tuple[jax.Array, tuple]:
         inputs = normalize(batch.inputs, objective.inputs)
@@ -67,14 +67,14 @@ def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.A
     metrics = batch_metrics(outputs, batch.targets, losses, batch.mask, objective.loss)
     averaged = state.averaged
     if objective.average_decay is not None:
-        # While few steps are done, as in TensorFlow's ExponentialMovingAverage: the start is forgotten soon.
+        # A smaller decay in the first steps, as in TensorFlow's ExponentialMovingAverage, forgets the start sooner.
         decay = jnp.minimum(objective.average_decay, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
         averaged = optax.incremental_update(params, averaged, 1 - decay)
     return TrainState(state.step + 1, params, model_state, opt_state, averaged), metrics
 
 
 def _losses(objective: Objective, outputs: jax.Array, batch: Batch) -> jax.Array:
-    """[b]; of mixed examples the losses for both targets, by their shares: losses are linear in the target."""
+    """[b]; for mixed examples, the losses of both targets weighted by their shares: losses are linear in the target."""
     own = LOSSES[objective.loss](outputs, batch.targets, objective.label_smoothing)
     if batch.own_share is None:
         return own

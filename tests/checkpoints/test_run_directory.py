@@ -122,7 +122,7 @@ def test_run_is_refused_without_a_flag_when_one_is_unfinished(run: Path):
 
 def test_run_is_refused_without_a_flag_when_one_is_finished(run: Path):
     store_record(run, 12)
-    with pytest.raises(InputError, match=r"which holds a finished run \(3 of 3 epochs, step 12\)"):
+    with pytest.raises(InputError, match=r"which contains a finished run \(3 of 3 epochs, step 12\)"):
         open_run(run, CONFIG, resume=False, overwrite=False)
 
 

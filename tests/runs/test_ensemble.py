@@ -266,7 +266,7 @@ def test_run_ends_with_the_name_of_a_frozen_member_and_leaves_it_out(tmp_path, c
     assert [float(row["weight"]) for row in rows[:3]] == [0.5, 0, 0.5]
     assert [row["n"] for row in rows] == ["30", "", "30", "30"]
     last = capsys.readouterr().out.splitlines()[-2:]
-    assert last[0] == f"member 1 was frozen at step {step}, where its loss was no finite number, and is left out"
+    assert last[0] == f"member 1 was frozen at step {step} because its loss was not finite, and is left out"
     assert last[0] in (tmp_path / "run" / "log.txt").read_text()
     outputs = [result.classifier.members[i].outputs(splits.test.images).astype(np.float64) for i in (0, 2)]
     np.testing.assert_allclose(result.classifier.outputs(splits.test.images), np.mean(outputs, 0), rtol=1e-5)

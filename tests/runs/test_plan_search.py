@@ -164,9 +164,7 @@ def test_plan_that_is_slower_than_another_is_shown_with_the_reason(monkeypatch, 
     (vmap,), (outer,) = ([line for line in shown if members in line] for members in ("vmap", "outer"))
     assert "fastest" in vmap
     assert "chosen" in outer
-    assert shown[-1].startswith(
-        "the run's own plan was set by rule, without measuring, which pays from 200,000 training"
-    )
+    assert shown[-1].startswith("the run's plan was set by rule, without measuring, which pays from 200,000 training")
     __main__.main(["plan", str(tmp_path / "short"), "--measure"])
     rates[plan] = 30.0
     capsys.readouterr()
