@@ -1,4 +1,4 @@
-"""Names and messages from anywhere, made fit for a terminal, a line and a spreadsheet.
+"""Names and messages from anywhere, escaped for a terminal, a line and a spreadsheet.
 
 Names of files and classes, labels, and what errors say of them are strangers' text. A terminal acts on control
 characters in it (clears the screen, writes the clipboard), and a spreadsheet runs what looks like a formula.
