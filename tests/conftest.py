@@ -111,7 +111,7 @@ def own_cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pixel in place of the diagrams of a run, which take as long as a tiny run; not in tests marked `pictures`."""
     if "pictures" not in request.keywords:
-        monkeypatch.setattr("engine.runs.messages.draw_curves", lambda history, path, title: _save_pixel(path))
+        monkeypatch.setattr("engine.runs.messages.draw_curves", lambda *arguments: _save_pixel(arguments[1]))
         monkeypatch.setattr(
             "engine.runs.messages.draw_predictions", lambda *arguments, **named: _save_pixel(arguments[2])
         )

@@ -7,6 +7,7 @@ from typing import Any
 from engine.config import RunConfig
 from engine.config.contract import InputSpec
 from engine.config.plan import Alternative, Plan
+from engine.config.scoring import loss_facts
 from engine.host.json_files import shown
 from engine.metrics.combination import Combination
 from engine.metrics.stopping import has_stopped_early
@@ -76,7 +77,7 @@ def _contradictions(record: Record) -> list[str]:
     """Contradictions among values that each have the right type."""
     spec, train, remedy = record.input_spec, record.config.train, "Use another step or run."
     names, outputs = record.class_names, record.num_outputs
-    is_binary = train.loss == "binary_cross_entropy"
+    is_binary = loss_facts(train.loss).activation == "sigmoid"
     holds = (len(names), outputs) == (2, 1) if is_binary else len(names) in (0, outputs)
     members = f"{train.members:,}, the members"
     combined = len(record.combination.weights) if record.combination else train.members

@@ -17,11 +17,11 @@ from engine.config.plan import (
     mesh_shape,
 )
 from engine.config.run import RunConfig, check_model
-from engine.config.train import BestBy, BestIs, Loss, Precision, TrainConfig
+from engine.config.scoring import BestIs
+from engine.config.train import Precision, TrainConfig
 
 __all__ = [
     "Alternative",
-    "BestBy",
     "BestIs",
     "CheckpointConfig",
     "CombinationKind",
@@ -29,7 +29,6 @@ __all__ = [
     "DataPlacement",
     "EnsembleConfig",
     "FineTuneConfig",
-    "Loss",
     "Lowering",
     "LoweringName",
     "MemberMapping",

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.config.decoding import LEAST_SHARE, ValueRange
+from engine.config.named import name_of
 from engine.config.run import RunConfig
+from engine.config.scoring import loss_facts
 from engine.errors import InputError, problem
 from engine.models.activations import activation_spec
 from engine.models.layer import Layer
 from engine.models.layers import Rescale
 from engine.models.specs import Model, Sequential
-from engine.records.custom import Gives
+from engine.records.custom import Custom, Gives
 
 PROBABILITIES: tuple[Gives, ...] = ("softmax", "sigmoid")
 PIXEL_SCALE = 1 / 100  # a smaller factor is meant for pixels up to 255: 1/255, 1/256, 1/127.5
@@ -28,15 +30,17 @@ def put_right(
     has_contract: bool = False,
     gives: Gives = "logits",
     has_levels: bool = False,
+    has_classes: bool = True,
 ) -> tuple[RunConfig, list[str]]:
     """(the config of a run that starts, what was put right and why, in words).
 
     floats: the extremes of the training images, where they are float32 and no uint8 levels.
     has_contract: how inputs are scaled is taken over from another run.
     gives: what the outputs of a class of the user's own are. has_levels: the training images are uint8.
+    has_classes: the targets are classes, which decides what a loss of the user's own is given.
     Raises InputError for a last layer that goes with another loss.
     """
-    model, lines = _without_probabilities(config.model, config.train.loss, gives)
+    model, lines = _without_probabilities(config.model, config.train.loss, gives, has_classes)
     config = replace(config, model=model)
     if has_contract:
         return config, lines
@@ -51,15 +55,18 @@ def variants(config: RunConfig) -> list[RunConfig]:
     try:
         found = [put_right(config)[0], put_right(config, (0, 1))[0], put_right(config, has_contract=True)[0]]
         found += [put_right(config, gives=gives)[0] for gives in PROBABILITIES]
-        found.append(put_right(config, has_levels=True)[0])
+        found += [put_right(config, has_levels=True)[0], put_right(config, has_classes=False)[0]]
     except InputError:
         return [config]
     return [config, *found]
 
 
-def _without_probabilities(model: Model, loss: str, gives: Gives) -> tuple[Model, list[str]]:
+def _without_probabilities(
+    model: Model, given: str | Custom, gives: Gives, has_classes: bool
+) -> tuple[Model, list[str]]:
     """The model without a last softmax or sigmoid, if the loss takes logits."""
-    if loss == "mean_squared_error":
+    loss, activation = name_of(given), loss_facts(given, has_classes).activation
+    if activation == "linear":
         return model, []
     if gives != model.gives and not model.is_layered:
         line = f"model: {loss} takes the logits below its last {gives}, and predictions apply it themselves"
@@ -69,7 +76,7 @@ def _without_probabilities(model: Model, loss: str, gives: Gives) -> tuple[Model
         assert isinstance(model, Sequential)
         number, name = found
         model = model.with_layer(number, model.layers[number].without_activation())
-        _check_units(model, loss, name)
+        _check_units(model, loss, name, takes_one=activation == "sigmoid")
         reason = f"{loss} takes what comes before it (logits), and predictions apply it themselves"
         lines.append(f"model: the last {name} is left out: {reason}")
     if (found := _last_probabilities(model.layers, with_pools=True)) is not None:
@@ -102,14 +109,14 @@ def _last_probabilities(layers: Sequence[Layer], with_pools: bool = False) -> tu
     return None
 
 
-def _check_units(model: Sequential, loss: str, name: str) -> None:
+def _check_units(model: Sequential, loss: str, name: str, takes_one: bool) -> None:
     """Raises InputError where one unit meets the loss of several classes, or the reverse."""
     last = next((layer for layer in reversed(model.layers) if layer.has_params), None)
     units = getattr(last, "units", None)
-    if units is None or (units == 1) == (loss == "binary_cross_entropy"):
+    if units is None or (units == 1) == takes_one:
         return
     rule, other = "one unit a class", "binary_cross_entropy"
-    if loss == "binary_cross_entropy":
+    if takes_one:
         rule, other = "one unit", "softmax_cross_entropy"
     raise InputError(problem("train.loss", f"{loss} with {units} units ({name})", rule, f"Use {other}."))
 

@@ -19,6 +19,7 @@ from engine.config.matters import NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE, Matt
 from engine.config.matters import Path as FieldPath
 from engine.config.optim import OptimConfig
 from engine.config.plan import PlanConfig, mesh_shape
+from engine.config.scoring import loss_facts
 from engine.config.train import TrainConfig
 from engine.errors import InputError, problem
 from engine.host.json_files import read_json
@@ -68,7 +69,7 @@ class RunConfig:
             given, rule = getattr(self.ensemble, name), f"one a member, {self.train.members} of them (train.members)"
             holds = given is None or len(given) == self.train.members
             problems += check(f"ensemble.{name}", given, holds, rule, "Give as many, or leave it out.")
-        if self.ensemble.label_smoothings is not None and self.train.loss == "mean_squared_error":
+        if self.ensemble.label_smoothings is not None and not loss_facts(self.train.loss).takes_smoothing:
             got, rule = self.ensemble.label_smoothings, "none with this loss"
             problems.append(problem("ensemble.label_smoothings", got, rule, "Leave it out."))
         shares, members = mesh_shape(self.plan.mesh)[0], self.train.members

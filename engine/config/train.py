@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from engine.config.matters import PLAN, PROGRAM, RESULT, SCHEDULE
-from engine.errors import problem
+from engine.config.named import name_problems
+from engine.config.scoring import LOSSES, METRICS, BestIs, LossName, MetricName, loss_facts, metric_name
 from engine.records import check, check_all, check_whole
+from engine.records.custom import Custom
 
-Loss = Literal["softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"]
-BestBy = Literal["accuracy", "loss"]
-BestIs = Literal["highest", "lowest"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
@@ -21,16 +20,18 @@ class TrainConfig:
     """Times the training split is gone through; 0 evaluates and saves the untrained model."""
     batch_size: Annotated[int, RESULT | PROGRAM | PLAN] = 64
     """Examples a step. The default is reduced to all training examples where there are fewer, and this is reported."""
-    loss: Loss = "softmax_cross_entropy"
-    """softmax_cross_entropy on integer labels, binary_cross_entropy on one logit, or mean_squared_error."""
+    loss: LossName = "softmax_cross_entropy"
+    """softmax_cross_entropy on integer labels, binary_cross_entropy on one logit, mean_squared_error or
+    mean_absolute_error of a regression. One of your own: custom(function, …), (outputs [b k], targets) → [b]."""
     label_smoothing: float = 0.0
     """Share of the probability spread evenly over all classes in the training loss."""
     seed: Annotated[int, RESULT] = 0
     """Every random draw is a function of this, the draw's purpose and the step or example."""
-    best_by: BestBy = "accuracy"
-    """What of the validation data decides which epoch is the best: the highest accuracy or the lowest loss."""
+    best_by: str = "accuracy"
+    """The validation metric that decides which epoch is the best: loss, or any metric by name; accuracy means loss
+    for a regression."""
     best_is: BestIs | None = None
-    """Whether the highest or the lowest of it is the best; None: what is usual for it."""
+    """Whether its highest or lowest value is the best; None: as usual for the metric, lowest for loss."""
     patience: Annotated[int | None, PROGRAM] = None
     """Epochs without a better one after which the run stops early; None: it never does."""
     members: Annotated[int, RESULT | PROGRAM | PLAN] = 1
@@ -41,6 +42,8 @@ class TrainConfig:
     """On a GPU the same bits from run to run, at a price in speed; on other devices they always are."""
     precision: Annotated[Precision, RESULT | PROGRAM | PLAN] = "float32"
     """What the network computes in; weights, batch statistics and losses are float32. tf32 needs an NVIDIA GPU."""
+    metrics: tuple[MetricName, ...] = ()
+    """Metrics to report beside the loss and, for classes, the accuracy: names, or custom(factory, …) of your own."""
 
     def __post_init__(self):
         check_all(self, "train", self._range_problems)
@@ -57,7 +60,30 @@ class TrainConfig:
             "train.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1,
             "0 ≤ smoothing < 1", "Give 0.1 or so, or 0 for none.",
         )  # fmt: skip
-        if self.loss == "mean_squared_error" and self.label_smoothing:
-            remedy = "Set train.label_smoothing to 0."
-            problems.append(problem("train.label_smoothing", self.label_smoothing, "0 with this loss", remedy))
+        problems += name_problems("train.loss", self.loss, LOSSES)
+        for metric in self.metrics:
+            problems += name_problems("train.metrics", metric, METRICS)
+        if not problems and not loss_facts(self.loss).takes_smoothing:
+            holds, remedy = not self.label_smoothing, "Set train.label_smoothing to 0."
+            problems += check("train.label_smoothing", self.label_smoothing, holds, "0 with this loss", remedy)
+        own = [metric.name for metric in self.metrics if isinstance(metric, Custom)]
+        for name in own:
+            holds, rule = name not in ("n", "loss", *METRICS), "a name that no other metric has"
+            problems += check("train.metrics", name, holds, rule, "Rename your function.")
+        problems += name_problems("train.best_by", self.best_by, ["loss", *METRICS, *own])
+        if self.best_by in own and self.best_is is None:
+            rule = f"highest or lowest, because {self.best_by} is a metric of your own"
+            problems += check("train.best_is", None, False, rule, "Set train.best_is.")
         return problems
+
+    @property
+    def asked_metrics(self) -> tuple[str | Custom, ...]:
+        """The metrics asked for beside those that are reported anyway: `metrics`, and what `best_by` needs."""
+        names = [metric_name(metric) for metric in self.metrics]
+        needed = () if self.best_by in ("loss", "accuracy", *names) else (self.best_by,)
+        return (*self.metrics, *needed)
+
+    @property
+    def shown_metrics(self) -> tuple[str, ...]:
+        """The names of the metrics on progress lines and curves, where there are such values."""
+        return tuple(dict.fromkeys(("loss", "accuracy", *map(metric_name, self.asked_metrics))))

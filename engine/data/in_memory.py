@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.config import Loss
 from engine.config.data import Layout
 from engine.config.decoding import ValueRange
+from engine.config.scoring import takes_numbers
 from engine.data.arrays.axes import channels_last
 from engine.data.arrays.given import plain_array
 from engine.data.classes.labels import are_targets, read_classes, read_targets
@@ -17,6 +17,7 @@ from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
 from engine.data.pictures.ranges import as_uint8, check_not_raw, doubts_of, levels_range, parts_of, range_of, range_text
 from engine.errors import InputError, Say, problem
 from engine.host.console import tell
+from engine.records.custom import Custom
 
 ClassNames = Sequence[str] | Mapping[Any, Any]
 
@@ -191,9 +192,9 @@ def as_targets(data: Dataset) -> Dataset:
     return data
 
 
-def fitting(splits: Splits, loss: Loss) -> Splits:
+def fitting(splits: Splits, loss: str | Custom) -> Splits:
     """The splits with labels as a loss takes them: of a regression the floats they were given as."""
-    if loss != "mean_squared_error":
+    if not takes_numbers(loss):
         return splits
     parts = (splits.train, splits.validation, splits.test)
     return Splits(*(None if part is None else as_targets(part) for part in parts))  # type: ignore[arg-type]

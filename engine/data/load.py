@@ -6,6 +6,8 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.config.data import DataConfig
+from engine.config.named import name_of
+from engine.config.scoring import loss_facts
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.labels import targets_for_classes
 from engine.data.classes.names import Names
@@ -102,8 +104,9 @@ def skipped_files(splits: Splits) -> list[str]:
 
 def num_outputs(config: RunConfig, train: Dataset) -> int:
     """How many outputs the loss needs for this data; raises InputError if the two do not go together."""
-    loss, classes = config.train.loss, train.num_classes
-    if loss == "mean_squared_error":
+    classes, loss = train.num_classes, name_of(config.train.loss)
+    activation = loss_facts(config.train.loss, bool(classes)).activation
+    if activation == "linear":
         if classes or train.labels.ndim != 2:
             got = f"{loss} with {classes} classes" if classes else f"targets of rank {train.labels.ndim}"
             remedy = "Use softmax_cross_entropy for classes, or give engine.fit the numbers: (images, targets)."
@@ -111,7 +114,7 @@ def num_outputs(config: RunConfig, train: Dataset) -> int:
         return train.labels.shape[1]
     if not classes:
         raise InputError(targets_for_classes(train.labels, f"labels of {train.name}", loss))
-    if loss == "binary_cross_entropy":
+    if activation == "sigmoid":
         if classes != 2:
             rule = "2 classes"
             raise InputError(problem("train.loss", f"{loss} with {classes}", rule, "Use softmax_cross_entropy."))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.config import Precision
+from engine.config.scoring import loss_facts
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.single import SingleClassifier
@@ -60,13 +61,14 @@ def combined(combination: Combination, weights: Sequence[float], outputs: Sequen
 def _graph_of_one(classifier: SingleClassifier, precision: Precision | None) -> Graph:
     spec, record = classifier.input_spec, classifier.record
     train, of_inputs = record.config.train, (spec.network_shape, record.num_outputs)
+    activation = loss_facts(train.loss, bool(record.class_names)).activation
     # XLA's own operations, whatever this machine uses: other machines may lack our kernels.
     network, _ = network_of(record.config.model, *of_inputs, "xla", spec.whiten, precision or train.precision)
     params, model_state = jax.tree.map(np.asarray, (classifier.params, classifier.model_state))
 
     def forward(inputs: jax.Array) -> jax.Array:
         outputs, _ = network.apply(params, model_state, normalize(inputs, spec), None, None)
-        return probabilities(outputs, train.loss).astype(jnp.float32)
+        return probabilities(outputs, activation).astype(jnp.float32)
 
     return forward
 

@@ -23,6 +23,7 @@ from engine.data.pictures.images import Picture, check_none
 from engine.errors import InputError, Say, problem
 from engine.host.console import tell, warn
 from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, checked_array, contract, listed
+from engine.metrics.sums import Scoring, make_scoring
 from engine.networks.network import Tree
 from engine.training.evaluate import eval_batch_size
 
@@ -199,7 +200,7 @@ class Classifier(ABC):
 
     @abstractmethod
     def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
-        """n, loss and (for classes) accuracy and top5 over every example, each exactly once.
+        """n, loss, (for classes) accuracy and top5, and the run's own metrics over every example, each exactly once.
 
         data: a Dataset, or (images, labels) of any form that `engine.dataset` takes. Its classes are compared by name,
           in whatever order it has them, and may lack some of the model's; numbers are also indices into these.
@@ -234,6 +235,11 @@ class Classifier(ABC):
         usual = self.input_spec.value_range if self.input_spec.dtype == "uint8" else None
         reading = Reading(value_range, usual, are_targets=not self.class_names)
         return read_dataset(images, labels, None, "data", reading, tell)
+
+    @property
+    def scoring(self) -> Scoring:
+        """The loss and the metrics that the model was trained with."""
+        return make_scoring(self.record.config.train, self.record.num_outputs, bool(self.class_names))
 
     def _prediction(self, row: np.ndarray, top: int) -> Prediction:
         best = np.argsort(-row, kind="stable")[:top]

@@ -25,7 +25,6 @@ from engine.inference.pictures_in import checked_array
 from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
 from engine.keys import stream_key
-from engine.metrics.calibration import scores
 from engine.metrics.combination import LEAST_PROBABILITY, Combination, fit
 from engine.networks.build import build
 from engine.networks.network import Network, Tree, Whitened
@@ -106,18 +105,13 @@ class EnsembleClassifier(Classifier):
         return self.combination.combine(logarithms(outputs))
 
     def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
-        """n, loss (negative log-likelihood), accuracy, Brier score and calibration error over every example."""
+        """n, loss (negative log-likelihood), accuracy, Brier score, calibration error and the run's own metrics."""
         dataset = self.fitting(data, value_range)
         return with_skipped(self.scores_of(self.member_outputs(dataset.images), dataset), dataset)
 
     def scores_of(self, outputs: np.ndarray, dataset: Dataset) -> dict[str, Any]:
         """What `evaluate` says, from the members' outputs [m n k]."""
-        combined = self.combined(outputs)
-        if self.class_names:
-            found = scores(combined, dataset.labels)
-            return {"n": found["n"], "loss": found["nll"], **{k: v for k, v in found.items() if k not in ("n", "nll")}}
-        squared = np.square(combined - dataset.labels).mean()
-        return {"n": len(dataset), "loss": float(squared)}
+        return self.scoring.score(self.combined(outputs), dataset.labels)
 
 
 def logarithms(probabilities: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
 from engine.config.data import ResizeRule
 from engine.config.decoding import ValueRange
+from engine.config.scoring import loss_facts
 from engine.data.arrays.stored import StoredImages
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.images import Picture
@@ -105,7 +106,7 @@ class SingleClassifier(Classifier):
         """As of `Classifier`."""
         dataset = self.fitting(data, value_range)
         sums = evaluate(self._executables, self._objective, self._params, self._model_state, dataset)
-        return with_skipped(sums.means(self.record.config.train.loss, self.record.num_outputs), dataset)
+        return with_skipped(self.scoring.means(sums), dataset)
 
     def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
         trained_with = self.record.config.augment
@@ -129,18 +130,19 @@ class SingleClassifier(Classifier):
         self, images: np.ndarray | StoredImages, first: int, augment: AugmentConfig | None = None, draw: int = 0
     ) -> np.ndarray:
         """float32[n k]: the outputs for the images as they are, or for one draw of an augmentation."""
-        config, network, spec, seed = self.record.config, self.network, self.input_spec, self._draw_seed
+        network, spec, seed = self.network, self.input_spec, self._draw_seed
+        activation = loss_facts(self.record.config.train.loss, bool(self.class_names)).activation
 
         def forward(params: Tree, model_state: Tree, draw: Any, images: jax.Array, first: Any) -> jax.Array:
             if augment is not None:
                 keys = example_keys(seed, draw, first + jnp.arange(len(images)), "tta")
                 images, _ = augment_batch(keys, images, augment)
             outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
-            return probabilities(outputs, config.train.loss).astype(jnp.float32)
+            return probabilities(outputs, activation).astype(jnp.float32)
 
         weights = (self._params, self._model_state)
         return self._forward(("outputs", augment), lambda: forward, (*weights, np.int32(draw)), images, first)
 
     @property
     def _objective(self) -> Objective:
-        return Objective(self.network, self.record.config.train.loss, 0.0, optax.identity(), self.input_spec)
+        return Objective(self.network, self.scoring, 0.0, optax.identity(), self.input_spec)

@@ -4,9 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.metrics.combination import LEAST_PROBABILITY, mean_probabilities, vote_shares
-
-CALIBRATION_BINS = 15
+from engine.metrics.combination import mean_probabilities, vote_shares
+from engine.metrics.table import (
+    CALIBRATION_BINS,
+    LEAST_PROBABILITY,
+    METRICS,
+    reliability_sums,
+    safe_logarithms,
+    score_outputs,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,43 +78,14 @@ class Uncertainty:
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """n, accuracy, nll, brier and ece of probabilities [n k] on labels int[n]; NaN where there are no examples."""
-    return {
-        "n": len(labels),
-        "accuracy": accuracy(probabilities, labels),
-        "nll": negative_log_likelihood(probabilities, labels),
-        "brier": brier_score(probabilities, labels),
-        "ece": reliability(probabilities, labels).expected_calibration_error,
-    }
-
-
-def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The share of examples whose label is the likeliest class, of equally likely ones the first; NaN is not right."""
-    return _mean(_is_right(probabilities, labels))
-
-
-def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -log of the label's probability, in nats; one below LEAST_PROBABILITY counts as that, 87.3 nats."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return _mean(-np.log(np.maximum(own, LEAST_PROBABILITY, dtype=np.float64)))
-
-
-def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over examples of the sum over classes of squared differences to the label's 1 and the others' 0: 0 to 2.
-
-    Brier's own definition (1950). With two classes it is twice the one that looks at a single class.
-    """
-    differences = np.array(probabilities, np.float64)
-    differences[np.arange(len(labels)), labels] -= 1
-    return _mean(np.einsum("nk,nk->n", differences, differences))
+    metrics = {name: METRICS[name] for name in ("accuracy", "nll", "brier", "ece")}
+    return score_outputs(metrics, safe_logarithms(probabilities), labels)
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = CALIBRATION_BINS) -> Reliability:
     """Confidence and accuracy of probabilities [n k] on labels int[n] in bins of equal width."""
-    confidence, edges = probabilities.max(axis=-1).astype(np.float64), np.linspace(0, 1, num_bins + 1)
-    # Rounding can leave a confidence slightly above 1.
-    bins = np.clip(np.searchsorted(edges, confidence) - 1, 0, num_bins - 1)
-    sums = (np.bincount(bins, values, num_bins) for values in (confidence, _is_right(probabilities, labels)))
-    return Reliability(np.bincount(bins, minlength=num_bins), *sums)
+    is_counted = np.ones(len(labels), bool)
+    return Reliability(**reliability_sums(probabilities.astype(np.float64), labels, is_counted, num_bins))
 
 
 def uncertainty(log_probabilities: np.ndarray, weights: np.ndarray) -> Uncertainty:
@@ -128,14 +105,5 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
     return np.maximum(-np.einsum("nk,nk->n", probabilities, logs), 0)
 
 
-def _is_right(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    guesses = probabilities.argmax(axis=-1)  # of a row with NaN the place of the first
-    return (guesses == labels) & ~np.isnan(probabilities[np.arange(len(labels)), guesses])
-
-
 def _quotients(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")

@@ -7,10 +7,9 @@ import numpy as np
 
 from engine.config import CombinationKind
 from engine.errors import InputError, problem, unknown
+from engine.metrics.table import LEAST_PROBABILITY
 from engine.records import check, check_all
 
-# The smallest normal float32, about 1.2e-38: probabilities below it have its logarithm, -87.3, and not -inf.
-LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
 TIE_BREAK = 1e-3
 MOST_TEMPERATURE = 20.0  # and the inverse is the least
 GREEDY_ROUNDS = 100

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from engine.config import Loss
+from engine.config.scoring import OutputActivation
 from engine.models.specs import Model
 from engine.models.weights import L1L2, regularizer_of
+from engine.records.custom import Custom
 
 Smoothing = float | jax.Array  # traced where the members of an ensemble have their own
 LossFunction = Callable[[jax.Array, jax.Array, Smoothing], jax.Array]
@@ -35,15 +36,30 @@ def binary_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing:
 def mean_squared_error(outputs: jax.Array, targets: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
     """Mean over the outputs [b d] of the squared distance to the targets [b d]."""
     assert outputs.shape == targets.shape
-    assert not label_smoothing
     return jnp.mean(jnp.square(outputs - targets), axis=-1)
 
 
-LOSSES: dict[Loss, LossFunction] = {
+def mean_absolute_error(outputs: jax.Array, targets: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
+    """Mean over the outputs [b d] of the distance to the targets [b d]."""
+    assert outputs.shape == targets.shape
+    return jnp.mean(jnp.abs(outputs - targets), axis=-1)
+
+
+LOSSES: dict[str, LossFunction] = {
     "softmax_cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "mean_squared_error": mean_squared_error,
+    "mean_absolute_error": mean_absolute_error,
 }
+"""(outputs, targets, label smoothing) → [b]. What each expects: engine.config.scoring.LOSSES."""
+
+
+def make_loss(given: str | Custom) -> LossFunction:
+    """The function of a loss; one of the user's own, (outputs, targets) → [b], is imported."""
+    if not isinstance(given, Custom):
+        return LOSSES[given]
+    function, arguments = given.load("train.loss"), given.arguments
+    return lambda outputs, targets, label_smoothing: function(outputs, targets, **arguments)
 
 
 def kernel_penalty(model: Model) -> Callable[[Any], jax.Array] | None:
@@ -64,11 +80,11 @@ def kernel_penalty(model: Model) -> Callable[[Any], jax.Array] | None:
     return total
 
 
-def probabilities(outputs: jax.Array, loss: Loss) -> jax.Array:
-    """What the outputs of a model trained on `loss` say: class probabilities [b k], or the outputs of a regression."""
-    if loss == "softmax_cross_entropy":
+def probabilities(outputs: jax.Array, activation: OutputActivation) -> jax.Array:
+    """Class probabilities [b k], or with "linear" the outputs of a regression."""
+    if activation == "softmax":
         return jax.nn.softmax(outputs)
-    if loss == "binary_cross_entropy":
+    if activation == "sigmoid":
         positive = jax.nn.sigmoid(outputs)
         return jnp.concatenate([1 - positive, positive], axis=-1)  # [b 1] → [b 2]
     return outputs

@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.config import TrainConfig
+from engine.config.scoring import METRICS
 
 Row = Mapping[str, Any]
 
 
 def score(config: TrainConfig, validation: Mapping[str, Any]) -> float:
-    """How good a step is by its validation metrics, higher is better: accuracy where there is any, or −loss.
+    """How good a step is by its validation metrics, higher is better: `best_by` where there is any, or the loss.
 
-    `best_is` turns that round, or not.
+    Negative where the lowest value is the best.
     """
-    name = "accuracy" if config.best_by == "accuracy" and "accuracy" in validation else "loss"
-    best_is = config.best_is or ("highest" if name == "accuracy" else "lowest")
+    name = config.best_by if config.best_by in validation else "loss"
+    best_is = config.best_is or (METRICS[name].best_is if name in METRICS else "lowest")
     return validation[name] if best_is == "highest" else -validation[name]
 
 
@@ -32,7 +33,7 @@ def has_stopped_early(config: TrainConfig, history: Sequence[Row]) -> bool:
 
 
 def member_history(history: Sequence[Row], number: int) -> list[dict[str, Any]]:
-    """The validation loss and accuracy of one member of an ensemble, of each epoch that it took part in."""
+    """The validation metrics of one member of an ensemble, of each epoch that it took part in."""
     return _metrics(history, _prefix(number))
 
 
@@ -65,9 +66,8 @@ def _prefix(number: int) -> str:
 
 
 def _metrics(history: Sequence[Row], prefix: str) -> list[dict[str, Any]]:
-    names = ("loss", "accuracy")
     return [
-        {name: row[prefix + name] for name in names if prefix + name in row}
+        {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
         for row in history
         if f"{prefix}loss" in row
     ]

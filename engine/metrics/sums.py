@@ -1,67 +1,138 @@
-"""Metrics as sums and counts that merge over batches; the division comes last."""
+"""What a run minimizes and reports: its loss and its metrics, as sums that merge over batches."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.config import Loss
-from engine.metrics.losses import LOSSES
+from engine.config import TrainConfig
+from engine.config.scoring import METRICS as FACTS
+from engine.config.scoring import OutputActivation, loss_facts, metric_name
+from engine.errors import InputError, problem
+from engine.metrics.losses import LossFunction, make_loss
+from engine.metrics.table import METRICS, Metric, mean, safe_logarithms, score_outputs
+from engine.records.custom import Custom
 
-Scalar = jax.Array | np.ndarray
+BEFORE_NAMES = {"loss": "loss_sum", "accuracy": "correct", "top5": "top5"}
+"""What the sums of metrics were called in records of before."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Metrics:
-    """Sums over the examples seen, scalars: float32 for the loss, int32 for counts, exact below 2³¹.
+    """Sums over the examples seen: their count, int32, and by name the sums of each metric, the loss among them."""
 
-    correct and top5 are counts of examples whose label is the largest output, or among the five largest.
-    """
-
-    loss_sum: Scalar
-    correct: Scalar
-    top5: Scalar
-    count: Scalar
+    count: Any
+    sums: dict[str, Any]
 
     def __add__(self, other: "Metrics") -> "Metrics":
         return jax.tree.map(jnp.add, self, other)
 
-    def means(self, loss: Loss, num_outputs: int) -> dict[str, float]:
-        """loss, and for classes accuracy and (with more than five) top5, as plain numbers; n is what was seen."""
-        n = int(self.count)
-        found = {"n": n, "loss": float(self.loss_sum) / n if n else float("nan")}
-        if loss != "mean_squared_error":
-            found["accuracy"] = int(self.correct) / n if n else float("nan")
-        if loss == "softmax_cross_entropy" and num_outputs > 5:
-            found["top5"] = int(self.top5) / n if n else float("nan")
-        return found
+    def read(self, stored: dict[str, Any]) -> "Metrics":
+        """The sums in a record, with the structure and types of these; a metric that it has not starts at 0."""
+        sums = stored.get("sums") or {name: stored[was] for name, was in BEFORE_NAMES.items() if was in stored}
+        found = {"count": stored["count"], "sums": {**self.sums, **{k: v for k, v in sums.items() if k in self.sums}}}
+        like = {"count": self.count, "sums": self.sums}
+        return Metrics(**jax.tree.map(lambda leaf, value: np.asarray(value, leaf.dtype), like, found))
 
 
-def zero_metrics() -> Metrics:
-    """Nothing seen yet, as host arrays."""
-    return Metrics(np.zeros((), np.float32), *(np.zeros((), np.int32) for _ in range(3)))
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """The loss and the metrics of a run as functions.
+
+    loss: (outputs, targets, label smoothing) → [b]. activation: what predictions apply to the outputs.
+    metrics: by name, those asked for last. combined: those of an ensemble's combined predictions.
+    """
+
+    loss: LossFunction
+    activation: OutputActivation
+    metrics: dict[str, Metric]
+    combined: dict[str, Metric]
+    num_outputs: int
+
+    def measure(self, outputs: jax.Array, targets: jax.Array, losses: jax.Array, mask: jax.Array) -> Metrics:
+        """The sums of one batch: outputs [b k], targets [b] or [b d], losses [b], examples counted where mask [b]."""
+        if self.activation == "sigmoid":
+            outputs = jnp.concatenate([jnp.zeros_like(outputs), outputs], axis=-1)  # [b 1] → logits [b 2]
+        found = {name: metric.sums(outputs, targets, mask) for name, metric in self.metrics.items()}
+        return Metrics(_count(mask), {"loss": jnp.sum(jnp.where(mask, losses, 0)), **found})
+
+    def zeros(self) -> Metrics:
+        """Nothing seen yet, as host arrays."""
+        shape = (1, self.num_outputs)
+        targets = (shape, jnp.float32) if self.activation == "linear" else ((1,), jnp.int32)
+        arguments = ((shape, jnp.float32), targets, ((1,), jnp.float32), ((1,), jnp.bool))
+        found = jax.eval_shape(self.measure, *(jax.ShapeDtypeStruct(*each) for each in arguments))
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), found)
+
+    def means(self, found: Metrics) -> dict[str, Any]:
+        """n, loss and every metric, as plain numbers; NaN where nothing was seen."""
+        n, sums = int(found.count), jax.tree.map(np.asarray, found.sums)
+        every = {"loss": mean(lambda outputs, targets: outputs), **self.metrics}
+        return {"n": n, **{name: each.compute(sums[name], n) if n else float("nan") for name, each in every.items()}}
+
+    def score(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+        """n, loss and every metric of an ensemble's probabilities [n k], or of a regression's outputs [n d]."""
+        outputs = predictions if self.activation == "linear" else safe_logarithms(predictions)
+        return score_outputs(self.combined, outputs, targets)
 
 
-def batch_metrics(outputs: jax.Array, targets: jax.Array, losses: jax.Array, mask: jax.Array, loss: Loss) -> Metrics:
-    """The sums of one batch: outputs [b k], targets [b] or [b d], losses [b], examples counted where mask [b]."""
-    correct = top5 = jnp.zeros((), jnp.int32)
-    if loss == "softmax_cross_entropy":
-        own = jnp.take_along_axis(outputs, targets[:, None], axis=-1)
-        # Rank of the label, equal outputs counted as ahead of it when they come first: argmax and top-k agree with it.
-        is_before = jnp.arange(outputs.shape[-1])[None] < targets[:, None]  # [b k]
-        rank = jnp.sum(~(outputs < own) & ((outputs != own) | is_before), axis=-1)  # outputs that are NaN come last
-        correct, top5 = _count(rank < 1, mask), _count(rank < 5, mask)
-    elif loss == "binary_cross_entropy":
-        correct = _count((outputs[:, 0] > 0) == (targets > 0), mask)
-    return Metrics(jnp.sum(jnp.where(mask, losses, 0)), correct, top5, _count(mask, mask))
+def make_scoring(train: TrainConfig, num_outputs: int, has_classes: bool) -> Scoring:
+    """The loss and metrics of a run; imports those of the user's own.
+
+    Raises InputError for a metric that is not defined for the targets, and for functions that do not fit them.
+    """
+    facts, loss = loss_facts(train.loss, has_classes), make_loss(train.loss)
+    asked = {metric_name(each): _load_metric(each, has_classes) for each in train.asked_metrics}
+    usual = ["accuracy"] if has_classes else []
+    top5 = ["top5"] if facts.activation == "softmax" and num_outputs > 5 else []
+    own_loss = mean(lambda outputs, targets: loss(jnp.asarray(outputs, jnp.float32), targets, 0.0))
+    combined = {"loss": METRICS.get(facts.metric, own_loss), **_named([*usual, *(["brier", "ece"] * has_classes)])}
+    scoring = Scoring(loss, facts.activation, {**_named([*usual, *top5]), **asked}, {**combined, **asked}, num_outputs)
+    _check_runs(train, scoring)
+    return scoring
 
 
-def evaluation_losses(outputs: jax.Array, targets: jax.Array, loss: Loss) -> jax.Array:
-    """The losses [b] of evaluation: without label smoothing, which the training loss includes."""
-    return LOSSES[loss](outputs, targets, 0.0)
+def _named(names: list[str]) -> dict[str, Metric]:
+    return {name: METRICS[name] for name in names}
 
 
-def _count(hits: jax.Array, mask: jax.Array) -> jax.Array:
-    return jnp.sum(hits & mask, dtype=jnp.int32)
+def _load_metric(given: str | Custom, has_classes: bool) -> Metric:
+    if not isinstance(given, Custom):
+        if FACTS[given].of_classes != has_classes:
+            rule = f"a metric of {'classes' if has_classes else 'a regression'}"
+            known = ", ".join(name for name, facts in FACTS.items() if facts.of_classes == has_classes)
+            raise InputError(problem("train.metrics", given, rule, f"Use one of {known}."))
+        return METRICS[given]
+    found = given.make("train.metrics")
+    if not isinstance(found, Metric):
+        rule = "a function that returns a Metric of engine.metrics.table"
+        raise InputError(problem("train.metrics", f"{given.path}, which returns something else", rule, "Correct it."))
+    return found
+
+
+def _check_runs(train: TrainConfig, scoring: Scoring) -> None:
+    """Raises InputError where a function of the user's own fails on arrays of the shapes it will be given."""
+    own = [each for each in (train.loss, *train.asked_metrics) if isinstance(each, Custom)]
+    if not own:
+        return
+    outputs = jax.ShapeDtypeStruct((2, scoring.num_outputs), jnp.float32)
+    targets = outputs if scoring.activation == "linear" else jax.ShapeDtypeStruct((2,), jnp.int32)
+    mask, field = jax.ShapeDtypeStruct((2,), jnp.bool), "train.loss"
+    try:
+        shape = jax.eval_shape(lambda outputs, targets: scoring.loss(outputs, targets, 0.0), outputs, targets).shape
+        field = "train.metrics"
+        jax.eval_shape(scoring.measure, outputs, targets, jax.ShapeDtypeStruct((2,), jnp.float32), mask)
+    except Exception as error:  # whatever the user's function raises
+        got = f"{', '.join(each.path for each in own)} ({str(error).splitlines()[0]})"
+        rule = f"functions of outputs [b {scoring.num_outputs}] and targets {[*targets.shape]}".replace("[2", "[b")
+        raise InputError(problem(field, got, rule, "Correct it.")) from error
+    if shape != (2,):
+        got = f"{own[0].path}, which gives an array {[*shape]} for 2 examples"
+        raise InputError(problem("train.loss", got, "one loss an example, [b]", "Leave the mean to the engine."))
+
+
+def _count(mask: jax.Array) -> jax.Array:
+    return jnp.sum(mask, dtype=jnp.int32)

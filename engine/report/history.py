@@ -21,13 +21,13 @@ def history_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def draw_curves(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draws loss, and accuracy where there is one, of training and validation over the epochs, as a PNG."""
+def draw_curves(rows: Sequence[Row], path: Path, title: str, shown: Sequence[str] = ("loss", "accuracy")) -> None:
+    """Draws the metrics that are shown and known, of training and validation over the epochs, as a PNG."""
     # The object interface draws without pyplot's global state and without a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    metrics = [name for name in ("loss", "accuracy") if any(name in row for row in rows)]
+    metrics = [name for name in shown if any(name in row or f"validation_{name}" in row for row in rows)]
     figure = Figure(figsize=(4.8 * max(len(metrics), 1), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from engine.report.tables import format_metric
 from engine.text import printable
 
 LINE_SECONDS = 10.0
+USUAL_METRICS = ("loss", "accuracy")
 
 
 class Reporter:
@@ -65,9 +66,10 @@ class Reporter:
         images_per_second: float,
         metrics: dict[str, Any],
         eta: float,
+        shown: Sequence[str] = USUAL_METRICS,
     ) -> None:
         """Updates the live line; without a terminal prints a plain one every ten seconds."""
-        numbers = f"{images_per_second:,.0f} images/s  {metrics_text(metrics)}"
+        numbers = f"{images_per_second:,.0f} images/s  {metrics_text(metrics, shown)}"
         if self._live is not None:
             first = self._live.task_ids[0]
             self._live.update(first, description=epoch, completed=step, total=total_steps, numbers=numbers, eta=eta)
@@ -110,17 +112,22 @@ class _Remaining(ProgressColumn):
         return Text("" if eta is None else f"ETA {duration_text(eta)}")
 
 
-def metrics_text(metrics: dict[str, Any], prefix: str = "") -> str:
+def metrics_text(metrics: dict[str, Any], shown: Sequence[str], prefix: str = "") -> str:
     """`loss 0.4310  accuracy 0.8456`."""
-    shown = [name for name in ("loss", "accuracy") if name in metrics]
-    return "  ".join(f"{prefix}{name} {format_metric(name, metrics[name])}" for name in shown)
+    return "  ".join(f"{prefix}{name} {format_metric(name, metrics[name])}" for name in shown if name in metrics)
 
 
-def epoch_text(row: dict[str, Any], validation: dict[str, Any], num_examples: int, epochs: int) -> str:
+def epoch_text(
+    row: dict[str, Any],
+    validation: dict[str, Any],
+    num_examples: int,
+    epochs: int,
+    shown: Sequence[str] = USUAL_METRICS,
+) -> str:
     """The result of an epoch, on one line."""
     rate = num_examples / row["seconds"] if row["seconds"] else 0.0
     where = f"epoch {row['epoch']}/{epochs}  {duration_text(row['seconds'])}  {rate:,.0f} images/s"
-    return f"{where}  {metrics_text(row)}  {metrics_text(validation, 'val ')}".rstrip()
+    return f"{where}  {metrics_text(row, shown)}  {metrics_text(validation, shown, 'val ')}".rstrip()
 
 
 def duration_text(seconds: float) -> str:

@@ -13,10 +13,9 @@ from engine.data.decoded.dataset import Dataset
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
 from engine.inference.single import SingleClassifier
-from engine.metrics.calibration import scores
 from engine.metrics.combination import Combination, fit
 from engine.metrics.stopping import Row, member_goes_on, member_history, score
-from engine.metrics.sums import Metrics, zero_metrics
+from engine.metrics.sums import Metrics
 from engine.runs.members import OneModel
 from engine.runs.setup import Model, Setup
 from engine.training.program import NEVER
@@ -55,12 +54,13 @@ class Ensemble:
 
     def make_totals(self) -> Metrics:
         """Zeros [m]."""
-        return jax.tree.map(lambda leaf: np.zeros(len(self._numbers), leaf.dtype), zero_metrics())
+        zeros, members = self._setup.scoring.zeros(), (len(self._numbers),)
+        return jax.tree.map(lambda leaf: np.zeros(members + leaf.shape, leaf.dtype), zeros)
 
     def sum_totals(self, totals: Metrics, history: Sequence[Row]) -> Metrics | None:
         """Over the active members."""
         active = self.are_active(history)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[active].sum(), totals) if active.any() else None
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[active].sum(axis=0), totals) if active.any() else None
 
     def check_losses(self, bad_step: np.ndarray) -> None:
         """Marks the members that failed, [m]; raises NotFinite if none is left."""
@@ -136,7 +136,8 @@ class Ensemble:
         self.check_losses(np.where(is_bad, record.step, NEVER))
         for index in np.flatnonzero(active & ~is_bad):
             number = self._numbers[index]
-            metrics = _score_outputs(outputs[index], data.labels, bool(self._setup.splits.train.class_names))
+            found = self._setup.scoring.score(outputs[index], data.labels)
+            metrics = {name: found[name] for name in train.shown_metrics if name in found}
             before = [score(train, row) for row in member_history(record.history, number)]
             is_better[index] = score(train, metrics) >= max(before, default=-np.inf)
             self.columns.update({f"member_{number}_validation_{name}": value for name, value in metrics.items()})
@@ -174,11 +175,3 @@ def make_members(setup: Setup) -> OneModel | Ensemble:
 def _choose(is_new: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
     """[m …]: by member."""
     return np.where(is_new.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-
-
-def _score_outputs(outputs: np.ndarray, labels: np.ndarray, are_classes: bool) -> dict[str, float]:
-    """loss and, for classes, accuracy of one member's outputs [n k]."""
-    if not are_classes:
-        return {"loss": float(np.square(outputs.astype(np.float64) - labels).mean())}
-    found = scores(outputs, labels)
-    return {"loss": found["nll"], "accuracy": found["accuracy"]}

@@ -12,10 +12,11 @@ from typing import Any
 
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.steps import find_steps
-from engine.config import Loss, OptimConfig, RunConfig, TrainConfig, check_model
+from engine.config import OptimConfig, RunConfig, TrainConfig, check_model
 from engine.config.data import DataConfig, Layout
 from engine.config.decoding import ValueRange
 from engine.config.finetune import FeatureCaching, FineTuneConfig
+from engine.config.scoring import takes_numbers
 from engine.data.contract import under_contract
 from engine.data.decoded.dataset import Dataset, Splits, split_by_fraction
 from engine.data.in_memory import ClassNames, Reading, as_targets, pair_of, read_dataset
@@ -48,7 +49,8 @@ def fit(
     batch_size: int = 64,
     learning_rate: float | None = None,
     optimizer: Own | OptimConfig = "adam",
-    loss: Loss = "softmax_cross_entropy",
+    loss: Own = "softmax_cross_entropy",
+    metrics: Sequence[Own] = (),
     validation: float | Dataset | Arrays | None = 0.1,
     class_names: ClassNames | None = None,
     scale: float = 1 / 255,
@@ -72,6 +74,7 @@ def fit(
     members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
     optimizer: a name or a factory of your own (`optim.name`), used with `learning_rate` (None: 0.01 for sgd and
       momentum, else 0.001), or a whole OptimConfig.
+    loss: a name, or a function of your own, (outputs [b k], targets) → [b]; metrics: more to report (`train.metrics`).
     value_range, layout: of (images, labels), as of `engine.dataset`.
     The run lives in a temporary directory as long as the result does; `result.save(path)` copies it. Ctrl-C saves
     there, and raises Interrupted, a KeyboardInterrupt, with the path.
@@ -81,10 +84,11 @@ def fit(
         rule = "the DataConfig to say it"
         raise InputError(problem("validation, scale", "an argument beside a DataConfig", rule, "Set it there."))
     data_config = data if isinstance(data, DataConfig) else _data_config(data, validation, scale)
-    train_config = TrainConfig(epochs, batch_size, loss, seed=seed, patience=patience, members=members)
+    objective = {"loss": _as_named(loss), "metrics": tuple(map(_as_named, metrics))}
+    train_config = TrainConfig(epochs, batch_size, **objective, seed=seed, patience=patience, members=members)
     config = RunConfig("fit", model, data_config, train_config, _optim(optimizer, learning_rate))
     config = replace(config, augment=augment or AugmentConfig())
-    reading = Reading(value_range, layout=layout, are_targets=loss == "mean_squared_error")
+    reading = Reading(value_range, layout=layout, are_targets=takes_numbers(train_config.loss))
     return _trained(config, data, validation, class_names, verbose, reading)
 
 
@@ -103,7 +107,8 @@ def finetune(
     batch_size: int = 64,
     learning_rate: float | None = None,
     optimizer: Own | OptimConfig = "adam",
-    loss: Loss | None = None,
+    loss: Own | None = None,
+    metrics: Sequence[Own] = (),
     validation: float | Dataset | Arrays | None = 0.1,
     class_names: ClassNames | None = None,
     value_range: ValueRange | None = None,
@@ -137,7 +142,8 @@ def finetune(
     train_config = TrainConfig(
         epochs,
         batch_size,
-        loss or settings.loss,
+        _as_named(loss or settings.loss),
+        metrics=tuple(map(_as_named, metrics)),
         seed=seed,
         patience=patience,
         members=len(source.members) if isinstance(source, EnsembleClassifier) else 1,
@@ -153,7 +159,7 @@ def finetune(
         finetune=tuning,
     )
     usual = spec.value_range if spec.dtype == "uint8" else None
-    reading = Reading(value_range, usual, layout, train_config.loss == "mean_squared_error")
+    reading = Reading(value_range, usual, layout, takes_numbers(train_config.loss))
     return _trained(config, data, validation, class_names, verbose, reading, source)
 
 

@@ -57,7 +57,8 @@ def match_to_data(
         return config, splits, []
     source = source or read_init_record(config)
     gives, has_levels = read_outputs(config, splits.train), splits.train.images.dtype == "uint8"
-    config, corrected = put_right(config, splits.train.extremes, source is not None, gives, has_levels)
+    has_classes = bool(splits.train.class_names)
+    config, corrected = put_right(config, splits.train.extremes, source is not None, gives, has_levels, has_classes)
     config, followed = follow_source(config, source)
     config, reduced = _with_batch_within(config, splits.train)
     untrained = ["warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts"]

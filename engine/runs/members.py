@@ -12,7 +12,7 @@ from engine.inference.classifier import Classifier
 from engine.inference.single import SingleClassifier
 from engine.metrics.combination import Combination
 from engine.metrics.stopping import Row, has_stopped_early, score
-from engine.metrics.sums import Metrics, zero_metrics
+from engine.metrics.sums import Metrics
 from engine.runs.setup import Model, Setup
 from engine.training.program import NEVER
 
@@ -38,7 +38,7 @@ class OneModel:
 
     def make_totals(self) -> Metrics:
         """Zeros."""
-        return zero_metrics()
+        return self._setup.scoring.zeros()
 
     def sum_totals(self, totals: Metrics, history: Sequence[Row]) -> Metrics | None:
         """The totals themselves."""
@@ -56,10 +56,9 @@ class OneModel:
 
     def validate(self, record: Record, model: Model, sums: Metrics | None) -> dict[str, Any]:
         """Metrics of the current weights; raises NotFinite if their loss is not finite."""
-        train, data = self._setup.config.train, self._setup.splits.validation
+        data, scoring = self._setup.splits.validation, self._setup.scoring
         assert data is not None
-        num_outputs = self._setup.model.num_outputs
-        metrics = sums.means(train.loss, num_outputs) if sums else self.make_classifier(record, model).evaluate(data)
+        metrics = scoring.means(sums) if sums else self.make_classifier(record, model).evaluate(data)
         if not np.isfinite(metrics["loss"]):
             raise self._setup.not_finite("validation loss", record.step)
         return metrics

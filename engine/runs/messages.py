@@ -38,12 +38,15 @@ def report_progress(session: Session, reporter: Reporter) -> None:
         session.images_per_second,
         session.training_metrics(),
         left_seconds,
+        session.config.train.shown_metrics,
     )
 
 
 def report_epoch(session: Session, epoch: Epoch, reporter: Reporter) -> None:
     """Prints the line of an epoch."""
-    reporter.epoch_line(epoch_text(epoch.row, epoch.validation, epoch.num_images, session.config.train.epochs))
+    train = session.config.train
+    line = epoch_text(epoch.row, epoch.validation, epoch.num_images, train.epochs, train.shown_metrics)
+    reporter.epoch_line(line)
 
 
 def finish_report(session: Session, reporter: Reporter) -> Result:
@@ -54,7 +57,7 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     directory, history, name = session.directory, tuple(session.history), session.config.name
     write_atomically(directory / "history.csv", history_csv(history))
     if history:
-        draw_curves(history, directory / "curves.png", name)
+        draw_curves(history, directory / "curves.png", name, session.config.train.shown_metrics)
     _draw_examples(session, classifier)
     which = f"best step {best_step:,}"
     if isinstance(classifier, EnsembleClassifier):

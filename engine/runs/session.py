@@ -20,7 +20,6 @@ from engine.host.clock import Clock
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier
 from engine.kernels.lowerings import evaluation_lowering
-from engine.metrics.sums import Metrics
 from engine.runs.checks import check_run, check_same_data, fingerprint
 from engine.runs.ensemble_members import make_members
 from engine.runs.run_plan import find_given_plan, find_lowering, make_plan
@@ -96,8 +95,7 @@ class Session:
         self.step, self.history = record.step, [dict(row) for row in record.history]
         self._epoch_seconds = record.epoch_seconds
         if record.totals:
-            zeros = vars(self.totals)
-            self.totals = Metrics(**{name: np.asarray(record.totals[name], zero.dtype) for name, zero in zeros.items()})
+            self.totals = self.totals.read(record.totals)
         self.members.resume(record, self.make_record(), shapes.model)
 
     @property
@@ -182,7 +180,7 @@ class Session:
     def training_metrics(self) -> dict[str, Any]:
         """Means over the examples of this epoch trained on so far, each before its update; empty if none is trained."""
         totals = self.members.sum_totals(self.totals, self.history)
-        return totals.means(self.config.train.loss, self.setup.model.num_outputs) if totals is not None else {}
+        return self.setup.scoring.means(totals) if totals is not None else {}
 
     def validate(self) -> dict[str, Any]:
         """Metrics on the validation data; empty if there is none."""
@@ -222,7 +220,7 @@ class Session:
 
     def make_record(self, validation: dict[str, Any] | None = None) -> Record:
         """What is saved beside the arrays."""
-        totals = {name: np.asarray(value).tolist() for name, value in vars(self.totals).items()}
+        totals = jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), vars(self.totals))
         return Record(
             config=self.config,
             input_spec=self.setup.model.inputs,

@@ -19,6 +19,7 @@ from engine.devices.mesh import Devices
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
 from engine.kernels.lowerings import evaluation_lowering
+from engine.metrics.sums import Scoring, make_scoring
 from engine.networks.layer_names import Layers
 from engine.networks.network import WHOLE, AnyNetwork, NetworkPart, Tree, layers_in, network_of, num_params
 from engine.records.custom import find_custom
@@ -99,6 +100,11 @@ class Setup:
     def order_seeds(self) -> OrderSeeds:
         """What decides the order of the examples."""
         return make_order_seeds(self.config)
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """The loss and the metrics."""
+        return make_scoring(self.config.train, self.model.num_outputs, bool(self.splits.train.class_names))
 
     @cached_property
     def devices(self) -> Devices:

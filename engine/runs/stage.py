@@ -49,7 +49,7 @@ class Stage:
         config, model = self.setup.config, self.setup.model
         return Objective(
             network=model.make_network(model.lowering, self.phase.part),
-            loss=config.train.loss,
+            scoring=self.setup.scoring,
             label_smoothing=config.train.label_smoothing,
             optimizer=optimizer(config.optim, self.setup.steps_per_epoch, config.train.epochs, layers=self.phase.rates),
             inputs=model.inputs,

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.data.decoded.dataset import Dataset
 from engine.devices.executables import Executables
-from engine.metrics.sums import Metrics, zero_metrics
+from engine.metrics.sums import Metrics
 from engine.networks.network import Tree
 from engine.training.step import Batch, Objective, eval_step
 
@@ -26,7 +26,7 @@ def evaluate(
     def add_batch(params: Tree, model_state: Tree, batch: tuple, totals: Metrics) -> Metrics:
         return totals + eval_step(objective, params, model_state, Batch(*batch))
 
-    size, totals = eval_batch_size(dataset.input_shape), zero_metrics()
+    size, totals = eval_batch_size(dataset.input_shape), objective.scoring.zeros()
     for start in range(0, len(dataset), size):
         images, labels = dataset.images[start : start + size], dataset.labels[start : start + size]
         batch = (pad_to(images, size), pad_to(labels, size), np.arange(size) < len(images))

@@ -173,7 +173,7 @@ class Program:
             inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, objective.augment))
         key = step_key(settings.seed, "dropout", state.step)
         state, metrics = train_step(objective, state, Batch(inputs, labels, mask, own_share), key)
-        bad_here = jnp.where(jnp.isfinite(metrics.loss_sum), NEVER, state.step)
+        bad_here = jnp.where(jnp.isfinite(metrics.sums["loss"]), NEVER, state.step)
         return state, totals + metrics, jnp.minimum(bad_step, bad_here)
 
 

@@ -9,10 +9,8 @@ import optax
 
 from engine.augment.config import AugmentConfig
 from engine.augment.mixing import partners
-from engine.config import Loss
 from engine.config.contract import InputSpec
-from engine.metrics.losses import LOSSES
-from engine.metrics.sums import Metrics, batch_metrics, evaluation_losses
+from engine.metrics.sums import Metrics, Scoring
 from engine.networks.network import AnyNetwork, Tree, normalize
 from engine.training.state import TrainState
 
@@ -34,13 +32,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Objective:
-    """Everything that is fixed when the program is built: network, loss, optimizer, input contract and augmentation.
+    """What is fixed when the program is built: network, loss and metrics, optimizer, input contract and augmentation.
 
     penalty: of the parameters, added to the training loss but not to the reported one.
     """
 
     network: AnyNetwork
-    loss: Loss
+    scoring: Scoring
     label_smoothing: float
     optimizer: optax.GradientTransformation
     inputs: InputSpec
@@ -64,7 +62,7 @@ def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.A
     (_, (outputs, losses, model_state)), gradients = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
     updates, opt_state = objective.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = batch_metrics(outputs, batch.targets, losses, batch.mask, objective.loss)
+    metrics = objective.scoring.measure(outputs, batch.targets, losses, batch.mask)
     averaged = state.averaged
     if objective.average_decay is not None:
         # A smaller decay in the first steps, as in TensorFlow's ExponentialMovingAverage, forgets the start sooner.
@@ -74,11 +72,12 @@ def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.A
 
 
 def _losses(objective: Objective, outputs: jax.Array, batch: Batch) -> jax.Array:
-    """[b]; for mixed examples, the losses of both targets weighted by their shares: losses are linear in the target."""
-    own = LOSSES[objective.loss](outputs, batch.targets, objective.label_smoothing)
+    """[b]; for mixed examples, the losses of both targets weighted by their shares: ours are linear in the target."""
+    loss = objective.scoring.loss
+    own = loss(outputs, batch.targets, objective.label_smoothing)
     if batch.own_share is None:
         return own
-    other = LOSSES[objective.loss](outputs, partners(batch.targets), objective.label_smoothing)
+    other = loss(outputs, partners(batch.targets), objective.label_smoothing)
     return batch.own_share * own + (1 - batch.own_share) * other
 
 
@@ -86,5 +85,5 @@ def eval_step(objective: Objective, params: Tree, model_state: Tree, batch: Batc
     """The metrics of one batch, dropout off and batch statistics fixed."""
     inputs = normalize(batch.inputs, objective.inputs)
     outputs, _ = objective.network.apply(params, model_state, inputs, None, None)
-    losses = evaluation_losses(outputs, batch.targets, objective.loss)
-    return batch_metrics(outputs, batch.targets, losses, batch.mask, objective.loss)
+    losses = objective.scoring.loss(outputs, batch.targets, 0.0)  # the reported loss has no label smoothing
+    return objective.scoring.measure(outputs, batch.targets, losses, batch.mask)

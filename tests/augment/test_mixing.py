@@ -16,9 +16,10 @@ from scipy import stats
 from engine.augment.apply import augment_batch, augment_image, example_keys
 from engine.augment.config import AugmentConfig
 from engine.augment.mixing import cutmix, erase, mix_pairs, mixup, partners
-from engine.config import Loss
+from engine.config import TrainConfig
 from engine.config.contract import InputSpec
 from engine.metrics.losses import LOSSES
+from engine.metrics.sums import make_scoring
 from engine.models import Dense, Flatten, Sequential
 from engine.networks.network import network_of
 from engine.training.state import init_state
@@ -222,7 +223,7 @@ def test_key_is_a_function_of_seed_epoch_example_and_stream():
     assert len(others | {bits(1, 2, 3)}) == 7
 
 
-LOSSES_OF_MIXED: list[tuple[Loss, float]] = [
+LOSSES_OF_MIXED: list[tuple[str, float]] = [
     ("softmax_cross_entropy", 0.0),
     ("softmax_cross_entropy", 0.1),
     ("binary_cross_entropy", 0.0),
@@ -230,7 +231,7 @@ LOSSES_OF_MIXED: list[tuple[Loss, float]] = [
 ]
 
 
-def blended_loss(outputs: jax.Array, labels: np.ndarray, shares: np.ndarray, loss: Loss, smoothing: float) -> jax.Array:
+def blended_loss(outputs: jax.Array, labels: np.ndarray, shares: np.ndarray, loss: str, smoothing: float) -> jax.Array:
     """float[b]: the cross entropy with one target for both, blended before the loss and not after it."""
     others = labels.reshape(-1, 2)[:, ::-1].reshape(-1)
     if loss == "binary_cross_entropy":
@@ -241,17 +242,18 @@ def blended_loss(outputs: jax.Array, labels: np.ndarray, shares: np.ndarray, los
     return optax.softmax_cross_entropy(outputs, optax.smooth_labels(targets, smoothing))
 
 
-def task_of(loss: Loss, smoothing: float, num_outputs: int) -> tuple[Objective, Any]:
+def task_of(loss: str, smoothing: float, num_outputs: int) -> tuple[Objective, Any]:
     network, init = network_of(Sequential((Flatten(), Dense())), (4, 3, 1), num_outputs, "xla")
     optimizer = optax.sgd(0.1)
-    objective = Objective(network, loss, smoothing, optimizer, InputSpec((4, 3, 1)), AugmentConfig(mixup=1.0))
+    scoring = make_scoring(TrainConfig(loss=loss), num_outputs, has_classes=True)
+    objective = Objective(network, scoring, smoothing, optimizer, InputSpec((4, 3, 1)), AugmentConfig(mixup=1.0))
     return objective, jax.jit(lambda seed: init_state(*init(seed), optimizer))(jnp.uint32(0))
 
 
 @pytest.mark.parametrize(("loss", "smoothing"), LOSSES_OF_MIXED)
 @settings(max_examples=10, derandomize=True, deadline=None, database=None)
 @given(seed=st.integers(0, 10_000))
-def test_loss_of_mixed_examples_is_that_of_blended_targets(loss: Loss, smoothing: float, seed: int):
+def test_loss_of_mixed_examples_is_that_of_blended_targets(loss: str, smoothing: float, seed: int):
     draw, size = np.random.default_rng(seed), 8
     classes = 2 if loss == "binary_cross_entropy" else 5
     outputs = draw.normal(0, 3, (size, 1 if classes == 2 else classes)).astype(np.float32)
@@ -271,7 +273,7 @@ def test_loss_of_mixed_regression_targets_is_the_mean_of_both_by_their_shares():
 
 
 @pytest.mark.parametrize(("loss", "smoothing"), LOSSES_OF_MIXED[1::2])
-def test_step_on_mixed_examples_is_one_on_blended_targets_and_leaves_out_the_masked(loss: Loss, smoothing: float):
+def test_step_on_mixed_examples_is_one_on_blended_targets_and_leaves_out_the_masked(loss: str, smoothing: float):
     draw, size = np.random.default_rng(0), 6
     num_outputs, classes = (1, 2) if loss == "binary_cross_entropy" else (5, 5)
     objective, state = task_of(loss, smoothing, num_outputs)
@@ -290,7 +292,7 @@ def test_step_on_mixed_examples_is_one_on_blended_targets_and_leaves_out_the_mas
         return blended_loss(outputs, labels, shares, loss, smoothing)[:5].mean()
 
     mean, gradients = jax.jit(jax.value_and_grad(batch_loss))((kernel, bias))
-    assert float(metrics.loss_sum) == pytest.approx(5 * float(mean), rel=1e-4)
+    assert float(metrics.sums["loss"]) == pytest.approx(5 * float(mean), rel=1e-4)
     assert int(metrics.count) == 5
     expected = {2: kernel - 0.1 * gradients[0], 1: bias - 0.1 * gradients[1]}
     for leaf in jax.tree.leaves(after.params):

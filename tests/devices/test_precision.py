@@ -16,11 +16,12 @@ from jax import lax
 from ml_dtypes import bfloat16
 
 import engine
-from engine.config import Lowering, Precision
+from engine.config import Lowering, Precision, TrainConfig
 from engine.config.contract import InputSpec
 from engine.data.decoded.dataset import Splits
 from engine.devices.executables import compiler_options
 from engine.devices.precision import check_precision
+from engine.metrics.sums import make_scoring
 from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Sequential
 from engine.models.specs import custom
 from engine.networks.network import network_of
@@ -54,7 +55,8 @@ def task_and_state(precision: Precision, lowering: Lowering = "xla", model=NET) 
     spec = InputSpec((8, 8, 1), "uint8")
     network, init = network_of(model, spec.shape, 3, lowering, precision=precision)
     chain = optax.adam(1e-2)
-    objective = Objective(network, "softmax_cross_entropy", 0.0, chain, spec)
+    scoring = make_scoring(TrainConfig(), 3, has_classes=True)
+    objective = Objective(network, scoring, 0.0, chain, spec)
     return objective, jax.jit(lambda seed: init_state(*init(seed), chain))(jnp.uint32(0))
 
 
@@ -112,7 +114,7 @@ def test_weights_statistics_and_metrics_stay_float32(precision: Precision, model
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((after.params, after.model_state))} == {"float32"}
     evaluated = jax.eval_shape(lambda *model: eval_step(objective, *model, a_batch()), after.params, after.model_state)
-    assert metrics.loss_sum.dtype == evaluated.loss_sum.dtype == jnp.float32
+    assert metrics.sums["loss"].dtype == evaluated.sums["loss"].dtype == jnp.float32
 
 
 @settings(deadline=None, max_examples=20)
@@ -147,7 +149,7 @@ def test_bfloat16_is_near_float32_and_not_the_same(lowering: Lowering):
     for precision in ("float32", "bfloat16"):
         objective, state = task_and_state(precision, lowering)
         steps[precision] = jax.jit(
-            lambda state, key, objective=objective: train_step(objective, state, a_batch(), key)[1].loss_sum
+            lambda state, key, objective=objective: train_step(objective, state, a_batch(), key)[1].sums["loss"]
         )(state, jax.random.key(0))
     assert steps["float32"] != steps["bfloat16"]
     np.testing.assert_allclose(steps["bfloat16"], steps["float32"], rtol=2e-2)

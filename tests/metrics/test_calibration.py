@@ -14,10 +14,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from engine.metrics.calibration import (
     CALIBRATION_BINS,
     Reliability,
-    accuracy,
-    brier_score,
     entropy,
-    negative_log_likelihood,
     reliability,
     scores,
     uncertainty,
@@ -160,15 +157,16 @@ def test_members_without_weight_are_not_looked_at():
 
 def test_probability_zero_costs_a_finite_loss_and_no_entropy():
     probabilities = np.array([[1.0, 0, 0], [0, 1, 0]])
-    assert negative_log_likelihood(probabilities, np.array([1, 1])) == pytest.approx(87.3365 / 2, rel=1e-5)
+    found = scores(probabilities, np.array([1, 1]))
+    assert found["nll"] == pytest.approx(87.3365 / 2, rel=1e-5)
     np.testing.assert_array_equal(entropy(probabilities), [0, 0])
-    assert brier_score(probabilities, np.array([1, 1])) == 1
+    assert found["brier"] == 1
 
 
 def test_nothing_is_right_where_probabilities_are_not_numbers():
     probabilities = np.array([[np.nan, np.nan], [0.2, 0.8]], np.float32)
-    assert accuracy(probabilities, np.array([0, 1])) == 0.5
     found = scores(probabilities, np.array([0, 1]))
+    assert found["accuracy"] == 0.5
     assert all(np.isnan(found[name]) for name in ("nll", "brier", "ece"))
 
 

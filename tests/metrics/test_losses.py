@@ -1,7 +1,5 @@
 """Losses against float64 in numpy and scipy; metrics against counting by hand."""
 
-from typing import get_args
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engine.config import Loss
-from engine.metrics.losses import LOSSES, binary_cross_entropy, mean_squared_error, probabilities, softmax_cross_entropy
-from engine.metrics.sums import Metrics, batch_metrics, evaluation_losses, zero_metrics
+from engine.config import TrainConfig
+from engine.config.scoring import LOSSES as FACTS
+from engine.metrics.losses import (
+    LOSSES,
+    binary_cross_entropy,
+    mean_absolute_error,
+    mean_squared_error,
+    probabilities,
+    softmax_cross_entropy,
+)
+from engine.metrics.sums import Metrics, Scoring, make_scoring
 
 SETTINGS = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 B, K = 6, 7
@@ -53,6 +59,9 @@ def test_mean_squared_error_equals_float64(outputs: np.ndarray, targets: np.ndar
     got = mean_squared_error(jnp.asarray(outputs), jnp.asarray(targets))
     expected = np.mean((outputs.astype(np.float64) - targets) ** 2, axis=-1)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    got = mean_absolute_error(jnp.asarray(outputs), jnp.asarray(targets))
+    expected = np.mean(np.abs(outputs.astype(np.float64) - targets), axis=-1)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_softmax_cross_entropy_equals_optax_when_smoothed():
@@ -77,31 +86,25 @@ def test_label_smoothing_punishes_certainty():
 
 
 @pytest.mark.parametrize("name", ["binary_cross_entropy", "mean_squared_error"])
-def test_losses_refuse_outputs_that_would_broadcast_against_targets(name: Loss):
+def test_losses_refuse_outputs_that_would_broadcast_against_targets(name: str):
     with pytest.raises(AssertionError):
         LOSSES[name](jnp.zeros((4, 3)), jnp.zeros(4), 0.0)
 
 
 def test_every_loss_name_of_the_config_has_a_function():
-    assert tuple(LOSSES) == get_args(Loss)
-
-
-def test_evaluation_losses_are_reported_without_smoothing():
-    logits, labels = jax.random.normal(jax.random.key(0), (B, K)), jnp.arange(B)
-    expected = float64_softmax_cross_entropy(np.asarray(logits), np.asarray(labels), 0)
-    np.testing.assert_allclose(evaluation_losses(logits, labels, "softmax_cross_entropy"), expected, rtol=1e-5)
+    assert tuple(LOSSES) == tuple(FACTS)
 
 
 def test_probabilities_say_what_each_loss_means():
     logits = np.array([[0.5, -1, 3], [0, 0, 0]], np.float32)
     np.testing.assert_allclose(
-        probabilities(jnp.asarray(logits), "softmax_cross_entropy"), scipy.special.softmax(logits, axis=-1), rtol=1e-6
+        probabilities(jnp.asarray(logits), "softmax"), scipy.special.softmax(logits, axis=-1), rtol=1e-6
     )
     positive = scipy.special.expit(logits[:, :1])
     expected = np.concatenate([1 - positive, positive], axis=1)
-    binary = probabilities(jnp.asarray(logits[:, :1]), "binary_cross_entropy")
+    binary = probabilities(jnp.asarray(logits[:, :1]), "sigmoid")
     np.testing.assert_allclose(binary, expected, rtol=1e-6)
-    np.testing.assert_array_equal(probabilities(jnp.asarray(logits), "mean_squared_error"), logits)
+    np.testing.assert_array_equal(probabilities(jnp.asarray(logits), "linear"), logits)
 
 
 # Outputs of four values only: most rows have ties, which go to the earlier class.
@@ -109,7 +112,13 @@ N = 24
 TIED = arrays(np.float32, (N, K), elements=st.sampled_from((0.0, 1.0, 2.0, 3.0)))
 MANY_LABELS = arrays(np.int32, N, elements=st.integers(0, K - 1))
 MASKS = arrays(np.bool_, N)
-COUNT = jax.jit(batch_metrics, static_argnums=4)
+SOFTMAX = make_scoring(TrainConfig(), K, has_classes=True)
+
+
+def measured(
+    outputs: np.ndarray, labels: np.ndarray, losses: np.ndarray, mask: np.ndarray, scoring: Scoring = SOFTMAX
+) -> Metrics:
+    return jax.jit(scoring.measure)(outputs, labels, losses, mask)
 
 
 @SETTINGS
@@ -117,75 +126,74 @@ COUNT = jax.jit(batch_metrics, static_argnums=4)
 def test_accuracy_and_top5_equal_a_stable_sort_when_outputs_tie(
     outputs: np.ndarray, labels: np.ndarray, mask: np.ndarray
 ):
-    got = COUNT(outputs, labels, np.ones(N, np.float32), mask, "softmax_cross_entropy")
+    got = measured(outputs, labels, np.ones(N, np.float32), mask)
     ranked = np.argsort(-outputs, axis=-1, kind="stable")  # of equal outputs the earlier index first
-    assert int(got.correct) == np.sum((np.argmax(outputs, axis=-1) == labels) & mask)
-    assert int(got.top5) == np.sum((ranked[:, :5] == labels[:, None]).any(axis=-1) & mask)
-    assert (int(got.count), float(got.loss_sum)) == (mask.sum(), mask.sum())
+    assert int(got.sums["accuracy"]) == np.sum((np.argmax(outputs, axis=-1) == labels) & mask)
+    assert int(got.sums["top5"]) == np.sum((ranked[:, :5] == labels[:, None]).any(axis=-1) & mask)
+    assert (int(got.count), float(got.sums["loss"])) == (mask.sum(), mask.sum())
 
 
 @SETTINGS
 @given(TIED, MANY_LABELS, MASKS, st.sampled_from((4, 8, 12)))
 def test_merged_batches_equal_the_whole(outputs: np.ndarray, labels: np.ndarray, mask: np.ndarray, batch_size: int):
     losses = np.arange(N, dtype=np.float32)  # whole numbers: their sums are exact
-    whole = COUNT(outputs, labels, losses, mask, "softmax_cross_entropy")
+    whole = measured(outputs, labels, losses, mask)
     parts = (slice(start, start + batch_size) for start in range(0, N, batch_size))
-    merged = sum(
-        (COUNT(outputs[p], labels[p], losses[p], mask[p], "softmax_cross_entropy") for p in parts), zero_metrics()
-    )
-    assert merged.means("softmax_cross_entropy", K) == pytest.approx(
-        whole.means("softmax_cross_entropy", K), rel=0, abs=0, nan_ok=True
-    )
-    assert [int(merged.count), int(merged.correct), int(merged.top5)] == [
-        int(whole.count), int(whole.correct), int(whole.top5),
-    ]  # fmt: skip
+    merged = sum((measured(outputs[p], labels[p], losses[p], mask[p]) for p in parts), SOFTMAX.zeros())
+    assert SOFTMAX.means(merged) == pytest.approx(SOFTMAX.means(whole), rel=0, abs=0, nan_ok=True)
+    jax.tree.map(np.testing.assert_array_equal, merged, whole)
 
 
 def test_masked_examples_count_nothing_when_their_losses_are_not_finite():
-    outputs, labels = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
+    outputs, labels = np.zeros((3, K), np.float32), np.zeros(3, np.int32)
     losses, mask = np.array([1, np.nan, np.inf], np.float32), np.array([True, False, False])
-    got = batch_metrics(outputs, labels, losses, mask, "softmax_cross_entropy")
-    assert got.means("softmax_cross_entropy", 2) == {"n": 1, "loss": 1.0, "accuracy": 1.0}
+    found = SOFTMAX.means(measured(outputs, labels, losses, mask))
+    assert found == {"n": 1, "loss": 1.0, "accuracy": 1.0, "top5": 1.0}
 
 
 def test_binary_accuracy_agrees_with_the_larger_probability():
+    scoring = make_scoring(TrainConfig(loss="binary_cross_entropy"), 1, has_classes=True)
     logits = np.array([[2.0], [-1], [0], [0], [3], [-2]], np.float32)  # a tie goes to the earlier class, 0
     labels, mask = np.array([1, 0, 0, 1, 0, 1]), np.ones(6, bool)
-    got = COUNT(logits, labels, np.zeros(6, np.float32), mask, "binary_cross_entropy")
-    predicted = np.argmax(probabilities(jnp.asarray(logits), "binary_cross_entropy"), axis=-1)
-    assert int(got.correct) == np.sum(predicted == labels) == 3
+    got = measured(logits, labels, np.zeros(6, np.float32), mask, scoring)
+    predicted = np.argmax(probabilities(jnp.asarray(logits), "sigmoid"), axis=-1)
+    assert int(got.sums["accuracy"]) == np.sum(predicted == labels) == 3
 
 
 def test_nothing_is_counted_correct_when_the_outputs_are_not_numbers():
     outputs, labels = np.full((4, K), np.nan, np.float32), np.arange(4, dtype=np.int32)
-    got = COUNT(outputs, labels, np.zeros(4, np.float32), np.ones(4, bool), "softmax_cross_entropy")
-    assert (int(got.correct), int(got.top5), int(got.count)) == (0, 0, 4)
-
-
-def metrics_of(loss_sum: float, correct: int, top5: int, count: int) -> Metrics:
-    return Metrics(np.float32(loss_sum), np.int32(correct), np.int32(top5), np.int32(count))
+    got = measured(outputs, labels, np.zeros(4, np.float32), np.ones(4, bool))
+    assert (int(got.sums["accuracy"]), int(got.sums["top5"]), int(got.count)) == (0, 0, 4)
 
 
 @pytest.mark.parametrize(
-    ("loss", "num_outputs", "expected"),
+    ("loss", "num_outputs", "names"),
     [
-        ("softmax_cross_entropy", 6, {"n": 8, "loss": 0.5, "accuracy": 0.25, "top5": 0.75}),
-        ("softmax_cross_entropy", 5, {"n": 8, "loss": 0.5, "accuracy": 0.25}),
-        ("binary_cross_entropy", 1, {"n": 8, "loss": 0.5, "accuracy": 0.25}),
-        ("mean_squared_error", 7, {"n": 8, "loss": 0.5}),
+        ("softmax_cross_entropy", 6, ["n", "loss", "accuracy", "top5"]),
+        ("softmax_cross_entropy", 5, ["n", "loss", "accuracy"]),
+        ("binary_cross_entropy", 1, ["n", "loss", "accuracy"]),
+        ("mean_squared_error", 7, ["n", "loss"]),
+        ("mean_absolute_error", 7, ["n", "loss"]),
     ],
 )
-def test_means_hold_what_the_loss_gives_meaning_to(loss: Loss, num_outputs: int, expected: dict[str, float]):
-    assert metrics_of(4, 2, 6, 8).means(loss, num_outputs) == expected
-
-
-def test_means_are_nan_when_nothing_was_seen():
-    found = zero_metrics().means("softmax_cross_entropy", 10)
+def test_means_hold_what_the_loss_gives_meaning_to(loss: str, num_outputs: int, names: list[str]):
+    scoring = make_scoring(TrainConfig(loss=loss), num_outputs, has_classes=FACTS[loss].activation != "linear")
+    found = scoring.means(scoring.zeros())
+    assert list(found) == names
     assert found.pop("n") == 0
-    assert set(found) == {"loss", "accuracy", "top5"}
     assert all(np.isnan(value) for value in found.values())
 
 
 def test_counts_are_exact_when_float32_could_not_hold_them():
-    merged = metrics_of(0, 2**24, 2**24, 2**24) + metrics_of(0, 1, 1, 1)
-    assert (int(merged.correct), int(merged.top5), int(merged.count)) == (2**24 + 1,) * 3
+    def counted(number: int) -> Metrics:
+        return jax.tree.map(lambda leaf: np.full(leaf.shape, number, leaf.dtype), SOFTMAX.zeros())
+
+    merged = counted(2**24) + counted(1)
+    assert [int(each) for each in (merged.count, merged.sums["accuracy"], merged.sums["top5"])] == [2**24 + 1] * 3
+
+
+def test_sums_in_a_record_of_before_are_read():
+    found = SOFTMAX.zeros().read({"loss_sum": 4.0, "correct": 2, "top5": 6, "count": 8})
+    assert SOFTMAX.means(found) == {"n": 8, "loss": 0.5, "accuracy": 0.25, "top5": 0.75}
+    stored = jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), vars(found))
+    jax.tree.map(np.testing.assert_array_equal, SOFTMAX.zeros().read(stored), found)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from engine.config import OptimConfig
+from engine.config import OptimConfig, TrainConfig
 from engine.config.contract import InputSpec
 from engine.metrics.losses import kernel_penalty, penalty
+from engine.metrics.sums import make_scoring
 from engine.models import (
     L1L2,
     Activation,
@@ -331,7 +332,8 @@ def trained_by_us(config: OptimConfig, values: list, batches: tuple, penalties: 
     params["layers"][1] = {"kernel": values[2], "bias": values[3]}
     inputs = InputSpec(shape=(4,), dtype="float32", scale=1.0)
     chain = optimizer(config, NUM_STEPS, 1)
-    objective = Objective(network, "softmax_cross_entropy", 0.0, chain, inputs, penalty=kernel_penalty(spec))
+    scoring = make_scoring(TrainConfig(), 3, has_classes=True)
+    objective = Objective(network, scoring, 0.0, chain, inputs, penalty=kernel_penalty(spec))
 
     def step(state: Any, batch: tuple) -> tuple:
         batch = Batch(*batch, jnp.ones(len(batch[1]), bool))

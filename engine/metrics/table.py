@@ -1,0 +1,138 @@
+"""Metrics: sums over the examples of a batch that add up to those of a dataset, and a number computed from them.
+
+Outputs are logits or log-probabilities float[b k] with targets int[b] where there are classes, as many as outputs, and
+the outputs of a regression float[b d] with targets float[b d] elsewhere. Arrays are of JAX within compiled programs and
+of NumPy, in float64, for the combined predictions of an ensemble: functions take the namespace of what they are given.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+CALIBRATION_BINS = 15
+# The smallest normal float32, about 1.2e-38: probabilities below it have its logarithm, -87.3, and not -inf.
+LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number over examples that is computed from sums.
+
+    sums: (outputs, targets, mask bool[b] of the examples that count) → an array or a tree of arrays, which add up.
+    compute: (the sums over all batches, how many examples were seen, at least 1) → the metric.
+    """
+
+    sums: Callable[[Any, Any, Any], Any]
+    compute: Callable[[Any, int], float]
+
+
+def mean(values: Callable[[Any, Any], Any]) -> Metric:
+    """The mean over examples of (outputs, targets) → [b]; truth values are counted, exactly below 2³¹."""
+
+    def sums(outputs: Any, targets: Any, mask: Any) -> Any:
+        found = values(outputs, targets)
+        xp = found.__array_namespace__()
+        if found.dtype == bool:
+            return xp.sum(found & mask, dtype=xp.int32)
+        return xp.sum(xp.where(mask, found, 0))
+
+    return Metric(sums, lambda total, count: float(total) / count)
+
+
+def label_rank(outputs: Any, labels: Any) -> Any:
+    """int[b]: how many classes come before the label; of equal outputs the earlier class does, and NaN comes last."""
+    xp = outputs.__array_namespace__()
+    own = xp.take_along_axis(outputs, labels[:, None], axis=-1)
+    is_before = xp.arange(outputs.shape[-1])[None] < labels[:, None]  # [b k]
+    return xp.sum(~(outputs < own) & ((outputs != own) | is_before), axis=-1)
+
+
+def probabilities_of(logits: Any) -> Any:
+    """The softmax [b k] of logits [b k]."""
+    xp = logits.__array_namespace__()
+    shares = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    return shares / xp.sum(shares, axis=-1, keepdims=True)
+
+
+def reliability_sums(probabilities: Any, labels: Any, mask: Any, num_bins: int = CALIBRATION_BINS) -> dict[str, Any]:
+    """Examples, their confidence and their right answers in each of `num_bins` bins of confidence of equal width.
+
+    A bin holds what is above its lower edge, up to and with its upper one.
+    """
+    xp = probabilities.__array_namespace__()
+    confidence, edges = xp.max(probabilities, axis=-1), xp.linspace(0, 1, num_bins + 1)
+    # Rounding can leave a confidence slightly above 1.
+    bins = xp.clip(xp.searchsorted(edges, confidence) - 1, 0, num_bins - 1)
+    is_in = (bins[:, None] == xp.arange(num_bins)[None]) & mask[:, None]  # [b bins]
+    is_right = label_rank(probabilities, labels) < 1
+    return {
+        "counts": xp.sum(is_in, axis=0, dtype=xp.int32),
+        "confidence_sums": xp.sum(xp.where(is_in, confidence[:, None], 0), axis=0),
+        "num_right": xp.sum(is_in & is_right[:, None], axis=0, dtype=xp.int32),
+    }
+
+
+def _negative_log_likelihood(logits: Any, labels: Any) -> Any:
+    """-log of the label's probability, in nats."""
+    xp = logits.__array_namespace__()
+    largest = xp.max(logits, axis=-1, keepdims=True)
+    own = xp.take_along_axis(logits, labels[:, None], axis=-1)
+    return (xp.log(xp.sum(xp.exp(logits - largest), axis=-1, keepdims=True)) - (own - largest))[:, 0]
+
+
+def _brier_score(logits: Any, labels: Any) -> Any:
+    """The sum over classes of squared differences to the label's 1 and the others' 0: 0 to 2 (Brier 1950).
+
+    With two classes it is twice the one that looks at a single class.
+    """
+    xp = logits.__array_namespace__()
+    is_label = xp.arange(logits.shape[-1])[None] == labels[:, None]
+    return xp.sum(xp.square(probabilities_of(logits) - is_label), axis=-1)
+
+
+def _class_counts(outputs: Any, labels: Any, mask: Any) -> dict[str, Any]:
+    xp = outputs.__array_namespace__()
+    is_label = (xp.arange(outputs.shape[-1])[None] == labels[:, None]) & mask[:, None]  # [b k]
+    is_right = label_rank(outputs, labels) < 1
+    right = xp.sum(is_label & is_right[:, None], axis=0, dtype=xp.int32)
+    return {"right": right, "seen": xp.sum(is_label, axis=0, dtype=xp.int32)}
+
+
+def _mean_recall(sums: dict[str, Any], count: int) -> float:
+    """The mean over the classes that were seen of the share of their examples that are right."""
+    is_seen = sums["seen"] > 0
+    return float((sums["right"][is_seen] / sums["seen"][is_seen]).mean())
+
+
+def _calibration_error(sums: dict[str, Any], count: int) -> float:
+    """The distance of confidence and accuracy, averaged over examples: 0 to 1 (Guo et al. 2017, arXiv:1706.04599)."""
+    return float(abs(sums["num_right"] - sums["confidence_sums"]).sum() / count)
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": mean(lambda outputs, labels: label_rank(outputs, labels) < 1),
+    "top5": mean(lambda outputs, labels: label_rank(outputs, labels) < 5),
+    "balanced_accuracy": Metric(_class_counts, _mean_recall),
+    "nll": mean(_negative_log_likelihood),
+    "brier": mean(_brier_score),
+    "ece": Metric(
+        lambda logits, labels, mask: reliability_sums(probabilities_of(logits), labels, mask), _calibration_error
+    ),
+    "mean_squared_error": mean(lambda outputs, targets: ((outputs - targets) ** 2).mean(axis=-1)),
+    "mean_absolute_error": mean(lambda outputs, targets: abs(outputs - targets).mean(axis=-1)),
+}
+
+
+def safe_logarithms(probabilities: np.ndarray) -> np.ndarray:
+    """float64 natural logarithms of probabilities; one below LEAST_PROBABILITY counts as that."""
+    return np.log(np.maximum(probabilities, LEAST_PROBABILITY, dtype=np.float64))
+
+
+def score_outputs(metrics: dict[str, Metric], outputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    """n and the metrics of outputs [n k] on targets, in float64; NaN where there are no examples."""
+    n, outputs, mask = len(outputs), outputs.astype(np.float64), np.ones(len(outputs), bool)
+    if not n:
+        return {"n": 0, **dict.fromkeys(metrics, float("nan"))}
+    return {"n": n, **{name: each.compute(each.sums(outputs, targets, mask), n) for name, each in metrics.items()}}
