@@ -228,11 +228,24 @@ def test_value_of_another_type_is_refused_with_the_field(kind: Any, field: str, 
         kind(**{field: value})
 
 
+LOSS_NAMES = "softmax_cross_entropy, binary_cross_entropy, mean_squared_error, mean_absolute_error"
 UNKNOWN_NAMES = [
     (OptimConfig, "name", "adm", "sgd, momentum, rmsprop, adam, adamw", "adam"),
     (OptimConfig, "schedule", "cosin", "constant, cosine, linear, step", "cosine"),
-    (TrainConfig, "loss", "cross_entropy", "softmax_cross_entropy, binary_cross_entropy, mean_squared_error", None),
-    (TrainConfig, "loss", "mse", "softmax_cross_entropy, binary_cross_entropy, mean_squared_error", None),
+    (
+        TrainConfig,
+        "loss",
+        "cross_entropy",
+        LOSS_NAMES,
+        None,
+    ),
+    (
+        TrainConfig,
+        "loss",
+        "mse",
+        LOSS_NAMES,
+        None,
+    ),
     (DataConfig, "resize", "strech", "stretch, crop, pad", "stretch"),
     (DataConfig, "color", "rbg", "grayscale, rgb, rgba, la, cmyk, lab", "rgb"),
     (PlanConfig, "lowering", "matrx", "auto, direct, eigen, matrix, xla", "matrix"),
@@ -372,7 +385,10 @@ READ, QUOTED = attributes_read(), names_quoted()
 def test_field_has_a_reader(kind: type, name: str):
     owners = {"config", SECTION_OF.get(kind, "config")}
     # Sizes are read as numbers.
-    names = {name, {"image_size": "height_width", "center_crop": "crop_height_width"}.get(name, name)}
+    names = {
+        name,
+        {"image_size": "height_width", "center_crop": "crop_height_width", "metrics": "asked_metrics"}.get(name, name),
+    }
     read = {(owner, name) for owner in owners for name in names} & READ
     # Ranges and probabilities of an augmentation are asked for by their names.
     assert read or (kind is AugmentConfig and name in QUOTED), f"nothing reads {kind.__name__}.{name}"

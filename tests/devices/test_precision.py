@@ -22,8 +22,7 @@ from engine.data.decoded.dataset import Splits
 from engine.devices.executables import compiler_options
 from engine.devices.precision import check_precision
 from engine.metrics.sums import make_scoring
-from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Sequential
-from engine.models.specs import custom
+from engine.models import Activation, BatchNorm, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Sequential, custom
 from engine.networks.network import network_of
 from engine.training.state import TrainState, init_state
 from engine.training.step import Batch, Objective, eval_step, train_step
