@@ -84,7 +84,7 @@ def fit(
         rule = "the DataConfig to say it"
         raise InputError(problem("validation, scale", "an argument beside a DataConfig", rule, "Set it there."))
     data_config = data if isinstance(data, DataConfig) else _data_config(data, validation, scale)
-    objective = {"loss": _as_named(loss), "metrics": tuple(map(_as_named, metrics))}
+    objective = _objective(loss, metrics)
     train_config = TrainConfig(epochs, batch_size, **objective, seed=seed, patience=patience, members=members)
     config = RunConfig("fit", model, data_config, train_config, _optim(optimizer, learning_rate))
     config = replace(config, augment=augment or AugmentConfig())
@@ -140,15 +140,10 @@ def finetune(
         cache_features=cache_features,
     )
     train_config = TrainConfig(
-        epochs,
-        batch_size,
-        _as_named(loss or settings.loss),
-        metrics=tuple(map(_as_named, metrics)),
-        seed=seed,
-        patience=patience,
+        epochs, batch_size, **_objective(loss or settings.loss, metrics), seed=seed, patience=patience,
         members=len(source.members) if isinstance(source, EnsembleClassifier) else 1,
-        precision="float32" if settings.precision == "tf32" else settings.precision,  # which a CPU has not
-    )
+        precision="float32" if settings.precision == "tf32" else settings.precision,  # a CPU has no tf32
+    )  # fmt: skip
     config = RunConfig(
         "finetune",
         model or source.record.config.model.with_open_outputs(),
@@ -182,6 +177,11 @@ def _optim(optimizer: Own | OptimConfig, learning_rate: float | None) -> OptimCo
 def _as_named(given: Own) -> str | Custom:
     """A name as it is, a function of the user's own as a config stores it."""
     return custom(given) if callable(given) else given
+
+
+def _objective(loss: Own, metrics: Sequence[Own]) -> dict[str, Any]:
+    """The fields of a TrainConfig for a loss and metrics."""
+    return {"loss": _as_named(loss), "metrics": tuple(map(_as_named, metrics))}
 
 
 def _data_config(data: Data, validation: Any, scale: float = DataConfig.scale) -> DataConfig:
