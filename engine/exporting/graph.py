@@ -3,7 +3,8 @@
 Axes: b batch, k classes, m members.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from engine.config.scoring import loss_facts
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.single import SingleClassifier
-from engine.metrics.combination import LEAST_PROBABILITY, TIE_BREAK, Combination
+from engine.metrics.combination import sum_weighted, take_logarithms
 from engine.metrics.losses import probabilities
 from engine.networks.network import network_of, normalize
 
@@ -34,28 +35,16 @@ def graph_of(classifier: Classifier, precision: Precision | None = None) -> Grap
         for (member, weight), order in zip(_weighed(classifier), classifier.orders, strict=True)
         if weight > 0
     ]
-    weights = [weight for _, weight in _weighed(classifier) if weight > 0]
+    weights = tuple(weight for _, weight in _weighed(classifier) if weight > 0)
+    combination = replace(classifier.combination, weights=weights)
 
     def forward(inputs: jax.Array) -> jax.Array:
         outputs = [graph(inputs) for graph in graphs]
         if not classifier.class_names:
-            return _weighted_sum(weights, outputs)
-        return combined(classifier.combination, weights, outputs)
+            return sum_weighted(outputs, weights)
+        return combination.combine([take_logarithms(each, jnp) for each in outputs], jnp)
 
     return forward
-
-
-def combined(combination: Combination, weights: Sequence[float], outputs: Sequence[jax.Array]) -> jax.Array:
-    """float32[b k]: a traceable `Combination.combine` of the probabilities [b k] of the members with a weight."""
-    if combination.method == "logits":
-        joint = jax.nn.softmax(_weighted_sum(weights, [_logarithms(each) for each in outputs]))
-    elif combination.method == "vote":
-        share = min(TIE_BREAK, 1 / (len(weights) + 1))
-        votes = [jax.nn.one_hot(jnp.argmax(_logarithms(each), -1), each.shape[-1]) for each in outputs]
-        joint = (1 - share) * _weighted_sum(weights, votes) + share * _mean(weights, outputs)
-    else:
-        joint = _mean(weights, outputs)
-    return joint if combination.temperature == 1 else jax.nn.softmax(_logarithms(joint) / combination.temperature)
 
 
 def _graph_of_one(classifier: SingleClassifier, precision: Precision | None) -> Graph:
@@ -80,19 +69,3 @@ def _in_order(graph: Graph, order: np.ndarray | None) -> Graph:
 
 def _weighed(classifier: EnsembleClassifier) -> list[tuple[SingleClassifier, float]]:
     return list(zip(classifier.members, classifier.combination.weights, strict=True))
-
-
-def _weighted_sum(weights: Sequence[float], arrays: Sequence[jax.Array]) -> jax.Array:
-    total = weights[0] * arrays[0]
-    for weight, array in zip(weights[1:], arrays[1:], strict=True):
-        total = total + weight * array
-    return total
-
-
-def _mean(weights: Sequence[float], outputs: Sequence[jax.Array]) -> jax.Array:
-    total = _weighted_sum(weights, outputs)
-    return total / jnp.sum(total, axis=-1, keepdims=True)
-
-
-def _logarithms(array: jax.Array) -> jax.Array:
-    return jnp.log(jnp.maximum(array, LEAST_PROBABILITY))

@@ -1,7 +1,8 @@
 """How the members of an ensemble become one prediction: the ways to combine them, and what is fitted to do so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -42,20 +43,15 @@ class Combination:
         holds = self.temperature > 0
         return problems + check("combination.temperature", self.temperature, holds, "a positive number", "Give 1.")
 
-    def combine(self, log_probabilities: np.ndarray) -> np.ndarray:
-        """float64[n k], rows that sum to 1, of log-probabilities [m n k]; takes the memory of a few arrays [n k].
+    def combine(self, log_probabilities: Any, xp: Any = np) -> Any:
+        """[n k], rows that sum to 1, of log-probabilities [m n k]: float64, or by xp=jax.numpy float32, traceable.
 
-        Logarithms of 0 (-inf) are allowed. Where a temperature is applied, probabilities below LEAST_PROBABILITY count
-        as that.
+        Takes the memory of a few arrays [n k]. Arrays of members whose weight is 0 are not looked at. Logarithms of 0
+        (-inf) are allowed. Where a temperature is applied, probabilities below LEAST_PROBABILITY count as that.
         """
-        assert log_probabilities.ndim == 3
         assert len(log_probabilities) == len(self.weights)
-        combined = METHODS[self.method](log_probabilities, np.array(self.weights))
-        if self.temperature == 1:
-            return combined
-        logs = _logarithms(combined)
-        logs /= self.temperature
-        return _softmax_in_place(logs)
+        combined = METHODS[self.method](log_probabilities, self.weights, xp)
+        return combined if self.temperature == 1 else _softmax(take_logarithms(combined, xp) / self.temperature, xp)
 
 
 def fit(
@@ -89,44 +85,49 @@ def fit(
     return replace(combination, temperature=fit_scaling(combination.combine(log_probabilities), labels))
 
 
-def mean_probabilities(log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """float64[n k]: the weighted mean over members of the probabilities whose logarithms are given [m n k]."""
-    total = np.zeros(log_probabilities.shape[1:])
-    for i in np.flatnonzero(weights):  # member by member, which needs no second array [m n k]
-        total += weights[i] * np.exp(log_probabilities[i], dtype=np.float64)
-    total /= total.sum(axis=-1, keepdims=True)  # float32 logarithms are normalized to about 1e-6
-    return total
+def mean_probabilities(log_probabilities: Any, weights: Sequence[float] | np.ndarray, xp: Any = np) -> Any:
+    """[n k]: the weighted mean over members of the probabilities whose logarithms are given [m n k]."""
+    total = sum_weighted(log_probabilities, weights, lambda logs: xp.exp(_widened(logs, xp)))
+    return total / total.sum(axis=-1, keepdims=True)  # float32 logarithms are normalized to about 1e-6
 
 
-def vote_shares(log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """float64[n k]: the weighted share of members whose likeliest class it is, of equally likely ones the first."""
-    _, n, k = log_probabilities.shape
-    shares, rows = np.zeros((n, k)), np.arange(n)
-    for i in np.flatnonzero(weights):
-        shares[rows, log_probabilities[i].argmax(axis=-1)] += weights[i]
-    return shares
+def vote_shares(log_probabilities: Any, weights: Sequence[float] | np.ndarray, xp: Any = np) -> Any:
+    """[n k]: the weighted share of members whose likeliest class it is, of equally likely ones the first."""
+
+    def votes(logs: Any) -> Any:
+        return _widened(logs.argmax(axis=-1)[:, None] == xp.arange(logs.shape[-1])[None], xp)
+
+    return sum_weighted(log_probabilities, weights, votes)
 
 
-def _mean_logits(log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _mean_logits(log_probabilities: Any, weights: Sequence[float] | np.ndarray, xp: Any) -> Any:
     """The normalized geometric mean of probabilities.
 
     It equals the softmax of the mean of the logits, from which logarithms of probabilities differ by one number for
     each member and example, and softmax does not see those. A class that any member rules out (-inf) is ruled out.
     """
-    total = np.zeros(log_probabilities.shape[1:])
-    for i in np.flatnonzero(weights):
-        # A number in place of -inf: where every class is ruled out by some member, -inf everywhere would give NaN.
-        total += weights[i] * np.maximum(log_probabilities[i], np.finfo(np.float32).min, dtype=np.float64)
-    return _softmax_in_place(total)
+    # A number in place of -inf: where every class is ruled out by some member, -inf everywhere would give NaN.
+    least = float(np.finfo(np.float32).min)
+    return _softmax(sum_weighted(log_probabilities, weights, lambda logs: xp.maximum(_widened(logs, xp), least)), xp)
 
 
-def _majority_vote(log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _majority_vote(log_probabilities: Any, weights: Sequence[float] | np.ndarray, xp: Any) -> Any:
     """Shares of votes, of which TIE_BREAK is the mean of probabilities: it decides ties, and can overturn no vote."""
     share = min(TIE_BREAK, 1 / (np.count_nonzero(weights) + 1))
-    shares = vote_shares(log_probabilities, weights)
-    shares *= 1 - share
-    shares += share * mean_probabilities(log_probabilities, weights)
-    return shares
+    means = mean_probabilities(log_probabilities, weights, xp)
+    return vote_shares(log_probabilities, weights, xp) * (1 - share) + share * means
+
+
+def sum_weighted(
+    arrays: Any, weights: Sequence[float] | np.ndarray, function: Callable[[Any], Any] = lambda array: array
+) -> Any:
+    """[n k]: the weighted sum of a function of each member's array; one by one, which needs no second array [m n k]."""
+    return sum(weight * function(arrays[i]) for i, weight in enumerate(weights) if weight)
+
+
+def _widened(array: Any, xp: Any) -> Any:
+    """In the widest floats of an array namespace: float64 of NumPy, float32 of JAX."""
+    return array.astype(xp.result_type(float))
 
 
 def label_likelihoods(log_probabilities: np.ndarray, labels: np.ndarray, members: np.ndarray) -> np.ndarray:
@@ -184,7 +185,7 @@ def fit_scaling(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """
     from scipy.optimize import minimize_scalar  # takes 0.1 s to import, which a prediction need not wait for
 
-    logs = _logarithms(probabilities)
+    logs = take_logarithms(probabilities)
     logs -= logs.max(axis=-1, keepdims=True)
     own = logs[np.arange(len(labels)), labels].mean()
 
@@ -207,18 +208,17 @@ def _check_needs_no_data(method: CombinationKind, fit_temperature: bool) -> None
         raise InputError(problem("ensemble.temperature", f"True and {got}", rule, remedy))
 
 
-def _logarithms(probabilities: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(probabilities, LEAST_PROBABILITY, dtype=np.float64))
+def take_logarithms(probabilities: Any, xp: Any = np) -> Any:
+    """Natural logarithms [… k], of probabilities below LEAST_PROBABILITY that of it."""
+    return xp.log(xp.maximum(_widened(probabilities, xp), LEAST_PROBABILITY))
 
 
-def _softmax_in_place(logs: np.ndarray) -> np.ndarray:
-    logs -= logs.max(axis=-1, keepdims=True)
-    np.exp(logs, out=logs)
-    logs /= logs.sum(axis=-1, keepdims=True)
-    return logs
+def _softmax(logs: Any, xp: Any) -> Any:
+    shares = xp.exp(logs - logs.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
 
 
-METHODS: dict[CombinationKind, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+METHODS: dict[CombinationKind, Callable[[Any, Any, Any], Any]] = {
     "mean": mean_probabilities,
     "logits": _mean_logits,
     "vote": _majority_vote,

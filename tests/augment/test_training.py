@@ -21,8 +21,8 @@ from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
-from engine.inference.classifier import TTA_DRAWS, Classifier
-from engine.inference.single import SingleClassifier
+from engine.inference.classifier import Classifier
+from engine.inference.single import TTA_DRAWS, SingleClassifier
 from engine.models import Dense, Dropout, Flatten, Sequential
 from engine.runs.session import Session
 from engine.training.batches import epoch_order

@@ -23,11 +23,10 @@ from engine.commands import export as export_command
 from engine.data.decoded.dataset import Splits
 from engine.data.load import load_splits
 from engine.exporting import export, writers
-from engine.exporting.graph import combined
 from engine.host.clock import Clock
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
-from engine.metrics.combination import METHODS, Combination
+from engine.metrics.combination import METHODS, Combination, take_logarithms
 from engine.models import (
     Activation,
     AveragePool,
@@ -252,7 +251,7 @@ def test_combination_in_the_graph_is_that_of_numpy(method, shape, temperature, s
     weights = draw.dirichlet(np.ones(shape[0]))
     combination = Combination(method, tuple(weights.tolist()), temperature)
     expected = combination.combine(np.log(np.maximum(outputs, np.finfo(np.float32).tiny)))
-    found = combined(combination, combination.weights, [jnp.asarray(each) for each in outputs])
+    found = combination.combine([take_logarithms(jnp.asarray(each), jnp) for each in outputs], jnp)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-6)
 
 
