@@ -126,7 +126,7 @@ def measure_checks(options: Options, scratch: Path, console: Console) -> dict[st
     for name, config in {"mlp": mlp.config(), "convnet": convnet.config()}.items():
         stored = StoredImages(path, images.shape, hashes=image_hashes(images))
         data = Dataset(stored, noise.labels, noise.class_names, "noise", "noise")
-        training = Training(replace(config, plan=PlanConfig(data="streamed")), data)
+        training = Training(replace(config, plan=PlanConfig(placement="streamed")), data)
         with unittest.mock.patch.object(StoredImages, "_check_some", _timed(StoredImages._check_some, spent)):
             shares[name] = [_share_of(spent, training) for _ in range(options.rounds)]
         training.session.close()

@@ -100,9 +100,9 @@ def compare(options: Options, console: Console) -> list[dict[str, Any]]:
             common = {"batch_size": batch_size, "validation": None, "seed": seed, "verbose": False}
             examples = of_classes(train, second, per_class, seed)
             scratch = engine.fit(whole.model, examples, epochs=epochs, **common)
-            head = source.classifier.finetune(examples, freeze=TRUNK, epochs=epochs, **common)
-            tuned = head.classifier.finetune(
-                examples, learning_rates={"conv_*": 0.1}, epochs=max(epochs // 2, 1), **common
+            head = engine.finetune(source.classifier, examples, freeze=TRUNK, epochs=epochs, **common)
+            tuned = engine.finetune(
+                head.classifier, examples, learning_rates={"conv_*": 0.1}, epochs=max(epochs // 2, 1), **common
             )
             results = zip(METHODS, (scratch, head, tuned), strict=True)
             rows += [_row(method, per_class, seed, result, held_out) for method, result in results]

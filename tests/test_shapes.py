@@ -28,7 +28,7 @@ from engine.data.pictures import interpolating, levels, ranges, resampling
 from engine.data.sources import array_files
 from engine.kernels import depthwise, eigen, ffi, matrix, pooling, triton, windows, xla
 from engine.kernels.windows import Window
-from engine.metrics import calibration, combination, losses, sums
+from engine.metrics import calibration, combination, losses, table
 from engine.models import UpSample
 from engine.networks import functions, modules, network
 
@@ -89,6 +89,7 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     combination.fit: [("weighted", LOGS, LABELS, False, np.full(13, True))],
     combination.mean_probabilities: [(LOGS, WEIGHTS)],
     combination.vote_shares: [(LOGS, WEIGHTS)],
+    combination.sum_weighted: [(shares("m n k"), np.ones(SIZES["m"]))],
     combination.label_likelihoods: [(LOGS, LABELS, np.arange(13))],
     combination.mixture_weights: [(shares("m n"),)],
     combination.greedy_weights: [(shares("m n"),)],
@@ -96,12 +97,8 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     losses.softmax_cross_entropy: [(LOGITS, TARGETS)],
     losses.binary_cross_entropy: [(array("b 1"), array("b", "int32", 2))],
     losses.mean_squared_error: [(array("b d"), array("b d"))],
-    losses.probabilities: [(LOGITS, "softmax_cross_entropy")],
-    sums.batch_metrics: [
-        (LOGITS, TARGETS, array("b"), array("b", "bool"), "softmax_cross_entropy"),
-        (array("b d"), array("b d"), array("b"), array("b", "bool"), "mean_squared_error"),
-    ],
-    sums.evaluation_losses: [(LOGITS, TARGETS, "softmax_cross_entropy")],
+    losses.mean_absolute_error: [(array("b d"), array("b d"))],
+    losses.probabilities: [(LOGITS, "softmax")],
     axes.channels_last: [
         (array(shape, "uint8"), "images", layout, print)
         for shape, layout in (("n h w", "auto"), ("n h w c", "auto"), ("n c h w", "channels_first"))
@@ -138,7 +135,7 @@ if ffi.is_available():
     CASES[ffi.convolve] = [(MAPS, KERNEL, BIAS, WINDOW, pool, True) for pool in (None, POOL)]
     CASES[ffi.gradients] = [(MAPS, FLIPPED, NO_WINNERS, None, array("b y x o"), WINDOW, None)]
 # They need a GPU or a C++ compiler.
-NOT_EVERYWHERE = {triton.convolve, ffi.convolve, ffi.gradients}
+NOT_EVERYWHERE = {triton.convolve, ffi.convolve, ffi.gradients, table.score_outputs}  # the last gives no array
 
 
 def stated_shapes(docstring: str) -> list[tuple[str, tuple[str, ...]]]:

@@ -12,7 +12,6 @@ from engine.checkpoints.packing import opened
 from engine.checkpoints.record import Record
 from engine.checkpoints.steps import check_model_fits, choose_step, read_record, restore_arrays
 from engine.config import CombinationKind
-from engine.config.data import DataConfig
 from engine.data.classes.matching import match
 from engine.data.classes.names import names_text
 from engine.devices.precision import computes
@@ -47,7 +46,8 @@ def restore(
 @computes
 def _restored(directory: Path, step: int | str, trust: bool, member: int | None) -> Classifier:
     record = read_record(directory, choose_step(directory, step))
-    check_trust(replace(record.config, data=DataConfig()), str(directory), trust)  # its data are not opened here
+    without_source = replace(record.config, data=replace(record.config.data, source=None))
+    check_trust(without_source, str(directory), trust)  # its data are not opened here
     check_model_fits(str(directory), record)
     train, spec = record.config.train, record.input_spec
     index = None if member is None else _index_of(member, record)

@@ -10,7 +10,6 @@ from flax import nnx
 
 from engine.checkpoints.record import Record
 from engine.config import RunConfig
-from engine.config.data import DataConfig
 from engine.config.finetune import matches_pattern
 from engine.data.contract import check_inputs, under_contract
 from engine.data.decoded.dataset import Dataset, names_text
@@ -54,7 +53,7 @@ def restore_source(config: RunConfig) -> Classifier | None:
     # What the run uses itself is imported anyway; anything else is not trusted.
     record = read_init_record(config)
     assert record is not None
-    theirs = {each.path for each in find_custom(replace(record.config, data=DataConfig()))}
+    theirs = {each.path for each in find_custom(replace(record.config, data=replace(record.config.data, source=None)))}
     return restore(config.finetune.init, trust=theirs <= {each.path for each in find_custom(config)})
 
 

@@ -69,8 +69,8 @@ def test_help_of_an_experiment_shows_type_default_and_help_of_each_option():
         "--data.image-size {None}|STR Height and width .* (default: None)",
         "--data.mean {None}|{[FLOAT [FLOAT ...]]} Subtracted after scaling, .* (default: None)",
         "--train.epochs INT Times the training split is gone through; .* (default: 5)",
-        "--train.batch-size INT Examples a step. (default: 64)",
-        "--optim.name {sgd,momentum,rmsprop,adam,adamw} .* (default: rmsprop)",
+        "--train.batch-size INT Examples a step. .* (default: 64)",
+        "--optim.name {sgd,momentum,rmsprop,adam,adamw}|MODULE:NAME .* (default: rmsprop)",
         "--optim.learning-rate FLOAT The rate after warm-up; .* (default: 0.001)",
         "--plan.lowering {auto,direct,eigen,matrix,xla} .* (default: auto)",
     ):
@@ -199,9 +199,9 @@ def test_unknown_option_is_refused_with_the_nearest():
 def test_unknown_optimizer_is_refused_with_the_known():
     said = mistake("experiments.convnet", "--optim.name", "adm")
     assert "'adm'" in said
-    assert "--optim.name" in said
+    assert "optim.name" in said
     for known in ("sgd", "momentum", "rmsprop", "adam", "adamw"):
-        assert f"'{known}'" in said
+        assert known in said
 
 
 def test_batch_size_is_refused_when_it_is_zero():

@@ -14,6 +14,8 @@ pytest.importorskip("skimage", reason="needs the photographs of scikit-image")
 
 from tests.faults.pictures import DAMAGES, STORED, damaged, outcome_of, outcomes, sort_of, stored, table_of, untrained
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*several frames or pages")
+
 NUMBERS = range(96)  # four of each kind and damage
 
 

@@ -77,7 +77,7 @@ def test_key_is_of_all_that_decides_what_is_compiled(tmp_path: Path, monkeypatch
     (tmp_path / "other.h").write_text("#define ONE 1")
     keys = [
         compiler._key(SOURCE, [command]),
-        compiler._key([command, "-ffast-math"]),
+        compiler._key(SOURCE, [command, "-ffast-math"]),
         compiler._key(SOURCE, [command], str(tmp_path)),
     ]
     for name in ("CPATH", "LIBRARY_PATH"):

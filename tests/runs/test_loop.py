@@ -230,7 +230,7 @@ def test_default_batch_is_all_examples_where_these_are_fewer_also_when_resumed(t
 def test_second_run_in_the_same_directory_is_refused_and_changes_nothing(tiny_config, splits, tmp_path):
     start(tiny_config, splits, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(engine.InputError, match=r"holds a finished run \(2 of 2 epochs, step 8\).*--resume"):
+    with pytest.raises(engine.InputError, match=r"contains a finished run \(2 of 2 epochs, step 8\).*--resume"):
         engine.run(tiny_config, tmp_path, reporter=Silent())
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
