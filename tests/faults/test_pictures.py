@@ -51,6 +51,7 @@ def test_undamaged_pictures_are_predicted(classifier: engine.Classifier, kind: s
     pictures = [stored(kind, Random(number)) for number in range(12)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*several frames or pages")
         assert classifier.predict_proba(pictures, resize="stretch").shape == (12, 3)
 
 
