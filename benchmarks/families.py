@@ -166,7 +166,10 @@ def compare(family: Family, options: Options) -> dict[str, list[float]]:
 
 
 def _checked_rate(of_torch: Any, training: Training) -> float:
-    assert of_torch.num_params == training.session.num_params, (of_torch.num_params, training.session.num_params)
+    assert of_torch.num_params == training.session.setup.model.num_params, (
+        of_torch.num_params,
+        training.session.setup.model.num_params,
+    )
     return of_torch.rate()
 
 

@@ -22,7 +22,7 @@ class EnginePeer:
             self._training = Training(config, job.workload.images(job.num_images))
         except InputError as error:
             raise Unavailable(str(error)) from None
-        self.num_params = self._training.session.num_params
+        self.num_params = self._training.session.setup.model.num_params
         self._classifier = self._training.session.classifier() if job.inference else None
 
     def train(self, epochs: int) -> None:
