@@ -24,7 +24,7 @@ from engine.checkpoints.packing import unpack
 from engine.checkpoints.steps import choose_step, read_record
 from engine.data.kinds import open_source
 from engine.data.load import load_splits
-from engine.data.pictures import opening
+from engine.data.pictures import stored
 from engine.data.sources.walk import walk
 from engine.host.clock import Clock
 from engine.host.json_files import read_json
@@ -92,14 +92,14 @@ def test_names_that_are_no_text_can_be_skipped_and_logged(folder: Path, tmp_path
 
 def test_file_that_could_not_be_read_for_a_moment_is_there_at_the_next_start(folder: Path, monkeypatch):
     cache = folder.parent / "cache"
-    real = opening._identified
+    real = stored._identified
 
     def broken(file, name):
         if name.endswith("a/3.png"):
             raise OSError(5, "Input/output error")
         return real(file, name)
 
-    monkeypatch.setattr(opening, "_identified", broken)
+    monkeypatch.setattr(stored, "_identified", broken)
     partly = load(folder, cache_dir=cache, on_bad_file="skip")
     assert len(partly) == 19
     assert "Input/output error" in partly.skipped[0]
