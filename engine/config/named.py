@@ -12,10 +12,19 @@ from engine.records.custom import Custom
 
 def option(table: Iterable[str]) -> PrimitiveConstructorSpec:
     """How such a value is written on the command line: a name, or module:name of a class or function of one's own."""
+    names = list(table)
+
+    def read(texts: list[str]) -> str | Custom:
+        if ":" in texts[0]:
+            return Custom(texts[0])
+        if texts[0] not in names:
+            raise ValueError(unknown("name", texts[0][:LONGEST_NAME], names))  # reported with the option's name
+        return texts[0]
+
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{{{','.join(table)}}}|MODULE:NAME",
-        instance_from_str=lambda texts: Custom(texts[0]) if ":" in texts[0] else texts[0],
+        metavar=f"{{{','.join(names)}}}|MODULE:NAME",
+        instance_from_str=read,
         is_instance=lambda value: isinstance(value, str | Custom),
         str_from_instance=lambda value: [name_of(value)],
     )
