@@ -33,7 +33,7 @@ ShiftUnit = Literal["fraction", "pixels", "keras"]
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of training images, each drawn anew for every example in every epoch. The default is none.
+    """Random changes of training images, each drawn again for every example in every epoch. The default is none.
 
     A range is two numbers, drawn from uniformly. One number x stands for −x to x or, where the range is one of
     factors, for 1−x to 1+x. Pixels are levels from 0 to 255 and stay there. The order is that of the fields: geometry,

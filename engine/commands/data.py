@@ -40,7 +40,7 @@ def data(
     from engine.report.data import classes_table, extremes_text, facts_table, splits_table, targets_table
     from engine.report.survey import survey, with_one_size
 
-    # What opening tells is told once: here of tfds, which may be prepared now, below of what lies at a path.
+    # Messages of opening are printed once: here for tfds, which may be prepared now, below for data at a path.
     opened = open_source(config, tell if config.path is None else lambda text: None)
     found = survey(file for files in opened.image_files().values() for file in files)
     sized, reason = with_one_size(config, opened, found)

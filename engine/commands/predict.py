@@ -37,7 +37,7 @@ def predict(
 ) -> None:
     """Name what is in image files or folders of them, or in each row of a CSV table of pixels or of paths.
 
-    Folders of any size are gone through in little memory. Files that cannot be read are told and the rest predicted;
+    Folders of any size are gone through in little memory. Unreadable files are reported and the rest predicted;
     the exit code is then 1.
 
     Args:
@@ -58,7 +58,7 @@ def predict(
     """
     _check(images, out, overwrite, max_pixels)
     set_up_process()
-    warnings.filterwarnings("ignore", module="PIL")  # what it finds odd in a TIFF names no file; what is bad is told
+    warnings.filterwarnings("ignore", module="PIL")  # what it finds odd in a TIFF names no file; bad files are reported
     find_own_classes(trust)
     from PIL import Image
 
@@ -129,7 +129,7 @@ def _of_files(
     value_range: tuple[float, float] | None,
     out: Path | None,
 ) -> None:
-    """Predicts files, a batch at a time. Those that cannot be read are told, and make the exit code PARTLY_DONE.
+    """Predicts files, a batch at a time. Unreadable ones are reported, and make the exit code PARTLY_DONE.
 
     Raises InputError, and leaves `out` alone, if none of them can be read.
     """

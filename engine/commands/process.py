@@ -23,7 +23,7 @@ def set_up_process(cache_dir: Path | None = None) -> None:
 
     keep_programs(cache_dir)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    # Of an entry that another process is just writing, or has left half written: it is compiled anew.
+    # Of an entry that another process is just writing, or has left half written: it is compiled again.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
 
 
@@ -31,7 +31,7 @@ def set_up_process(cache_dir: Path | None = None) -> None:
 def errors_as_lines(is_run: bool = False) -> Iterator[None]:
     """Ends the process with a message and exit code 2 for a user's mistake, 128 + signal after an interrupt.
 
-    is_run: whether what is done can be gone on with by --resume.
+    is_run: whether the work can be resumed with --resume.
     """
     # tfds and Orbax log what a user cannot change, and with tracebacks what we catch and explain.
     logging.getLogger("absl").setLevel(logging.CRITICAL)

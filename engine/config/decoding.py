@@ -10,7 +10,7 @@ ValueRange = tuple[float, float]
 Levels = ValueRange | Literal["type"] | None
 
 NUM_CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "la": 2, "rgb": 3, "rgba": 4, "cmyk": 4, "lab": 3}
-# The colour mode that arrays of so many channels have if nobody says otherwise.
+# The colour mode that arrays of so many channels have by default.
 USUAL_COLORS: dict[int, ColorMode] = {1: "grayscale", 2: "la", 3: "rgb", 4: "rgba"}
 
 

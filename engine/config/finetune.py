@@ -27,7 +27,7 @@ class FineTuneConfig:
     init: Annotated[Path | None, arg(name="init", prefix_name=False, metavar="RUN"), RESULT] = None
     """Start from the weights and input contract of a run, in its directory or packed, at its best step."""
     head: tuple[str, ...] = ()
-    """Layers that start anew, by name or pattern; where none is named, the last with weights if the classes differ."""
+    """Layers that start from scratch, by name or pattern; None: the last with weights if the classes differ."""
     freeze: tuple[str, ...] = ()
     """Layers that stay as they are, by name or pattern, like conv_*; they run as in evaluation, batch norms too."""
     freeze_first: int = 0

@@ -118,7 +118,7 @@ class PlanFile:
 
 
 def given_plan(config: PlanConfig, chosen: Plan, given: Plan) -> Plan:
-    """The plan of a run that is taken up again, or was given one: that one, except for what the config pins."""
+    """The plan of a resumed run, or the plan given to one, except for what the config pins."""
     pinned = {}
     if not keeps_lowering(config, given):
         pinned.update(lowering=chosen.lowering, is_stepwise=chosen.is_stepwise)

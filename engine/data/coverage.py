@@ -1,4 +1,4 @@
-"""What training cannot make up for: one class only, classes without examples, more classes than examples."""
+"""Defects of the data that training cannot repair: a single class, classes without examples, too many classes."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What is fitted on the training images before training: channel statistics and the whitening matrix."""
+"""Statistics fitted on the training images before training: channel statistics and the whitening matrix."""
 
 from collections.abc import Iterator
 from math import prod

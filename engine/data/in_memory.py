@@ -1,4 +1,4 @@
-"""Arrays at hand → Dataset: what `fit`, `finetune`, `evaluate` and `engine.dataset` take, all read here."""
+"""Arrays in memory → Dataset: reads the arrays given to `fit`, `finetune`, `evaluate` and `engine.dataset`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +51,7 @@ def dataset(
     """A Dataset of arrays, of NumPy, JAX, PyTorch or pandas, or lists; what is converted is printed.
 
     images: [n h w c], [n h w], [n c h w] or vectors [n d]. uint8 is from 0 to 255; other whole numbers and truth values
-      become uint8 by their range; floats are shown to the model as they are, unless `value_range` is given.
+      become uint8 by their range; floats are fed to the model unchanged, unless `value_range` is given.
     labels: class numbers [n] or [n 1] (also as floats or truth values), texts, or one-hot [n k]; or float targets [n]
       or [n d] of a regression.
     class_names: a list that numbers are indices into, or {label: name}; by default each label that occurs is a class

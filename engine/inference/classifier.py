@@ -128,7 +128,7 @@ class Classifier(ABC):
         """Each picture with its Prediction, or with the InputError that says why there is none, in order.
 
         pictures: any number of paths and the like; read on all cores, a few batches ahead, and then forgotten.
-        Arguments as of `predict`; `say` is told at the end how many hold several frames, of which the first is read.
+        Arguments as of `predict`; `say` gets the number of files with several frames, of which the first is read.
         """
         self._check_names(top)
         spec, first, several = contract(self.input_spec, resize), 0, SeveralFrames()

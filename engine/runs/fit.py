@@ -120,9 +120,9 @@ def finetune(
 ) -> Result:
     """Trains the model of a run, or of a classifier at hand, further on, or with a new head for other classes.
 
-    What is shown to the model is the source's input contract; its classes are the data's. If these are the source's, by
+    The model is fed by the source's input contract; its classes are the data's. If these are the source's, by
     name and in any order, every layer is taken over, and the order of the outputs is the source's; else the last one
-    with weights starts anew, or what `head` names.
+    with weights starts from scratch, or what `head` names.
     head, freeze, freeze_first, cache_features: as in FineTuneConfig, layers by name or pattern.
     unfreeze: epochs done → layers that train from there on: {2: ["conv_3"], 4: ["*"]}. learning_rates: layer → factor.
     model: another one, whose layers have those of the source among them by name. loss: by default that of the source.

@@ -161,7 +161,7 @@ def _mismatch(layers: Layers, wrong: list[tuple], ours: Flat, pairs: Flat, num_a
 
 
 def start_text(source: Classifier, start: Start, data: Dataset) -> str:
-    """What was taken over and what starts anew, in words."""
+    """The layers that were taken over and those that start from scratch, in words."""
     record = source.record
     whose = f"step {record.step:,} of {record.config.name}"
     if not start.head:

@@ -16,7 +16,7 @@ def channels_last(images: np.ndarray, field: str, layout: Layout, say: Say) -> n
     """[n h w c] of pictures [n h w], [n h w c] or [n c h w], as a view; arrays of other ranks are left as they are.
 
     auto: channels are first where that axis has 1 or 3 places (or 2 or 4, before a square) and the last has more than
-    any picture has channels. Where that may be wrong, `say` is told.
+    any picture has channels. If that may be wrong, it is reported to `say`.
     """
     if layout not in get_args(Layout):
         raise InputError(unknown("layout", layout, get_args(Layout)))

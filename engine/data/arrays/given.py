@@ -1,4 +1,4 @@
-"""What people hand over as an array → NumPy's, with nothing lost on the way: no mask, no text made of paths."""
+"""Array-like values → NumPy arrays, without losing information: masks and paths are rejected."""
 
 from numbers import Real
 from typing import Any

@@ -1,7 +1,7 @@
-"""Images in a file, read when they are asked for: an array for its readers, however large it is.
+"""Images in a file of any size, read on demand through the interface of an array.
 
-A disk may give back other bytes than were written, and whoever may write to a file can change it. So of the images read
-every 256th is compared with its hash, and all of them before a run is resumed.
+A disk may return other bytes than were written, and other programs may change the file. So every 256th image that is
+read is compared with its hash, and all of them before a run is resumed.
 """
 
 import contextlib

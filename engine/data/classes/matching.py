@@ -1,4 +1,4 @@
-"""The classes of two sides, matched by name in whatever order each side has them. What is guessed is reported."""
+"""Matches the classes of two sides by name, in any order. Guesses are reported."""
 
 import re
 import unicodedata

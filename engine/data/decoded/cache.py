@@ -1,7 +1,7 @@
-"""The decoded cache: uint8 images in a file, so that a second start reads nothing but the pages it touches.
+"""The cache of decoded images: uint8 in a file, so that a second start reads only the pages it touches.
 
 An entry is a directory `decoded/<name>-<key>/` with images.raw, labels.npy, hashes.npy and about.json. It is written
-beside its place and renamed into it, so that a reader sees all of it or nothing, and two writers cannot mix.
+under a temporary name and renamed, so that a reader sees all of it or nothing, and two writers cannot mix.
 """
 
 import contextlib
@@ -220,7 +220,7 @@ def _drain(decoded: Decoded, keep: Callable[[np.ndarray], object]) -> tuple[np.n
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Removes what killed processes have left: unfinished entries that nobody has written to for a day."""
+    """Removes what killed processes have left: unfinished entries without a write for a day."""
     for scratch in directory.glob(".*-????????"):
         with contextlib.suppress(OSError):  # another process removes it too, or it is not ours
             written = max(path.stat().st_mtime for path in (scratch, *scratch.iterdir()))

@@ -1,4 +1,4 @@
-"""What every source of data is turned into."""
+"""Dataset and Splits: every source of data is decoded into these."""
 
 import hashlib
 from collections.abc import Callable
@@ -79,7 +79,7 @@ class Dataset:
     def in_classes(self, class_names: Names, owner: str, say: Callable[[str], None] = tell) -> "Dataset":
         """The same examples with labels as indices into other class names, those of `owner`, matched by name.
 
-        What is guessed is said. Raises InputError for examples of a class that is not among them. A regression, or one
+        Guesses are reported. Raises InputError for examples of a class that is not among them. A regression, or one
         of a regression, stays as it is.
         """
         if self.class_names == class_names or not (self.class_names and class_names):

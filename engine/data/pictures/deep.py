@@ -92,7 +92,7 @@ def evident_range(lowest: float, highest: float, is_whole: bool) -> ValueRange |
 
 
 def usual_range(lowest: float, highest: float, is_whole: bool) -> ValueRange:
-    """The range that numbers from `lowest` to `highest` are taken to be of, if nobody says.
+    """The range that numbers from `lowest` to `highest` are assumed to have, if it is not stated.
 
     Whole ones from 0: of as many bits as hold them, 1, 2, 4, 8, 10, 12, 14, 16 or more. Others: 0 to 1, −1 to 1, 0 to
     255 or 0 to 65,535 if they use more than half of that; else theirs, to two digits.

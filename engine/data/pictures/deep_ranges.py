@@ -1,4 +1,4 @@
-"""What is black and what is white in the pictures of a dataset that have more than 8 bits, where nobody says it."""
+"""The black and white levels of a dataset's pictures of more than 8 bits, if they are not stated."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

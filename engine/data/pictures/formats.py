@@ -20,7 +20,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-START_BYTES = 132  # of a file, by which its kind is told
+START_BYTES = 132  # of a file, which show its kind
 # How much of a file may be read before, and beside, its pixels: of metadata, which Pillow holds in memory, and of kinds
 # that are read whole. Of PPM and GIF less, whose headers are read byte by byte or block by block: a second a MB.
 MOST_BYTES = 2**28
@@ -130,7 +130,7 @@ class TooMuch(Exception):
 
 
 class Budgeted(io.BufferedReader):
-    """A file of which only so much may be read; `allow` starts anew with another allowance.
+    """A file of which only so much may be read; `allow` starts again with another limit.
 
     Pillow holds whatever comes before or after the pixels in memory, so a file could fill it with one huge chunk.
     """

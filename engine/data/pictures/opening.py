@@ -29,7 +29,7 @@ MODES: dict[ColorMode, str] = {
     "grayscale": "L", "rgb": "RGB", "rgba": "RGBA", "la": "LA", "cmyk": "CMYK", "lab": "LAB",
 }  # fmt: skip
 LEAST_CUT = 2**15  # white of 16 bits whose lower byte is not needed to tell 128 levels apart
-HEADER_BYTES = 2**20  # of a JPEG, in which it is told how it goes on
+HEADER_BYTES = 2**20  # of a JPEG, which contain its size and coding
 
 
 def open_picture(

@@ -43,7 +43,7 @@ class Layout:
 def lay_out(root: Path, files: list[ImageFile], tell: Tell, tell_empty: Tell | None = None) -> Layout:
     """The splits and classes that the names of the files below `root` stand for.
 
-    tell_empty: is told of folders without images, in place of `tell`.
+    tell_empty: gets reports of folders without images, in place of `tell`.
     Raises InputError where folders would be taken for classes that are splits, or hold the same classes once more.
     """
     tops = _by_folder(files, 0)

@@ -112,7 +112,7 @@ def pixel_settings(config: DataConfig) -> tuple[object, ...]:
 
 
 def file_key(files: Iterable[Path], config: DataConfig, *settings: object) -> str:
-    """A cache key of what is told of whole files without reading them, and of settings they are decoded with."""
+    """A cache key from the files' names, sizes and modification times, and the settings they are decoded with."""
     about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     told = repr((DECODER, READING, "arrays", _place(config), about, pixel_settings(config), settings))
     return hashlib.blake2b(told.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()

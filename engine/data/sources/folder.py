@@ -1,7 +1,6 @@
 """A folder of images, one sub-folder a class, perhaps divided into splits above that → Source.
 
-Files are told from before by their names, sizes and times and not by what they hold, so that a second start of many
-files takes one directory scan.
+Files are recognised by their names, sizes and times, not by their content, so a second start takes one directory scan.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""IDX files, as MNIST comes in, packed with gzip or not; and what a damaged file of arrays is told as.
+"""IDX files, the format of MNIST, gzipped or not; and the wording of errors for damaged array files.
 
 What a header says of the size is held against the size of the file before memory is taken for it.
 """
@@ -101,7 +101,7 @@ def reading(path: Path, kind: str, remedy: str = "Make or download it again.") -
 
 
 def check_size(path: Path, promised: int, there: int, is_object: bool = False) -> None:
-    """Raises InputError unless there are as many bytes as promised; of Python objects nobody can say how many."""
+    """Raises InputError unless there are as many bytes as promised; of Python objects the number is unknown."""
     if promised != there and not is_object:
         rule = f"{promised:,} as its header says"
         raise InputError(problem(str(path), f"{there:,} bytes", rule, "Make or download it again."))

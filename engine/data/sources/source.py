@@ -1,4 +1,4 @@
-"""What every kind of data is opened as, before any of it is decoded."""
+"""The interface of every kind of data, before any of it is decoded."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection

@@ -217,7 +217,7 @@ def _opened(directory: Path, config: DataConfig, split: str, field: str) -> Deco
                 "data.data_dir",
                 f"{config.name} in a format without random access",
                 "ArrayRecord files",
-                "Prepare it anew in another --data.data-dir.",
+                "Prepare it again in another --data.data-dir.",
             )
         ) from None
     if count <= 0:

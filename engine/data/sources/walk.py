@@ -125,8 +125,8 @@ def picture_files(
 ) -> list[str]:
     """The files named, and in place of each folder all image files below it, in order of their names.
 
-    `say` is told in one line what was passed over in a folder. Texts and not Paths, which take three times the memory
-    where there are a million.
+    Files passed over in a folder are reported to `say` in one line. Texts and not Paths, because a million Paths take
+    three times the memory.
     """
     files: list[str] = []
     for path in (Path(at_home(path)) for path in paths):
