@@ -9,7 +9,7 @@ Say = Callable[[str], None]  # where messages go: a reporter, a list, print
 
 
 def ignore(text: str) -> None:
-    """Says nothing: where messages go that nobody waits for."""
+    """Drops a message: for callers that report nothing."""
 
 
 ALLOW = "Allow yourself to read it (chmod u+r, of a folder u+rx), or ask its owner to."

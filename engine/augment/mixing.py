@@ -99,7 +99,7 @@ def cutmix_inside(
 def mix_pairs(keys: jax.Array, images: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array]:
     """(images [b h w c], float32[b] share of the example's own target): each mixed with its partner.
 
-    Where both mixup and cutmix are asked for, every example draws which of them it undergoes.
+    If both mixup and cutmix are on, every example draws which of them it undergoes.
     """
 
     def pasted(key: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:

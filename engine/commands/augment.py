@@ -94,7 +94,7 @@ def _model_config(experiment: str | None, run: Path | None) -> RunConfig | None:
 
 
 def _chosen(given: AugmentConfig, model: RunConfig | None, name: str) -> AugmentConfig:
-    """What is asked for: options on top of the model's augmentation, or of the default if they change nothing."""
+    """The augmentation to draw: options on top of the model's, or of the default if they change nothing."""
     base = model.augment if model else NONE if given.is_active else SHOWN_BY_DEFAULT
     asked = {field.name: getattr(given, field.name) for field in fields(given)}
     chosen = replace(base, **{name: value for name, value in asked.items() if value != getattr(NONE, name)})

@@ -28,7 +28,7 @@ class Options:
     run_dir: Path | None = None
     """Where the run is kept; None for runs/<name>."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run in that directory, if there is one; start it if there is none."""
+    """Resume the run in that directory, if there is one; start it if there is none."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove the run in that directory and start from scratch."""
 

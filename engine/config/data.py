@@ -89,7 +89,7 @@ class DataConfig:
     background: tuple[int, int, int] = (0, 0, 0)
     """Colour (red, green, blue) that transparent pictures are laid over."""
     on_bad_file: BadFileRule = "stop"
-    """What a file that cannot be read does: stop and name all of them, or skip and go on without them."""
+    """What a file that cannot be read does: stop and name all of them, or skip them and continue."""
     scale: float = 1 / 255
     """What pixels (0 to 255) are multiplied by before the model sees them; 1 where the model rescales by itself."""
     mean: tuple[float, ...] | None = None

@@ -78,7 +78,7 @@ class TrainConfig:
 
     @property
     def asked_metrics(self) -> tuple[str | Custom, ...]:
-        """The metrics asked for beside those that are reported anyway: `metrics`, and what `best_by` needs."""
+        """The metrics requested beyond those that are always reported: `metrics`, and what `best_by` needs."""
         names = [metric_name(metric) for metric in self.metrics]
         needed = () if self.best_by in ("loss", "accuracy", *names) else (self.best_by,)
         return (*self.metrics, *needed)

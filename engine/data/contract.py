@@ -24,7 +24,7 @@ LEAST_STD = 1e-6  # of a channel that never changes
 
 
 def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
-    """The input contract of a model trained on `dataset` under `config`; fits mean and std where that is asked for."""
+    """The input contract of a model trained on `dataset` under `config`; fits mean and std if the config says so."""
     is_uint8 = dataset.images.dtype == "uint8"
     if config.standardize in FITTED and not is_uint8:
         rule = "uint8 images to fit it on"

@@ -143,7 +143,7 @@ class Classifier(ABC):
     def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
         """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs.
 
-        first: the number of the first among all that are asked about, on which the draws of `tta` depend.
+        first: the number of the first among all images of the query, on which the draws of `tta` depend.
         Raises InputError for values that are not finite or cannot be of the model's range.
         """
         return self.fitting_outputs(checked_array(images, self.input_spec), tta, first)

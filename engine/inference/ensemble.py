@@ -37,8 +37,8 @@ class EnsembleClassifier(Classifier):
     """Members with one input contract and the same classes, combined. Asked like any Classifier.
 
     orders: for each member, where it has each of the classes among its own outputs, int[k]; None where in this order.
-    mapping: how members of one run are asked: one after another (outer), or all by one call, side by side (vmap) or in
-      turn (map). None: outer on the CPU, whose convolution has no threads inside loops, vmap elsewhere.
+    mapping: how members of one run are queried: one after another (outer), or all by one call, side by side (vmap)
+      or in turn (map). None: outer on the CPU, whose convolution has no threads inside loops, vmap elsewhere.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ def _mapping_here() -> MemberMapping:
 
 
 def _asked_together(members: Sequence[SingleClassifier], mapping: MemberMapping) -> SingleClassifier | None:
-    """One that gives the outputs of all members [n m k]; None where they are asked one by one."""
+    """One that gives the outputs of all members [n m k]; None if they are queried one by one."""
     like = members[0]
     if mapping == "outer" or any(member.network is not like.network for member in members):
         return None

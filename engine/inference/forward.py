@@ -38,7 +38,7 @@ class Forward:
     ) -> np.ndarray:
         """[n …] of images [n …]: what the function that `make` gives says of (*arguments, images, number of the first).
 
-        A function is made when its name is asked for the first time.
+        A function is made when its name is first used.
         """
         most = _most_at_once(images.shape[1:])
         parts, waiting = [], deque[tuple[jax.Array, int]]()

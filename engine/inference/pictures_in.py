@@ -116,7 +116,7 @@ def batches(
 ) -> Iterator[PictureBatch]:
     """The pictures in order, read on all cores, `size` at a time; only a few batches are ever in memory.
 
-    Files and bytes are what threads read. PIL images and arrays are read where they are asked for: the same one may be
+    Files and bytes are what threads read. PIL images and arrays are read by the caller's thread: the same one may be
     there twice, and Pillow's do not bear two threads.
     several: counts those that hold several frames.
     """

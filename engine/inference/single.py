@@ -115,7 +115,9 @@ class SingleClassifier(Classifier):
             raise InputError(problem("tta", repr(tta), "a number of draws or an AugmentConfig", "Give 8 or so."))
         if not draws:
             return augment, 0
-        augment = replace(augment.without_mixing(), erasing=0.0)  # these would take away what is asked about
+        augment = replace(
+            augment.without_mixing(), erasing=0.0
+        )  # these would remove or blend the image that is classified
         if not augment.is_active:
             rule = "a model that was trained with augmentation, or an AugmentConfig"
             raise InputError(problem("tta", repr(tta), rule, "Leave it out, or pass an AugmentConfig."))

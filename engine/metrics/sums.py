@@ -43,7 +43,7 @@ class Scoring:
     """The loss and the metrics of a run as functions.
 
     loss: (outputs, targets, label smoothing) → [b]. activation: what predictions apply to the outputs.
-    metrics: by name, those asked for last. combined: those of an ensemble's combined predictions.
+    metrics: by name, requested ones last. combined: those of an ensemble's combined predictions.
     """
 
     loss: LossFunction

@@ -207,7 +207,7 @@ PER_EXAMPLE_EPSILON = 1e-6  # that of Keras's samplewise_std_normalization
 
 
 def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
-    """float32 `(scale × inputs − mean) / std`, what a model is shown; then, if asked for, the same for each example."""
+    """float32 `(scale × inputs − mean) / std`, standardized for each example too if the contract says so."""
     inputs = _cropped(inputs, spec)
     values = inputs.astype(jnp.float32) * spec.scale if spec.scale != 1 else inputs.astype(jnp.float32)
     by_channel = (1,) * (inputs.ndim - 1) + (-1,)

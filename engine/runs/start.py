@@ -167,4 +167,4 @@ def start_text(source: Classifier, start: Start, data: Dataset) -> str:
     if not start.head:
         return f"starts from {whose}"
     why = f" for {names_text(data.class_names)}" if data.class_names != source.class_names else ""
-    return f"starts from {whose}; anew{why}: {', '.join(start.head)}"
+    return f"starts from {whose}; from scratch{why}: {', '.join(start.head)}"

@@ -63,7 +63,7 @@ def test_help_of_an_experiment_shows_type_default_and_help_of_each_option():
     shown = plain(done.stdout)
     for option in (
         "--run-dir {None}|PATH Where the run is kept; None for runs/<name>. (default: None)",
-        "--resume Go on with the run in that directory, if there is one",
+        "--resume Resume the run in that directory, if there is one",
         "--overwrite Remove the run in that directory and start from scratch. (default: False)",
         "--data.name STR Any tfds image-classification builder; .* (default: fashion_mnist_12k)",
         "--data.image-size {None}|STR Height and width .* (default: None)",

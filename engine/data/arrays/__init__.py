@@ -1,1 +1,1 @@
-"""Arrays as people hand them over, and images in a file read when they are asked for."""
+"""Arrays as people hand them over, and images in a file that are read on access."""

@@ -28,7 +28,7 @@ CHECKED_BYTES = 4 * 2**20  # read at a time where all are compared
 
 @dataclass(frozen=True, eq=False)
 class StoredImages:
-    """uint8[n h w c] of which only what is asked for is held in memory; can be sent to another process.
+    """uint8[n h w c] of which only what is accessed is held in memory; can be sent to another process.
 
     path: raw levels of `stored_shape`, one example after the other.
     indices: which of them, in which order; None for all.

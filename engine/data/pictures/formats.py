@@ -126,7 +126,7 @@ def other_kind(start: bytes) -> tuple[str, str]:
 
 
 class TooMuch(Exception):
-    """More of a file was asked for than may be read."""
+    """More of a file was requested than may be read."""
 
 
 class Budgeted(io.BufferedReader):

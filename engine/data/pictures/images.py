@@ -105,7 +105,7 @@ def decode_picture(
 
     ranges: of pictures with more than 8 bits what is black and what is white, where the config does not say.
     several: as of `open_levels`.
-    Both training data and what a model is asked about come through here, so that they are decoded alike.
+    Both training data and pictures to predict come through here, so that they are decoded alike.
     """
     opened = open_levels(source, color, height_width, decoding, ranges, several)
     if isinstance(opened, np.ndarray):

@@ -17,7 +17,7 @@ FRAMES = {0xC0, 0xC1, PROGRESSIVE}  # baseline, extended and progressive
 TABLES = {0xC4, 0xDB, 0xDD}
 START_OF_SCAN = 0xDA
 EXIF_OR_XMP, NOTES = 0xE1, {*range(0xE0, 0xF0), 0xFE}
-LEAST_SIDE = 8  # of smaller pictures two parts have one size, and simplejpeg, which is told the size, takes either
+LEAST_SIDE = 8  # of smaller pictures two parts have one size, and simplejpeg, given that size, takes either
 SEGMENTS = FRAMES | TABLES | NOTES | {START_OF_SCAN}
 
 

@@ -53,7 +53,7 @@ Read = Callable[[], np.ndarray]
 
 @dataclass(frozen=True)
 class Pair:
-    """Images and labels of a split, read when asked for; `names` are what errors call the two."""
+    """Images and labels of a split, read on access; `names` are what errors call the two."""
 
     images: Read
     labels: Read

@@ -1,4 +1,4 @@
-"""Image files by their folders → splits and classes, as people lay them out, or the reason why that cannot be told."""
+"""Image files by their folders → splits and classes, as people lay them out, or why they are not recognised."""
 
 import os
 import re

@@ -279,7 +279,7 @@ def _none_readable(bad: list[str]) -> str:
 
 
 def _some_unreadable(bad: list[str], count: int) -> str:
-    remedy = f"{_remedy(bad, 'Repair or remove them.')[:-1]}, or go on without them: --data.on-bad-file skip."
+    remedy = f"{_remedy(bad, 'Repair or remove them.')[:-1]}, or skip them: --data.on-bad-file skip."
     return _listed(problem("data.path", f"{_count(bad)} of {count:,}", "readable, complete images", remedy), bad)
 
 

@@ -122,7 +122,7 @@ def check_there(table: Path, missing: Sequence[str], count: int, finder: Finder)
     """Raises InputError naming the first files that are not there, with what may be meant."""
     if not missing:
         return
-    skip = "" if len(missing) == count else ", or go on without them: --data.on-bad-file skip"
+    skip = "" if len(missing) == count else ", or skip them: --data.on-bad-file skip"
     num_web = sum(map(is_web_address, missing))
     if num_web == len(missing):
         got, rule = f"{num_web:,} of {count:,} files that are web addresses", "files on this machine"

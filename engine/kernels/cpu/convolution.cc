@@ -95,7 +95,7 @@ void forward(ffi::ThreadPool threads, const float* images, const Kernel& kernel,
   });
 }
 
-// What came back to the outputs of a forward pass, and what it kept: the places of the largest, or, without a pool but
+// Gradients with respect to the outputs of a forward pass, and what it kept: the positions of the largest, or, without a pool but
 // with a relu, the outputs themselves.
 struct Returned {
   const float* gradient;
@@ -111,7 +111,7 @@ struct Returned {
   }
 };
 
-// The convolution with the turned kernel, from maps to images.
+// The convolution with the flipped kernel, from maps to images.
 struct Turned {
   Kernel kernel;
   Shape shape;
@@ -144,14 +144,14 @@ struct Sums {
   }
 };
 
-// What comes back to kernel and bias, and to the images, if turned says how. The images are shared out to as many
+// Gradients with respect to kernel and bias, and to the images, if `turned` says how. The images are shared out to as many
 // threads as there is memory for sums of their own.
 void backward(ffi::ThreadPool threads, const float* images, Returned returned, const Shape& s, const Pool& p,
               const Turned* turned, float* to_images, float* to_kernel, float* to_bias) {
   constexpr int64_t MOST_SUMS = 1 << 25;  // floats
   Sums sums(s);
   int64_t shares = std::max<int64_t>(1, std::min({s.b, num_threads(threads), MOST_SUMS / sums.size}));
-  // With a turned kernel, all maps of an image are spread before they are convolved, with zeros around them.
+  // With a flipped kernel, all maps of an image are spread before they are convolved, with zeros around them.
   int64_t most = turned ? p.y : std::min(p.y, p.band(s)), pitch = s.x * s.o, corner = 0, apart = p.rows(most) * pitch;
   if (turned) {
     const Shape& back = turned->shape;
@@ -215,7 +215,7 @@ auto* if_any(Values& values) {
   return values.element_count() ? values.typed_data() : nullptr;
 }
 
-// winners: empty without a pool, or if nobody asks for them.
+// winners: empty without a pool, or if they are not needed.
 ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bias, ffi::Result<Array> out,
                    ffi::Result<Winners> winners, Numbers sizes, Numbers pool, bool is_relu) {
   Pool p = pool_of(pool, out->dimensions());
@@ -228,7 +228,7 @@ ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bia
 }
 
 // outputs: empty with a pool or without a relu; winners: empty without a pool. back: sizes of the convolution with the
-// turned kernel; to_images: empty if nobody asks for it.
+// flipped kernel; to_images: empty if it is not needed.
 ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners winners, Array outputs, Array gradient,
                     ffi::Result<Array> to_images, ffi::Result<Array> to_kernel, ffi::Result<Bias> to_bias,
                     Numbers sizes, Numbers back, Numbers pool) {

@@ -59,7 +59,7 @@ __attribute__((always_inline)) inline void add_block(const float* const* from, c
   }
 }
 
-// All pixels of an image for `F` vectors of filters, whose bias is added, and of that, if asked for, the positive part.
+// All pixels of an image for `F` vectors of filters, whose bias is added, and then relu, if wanted.
 template <int F, int U, int P>
 void convolve_block(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
                     float* out) {
@@ -195,7 +195,7 @@ inline bool pools(const Shape& s, const Pool& p) {
   return p.is_two_by_two() && is_thin(s) && 4 * std::min<int64_t>(4, s.o / LANES) <= REGISTERS;
 }
 
-// What convolve gives, and the largest of each window of 2x2 of that. winners: null, if nobody asks for them.
+// What convolve gives, and the largest of each window of 2x2 of that. winners: null, if they are not needed.
 inline void convolve_and_pool(Images images, const float* packed, const float* bias, const Shape& s, bool is_relu,
                               float* out, uint8_t* winners) {
   for (int64_t n = 0; n < s.b; ++n, out += s.map() / 4, winners = after(winners, s.map() / 4))

@@ -169,7 +169,7 @@ void gather(Planes from, const Shape& s, const Group& group, const float* bias, 
   });
 }
 
-// Their maps, or, if asked for, the positive part.
+// Their maps, or their relu.
 inline void gather_maps(Planes from, const Shape& s, const Group& group, const float* bias, bool is_relu, float* maps) {
   gather(from, s, group, bias, [&](int64_t image, int64_t row, int64_t column, int64_t o, const Vector (&sums)[2][2]) {
     float* to = maps + image * s.map() + (row * s.x + column) * s.o + o;
@@ -191,7 +191,7 @@ void gather_windows(Planes from, const Shape& s, const Group& group, const float
   });
 }
 
-// A g A': what came back to the maps of tiles.
+// A g A': the gradients with respect to the maps of tiles.
 inline void spread_gradient(Gradient gradient, const Shape& s, const Group& group, Planes to) {
   group.for_tiles([&](int64_t n, int64_t image, int64_t row, int64_t column) {
     const float *upper = gradient.from(image, row).values + column * s.o, *lower = upper + gradient.pitch;
@@ -241,7 +241,7 @@ inline void spread_kernel(const float* kernel, const Shape& s, int64_t first, in
   });
 }
 
-// G' m G: what came back to a kernel, for `count` weights of each place from `first` on, out of the sums of products
+// G' m G: the gradient with respect to a kernel, for `count` weights of each position from `first` on, out of the sums of products
 // [plane][c][o] of several parts, `size` floats from part to part.
 inline void gather_kernel(const float* sums, int64_t parts, int64_t size, const Shape& s, int64_t first, int64_t count,
                           float* kernel) {
@@ -323,7 +323,7 @@ inline void convolve(Images images, const float* spread, const float* bias, cons
 // Whether convolve_and_pool serves.
 inline bool pools(const Shape&, const Pool& p) { return p.is_two_by_two(); }
 
-// What convolve gives, and the largest of each window of 2x2 of that. winners: null, if nobody asks for them.
+// What convolve gives, and the largest of each window of 2x2 of that. winners: null, if they are not needed.
 inline void convolve_and_pool(Images images, const float* spread, const float* bias, const Shape& s, bool is_relu,
                               float* out, uint8_t* winners) {
   auto gather = winners ? gather_windows<true> : gather_windows<false>;

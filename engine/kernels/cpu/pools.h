@@ -5,11 +5,11 @@
 #include "shapes.h"
 #include "vectors.h"
 
-constexpr uint8_t NOBODY = 255;  // of a window whose largest value did not stay, for it was not positive
+constexpr uint8_t NO_WINNER = 255;  // of a window whose largest value did not stay, for it was not positive
 
 inline uint8_t* after(uint8_t* winners, int64_t offset) { return winners ? winners + offset : nullptr; }
 
-// The largest of a window's values, taken one after another, and, if asked for, at which place it was: the first of
+// The largest of a window's values, taken one after another, and, if needed, its position: the first of
 // equals. NaN counts as largest; its place is any.
 template <bool HAS_WINNERS>
 struct Largest {
@@ -26,7 +26,7 @@ struct Largest {
   void put(bool is_relu, int64_t at, float* out, uint8_t* winners) const {
     store(out + at, is_relu ? positive(value) : value);
     if (!HAS_WINNERS) return;
-    Numbering kept = is_relu ? (value > 0) ? winner : Numbering{} + NOBODY : winner;
+    Numbering kept = is_relu ? (value > 0) ? winner : Numbering{} + NO_WINNER : winner;
     Places places = __builtin_convertvector(kept, Places);
     std::memcpy(winners + at, &places, LANES);
   }
@@ -57,8 +57,8 @@ inline void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t 
   work(maps, s, p, rows, is_relu, out, winners);
 }
 
-// Puts what came back to rows of windows where the largest values were, in rows of maps `pitch` floats apart, and adds
-// it to what came back to the bias, row by row, so that long sums stay exact. Where windows cover the maps, the rest of
+// Puts the gradients of rows of windows where the largest values were, in rows of maps `pitch` floats apart, and adds
+// them to the gradient of the bias, row by row, so that long sums stay exact. Where windows cover the maps, the rest of
 // each becomes zero, else it must be zero.
 inline void unpool_rows(const float* gradient, const uint8_t* winners, const Shape& s, const Pool& p, int64_t rows,
                         int64_t pitch, float* maps, float* to_bias) {
@@ -71,7 +71,7 @@ inline void unpool_rows(const float* gradient, const uint8_t* winners, const Sha
         Places places;
         std::memcpy(&places, winners + x * s.o + o, LANES);
         Numbering winner = __builtin_convertvector(places, Numbering);
-        Vector value = (winner == NOBODY) ? Vector{} : load(gradient + x * s.o + o);
+        Vector value = (winner == NO_WINNER) ? Vector{} : load(gradient + x * s.o + o);
         sum += value;
         for (int64_t i = 0, n = 0; i < p.h; ++i)
           for (int64_t j = 0; j < p.w; ++j, ++n) {
@@ -84,7 +84,7 @@ inline void unpool_rows(const float* gradient, const uint8_t* winners, const Sha
     }
 }
 
-// The same without a pool: of what came back to rows of maps that which passes a relu, if these are its outputs.
+// The same without a pool: of the gradients of rows of maps those that pass a relu, if these are its outputs.
 inline void pass_rows(const float* gradient, const float* outputs, const Shape& s, int64_t rows, int64_t pitch,
                       float* maps, float* to_bias) {
   for (int64_t y = 0; y < rows; ++y, gradient += s.x * s.o, outputs += outputs ? s.x * s.o : 0, maps += pitch)

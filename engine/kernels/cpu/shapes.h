@@ -31,7 +31,7 @@ struct Images {
   const float* from(int64_t image) const { return values + image * apart; }
 };
 
-// What came back to maps: `pitch` floats from row to row, `apart` from image to image.
+// Gradients with respect to maps: `pitch` floats from row to row, `apart` from image to image.
 struct Gradient {
   const float* values;
   int64_t pitch, apart;
