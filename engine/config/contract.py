@@ -23,6 +23,7 @@ class InputSpec:
     interpolation, antialias, levels: how pictures are resized, and read where they have more than 8 bits, see
       `Decoding`; levels as of runs saved before there was this field where it is missing.
     max_pixels: the most that a picture may hold; no part of what the model is.
+    crop_share: with the rule shorter, what is kept of the resized picture along its shorter side, like 0.875.
     value_range: the least and the largest value of float32 pictures that the model was trained on; of uint8, what was
       black and white in the training arrays, if these were other numbers. None where not known.
     """
@@ -44,6 +45,7 @@ class InputSpec:
     antialias: bool = True
     levels: Levels = "type"
     max_pixels: int | None = field(default=None, compare=False)
+    crop_share: float = 1.0
 
     def __post_init__(self):
         if self.color is None and len(self.shape) == 3:
@@ -72,4 +74,4 @@ class InputSpec:
         """How stored pictures are decoded, of as many pixels as this process allows or the training data did."""
         limits = (self.max_pixels, Image.MAX_IMAGE_PIXELS)
         most = None if limits[0] is None or limits[1] is None else max(limits[0], limits[1])
-        return Decoding(self.interpolation, self.antialias, self.levels, most)
+        return Decoding(self.interpolation, self.antialias, self.levels, most, self.crop_share)

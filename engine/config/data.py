@@ -69,7 +69,10 @@ class DataConfig:
     image_size: str | None = None
     """Height and width that images are resized to, like 180x180; None keeps their own, which must then be equal."""
     resize: ResizeRule = "stretch"
-    """How images get that size: stretch, crop (fill and cut the middle) or pad (fit and fill with black)."""
+    """How images get that size: stretch, crop (fill and cut the middle), pad (fit and fill with black), or shorter, as
+    torchvision and timm: the shorter side becomes size / crop_share, then the middle is cut out."""
+    crop_share: float = 1.0
+    """With resize shorter, the share that is kept of the shorter side, like 0.875."""
     interpolation: Interpolation = "bilinear"
     """What is between pixels when images are resized: nearest, bilinear, bicubic or lanczos."""
     antialias: bool = True
@@ -182,9 +185,14 @@ class DataConfig:
         return problems + self._crop_problems()
 
     def _crop_problems(self) -> list[str]:
+        share, rule = self.crop_share, "0 < share ≤ 1"
+        problems = check("data.crop_share", share, 0 < share <= 1, rule, "Give one like 0.875.")
+        if share != 1 and self.resize != "shorter":
+            rule = f"none with data.resize {self.resize}"
+            problems.append(problem("data.crop_share", share, rule, "Add --data.resize shorter."))
         if self.center_crop is None:
-            return []
-        problems, got = [], repr(self.center_crop)
+            return problems
+        got = repr(self.center_crop)
         if not re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}", self.center_crop):
             problems.append(problem("data.center_crop", got, "HEIGHTxWIDTH in pixels", "Give it like 160x160."))
         if self.standardize in ("whiten", "zca"):
@@ -195,7 +203,7 @@ class DataConfig:
     @property
     def decoding(self) -> Decoding:
         """How stored pictures are decoded."""
-        return Decoding(self.interpolation, self.antialias, self.levels, self.max_pixels)
+        return Decoding(self.interpolation, self.antialias, self.levels, self.max_pixels, self.crop_share)
 
     @property
     def crop_height_width(self) -> tuple[int, int] | None:

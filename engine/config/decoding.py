@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ColorMode = Literal["grayscale", "rgb", "rgba", "la", "cmyk", "lab"]
-ResizeRule = Literal["stretch", "crop", "pad"]
+ResizeRule = Literal["stretch", "crop", "pad", "shorter"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ValueRange = tuple[float, float]
 Levels = ValueRange | Literal["type"] | None
@@ -22,12 +22,14 @@ class Decoding:
     levels: what is black and what is white in pictures of more than 8 bits. "type": the ends of their type, as in runs
       saved before there was this field. None: what the file's own tags say.
     max_pixels: the most that a picture may hold once decoded; None for Pillow's limit, `Image.MAX_IMAGE_PIXELS`.
+    crop_share: with the rule shorter, what is kept of the resized picture along its shorter side.
     """
 
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
     levels: Levels = None
     max_pixels: int | None = None
+    crop_share: float = 1.0
 
 
 USUAL = Decoding()

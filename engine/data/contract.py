@@ -52,6 +52,7 @@ def input_spec(config: DataConfig, dataset: Dataset) -> InputSpec:
         antialias=config.antialias,
         levels=config.levels or dataset.levels or deep_range(dataset.value_range),
         max_pixels=config.max_pixels,
+        crop_share=config.crop_share if config.image_size else 1.0,
         value_range=dataset.value_range if is_uint8 else dataset.extremes,
     )
 
@@ -96,6 +97,7 @@ def under_contract(data: DataConfig, spec: InputSpec) -> DataConfig:
         theirs["center_crop"] = shape_text(spec.center_crop).replace("×", "x")
     if spec.resize is not None:
         theirs.update(image_size=shape_text(spec.shape[:2]).replace("×", "x"), resize=spec.resize)
+        theirs["crop_share"] = spec.crop_share
     is_fitted = spec.mean is not None and (spec.std is not None or data.standardize == "dataset_center")
     if data.standardize in ("dataset", "dataset_center") and is_fitted:
         data = replace(data, standardize=None)  # fitted once, on what the weights were trained on

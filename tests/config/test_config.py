@@ -246,7 +246,7 @@ UNKNOWN_NAMES = [
         LOSS_NAMES,
         None,
     ),
-    (DataConfig, "resize", "strech", "stretch, crop, pad", "stretch"),
+    (DataConfig, "resize", "strech", "stretch, crop, pad, shorter", "stretch"),
     (DataConfig, "color", "rbg", "grayscale, rgb, rgba, la, cmyk, lab", "rgb"),
     (PlanConfig, "lowering", "matrx", "auto, direct, eigen, matrix, xla", "matrix"),
 ]

@@ -16,6 +16,7 @@ from PIL import Image
 
 from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
+from engine.data.contract import input_spec, under_contract
 from engine.data.decoded.dataset import Dataset, image_hashes
 from engine.data.load import load_splits
 from engine.data.pictures.images import read_picture
@@ -590,3 +591,26 @@ def test_numbered_pictures_of_a_camera_are_no_classes(tmp_path: Path):
     with pytest.raises(InputError, match=r"no folders of them; .*Sort the files") as told:
         train(tmp_path)
     assert "python -c" not in str(told.value)
+
+
+def test_a_folder_under_shorter_is_read_as_its_pictures_are_predicted(tmp_path: Path):
+    levels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(levels).save(tmp_path / name / "one.png")
+    how = {"image_size": "16x16", "resize": "shorter", "crop_share": 0.8, "interpolation": "bicubic"}
+    config = DataConfig(path=tmp_path, validation_fraction=0, **how)
+    dataset = load_splits(config, 0, print).train
+    whole = Image.fromarray(levels).resize((20, 26), Image.Resampling.BICUBIC)
+    expected = np.asarray(whole)[5:21, 2:18]
+    np.testing.assert_array_equal(dataset.images[0], expected)
+    spec = input_spec(config, dataset)
+    assert (spec.resize, spec.crop_share) == ("shorter", 0.8)
+    np.testing.assert_array_equal(read_picture(str(tmp_path / "a" / "one.png"), spec), expected)
+    assert under_contract(DataConfig(path=tmp_path), spec).crop_share == 0.8
+
+
+def test_crop_share_needs_shorter_and_a_share():
+    for options in ({"crop_share": 0.8}, {"crop_share": 1.5, "resize": "shorter"}, {"crop_share": 0.0}):
+        with pytest.raises(InputError, match=r"data\.crop_share"):
+            DataConfig(**options)

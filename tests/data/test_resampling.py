@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from engine.config.decoding import Decoding
+from engine.config.decoding import Decoding, Interpolation
 from engine.data.pictures import resampling
 from engine.data.pictures.interpolating import interpolated
 from engine.data.pictures.resampling import FILTERS, fitted, resized, stretched
@@ -117,3 +117,29 @@ def test_tables_that_are_kept_are_small():
     for size in (100, 5000, 6000, 100_000):
         resampling._table(size, 28)
     assert resampling._kept_taps.cache_info().currsize == 2
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("share", [1.0, 0.875, 0.95])
+@pytest.mark.parametrize("size", [(60, 90), (90, 61), (40, 40), (31, 200)])
+def test_shorter_is_resize_and_center_crop_of_torchvision(
+    interpolation: Interpolation, share: float, size: tuple[int, int]
+):
+    levels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    made = fitted(levels, (32, 32), "shorter", Decoding(interpolation, crop_share=share))
+    (h, w), side = size, int(32 / share)
+    tall, wide = (side, int(side * w / h)) if h <= w else (int(side * h / w), side)  # transforms.Resize
+    whole = Image.fromarray(levels).resize((wide, tall), FILTERS[interpolation])
+    top, left = round((tall - 32) / 2), round((wide - 32) / 2)  # transforms.CenterCrop
+    np.testing.assert_array_equal(made, np.asarray(whole)[top : top + 32, left : left + 32])
+
+
+def test_shorter_of_other_sizes_keeps_the_ratio_and_fits():
+    levels = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
+    for size in [(16, 32), (32, 16), (30, 31)]:
+        assert fitted(levels, size, "shorter", Decoding(crop_share=0.9)).shape == (*size, 3)
+
+
+def test_shorter_of_a_line_takes_no_gigabytes():
+    line = np.zeros((1, 100_000, 3), np.uint8)
+    assert fitted(line, (32, 32), "shorter").shape == (32, 32, 3)

@@ -86,7 +86,7 @@ def read_picture(
     image = Image.fromarray(opened) if isinstance(opened, np.ndarray) else opened
     if image.size != height_width[::-1]:
         got = shape_text((*image.size[::-1], len(image.getbands())))
-        remedy = 'Resize it, or say how: resize="stretch", "crop" or "pad" (--resize stretch).'
+        remedy = 'Resize it, or say how: resize="stretch", "crop", "pad" or "shorter" (--resize stretch).'
         raise InputError(problem(name_of_picture(picture), f"an image of {got}", shape_text(spec.shape), remedy))
     return fit_picture(image, spec.color, None, None, spec.background)
 
@@ -107,7 +107,8 @@ def decode_picture(
     several: as of `open_levels`.
     Both training data and pictures to predict come through here, so that they are decoded alike.
     """
-    opened = open_levels(source, color, height_width, decoding, ranges, several)
+    drafted = None if resize == "shorter" else height_width  # torchvision and timm resize the whole picture
+    opened = open_levels(source, color, drafted, decoding, ranges, several)
     if isinstance(opened, np.ndarray):
         return fitted(opened, height_width or opened.shape[:2], resize, decoding)
     return fit_picture(opened, color, height_width, resize, background, decoding)
@@ -227,7 +228,7 @@ def fitting_remedy(shape: tuple[int, ...], spec: InputSpec, are_many: bool = Fal
     how = f"Resize to {shape_text(ours[:2])}"
     if spec.dtype != "uint8":
         return f"{how} and {shape_text(ours[2:])} channels, as for training."
-    how = f'{how}, or say how: resize="stretch", "crop" or "pad".'
+    how = f'{how}, or say how: resize="stretch", "crop", "pad" or "shorter".'
     if len(shape) == 3 and shape[0] == ours[2] and shape[2] not in USUAL_COLORS:
         is_sized = shape[1:] == ours[:2]
         return f"Put the channels last: np.moveaxis({array}, {int(are_many)}, -1).{'' if is_sized else f' {how}'}"

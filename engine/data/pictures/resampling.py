@@ -32,6 +32,7 @@ FILTERS: dict[Interpolation, Image.Resampling] = {
 # weights, in fixed point, get too small to be exact. Longer ones are averaged by twos, threes, … before.
 MOST_SIDE = 2**17
 KEPT_WEIGHTS = 2**14  # of a table that is kept: 512 of them take 32 MB
+MOST_RATIO = 16  # times as long as its shorter side asks for: more of a picture is cut off before it is enlarged
 WEIGHT_BITS = 22  # behind the point, as in cpu/resampling.cc
 IS_ROW_ALWAYS_FIRST = int(PIL.__version__.split(".")[0]) < 13  # in which order Pillow goes, and so rounds
 _LOADING = Lock()
@@ -41,6 +42,8 @@ def fitted(
     levels: np.ndarray, height_width: tuple[int, int], rule: ResizeRule | None, decoding: Decoding = USUAL
 ) -> np.ndarray:
     """uint8[y x c] of uint8[h w c] by a resize rule, stretched where there is none. Channels are resized each alone."""
+    if rule == "shorter":
+        return _cut_from_shorter(levels, height_width, decoding)
     if levels.shape[:2] == height_width or rule not in ("crop", "pad"):
         return stretched(levels, height_width, decoding)
     cut, padded = (_cut, _padded) if decoding.antialias else (_cut_to_ratio, _padded_to_ratio)
@@ -143,6 +146,29 @@ def _padded_to_ratio(levels: np.ndarray, height_width: tuple[int, int], decoding
     size = max(1, int(height)), max(1, int(width))
     corner = max(0, int((y - height) / 2)), max(0, int((x - width) / 2))
     return _laid(stretched(levels, size, decoding), corner, height_width)
+
+
+def _cut_from_shorter(levels: np.ndarray, height_width: tuple[int, int], decoding: Decoding) -> np.ndarray:
+    """As torchvision's and timm's Resize and CenterCrop: the shorter side fills its share, whole pixels are cut off."""
+    levels = _without_ends(levels, height_width)
+    (h, w, _), (y, x) = levels.shape, height_width
+    tall, wide = int(y / decoding.crop_share), int(x / decoding.crop_share)
+    if y == x:
+        size = (tall, max(wide, int(tall * w / h))) if h <= w else (max(tall, int(wide * h / w)), wide)
+    else:  # timm's ResizeKeepRatio
+        ratio = min(h / tall, w / wide)
+        size = max(y, round(h / ratio)), max(x, round(w / ratio))
+    made = stretched(levels, size, decoding)
+    upper, left = round((size[0] - y) / 2), round((size[1] - x) / 2)
+    return made[upper : upper + y, left : left + x]
+
+
+def _without_ends(levels: np.ndarray, height_width: tuple[int, int]) -> np.ndarray:
+    """The middle of a picture that is so long and thin that it would be enlarged to gigabytes before it is cut."""
+    (h, w, _), (y, x) = levels.shape, height_width
+    height, width = min(h, MOST_RATIO * max(1, -(-w * y // x))), min(w, MOST_RATIO * max(1, -(-h * x // y)))
+    upper, left = (h - height) // 2, (w - width) // 2
+    return levels[upper : upper + height, left : left + width]
 
 
 def _laid(levels: np.ndarray, corner: tuple[int, int], height_width: tuple[int, int]) -> np.ndarray:
