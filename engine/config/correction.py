@@ -99,7 +99,7 @@ def _last_probabilities(layers: Sequence[Layer], with_pools: bool = False) -> tu
     for number in reversed(range(len(layers))):
         layer = layers[number]
         activation = activation_spec(layer.activation)
-        name = None if activation is None else activation.name
+        name = None if activation is None else activation.function
         if name in PROBABILITIES:
             is_alone = len(layers) == 1 and layer.without_activation() is None
             return None if is_alone else (number, str(activation))

@@ -60,7 +60,7 @@ class RunConfig:
     def _range_problems(self) -> list[str]:
         problems, size = [], self.train.batch_size
         if self.model.is_layered:  # names in a class of one's own are checked when it is built
-            problems += name_problems(self.finetune, self.model.layer_names)
+            problems += name_problems(self.finetune, [each.name for each in self.model.named if not each.is_block])
         if self.augment.pairs_examples:
             rule = "an even number with mixup or cutmix, which mix pairs"
             problems += check("train.batch_size", size, size % 2 == 0, rule, "Use one more or one less.")

@@ -78,7 +78,7 @@ def pools_directly(pool: nnx.Module | None) -> bool:
     return (
         isinstance(pool, Pool)
         and pool.kind == "max"
-        and pool.padding in ("valid", 0)
+        and pool.padding in ("valid", 0, ((0, 0), (0, 0)))
         and direct.may_pool(Window(pool.size, pool.strides))
     )
 

@@ -37,8 +37,10 @@ class Window(NamedTuple):
         return [(i * dh, j * dw) for i in range(kh) for j in range(kw)]
 
 
-def window_pads(shape: Sequence[int], size: Sequence[int], strides: Sequence[int], padding: str | int) -> Pads:
-    """(low, high) pixels to add to h and w for "valid", "same" (as in lax) or a number of pixels."""
+def window_pads(shape: Sequence[int], size: Sequence[int], strides: Sequence[int], padding: str | int | Pads) -> Pads:
+    """(low, high) pixels to add to h and w for "valid", "same" (as in lax), a number of pixels or one for each side."""
+    if isinstance(padding, tuple):
+        return padding
     if isinstance(padding, int):
         return ((padding, padding), (padding, padding))
     pads = lax.padtype_to_pads(tuple(shape), tuple(size), tuple(strides), padding.upper())

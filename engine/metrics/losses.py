@@ -67,15 +67,21 @@ def kernel_penalty(model: Model) -> Callable[[Any], jax.Array] | None:
 
     Frozen layers, whose penalty is constant, are not among the parameters and add nothing.
     """
-    given = ((number, regularizer_of(layer.kernel_regularizer)) for number, layer in enumerate(model.layers))
-    regularizers = {number: regularizer for number, regularizer in given if regularizer}
+    given = ((each.position, regularizer_of(each.layer.kernel_regularizer)) for each in model.named)
+    regularizers = {position: regularizer for position, regularizer in given if regularizer}
     if not regularizers:
         return None
 
+    def regularizer_at(numbers: tuple[int, ...]) -> L1L2 | None:
+        """That of the layer at a position, or whose module has its own lists below."""
+        wholes = (numbers[:end] for end in range(len(numbers), 0, -1))
+        return next((regularizers[whole] for whole in wholes if whole in regularizers), None)
+
     def total(params: Any) -> jax.Array:
         flat: list[tuple[Any, jax.Array]] = nnx.to_flat_state(params)  # type: ignore[assignment]
-        kernels = [(path[1], leaf) for path, leaf in flat if path[-1] == "kernel" and path[1] in regularizers]
-        return sum((penalty(regularizers[number], leaf) for number, leaf in kernels), start=jnp.zeros(()))
+        placed = [(tuple(part for part in path if isinstance(part, int)), path[-1], leaf) for path, leaf in flat]
+        pairs = [(regularizer_at(at), leaf) for at, name, leaf in placed if name == "kernel"]
+        return sum((penalty(given, leaf) for given, leaf in pairs if given), start=jnp.zeros(()))
 
     return total
 

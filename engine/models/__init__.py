@@ -1,55 +1,67 @@
 """Model specs, importable without JAX: `from engine.models import Conv, Dense, cnn`. `networks.build` makes modules."""
 
 from engine.models.activations import Activation
+from engine.models.blocks import Paths, inverted_residual, residual, squeeze_excite
 from engine.models.convolutions import Conv, ConvTranspose, Dense, DepthwiseConv, SeparableConv
 from engine.models.layer import Layer
 from engine.models.layers import (
-    BatchNorm,
     Crop,
     Dropout,
+    DropPath,
     Flatten,
-    GroupNorm,
-    LayerNorm,
     PReLU,
     Rescale,
     SpatialDropout,
     UpSample,
     ZeroPad,
 )
+from engine.models.norms import BatchNorm, GroupNorm, LayerNorm, LayerScale
 from engine.models.pools import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from engine.models.specs import Sequential, cnn, mlp
+from engine.models.tokens import Attention, ClassToken, FirstToken, PositionEmbedding, Tokens
 from engine.models.weights import L1L2, l1, l2
 from engine.records.custom import Custom, custom
 
 __all__ = [
     "L1L2",
     "Activation",
+    "Attention",
     "AveragePool",
     "BatchNorm",
+    "ClassToken",
     "Conv",
     "ConvTranspose",
     "Crop",
     "Custom",
     "Dense",
     "DepthwiseConv",
+    "DropPath",
     "Dropout",
+    "FirstToken",
     "Flatten",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "GroupNorm",
     "Layer",
     "LayerNorm",
+    "LayerScale",
     "MaxPool",
     "PReLU",
+    "Paths",
+    "PositionEmbedding",
     "Rescale",
     "SeparableConv",
     "Sequential",
     "SpatialDropout",
+    "Tokens",
     "UpSample",
     "ZeroPad",
     "cnn",
     "custom",
+    "inverted_residual",
     "l1",
     "l2",
     "mlp",
+    "residual",
+    "squeeze_excite",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from engine.errors import InputError, problem, unknown
 from engine.models.layer import Layer
@@ -65,16 +65,19 @@ class Activation(Layer):
     slope: of leaky_relu below 0 (None: 0.2); of elu and celu just below 0, their α (None: 1).
     gelu is the exact one, gelu_tanh its approximation by tanh; softmax and log_softmax are over channels.
     A function of your own maps [b …] to an array of the same shape.
+    name: also of one within another layer, which then answers to it too.
     """
 
-    name: str | Custom
+    RECORD_VERSION: ClassVar[int] = 2  # 1: `function` was called name
+
+    function: str | Custom
     slope: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.name, Custom) and self.name not in ACTIVATIONS:
-            remedy = "Give a function of your own by engine.custom(function)." if callable(self.name) else ""
-            raise InputError(unknown("activation", self.name, ACTIVATIONS, remedy))
+        if not isinstance(self.function, Custom) and self.function not in ACTIVATIONS:
+            remedy = "Give a function of your own by engine.custom(function)." if callable(self.function) else ""
+            raise InputError(unknown("activation", self.function, ACTIVATIONS, remedy))
         if self.slope is None:
             return
         if self.known.slope is None:
@@ -83,8 +86,13 @@ class Activation(Layer):
             raise InputError(problem("activation slope", self.slope, rule, "Leave it out."))
         if not is_number(self.slope) or not 0 <= self.slope < float("inf"):
             raise InputError(problem("activation slope", repr(self.slope), "a number of 0 or more", "Give 0.1 or so."))
-        if self.name == "celu" and not self.slope:
+        if self.function == "celu" and not self.slope:
             raise InputError(problem("activation slope", self.slope, "above 0 with celu", "Use relu."))
+
+    @classmethod
+    def upgraded(cls, given: dict[str, Any], version: int) -> dict[str, Any]:
+        """The fields of a record of version 1, in today's terms."""
+        return {"function" if field == "name" else field: value for field, value in given.items()}
 
     def __str__(self) -> str:
         """As tables show it: `leaky_relu(0.1)`."""
@@ -92,17 +100,17 @@ class Activation(Layer):
 
     @property
     def _short_name(self) -> str:
-        return self.name.name if isinstance(self.name, Custom) else self.name
+        return self.function.name if isinstance(self.function, Custom) else self.function
 
     @property
     def known(self) -> Kind:
         """What is known of it."""
-        return OWN if isinstance(self.name, Custom) else ACTIVATIONS[self.name]
+        return OWN if isinstance(self.function, Custom) else ACTIVATIONS[self.function]
 
     @property
     def is_by_pixel(self) -> bool:
         """Whether it acts on each pixel by itself, as far as is known: all but a user's own do."""
-        return not isinstance(self.name, Custom)
+        return not isinstance(self.function, Custom)
 
     @property
     def activation(self) -> "Activation":  # type: ignore[override]
@@ -117,12 +125,12 @@ class Activation(Layer):
         """[b …] → [b …]."""
         import jax
 
-        if not isinstance(self.name, Custom):
+        if not isinstance(self.function, Custom):
             slope = self.known.slope if self.slope is None else self.slope
             return self.known.load(jax)(x, *(() if slope is None else (slope,)))
-        outputs = self.name.make("activation", x)
+        outputs = self.function.make("activation", x)
         if getattr(outputs, "shape", None) != x.shape:
-            got = f"{self.name.path}, which makes {getattr(outputs, 'shape', type(outputs).__name__)} of {x.shape}"
+            got = f"{self.function.path}, which makes {getattr(outputs, 'shape', type(outputs).__name__)} of {x.shape}"
             raise InputError(problem("activation", got, "an array of the same shape", "Write a layer for the rest."))
         return outputs
 

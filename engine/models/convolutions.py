@@ -80,7 +80,10 @@ class _Windowed(_Convolution):
 
 @dataclass(frozen=True)
 class Dense(_Kernel):
-    """`units` weighted sums of a vector. `units=None` stands for the number of outputs that the data needs."""
+    """`units` weighted sums of a vector, or of each token.
+
+    `units=None` stands for the number of outputs that the data needs.
+    """
 
     units: int | None = None
     activation: AnyActivation = None
@@ -94,20 +97,20 @@ class Dense(_Kernel):
             check_count("Dense units", self.units)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """(units,); refuses anything but a vector."""
+        """(units,), or (n, units) of n tokens; refuses images."""
         check_vector(shape)
-        return (_known_units(self.units),)
+        return (*shape[:-1], _known_units(self.units))
 
     def num_params(self, shape: Shape) -> int:
         """Weights and biases."""
-        return _known_units(self.units) * (shape[0] + self.use_bias)
+        return _known_units(self.units) * (shape[-1] + self.use_bias)
 
     def build(self, shape: Shape, rngs: "nnx.Rngs") -> "nnx.Module":
-        """[b d] → [b units]."""
+        """[b … d] → [b … units]."""
         from flax import nnx
 
         draw = initializer(self.kernel_initializer)
-        return nnx.Linear(shape[0], _known_units(self.units), use_bias=self.use_bias, kernel_init=draw, rngs=rngs)
+        return nnx.Linear(shape[-1], _known_units(self.units), use_bias=self.use_bias, kernel_init=draw, rngs=rngs)
 
     def with_outputs(self, num_outputs: int) -> "Dense":
         """With its units filled in where they were left open."""
@@ -120,7 +123,10 @@ class Dense(_Kernel):
 
 @dataclass(frozen=True)
 class Conv(_Windowed):
-    """A 2-D convolution of `filters` kernels. `padding` is "valid", "same" or pixels on each side."""
+    """A 2-D convolution of `filters` kernels.
+
+    padding: "valid", "same", a number of pixels on each side or ((top, bottom), (left, right)).
+    """
 
     filters: int
     kernel_size: Size = 3

@@ -3,14 +3,15 @@
 Shapes are those of one example: (h, w, c) for images, (d,) for vectors.
 """
 
-from dataclasses import dataclass, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+import re
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from engine.errors import InputError, problem
 from engine.models.shapes import Shape
-from engine.records import from_json, to_json
+from engine.records import ADDED, from_json, to_json
 from engine.records.custom import Custom, custom
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from flax import nnx
 
 
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,79}"
+"""What a layer may be called: patterns, and lists of names on a command line, need the other characters."""
+
+
+@dataclass(frozen=True)
 class Layer:
     """Base of all layers. Yours is a frozen dataclass derived from it, in any file that can be imported.
 
@@ -25,6 +31,8 @@ class Layer:
     Numbers it cannot use are refused in `__post_init__` (call the base's first), shapes in `output_shape`, both by
     InputError. A field `activation` is applied after the layer; of a field `kernel_regularizer` the loss gets its
     penalty on parameters called kernel.
+
+    name: what freezing and the like call it by, unique in a model; by default its kind and a number, like conv_1.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -42,8 +50,10 @@ class Layer:
     """Whether its outputs are means or maxima of its inputs, or some of them."""
     scales_inputs: ClassVar[bool] = False
     """Whether what follows it no longer depends on the range of its inputs."""
-    activation: Any = None
-    kernel_regularizer: Any = None
+    activation = cast("Any", None)  # no fields here: layers that have them say where
+    kernel_regularizer = cast("Any", None)
+
+    name: str | None = field(default=None, kw_only=True, repr=False, metadata=ADDED)
 
     def __init_subclass__(cls, **named: Any):
         super().__init_subclass__(**named)
@@ -54,6 +64,8 @@ class Layer:
         """Makes tuples of lists and Python's numbers of NumPy's, which records can store. Checks come after it."""
         for name, value in list(vars(self).items()):
             object.__setattr__(self, name, _plain(value))
+        if _has_name(type(self)) and self.name is not None:
+            check_name(self.name)
 
     @property
     def kind(self) -> str:
@@ -71,6 +83,10 @@ class Layer:
 
     def num_params(self, shape: Shape) -> int:
         """The number of trained parameters for an input of `shape`: by default 0."""
+        return 0
+
+    def num_statistics(self, shape: Shape) -> int:
+        """How many numbers it keeps that are not trained, as the running averages of batch norm: by default 0."""
         return 0
 
     def needed_input(self, shape: Shape, output: Shape) -> Shape:
@@ -126,6 +142,7 @@ class CustomLayer(Layer):
     kernel_regularizer = _of_own("kernel_regularizer")
     output_shape = _of_own("output_shape")
     num_params = _of_own("num_params")
+    num_statistics = _of_own("num_statistics")
     needed_input = _of_own("needed_input")
     build = _of_own("build")
     apply = _of_own("apply")
@@ -149,17 +166,17 @@ class CustomLayer(Layer):
 
     def with_outputs(self, num_outputs: int) -> Layer:
         """As the user's layer."""
-        return as_spec(self.loaded().with_outputs(num_outputs))
+        return replace(as_spec(self.loaded().with_outputs(num_outputs)), name=self.name)
 
     def with_open_outputs(self) -> Layer | None:
         """As the user's layer."""
         opened = self.loaded().with_open_outputs()
-        return None if opened is None else as_spec(opened)
+        return None if opened is None else replace(as_spec(opened), name=self.name)
 
     def without_activation(self) -> Layer | None:
         """As the user's layer."""
         plain = self.loaded().without_activation()
-        return None if plain is None else as_spec(plain)
+        return None if plain is None else replace(as_spec(plain), name=self.name)
 
 
 _RULE = "a frozen dataclass derived from engine.models.Layer"
@@ -169,10 +186,23 @@ def as_spec(layer: Layer) -> Layer:
     """A layer as a model's spec holds it: one of this package as it is, one of the user's own by its import path."""
     if type(layer) in Layer.KINDS.values():
         return layer
-    if not is_dataclass(layer):
+    if "__dataclass_fields__" not in vars(type(layer)):
         raise InputError(problem("layer", type(layer).__name__, _RULE, "Write @dataclass(frozen=True) above it."))
     fields = {name: value for name, value in to_json(layer).items() if name != "kind"}
-    return CustomLayer(replace(custom(type(layer)), arguments=fields))
+    name = fields.pop("name", None) if _has_name(type(layer)) else None
+    return CustomLayer(replace(custom(type(layer)), arguments=fields), name=name)
+
+
+def check_name(name: Any) -> None:
+    """Raises InputError for what a layer cannot be called."""
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        rule = "letters, digits, _ . and -, at most 80, of which the first is a letter, a digit or _"
+        raise InputError(problem("layer name", repr(name), rule, "Call it like conv_1."))
+
+
+def _has_name(kind: type[Layer]) -> bool:
+    """Whether the field `name` of a class is that of all layers, and none of its author's own."""
+    return kind.__dataclass_fields__["name"] is Layer.__dataclass_fields__["name"]
 
 
 def _plain(value: Any) -> Any:

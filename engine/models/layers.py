@@ -2,7 +2,8 @@
 
 Shapes are those of one example: (h, w, c) for images, (d,) for vectors. A spec checks its own numbers when it is
 built and the shape it is given when the model is; both raise InputError. Layers with kernels: `models.convolutions`;
-pools: `models.pools`. Modules that need kernels or networks: the table in `networks.build`.
+pools: `models.pools`; normalisation: `models.norms`; tokens: `models.tokens`. Modules that need kernels or
+networks: the table in `networks.build`.
 """
 
 from dataclasses import dataclass
@@ -15,10 +16,7 @@ from engine.models.shapes import (
     Edges,
     Shape,
     Size,
-    check_count,
     check_edges,
-    check_epsilon,
-    check_groups,
     check_image,
     check_positive,
     edges,
@@ -84,78 +82,15 @@ class SpatialDropout(Dropout):
 
 
 @dataclass(frozen=True)
-class BatchNorm(Layer):
-    """Normalises each channel by the batch's mean and variance; by their running averages outside training."""
-
-    takes_mask: ClassVar[bool] = True
-    scales_inputs: ClassVar[bool] = True
-
-    momentum: float = 0.99
-    epsilon: float = 1e-3
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not is_number(self.momentum) or not 0 <= self.momentum < 1:
-            raise InputError(problem("BatchNorm momentum", repr(self.momentum), "0 ≤ momentum < 1", "Give 0.99 or so."))
-        check_epsilon("BatchNorm epsilon", self.epsilon)
-
-    def num_params(self, shape: Shape) -> int:
-        """Scale and offset of each channel; the running averages are not trained and not counted."""
-        return 2 * shape[-1]
-
-
-@dataclass(frozen=True)
-class LayerNorm(Layer):
-    """Normalises the channels of each pixel, or the values of a vector, by their own mean and variance."""
-
-    scales_inputs: ClassVar[bool] = True
-
-    epsilon: float = 1e-3
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_epsilon("LayerNorm epsilon", self.epsilon)
-
-    def num_params(self, shape: Shape) -> int:
-        """Scale and offset of each channel."""
-        return 2 * shape[-1]
+class DropPath(Dropout):
+    """Sets whole examples to zero, a share `rate` of them, while training and scales the rest: within `residual`, the
+    block is left out for these (stochastic depth, Huang et al. 2016)."""
 
     def build(self, shape: Shape, rngs: "nnx.Rngs") -> "nnx.Module":
-        """[b … c] → [b … c]."""
+        """[b …] → [b …]."""
         from flax import nnx
 
-        return nnx.LayerNorm(shape[-1], epsilon=self.epsilon, use_fast_variance=False, rngs=rngs)
-
-
-@dataclass(frozen=True)
-class GroupNorm(Layer):
-    """Normalises each group of neighbouring channels of an example, over all pixels, by their own mean and variance."""
-
-    scales_inputs: ClassVar[bool] = True
-
-    groups: int = 32
-    epsilon: float = 1e-3
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_count("GroupNorm groups", self.groups)
-        check_epsilon("GroupNorm epsilon", self.epsilon)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Unchanged."""
-        check_groups(shape[-1], self.groups)
-        return shape
-
-    def num_params(self, shape: Shape) -> int:
-        """Scale and offset of each channel."""
-        return 2 * shape[-1]
-
-    def build(self, shape: Shape, rngs: "nnx.Rngs") -> "nnx.Module":
-        """[b … c] → [b … c]."""
-        from flax import nnx
-
-        sizes = {"num_groups": self.groups, "epsilon": self.epsilon}
-        return nnx.GroupNorm(shape[-1], **sizes, use_fast_variance=False, rngs=rngs)
+        return nnx.Dropout(self.rate, broadcast_dims=tuple(range(1, len(shape) + 1)), rngs=rngs)
 
 
 @dataclass(frozen=True)

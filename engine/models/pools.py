@@ -1,11 +1,23 @@
 """Specs of pools. See `models.layers`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from engine.errors import InputError, problem
 from engine.models.layer import Layer
-from engine.models.shapes import Padding, Shape, Size, check_image, check_padding, check_positive, pair, reached, slide
+from engine.models.shapes import (
+    Padding,
+    Shape,
+    Size,
+    check_image,
+    check_padding,
+    check_positive,
+    padded_sides,
+    pair,
+    reached,
+    slide,
+)
+from engine.records import ADDED
 
 if TYPE_CHECKING:
     import jax
@@ -35,7 +47,7 @@ class _Pool(Layer):
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
-    """The largest value of each window. `strides=None` means windows side by side."""
+    """The largest value of each window, padded pixels aside. `strides=None` means windows side by side."""
 
 
 @dataclass(frozen=True)
@@ -43,32 +55,36 @@ class AveragePool(_Pool):
     """The mean of each window; padded pixels are not counted. `strides=None` means windows side by side."""
 
 
+@dataclass(frozen=True)
 class _GlobalPool(Layer):
     pools_values: ClassVar[bool] = True
 
+    keep_axes: bool = field(default=False, kw_only=True, metadata=ADDED)
+
     def output_shape(self, shape: Shape) -> Shape:
-        """(c,)."""
+        """(c,), or (1, 1, c)."""
         check_image(shape)
-        return (shape[2],)
+        return (1, 1, shape[2]) if self.keep_axes else (shape[2],)
 
 
 @dataclass(frozen=True)
 class GlobalAveragePool(_GlobalPool):
-    """The mean of each channel."""
+    """The mean of each channel. keep_axes: as an image of one pixel, which others can be multiplied by."""
 
     def apply(self, x: "jax.Array") -> "jax.Array":
-        """[b h w c] → [b c]."""
-        return x.mean(axis=(1, 2))
+        """[b h w c] → [b c], or [b 1 1 c]."""
+        return x.mean(axis=(1, 2), keepdims=self.keep_axes)
 
 
 @dataclass(frozen=True)
 class GlobalMaxPool(_GlobalPool):
-    """The largest value of each channel."""
+    """The largest value of each channel. keep_axes: as an image of one pixel."""
 
 
 def _check_pool(name: str, size: Size, strides: Size | None, padding: Padding) -> None:
     check_positive(f"{name} size", size)
     check_positive(f"{name} strides", 1 if strides is None else strides)
     check_padding(name, padding)
-    if isinstance(padding, int) and any(padding >= side for side in pair(size)):
+    sides = zip(padded_sides(padding), pair(size), strict=True)
+    if any(pixels >= side for pads, side in sides for pixels in pads):
         raise InputError(problem(f"{name} padding", padding, "less than the window", "Pad less or pool wider."))

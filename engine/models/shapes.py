@@ -1,6 +1,7 @@
 """Shapes and sizes of layers, and the checks that their specs share.
 
-Shapes are those of one example: (h, w, c) for images, (d,) for vectors. Every check raises InputError.
+Shapes are those of one example: (h, w, c) for images, (d,) for vectors, (n, d) for tokens.
+Every check raises InputError.
 """
 
 from typing import Any, Literal, TypeGuard
@@ -9,7 +10,8 @@ from engine.errors import InputError, problem, shape_text
 
 Shape = tuple[int, ...]
 Size = int | tuple[int, int]
-Padding = Literal["valid", "same"] | int
+Sides = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right)) in pixels
+Padding = Literal["valid", "same"] | int | Sides
 Edges = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -26,14 +28,18 @@ def edges(pixels: Edges) -> tuple[tuple[int, int], tuple[int, int]]:
     return ((first[0], first[1]), (second[0], second[1]))
 
 
+def padded_sides(padding: Padding) -> Sides:
+    """((top, bottom), (left, right)) in pixels of a padding that is not "same", whose pixels the image decides."""
+    return edges(0 if isinstance(padding, str) else padding)
+
+
 def slide(shape: Shape, window: Size, strides: Size, padding: Padding, dilation: Size = 1) -> tuple[int, int]:
     """(h, w) of the positions a window can take, by the rules of lax and Keras."""
     (kh, kw), (sh, sw), (dh, dw) = pair(window), pair(strides), pair(dilation)
     reach_h, reach_w = (kh - 1) * dh + 1, (kw - 1) * dw + 1
     if padding == "same":
         return -(-shape[0] // sh), -(-shape[1] // sw)
-    pixels = padding if isinstance(padding, int) else 0
-    h, w = shape[0] + 2 * pixels, shape[1] + 2 * pixels
+    h, w = (n + sum(pads) for n, pads in zip(shape[:2], padded_sides(padding), strict=True))
     if h < reach_h or w < reach_w:
         raise InputError(
             f"got {shape_text(shape[:2])}; expected at least {shape_text((reach_h, reach_w))} for its window. "
@@ -44,23 +50,24 @@ def slide(shape: Shape, window: Size, strides: Size, padding: Padding, dilation:
 
 def reached(output: Shape, window: Size, strides: Size, padding: Padding, dilation: Size = 1) -> Shape | None:
     """(h, w) of the input under the windows of so much output; None with padding, where all of it may be."""
-    if padding not in ("valid", 0):
+    if padding == "same" or any(map(sum, padded_sides(padding))):
         return None
     windows = zip(output[:2], pair(window), pair(strides), pair(dilation), strict=True)
     return tuple((n - 1) * step + (taps - 1) * gap + 1 for n, taps, step, gap in windows)
 
 
 def check_image(shape: Shape) -> None:
-    """Refuses vectors."""
+    """Refuses vectors and tokens."""
     if len(shape) != 3:
+        kind = "a vector" if len(shape) == 1 else "tokens"
         raise InputError(
-            f"got a vector of {shape_text(shape)}; expected an image h×w×c. Put it before Flatten and Dense."
+            f"got {kind} of {shape_text(shape)}; expected an image h×w×c. Put it before Flatten and Dense."
         )
 
 
 def check_vector(shape: Shape) -> None:
-    """Refuses images."""
-    if len(shape) != 1:
+    """Refuses images; tokens (n, d) are vectors side by side."""
+    if len(shape) not in (1, 2):
         raise InputError(
             f"got an image of {shape_text(shape)}; expected a vector. Put Flatten() or GlobalAveragePool() before it."
         )
@@ -87,9 +94,12 @@ def check_positive(field: str, size: Size) -> None:
 
 
 def check_padding(layer: str, padding: Padding) -> None:
-    """A rule by name or a number of pixels."""
-    if padding not in ("valid", "same") and not (is_whole(padding) and padding >= 0):
-        rule = '"valid", "same" or a number of pixels'
+    """A rule by name, a number of pixels or one for each side."""
+    sides = padding if isinstance(padding, tuple) else ((padding, 0), (0, 0))
+    are_pairs = len(sides) == 2 and all(isinstance(pads, tuple) and len(pads) == 2 for pads in sides)
+    are_pixels = are_pairs and all(is_whole(n) and n >= 0 for pads in sides for n in pads)
+    if padding not in ("valid", "same") and not are_pixels:
+        rule = '"valid", "same", a number of pixels or ((top, bottom), (left, right))'
         raise InputError(problem(f"{layer} padding", repr(padding), rule, "Choose one of these."))
 
 

@@ -1,10 +1,8 @@
 """Model specs: what a checkpoint stores to rebuild a model without the script that made it."""
 
-import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 from engine.errors import InputError, problem
@@ -12,6 +10,7 @@ from engine.models.activations import Activation
 from engine.models.convolutions import AnyActivation, Conv, Dense
 from engine.models.layer import Layer, as_spec
 from engine.models.layers import Dropout, Flatten
+from engine.models.names import NamedLayer, name_layers
 from engine.models.pools import MaxPool
 from engine.models.shapes import Padding, Shape, Size
 from engine.records import to_json
@@ -21,12 +20,13 @@ MOST_LAYERS = 2_000  # more would be compiled for hours
 
 
 class LayerRow(NamedTuple):
-    """One line of a summary: layer number (from 1), name, output shape of one example, trained parameters."""
+    """One line of a summary: layer number (from 1), name, output shape of one example, parameters, and statistics."""
 
     number: int
     name: str
     output_shape: Shape
     num_params: int
+    num_statistics: int = 0
 
 
 _BEFORE_KERAS: dict[str, Any] = {
@@ -56,6 +56,9 @@ class Sequential:
                 rule = f"one of {', '.join(Layer.KINDS)}, or a layer of your own"
                 raise InputError(problem(f"layer {number}", repr(layer), rule, _layer_remedy(layer)))
         object.__setattr__(self, "layers", tuple(map(as_spec, layers)))
+        if len(self.named) > MOST_LAYERS:
+            rule, remedy = f"at most {MOST_LAYERS:,}, at all depths", "Build the model in a class of your own."
+            raise InputError(problem("layers", f"{len(self.named):,}", rule, remedy))
 
     @classmethod
     def upgraded(cls, given: dict[str, Any], version: int) -> dict[str, Any]:
@@ -65,10 +68,16 @@ class Sequential:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """A name for each layer, its kind and which of that kind it is: conv_1, max_pool_1, conv_2, …, dense_1."""
-        kinds = [re.sub(r"(?<!^)(?=[A-Z])", "_", layer.kind).lower() for layer in self.layers]
-        numbers = defaultdict[str, Iterator[int]](lambda: count(1))
-        return tuple(f"{kind}_{next(numbers[kind])}" for kind in kinds)
+        """A name for each layer, its own or its kind and which of that kind it is: conv_1, max_pool_1, …, dense_1.
+
+        Blocks are one layer here; `named` has those within them too.
+        """
+        return tuple(each.name for each in self.named if not each.within)
+
+    @cached_property
+    def named(self) -> tuple[NamedLayer, ...]:
+        """All layers, at any depth, with their names."""
+        return name_layers(self.layers)
 
     def with_outputs(self, num_outputs: int) -> "Sequential":
         """The same model with `num_outputs` filled in where a layer left its outputs open."""
@@ -93,7 +102,7 @@ class Sequential:
         for number, (name, layer) in enumerate(zip(self.layer_names, self.layers, strict=True), 1):
             try:
                 after = layer.output_shape(shape)
-                rows.append(LayerRow(number, name, after, layer.num_params(shape)))
+                rows.append(LayerRow(number, name, after, layer.num_params(shape), layer.num_statistics(shape)))
             except InputError as error:
                 raise InputError(f"layer {number} {layer.kind}: {error}") from None
             shape = after
@@ -107,6 +116,10 @@ class Sequential:
     def num_params(self, input_shape: Shape) -> int:
         """All trained parameters."""
         return sum(row.num_params for row in self.rows(input_shape))
+
+    def num_statistics(self, input_shape: Shape) -> int:
+        """All numbers that are kept and not trained, like the running averages of batch norms."""
+        return sum(row.num_statistics for row in self.rows(input_shape))
 
 
 Model = Sequential | Custom

@@ -3,6 +3,7 @@
 import inspect
 from collections import deque
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, Literal
 
 import jax
@@ -11,27 +12,32 @@ from flax import nnx
 
 from engine.errors import InputError, problem, shape_text
 from engine.kernels import lowerings, pooling
-from engine.models import convolutions, layers, pools, specs
+from engine.models import blocks, convolutions, layers, norms, pools, specs, tokens
 from engine.models.activations import Activation, activation_spec
 from engine.models.cropping import inputs_that_count
 from engine.models.layer import CustomLayer, Layer
 from engine.models.shapes import Shape, pair
-from engine.networks.functions import global_max, up_sample
+from engine.networks.functions import global_max_pool, up_sample
 from engine.networks.modules import (
     Activated,
     BatchNormModule,
     DepthwiseModule,
     Function,
+    LayerScaleModule,
     PReLUModule,
     SeparableModule,
     TransposeModule,
     conv_module,
 )
+from engine.networks.tokens import AttentionModule, ClassTokenModule, PositionEmbeddingModule
 from engine.records.custom import Custom
 
 
 class SequentialModule(nnx.Module):
-    """The layers of a Sequential spec, applied one after the other, from number `first` (of 0) to before `end`."""
+    """The layers of a Sequential spec, applied one after the other, from number `first` (of 0) to before `end`.
+
+    A path of a block is one too.
+    """
 
     def __init__(self, spec: specs.Sequential, input_shape: Shape, rngs: nnx.Rngs):
         self.spec = spec
@@ -52,6 +58,21 @@ class SequentialModule(nnx.Module):
             else:
                 x = _run(layer, x, mask if spec.takes_mask else None)
         return x
+
+
+class PathsModule(nnx.Module):
+    """The paths of a block, joined."""
+
+    def __init__(self, layer: blocks.Paths, input_shape: Shape, rngs: nnx.Rngs):
+        self.join: blocks.Join = layer.join
+        self.paths = nnx.List(SequentialModule(specs.Sequential(path), input_shape, rngs) for path in layer.paths)
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """[b …] → [b …]. mask: as of SequentialModule."""
+        outputs = [path(x, mask=mask) for path in self.paths]
+        if self.join == "concat":
+            return jnp.concatenate(outputs, axis=-1)
+        return reduce(jnp.add if self.join == "add" else jnp.multiply, outputs)
 
 
 def build(
@@ -122,9 +143,14 @@ BUILDERS: dict[type, Builder] = {
     convolutions.ConvTranspose: TransposeModule,
     pools.MaxPool: _pool("max"),
     pools.AveragePool: _pool("average"),
-    layers.BatchNorm: BatchNormModule,
+    blocks.Paths: PathsModule,
+    norms.BatchNorm: BatchNormModule,
+    norms.LayerScale: LayerScaleModule,
+    tokens.Attention: AttentionModule,
+    tokens.ClassToken: ClassTokenModule,
+    tokens.PositionEmbedding: PositionEmbeddingModule,
     layers.PReLU: PReLUModule,
-    pools.GlobalMaxPool: _function(lambda layer, x: global_max(x)),
+    pools.GlobalMaxPool: _function(global_max_pool),
     layers.UpSample: _function(up_sample),
 }
 """(layer, shape of an example, rngs) → module of the layers that need kernels or networks. Others build themselves."""

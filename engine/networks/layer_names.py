@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -14,10 +15,16 @@ LayerPath = Sequence[Any]  # from the root: attribute names, and numbers within 
 
 @dataclass(frozen=True)
 class Layers:
-    """names: in order, of a Sequential; of a user's own class the dotted paths of modules that hold arrays."""
+    """names: in order, of the layers of a Sequential that are no blocks; of a user's own class the dotted paths of
+    modules that hold arrays."""
 
     spec: specs.Model
     names: tuple[str, ...]
+
+    @cached_property
+    def by_position(self) -> dict[tuple[int, ...], str]:
+        """Position (`NamedLayer.position`) → name, blocks too."""
+        return {each.position: each.name for each in self.spec.named}
 
     @property
     def are_ordered(self) -> bool:
@@ -25,9 +32,37 @@ class Layers:
         return self.spec.is_layered
 
     def of(self, path: LayerPath) -> str:
-        """The layer of an array, or of a module, at a path; empty if it is none."""
+        """The innermost layer of an array, or of a module, at a path; empty if it is none."""
+        return self.parts(path)[0]
+
+    def parts(self, path: LayerPath) -> tuple[Any, ...]:
+        """(the layer of an array or a module at a path, the rest of the path within that layer's module)."""
         if self.are_ordered:
-            return self.names[path[1]] if len(path) > 1 and path[0] == "layers" else ""
+            return self._ordered_parts(path)
+        name = self._dotted_of(path)
+        return (name, *path[len(name.split(".")) if name else 0 :])
+
+    def _ordered_parts(self, path: LayerPath) -> tuple[Any, ...]:
+        """The path goes from the root, or a block, by (`layers` or `paths`, number), and by `layer` into one with an
+        activation."""
+        if len(path) < 2 or path[0] != "layers":
+            return ("", *path)
+        position, rest, name = (), list(path), ""
+        while len(rest) > 1 and rest[0] in ("layers", "paths") and self._leads_on((*position, rest[1])):
+            position, rest = (*position, rest[1]), rest[2:]
+            name = self.by_position.get(position, name)
+            rest = rest[1:] if rest[:1] == ["layer"] else rest
+        return (name, *rest)
+
+    def _leads_on(self, position: tuple[Any, ...]) -> bool:
+        """Whether there is a layer, or a path of a block."""
+        return position in self.by_position or position in self._path_positions
+
+    @cached_property
+    def _path_positions(self) -> set[tuple[int, ...]]:
+        return {each.position[:-1] for each in self.spec.named if each.within}
+
+    def _dotted_of(self, path: LayerPath) -> str:
         wholes = (".".join(map(str, path[:end])) for end in range(len(path), 0, -1))
         return next((whole for whole in wholes if whole in self.names), "")
 
@@ -39,7 +74,7 @@ class Layers:
 def layers_of(spec: specs.Model, module: nnx.Module | None) -> Layers:
     """The layers of a spec; of a user's own class those of its module, which may be abstract."""
     if module is None or spec.is_layered:
-        return Layers(spec, spec.layer_names)
+        return Layers(spec, tuple(each.name for each in spec.named if not each.is_block))
     arrays = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
     holders = {".".join(map(str, path[:-1] or path)) for path, _ in arrays}
     draws = {".".join(map(str, path)) for path, node in nnx.iter_modules(module) if isinstance(node, nnx.Dropout)}

@@ -15,8 +15,9 @@ from engine.kernels.xla import NHWC, xla_conv_general_dilated
 from engine.models.activations import Activation
 from engine.models.convolutions import Conv, ConvTranspose, DepthwiseConv, SeparableConv
 from engine.models.layer import Layer
-from engine.models.layers import BatchNorm, PReLU
-from engine.models.shapes import Padding, Shape, pair
+from engine.models.layers import PReLU
+from engine.models.norms import BatchNorm, LayerScale
+from engine.models.shapes import Padding, Shape, padded_sides, pair
 from engine.models.weights import Initializer, initializer
 from engine.networks.functions import repeated
 
@@ -47,7 +48,10 @@ class BatchNormModule(nnx.BatchNorm):
     """Flax's batch norm with a variance that is exact however far the mean is from 0; bfloat16 for bfloat16."""
 
     def __init__(self, layer: BatchNorm, shape: Shape, rngs: nnx.Rngs):
-        super().__init__(shape[-1], momentum=layer.momentum, epsilon=layer.epsilon, rngs=rngs)
+        super().__init__(
+            shape[-1], momentum=layer.momentum, epsilon=layer.epsilon, use_scale=layer.use_scale,
+            use_bias=layer.use_offset, rngs=rngs,
+        )  # fmt: skip
 
     def __call__(
         self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
@@ -60,13 +64,15 @@ class BatchNormModule(nnx.BatchNorm):
             mean, variance = moments(x, mask)
             for average, new in ((self.mean, mean), (self.var, variance)):
                 average[...] = self.momentum * average[...] + (1 - self.momentum) * new
-        assert self.scale is not None
-        assert self.bias is not None
         by_channel = (1,) * (x.ndim - 1) + (-1,)
-        scale, bias = self.scale[...], self.bias[...]
-        factor = lax.rsqrt(variance + self.epsilon).reshape(by_channel) * scale.reshape(by_channel)
-        outputs = (x - mean.reshape(by_channel)) * factor + bias.reshape(by_channel)
-        return outputs.astype(jnp.result_type(x, scale, bias))
+        own = [part[...] for part in (self.scale, self.bias) if part is not None]
+        factor = lax.rsqrt(variance + self.epsilon).reshape(by_channel)
+        if self.scale is not None:
+            factor = factor * self.scale[...].reshape(by_channel)
+        outputs = (x - mean.reshape(by_channel)) * factor
+        if self.bias is not None:
+            outputs = outputs + self.bias[...].reshape(by_channel)
+        return outputs.astype(jnp.result_type(x, *own))
 
 
 def moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -91,6 +97,17 @@ def _mean(x: jax.Array, mask: jax.Array | None) -> jax.Array:
         return x.mean(axes)
     counted = jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
     return counted.sum(axes) / (mask.sum() * prod(x.shape[1:-1]))
+
+
+class LayerScaleModule(nnx.Module):
+    """Each channel times a trained number."""
+
+    def __init__(self, layer: LayerScale, shape: Shape, rngs: nnx.Rngs):
+        self.scale = nnx.Param(jnp.full(shape[-1:], layer.start, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b … c] → [b … c]."""
+        return x * self.scale[...].reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 class PReLUModule(nnx.Module):
@@ -199,4 +216,4 @@ def _window(layer: Conv | DepthwiseConv, draw: Initializer) -> dict[str, Any]:
 
 
 def _pads(padding: Padding) -> Any:
-    return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding.upper()
+    return padding.upper() if isinstance(padding, str) else padded_sides(padding)

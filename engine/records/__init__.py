@@ -23,6 +23,11 @@ from engine.errors import InputError, problem, unknown
 from engine.host.json_files import LARGEST_WHOLE, shown
 
 LONGEST_NAME = 80
+ADDED = {"is added": True}
+"""The metadata of a field that records have only where it differs from its default.
+
+For fields that a class gets later, so that records of before stay as they are. Give it by keyword only.
+"""
 NAMES = {
     int: "a whole number",
     float: "a number",
@@ -36,7 +41,8 @@ NAMES = {
 def to_json(value: Any) -> Any:
     """The JSON value (dict, list, str, number, bool, None) that stands for a dataclass or a plain value."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        written = [field for field in dataclasses.fields(value) if not _is_left_out(field, getattr(value, field.name))]
+        fields = {field.name: to_json(getattr(value, field.name)) for field in written}
         version = getattr(value, "RECORD_VERSION", None)
         return {"kind": type(value).__name__, **({"version": version} if version else {}), **fields}
     if isinstance(value, (tuple, list)):
@@ -119,6 +125,10 @@ def differences(stored: Any, given: Any, where: str = "") -> list[Difference]:
         found = [differences(stored.get(n), given.get(n), f"{where}.{n}" if where else n) for n in names]
         return [each for inner in found for each in inner]
     return [] if stored == given else [Difference(where, stored, given)]
+
+
+def _is_left_out(field: dataclasses.Field, value: Any) -> bool:
+    return field.metadata == ADDED and value == field.default
 
 
 def _from_union(kinds: tuple, value: Any, where: str) -> Any:

@@ -28,6 +28,7 @@ class Custom:
     is_layered: ClassVar[bool] = False  # as a model: its layers are known when it is built, and no sooner
     layers: ClassVar[tuple] = ()
     layer_names: ClassVar[tuple[str, ...]] = ()
+    named: ClassVar[tuple] = ()
 
     path: str
     arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -91,7 +91,8 @@ def _head(config: RunConfig, layers: Layers, is_same: bool, ours: Flat, is_like:
     if is_same:
         return set()
     if layers.are_ordered:
-        return {layers.names[max(path[2] for path in ours if path[0] == 0)]}
+        with_weights = {layers.of(path[1:]) for path in ours if path[0] == 0}
+        return {next(name for name in reversed(layers.names) if name in with_weights)}
     found = {layers.of(path[1:]) for path, holds in is_like.items() if not holds}
     if not found:
         rule = "the layers that start from scratch, because the classes are others"
@@ -127,7 +128,7 @@ def _flat(trees: tuple[Tree, Tree]) -> Flat:
 
 def _names(layers: Layers, flat: Flat) -> dict[tuple, tuple]:
     """What each array is called: by its layer's name, wherever that stands in a Sequential; else by its path."""
-    return {path: (layers.of(path[1:]), path[-1]) if layers.are_ordered else path for path in flat}
+    return {path: layers.parts(path[1:]) if layers.are_ordered else path for path in flat}
 
 
 def _by_name(layers: Layers, trees: tuple[Tree, Tree]) -> dict[tuple, Any]:

@@ -71,9 +71,9 @@ class Phase:
         frozen, spec = self.part.frozen, self.layers.spec
         if not frozen or not spec.layers:
             return 0
-        named = zip(self.layers.names, spec.layers, strict=True)
-        is_live = [name not in frozen and (layer.has_params or layer.is_random) for name, layer in named]
-        cut = is_live.index(True) if True in is_live else len(is_live)
+        inner = (each for each in spec.named if not each.is_block and each.name not in frozen)
+        live = (each.position[0] for each in inner if each.layer.has_params or each.layer.is_random)
+        cut = min(live, default=len(spec.layers))
         has_weights = any(layer.has_kernel for layer in spec.layers[:cut])
         return cut if has_weights else 0
 

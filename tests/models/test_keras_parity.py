@@ -131,9 +131,11 @@ def keras_layers(keras: Any, layer: Layer) -> list[Any]:
 
 def keras_activation(keras: Any, activation: str | Activation | None) -> Any:
     if activation is None or isinstance(activation, str) or activation.slope is None:
-        name = getattr(activation, "name", activation) or "linear"
+        name = getattr(activation, "function", activation) or "linear"
         return partial(keras.activations.gelu, approximate=True) if name == "gelu_tanh" else name
-    return partial(getattr(keras.activations, activation.name), **{SLOPE_IN_KERAS[activation.name]: activation.slope})
+    return partial(
+        getattr(keras.activations, activation.function), **{SLOPE_IN_KERAS[activation.function]: activation.slope}
+    )
 
 
 IMAGE_LAYERS: list[Callable[[np.random.Generator], Layer]] = [

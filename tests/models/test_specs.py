@@ -17,8 +17,10 @@ from engine.errors import InputError
 from engine.kernels import ffi
 from engine.models import (
     Activation,
+    Attention,
     AveragePool,
     BatchNorm,
+    ClassToken,
     Conv,
     ConvTranspose,
     Crop,
@@ -26,23 +28,32 @@ from engine.models import (
     Dense,
     DepthwiseConv,
     Dropout,
+    DropPath,
+    FirstToken,
     Flatten,
     GlobalAveragePool,
     GlobalMaxPool,
     GroupNorm,
     LayerNorm,
+    LayerScale,
     MaxPool,
+    Paths,
+    PositionEmbedding,
     PReLU,
     Rescale,
     SeparableConv,
     Sequential,
     SpatialDropout,
+    Tokens,
     UpSample,
     ZeroPad,
     cnn,
     custom,
+    inverted_residual,
     l2,
     mlp,
+    residual,
+    squeeze_excite,
 )
 from engine.models.activations import ACTIVATIONS as ACTIVATION_NAMES
 from engine.models.layer import CustomLayer, Layer
@@ -181,6 +192,22 @@ IMAGE_LAYERS = [
     SpatialDropout(0.2),
     PReLU(),
     PReLU((1, 2)),
+    Conv(4, 3, 2, ((0, 1), (2, 0))),
+    DepthwiseConv(3, 2, ((0, 1), (0, 1))),
+    MaxPool(3, 2, ((1, 0), (0, 2))),
+    AveragePool(3, 2, ((1, 0), (0, 2))),
+    GlobalAveragePool(keep_axes=True),
+    GlobalMaxPool(keep_axes=True),
+    *(BatchNorm(use_scale=s, use_offset=not s) for s in (False, True)),
+    LayerScale(),
+    DropPath(0.1),
+    Tokens(),
+    residual((Conv(4, padding="same"), BatchNorm(), squeeze_excite(4, 2), DropPath(0.1)), name="block"),
+    Paths(((Conv(2),), (MaxPool(3, 1), inverted_residual(4, 3))), "concat", activation="relu6"),
+]
+TOKEN_LAYERS = [
+    *(Attention(2), Attention(4, use_bias=False), ClassToken(), PositionEmbedding(), FirstToken()),
+    *(LayerNorm(), Dense(5, "gelu"), residual((LayerNorm(), Attention(2)), activation=None), DropPath(0.2)),
 ]
 
 
@@ -199,8 +226,13 @@ def test_layer_is_built_as_described_when_it_follows_a_vector(layer: Layer):
     assert_built_as_described(Sequential((layer, Dense())), (6,), 3)
 
 
+@pytest.mark.parametrize("layer", TOKEN_LAYERS, ids=str)
+def test_layer_is_built_as_described_when_it_follows_tokens(layer: Layer):
+    assert_built_as_described(Sequential((Tokens(), layer, Flatten(), Dense())), (3, 2, 4), 3)
+
+
 def test_the_cases_above_cover_every_layer():
-    assert {type(layer) for layer in IMAGE_LAYERS} | {Dense, CustomLayer} == set(Layer.KINDS.values())
+    assert {type(layer) for layer in (*IMAGE_LAYERS, *TOKEN_LAYERS)} | {Dense, CustomLayer} == set(Layer.KINDS.values())
 
 
 SIDES = st.integers(1, 3)
@@ -238,7 +270,7 @@ def test_layers_are_built_as_described_or_refused_by_number(spec: Sequential):
 
 def test_rows_number_the_layers_from_one():
     rows = mlp((8,), dropout=0.5).with_outputs(10).rows((4, 4, 1))
-    assert [tuple(row) for row in rows] == [
+    assert [row[:4] for row in rows] == [
         (1, "flatten_1", (16,), 0),
         (2, "dense_1", (8,), 136),
         (3, "dropout_1", (8,), 0),
