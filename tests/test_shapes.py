@@ -79,6 +79,7 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     windows.collect: [([array("b y x c")] * 10, MAPS.shape, WINDOW)],
     xla.by_example: [(lambda examples, weights: examples, MAPS, KERNEL)],
     functions.global_max: [(MAPS,)],
+    functions.global_max_pool: [(GlobalMaxPool(), MAPS)],
     functions.up_sample: [(UpSample(2), MAPS)],
     modules.moments: [(MAPS, array("b", "bool"))],
     network.logits_of: [(LOGITS, "softmax")],

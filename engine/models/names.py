@@ -7,9 +7,9 @@ from itertools import count
 from typing import NamedTuple
 
 from engine.errors import InputError, problem
-from engine.models.activations import activation_spec
+from engine.models.activations import Activation, activation_spec
 from engine.models.blocks import Paths
-from engine.models.layer import Layer
+from engine.models.layer import CustomLayer, Layer
 
 Position = tuple[int, ...]
 
@@ -61,12 +61,18 @@ def _named(layers: Iterable[tuple[Position, Layer]], within: tuple[str, ...]) ->
         kind = re.sub(r"(?<!^)(?=[A-Z])", "_", layer.kind).lower()
         number = next(numbers[kind])  # those with names of their own count too
         name = layer.name or ".".join((*within[-1:], f"{kind}_{number}"))
-        activation = activation_spec(layer.activation)
-        folded = activation is not None and activation is not layer and activation.name
-        yield NamedLayer(position, name, layer, within, (folded,) if folded else ())
+        yield NamedLayer(position, name, layer, within, _folded_names(layer))
         if isinstance(layer, Paths):
             inner = ((p, n, each) for p, path in enumerate(layer.paths) for n, each in enumerate(path))
             yield from _named((((*position, p, n), each) for p, n, each in inner), (*within, name))
+
+
+def _folded_names(layer: Layer) -> tuple[str, ...]:
+    """The name of a layer's activation. A user's own layer is not looked into, because that would import it."""
+    if isinstance(layer, CustomLayer | Activation):
+        return ()
+    activation = activation_spec(layer.activation)
+    return (activation.name,) if activation is not None and activation.name else ()
 
 
 def _dots(name: str) -> list[int]:

@@ -353,7 +353,7 @@ def test_build_names_layer_and_sizes_when_shapes_do_not_fit(spec: Sequential, in
         (Dense, {"kernel_regularizer": ["l2"]}, r"kernel_regularizer: got \('l2',\)"),
         (Dense, {"kernel_regularizer": {"l2": 0.1}}, "kernel_regularizer: got {'l2': 0.1}"),
         (BatchNorm, {"epsilon": 0.0}, r"BatchNorm epsilon: got 0\.0"),
-        (Activation, {"name": None}, "activation: got None"),
+        (Activation, {"function": None}, "activation: got None"),
     ],
 )
 def test_layer_refuses_bad_numbers_by_name(kind: type, arguments: dict[str, Any], message: str):
