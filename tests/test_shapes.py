@@ -29,7 +29,7 @@ from engine.data.sources import array_files
 from engine.kernels import depthwise, eigen, ffi, matrix, pooling, triton, windows, xla
 from engine.kernels.windows import Window
 from engine.metrics import calibration, combination, losses, table
-from engine.models import UpSample
+from engine.models import GlobalMaxPool, UpSample
 from engine.networks import functions, modules, network
 
 ENGINE = Path(__file__).parents[1] / "engine"
