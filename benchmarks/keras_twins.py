@@ -1,0 +1,183 @@
+"""A model of Keras and its twin of ours with the same weights, moved over by name, and how far apart they are."""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod, sqrt
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from engine.models.layers import Dropout
+from engine.models.specs import Sequential
+from engine.networks.network import AnyNetwork, layers_in, network_of
+from engine.pretrained.keras_names import find_origin, plain_names
+from engine.pretrained.matching import fill, find_targets
+
+Arrays = dict[str, np.ndarray]
+
+
+def make_keras(name: str, size: int, **settings: Any) -> Any:
+    """A model of keras.applications with all kernels 0, which takes a tenth of the time that drawing them does."""
+    import keras
+
+    initializer: Any = keras.initializers.VarianceScaling
+    drawn, initializer.__call__ = initializer.__call__, lambda self, shape, dtype=None: np.zeros(shape, np.float32)
+    keras.utils.clear_session()
+    try:
+        return getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), **settings)
+    finally:
+        initializer.__call__ = drawn
+
+
+def draw_variables(model: Any, normalization: Mapping[str, Any]) -> Arrays:
+    """Values of all variables, a function of their names and shapes; those of a layer that normalizes are given."""
+    return {
+        name: np.asarray(normalization[name.split("/")[1]], np.float32).reshape(variable.shape)
+        if name.startswith("normalization/")
+        else _drawn(name, tuple(variable.shape))
+        for name, variable in _variables(model).items()
+    }
+
+
+def calibrated(model: Any, values: Arrays, inputs: np.ndarray) -> Arrays:
+    """With running averages near the statistics of some inputs, but different for each channel.
+
+    Else the activations of a deep model grow or die out, and what comes out depends on few of its layers.
+    """
+    stored = {name for name in values if name.endswith(("/moving_mean", "/moving_variance"))}
+    assign(model, {name: np.zeros_like(value) if name in stored else value for name, value in values.items()})
+    state = run_keras(model, inputs, training=True)[1]
+    after = dict(zip((v.path for v in model.non_trainable_variables), state, strict=True))
+    changed = dict(values)
+    for layer in {name.rpartition("/")[0] for name in stored}:
+        mean, variance = f"{layer}/moving_mean", f"{layer}/moving_variance"
+        new = 1 - model.get_layer(layer).momentum
+        spread = np.asarray(after[variance]) / new
+        changed[mean] = (np.asarray(after[mean]) / new + values[mean] * np.sqrt(spread)).astype(np.float32)
+        changed[variance] = (spread * values[variance] + 1e-3).astype(np.float32)
+    return changed
+
+
+def assign(model: Any, values: Mapping[str, np.ndarray]) -> None:
+    """Gives a model of Keras its values."""
+    for name, variable in _variables(model).items():
+        variable.assign(values[name])
+
+
+def run_keras(model: Any, inputs: np.ndarray, training: bool = False) -> tuple[np.ndarray, list[Any]]:
+    """(outputs, variables that are not trained, after it)."""
+    run = jax.jit(lambda trained, state, inputs: model.stateless_call(trained, state, inputs, training=training))
+    with jax.numpy_rank_promotion("allow"):
+        outputs, state = run(*keras_trees(model), inputs)
+    return np.asarray(outputs), state
+
+
+def keras_trees(model: Any) -> tuple[list[Any], list[Any]]:
+    """(trained variables, others), as arrays."""
+    return [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Our network and its arrays, (params, model state). left_over: variables of Keras that have no place in it."""
+
+    network: AnyNetwork
+    trees: tuple[Any, Any]
+    left_over: tuple[str, ...]
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """Outputs in evaluation."""
+        run = jax.jit(lambda trees, inputs: self.network.apply(*trees, inputs, None, None)[0])
+        return np.asarray(run(self.trees, inputs))
+
+
+def make_twin(spec: Sequential, size: int, values: Arrays) -> Twin:
+    """The network of a spec, for images of `size`, filled by name with the values of a model of Keras."""
+    shape, num_outputs = (size, size, 3), spec.output_shape((size, size, 3))[-1]
+    network, init = network_of(spec, shape, num_outputs, "xla")
+    abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), jnp.uint32))
+    flat = {(number, *path): leaf for number, tree in enumerate(abstract) for path, leaf in nnx.to_flat_state(tree)}
+    layers = layers_in(spec, shape, num_outputs)
+    targets = list(find_targets(layers, {each.name: each.layer for each in spec.named}, flat))
+    plain = plain_names(values)
+    filled = fill(targets, {plain[name]: value for name, value in values.items()}, find_origin, "Keras")
+    return Twin(network, gather(filled.arrays), filled.left_over)
+
+
+def gather(arrays: Mapping[tuple, Any]) -> tuple[Any, Any]:
+    """(params, model state) of {(0 or 1, *path): array}."""
+    flat = ([(path[1:], jnp.asarray(array)) for path, array in arrays.items() if path[0] == n] for n in (0, 1))
+    params, model_state = map(nnx.from_flat_state, flat)
+    return params, model_state
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest, as a share of their largest value."""
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def without_dropout(spec: Sequential) -> Sequential:
+    """The same with rates of 0, for comparing steps: no two libraries draw the same."""
+    layers = (replace(layer, rate=0.0) if isinstance(layer, Dropout) else layer for layer in spec.layers)
+    return Sequential(tuple(layers))
+
+
+def _variables(model: Any) -> dict[str, Any]:
+    """`layer/variable` → variable, without the generators of dropout."""
+    return {"/".join(v.path.split("/")[-2:]): v for v in model.variables if "seed_generator" not in v.path}
+
+
+def _drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Kernels that keep the size of what goes through relu; variances and scales around 1, all else around 0."""
+    draw, kind = np.random.default_rng(zlib.crc32(name.encode())), name.rpartition("/")[2]
+    if kind in ("gamma", "moving_variance", "variable"):
+        return draw.uniform(0.5, 1.5, shape).astype(np.float32)
+    if kind.endswith("kernel"):
+        is_by_channel = kind == "depthwise_kernel" or shape[-1] == 1
+        return draw.normal(0, sqrt(2 / prod(shape[: -2 if is_by_channel else -1])), shape).astype(np.float32)
+    return draw.normal(0, 0.2, shape).astype(np.float32)
+
+
+def compare_steps(
+    model: Any, spec: Sequential, values: Arrays, theirs: np.ndarray, ours: np.ndarray
+) -> dict[str, float]:
+    """The largest differences of a training step's gradients and batch statistics, each as a share of its array's.
+
+    Gradients below 1e-5 of the largest are left out: those of biases before a batch norm are rounding alone.
+    """
+    import keras
+
+    labels = np.arange(len(theirs)) % model.output_shape[-1]
+    assign(model, values)
+
+    def their_loss(trained: list, state: list) -> tuple[jax.Array, list]:
+        outputs, state = model.stateless_call(trained, state, theirs, training=True)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, outputs), state
+
+    with jax.numpy_rank_promotion("allow"):
+        gradients, state = jax.jit(jax.grad(their_loss, has_aux=True))(*keras_trees(model))
+    names = {v.path: name for name, v in _variables(model).items()}
+    of = zip((*model.trainable_variables, *model.non_trainable_variables), (*gradients, *state), strict=True)
+    stepped = {names[variable.path]: np.asarray(value) for variable, value in of if variable.path in names}
+
+    spec = without_dropout(spec)
+    twin = make_twin(spec, theirs.shape[1], values)
+
+    def our_loss(params: Any, model_state: Any) -> tuple[jax.Array, Any]:
+        outputs, state = twin.network.apply(params, model_state, ours, None, jax.random.key(0))
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean(), state
+
+    found = jax.jit(jax.grad(our_loss, has_aux=True))(*twin.trees)
+    expected = make_twin(spec, theirs.shape[1], stepped).trees
+    return {kind: _largest(*trees) for kind, *trees in zip(("gradients", "statistics"), found, expected, strict=True)}
+
+
+def _largest(ours: Any, theirs: Any) -> float:
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True)]
+    most = max(np.abs(b).max() for _, b in pairs)
+    return max(difference(a, b) for a, b in pairs if np.abs(b).max() > 1e-5 * most)
