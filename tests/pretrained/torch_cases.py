@@ -16,17 +16,27 @@ class Case(NamedTuple):
 
 
 NUM_CLASSES = 7
+BASIC, BOTTLENECK = (1, 1, 2, 1), (1, 2, 1, 1)
+SMALL_VIT = {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": 48}
 CASES = {
-    "resnet_basic": Case("resnet18", {"layers": (1, 1, 2, 1)}, torch_resnet((1, 1, 2, 1), num_classes=NUM_CLASSES), (64, 75)),
+    "resnet_basic": Case("resnet18", {"layers": BASIC}, torch_resnet(BASIC, num_classes=NUM_CLASSES), (64, 75)),
     "resnet_bottleneck": Case(
-        "resnet50", {"layers": (1, 2, 1, 1)}, torch_resnet((1, 2, 1, 1), bottleneck=True, num_classes=NUM_CLASSES), (75,)
+        "resnet50", {"layers": BOTTLENECK}, torch_resnet(BOTTLENECK, bottleneck=True, num_classes=NUM_CLASSES), (75,)
     ),
     "efficientnet_lite": Case("tf_efficientnet_lite0", {}, efficientnet_lite(num_classes=NUM_CLASSES), (64,)),
-    "mobilenet_v2": Case("mobilenetv2_100", {}, torch_mobilenet_v2(num_classes=NUM_CLASSES), (75,)),
-    "vit": Case(
-        "vit_small_patch16_224",
-        {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": 48},
-        vit(32, 2, 4, num_classes=NUM_CLASSES),
-        (48,),
-    ),
+    "mobilenet_v2": Case("mobilenetv2_100", {}, torch_mobilenet_v2(num_classes=NUM_CLASSES), (64,)),
+    "vit": Case("vit_small_patch16_224", SMALL_VIT, vit(32, 2, 4, num_classes=NUM_CLASSES), (48,)),
 }
+
+NAMED = (
+    "resnet50 of torchvision",
+    "mobilenet_v2 of torchvision",
+    "vit_s16",
+    "vit_b16 of torchvision",
+    "convnext_tiny",
+    "convnext_tiny of torchvision",
+    "vgg16",
+    "vgg19 of torchvision",
+)
+"""Of benchmarks.parity_torch.VARIANTS, those whose names and shapes of arrays are stored."""
+PACKAGED = "efficientnet_lite0 of its package"

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
+from engine.models.families.parts import round_to_eights
+
 from engine.models.activations import Activation
 from engine.models.blocks import Paths
 from engine.models.convolutions import Conv, Dense, DepthwiseConv
 from engine.models.layer import Layer
-from engine.models.families.parts import round_to_eights
 from engine.models.layers import Dropout
 from engine.models.norms import BatchNorm
 from engine.models.pools import GlobalAveragePool
@@ -66,13 +67,16 @@ def efficientnet_lite(
     depth: float = 1.0,
     *,
     dropout: float = 0.2,
+    is_symmetric: bool = False,
     top: bool = True,
     num_classes: int | None = None,
 ) -> Sequential:
     """EfficientNet-Lite of a width and depth: timm's `tf_efficientnet_lite*`.
 
     Lite0 to Lite4 are (1, 1), (1, 1.1), (1.1, 1.2), (1.2, 1.4) and (1.4, 1.8), the last three with a dropout of 0.3.
-    top: ends with one output a class (`num_classes`; None: as many as the data has), else with the last feature maps.
+    is_symmetric: padded by half the kernel on every side, with another epsilon in batch norms, as timm's own
+    `efficientnet_lite0` is, whose arrays have the same names and shapes. top: ends with one output a class
+    (`num_classes`; None: as many as the data has), else with the last feature maps, float32[b h/32 w/32 1280].
     """
     last = len(LITE) - 1
     stages = [
@@ -82,7 +86,9 @@ def efficientnet_lite(
         )
         for n, stage in enumerate(LITE)
     ]
-    return _network(stages, 32, 1280, _TENSORFLOW, _head(dropout, num_classes) if top else ())
+    return _network(
+        stages, 32, 1280, _TORCH if is_symmetric else _TENSORFLOW, _head(dropout, num_classes) if top else ()
+    )
 
 
 def torch_mobilenet_v2(
@@ -119,7 +125,9 @@ def _block(name: str, num_in: int, stage: Stage, rules: _Rules) -> Layer:
     wide, act = num_in * stage.expansion, Activation("relu6")
     widens = stage.expansion > 1
     second, last = ("bn2", "bn3") if widens else ("bn1", "bn2")
-    layers: list[Layer] = [_conv(f"{name}.conv_pw", wide, 1, 1, rules), _norm(f"{name}.bn1", rules), act] if widens else []
+    layers: list[Layer] = (
+        [_conv(f"{name}.conv_pw", wide, 1, 1, rules), _norm(f"{name}.bn1", rules), act] if widens else []
+    )
     padding = _padding(stage.kernel_size, rules)
     depthwise = DepthwiseConv(stage.kernel_size, stage.strides, padding, use_bias=False, name=f"{name}.conv_dw")
     layers += [depthwise, _norm(f"{name}.{second}", rules), act]

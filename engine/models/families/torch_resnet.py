@@ -5,6 +5,7 @@ Layers have the names of both libraries' modules: `conv1`, `layer1.0.conv2`, `la
 
 from collections.abc import Sequence
 
+from engine.errors import InputError, problem
 from engine.models.activations import Activation
 from engine.models.blocks import residual
 from engine.models.convolutions import Conv, Dense
@@ -30,6 +31,8 @@ def torch_resnet(
     With bottlenecks (3, 4, 6, 3) is ResNet50, (3, 4, 23, 3) ResNet101 and (3, 8, 36, 3) ResNet152.
     top: ends with one output a class (`num_classes`; None: as many as the data has), else with the last feature maps.
     """
+    if len(blocks) != len(WIDTHS):
+        raise InputError(problem("torch_resnet blocks", f"{len(blocks)} stages", "4", "Give how many blocks each has."))
     layers: list[Layer] = [*_normed("conv1", "bn1", 64, 7, 2), Activation("relu"), MaxPool(3, 2, 1)]
     num_in = 64
     for stage, (number, width) in enumerate(zip(blocks, WIDTHS, strict=True), 1):
@@ -59,7 +62,5 @@ def _bottleneck(name: str, width: int, strides: int) -> tuple[Layer, ...]:
 
 def _normed(conv: str, norm: str, filters: int, size: int, strides: int = 1) -> tuple[Layer, ...]:
     """Padded by half the kernel on every side, which is not "same" where strides are 2."""
-    kernel = Conv(
-        filters, size, strides, size // 2, use_bias=False, kernel_initializer="he_normal", name=conv
-    )
+    kernel = Conv(filters, size, strides, size // 2, use_bias=False, kernel_initializer="he_normal", name=conv)
     return kernel, BatchNorm(0.9, 1e-5, name=norm)
