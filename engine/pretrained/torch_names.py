@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.models.convolutions import Conv, Dense
 from engine.models.layers import Flatten
+from engine.models.norms import LayerScale
 from engine.models.specs import Sequential
 from engine.pretrained.matching import NameMap, Origin, Target
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.keras_twins import difference
 
+from benchmarks.keras_twins import difference
 from benchmarks.torch_twins import draw_arrays, draw_images, make_torch_twin
 from engine.pretrained.torch_names import is_counter
 from tests.pretrained.torch_cases import CASES

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
-from engine.models.families.parts import round_to_eights
-
 from engine.models.activations import Activation
 from engine.models.blocks import Paths
 from engine.models.convolutions import Conv, Dense, DepthwiseConv
+from engine.models.families.parts import round_to_eights
 from engine.models.layer import Layer
 from engine.models.layers import Dropout
 from engine.models.norms import BatchNorm
