@@ -2,8 +2,8 @@
 
 Each model of Keras is made with the JAX backend, and all its variables are drawn: scales, offsets and statistics too,
 since in a fresh model these hide what is swapped. The same pictures go through both, each by its own preprocessing, and
-logits are compared at the model's size, at 180 and at 143 (features where Keras has a top for one size alone). A process
-measures one model and keeps what it found in docs/parity.json; models that are there already are left out unless named.
+logits are compared at the model's size, at 180 and at 143 (features where Keras has a top for one size alone). A
+process measures one model, and what it found goes to docs/parity.json; models there are left out unless named.
 """
 
 import argparse
