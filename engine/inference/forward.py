@@ -1,17 +1,15 @@
 """Forward passes over any number of images: padded to few sizes, each compiled once, a few batches ahead."""
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from math import prod
-from threading import Lock
 from typing import Any
 
 import jax
 import numpy as np
 
 from engine.data.arrays.stored import StoredImages
-from engine.devices.executables import compiler_options
-from engine.devices.precision import computes
+from engine.devices.executables import Executables
 from engine.training.evaluate import eval_batch_size, pad_to
 
 PADDED_SIZES = (1, 8, 64, 256, 1024)
@@ -19,52 +17,29 @@ SMALL_BATCH, CACHED_VALUES = 64, 2**20  # of inputs; more at once leave a CPU's 
 BATCHES_AHEAD = 2  # given to the device before the outputs of earlier ones are waited for
 
 
-class Forward:
-    """Functions of a batch, by name; each compiled once for each padded size, however many threads ask at once."""
+def apply_padded(
+    executables: Executables,
+    name: tuple[Any, ...],
+    function: Callable[..., jax.Array],
+    arguments: tuple[Any, ...],
+    images: np.ndarray | StoredImages,
+    first: int = 0,
+) -> np.ndarray:
+    """[n …] of images [n …]: what a function returns for (*arguments, batch, number of its first image).
 
-    def __init__(self):
-        self._jitted: dict[Hashable, Any] = {}
-        self._compiled: set[tuple[Hashable, int]] = set()
-        self._lock = Lock()
-
-    @computes
-    def __call__(
-        self,
-        name: Hashable,
-        make: Callable[[], Callable[..., jax.Array]],
-        arguments: tuple[Any, ...],
-        images: np.ndarray | StoredImages,
-        first: int = 0,
-    ) -> np.ndarray:
-        """[n …] of images [n …]: what the function that `make` gives says of (*arguments, images, number of the first).
-
-        A function is made when its name is first used.
-        """
-        most = _most_at_once(images.shape[1:])
-        parts, waiting = [], deque[tuple[jax.Array, int]]()
-        for start in range(0, len(images), most) if len(images) else [0]:
-            part = images[start : start + most]
-            size = next((size for size in PADDED_SIZES if len(part) <= size <= most), most)
-            batch = (*arguments, pad_to(np.asarray(part), size), np.int32(first + start))
-            waiting.append((self._call(name, make, size, batch), len(part)))
-            if len(waiting) > BATCHES_AHEAD:
-                parts.append(_finished(*waiting.popleft()))
-        parts += [_finished(*each) for each in waiting]
-        return np.concatenate(parts)  # a copy, which may be written to, also of one
-
-    def num_compiled(self) -> int:
-        """How many programs there are by now."""
-        return sum(jitted._cache_size() for jitted in self._jitted.values())
-
-    def _call(self, name: Hashable, make: Callable[[], Any], size: int, batch: tuple[Any, ...]) -> jax.Array:
-        if (name, size) in self._compiled:
-            return self._jitted[name](*batch)
-        with self._lock:
-            if name not in self._jitted:
-                self._jitted[name] = jax.jit(make(), compiler_options=compiler_options())
-            outputs = self._jitted[name](*batch)
-            self._compiled.add((name, size))
-        return outputs
+    name: of the function, beginning with its task; there is one executable for each padded size.
+    """
+    most = _most_at_once(images.shape[1:])
+    parts, waiting = [], deque[tuple[jax.Array, int]]()
+    for start in range(0, len(images), most) if len(images) else [0]:
+        part = images[start : start + most]
+        size = next((size for size in PADDED_SIZES if len(part) <= size <= most), most)
+        batch = pad_to(np.asarray(part), size), np.int32(first + start)
+        waiting.append((executables.call((*name, size), function, *arguments, *batch), len(part)))
+        if len(waiting) > BATCHES_AHEAD:
+            parts.append(_finished(*waiting.popleft()))
+    parts += [_finished(*each) for each in waiting]
+    return np.concatenate(parts)  # a copy, which may be written to, also of one
 
 
 def _most_at_once(input_shape: tuple[int, ...]) -> int:

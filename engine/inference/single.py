@@ -1,6 +1,6 @@
 """SingleClassifier: a classifier of one network; `ensemble` has that of several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ from engine.devices.executables import Executables
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
 from engine.inference.classifier import Classifier, check_can_augment, with_skipped
-from engine.inference.forward import Forward
+from engine.inference.forward import apply_padded
 from engine.inference.layer_outputs import make_layer_function
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.losses import probabilities
@@ -48,7 +48,7 @@ class SingleClassifier(Classifier):
         super().__init__(record)
         self.network, self._params, self._model_state = network, params, model_state
         self._executables = executables or Executables(Clock())
-        self._forward, self._draw_seed = Forward(), record.config.train.seed
+        self._draw_seed = np.uint32(record.config.train.seed)
 
     @property
     def params(self) -> Tree:
@@ -75,19 +75,15 @@ class SingleClassifier(Classifier):
     ) -> np.ndarray:
         """As of `Classifier`."""
 
-        def make() -> Callable[..., jax.Array]:
-            of_layer, spec = (
-                make_layer_function(self.record, layer, evaluation_lowering(self.record.config.plan)),
-                self.input_spec,
-            )
+        record, spec = self.record, self.input_spec
 
-            def features(params: Tree, model_state: Tree, images: jax.Array, first: Any) -> jax.Array:
-                return of_layer(params, model_state, normalize(images, spec))
-
-            return features
+        def features(params: Tree, model_state: Tree, images: jax.Array, first: Any) -> jax.Array:
+            of_layer = make_layer_function(record, layer, evaluation_lowering(record.config.plan))
+            return of_layer(params, model_state, normalize(images, spec))
 
         def ask(images: np.ndarray | StoredImages, first: int) -> np.ndarray:
-            return self._forward(("features", layer), make, (self._params, self._model_state), images)
+            weights = (self._params, self._model_state)
+            return apply_padded(self._executables, ("features", layer), features, weights, images)
 
         return self._of_each(pictures, resize, value_range, ask)
 
@@ -132,18 +128,19 @@ class SingleClassifier(Classifier):
         self, images: np.ndarray | StoredImages, first: int, augment: AugmentConfig | None = None, draw: int = 0
     ) -> np.ndarray:
         """float32[n k]: the outputs for the images as they are, or for one draw of an augmentation."""
-        network, spec, seed = self.network, self.input_spec, self._draw_seed
+        network, spec = self.network, self.input_spec
         activation = loss_facts(self.record.config.train.loss, bool(self.class_names)).activation
 
-        def forward(params: Tree, model_state: Tree, draw: Any, images: jax.Array, first: Any) -> jax.Array:
+        def outputs(params: Tree, model_state: Tree, of_draw: Any, images: jax.Array, first: Any) -> jax.Array:
             if augment is not None:
-                keys = example_keys(seed, draw, first + jnp.arange(len(images)), "tta")
+                keys = example_keys(*of_draw, first + jnp.arange(len(images)), "tta")
                 images, _ = augment_batch(keys, images, augment)
             outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
             return probabilities(outputs, activation).astype(jnp.float32)
 
-        weights = (self._params, self._model_state)
-        return self._forward(("outputs", augment), lambda: forward, (*weights, np.int32(draw)), images, first)
+        of_draw = () if augment is None else (self._draw_seed, np.int32(draw))
+        arguments = (self._params, self._model_state, of_draw)
+        return apply_padded(self._executables, ("outputs", augment), outputs, arguments, images, first)
 
     @property
     def _objective(self) -> Objective:
