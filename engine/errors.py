@@ -15,6 +15,9 @@ def ignore(text: str) -> None:
 ALLOW = "Allow yourself to read it (chmod u+r, of a folder u+rx), or ask its owner to."
 
 
+PARTS = ("field", "got", "rule", "remedy")
+
+
 class Problem(str):
     """One sentence about what cannot be used, and its parts: field, got, rule, remedy. Made by `problem`."""
 
@@ -35,8 +38,7 @@ class InputError(ValueError):
         super().__init__(printable("\n".join(problems)))
         self.problems = problems
         first = next((one for one in problems if isinstance(one, Problem)), None)
-        self.field, self.got = (first.field, first.got) if first else (None, None)
-        self.rule, self.remedy = (first.rule, first.remedy) if first else (None, None)
+        self.field, self.got, self.rule, self.remedy = (getattr(first, part, None) for part in PARTS)
 
 
 def problem(field: str, got: object, expected: str, remedy: str) -> Problem:
@@ -48,14 +50,21 @@ def problem(field: str, got: object, expected: str, remedy: str) -> Problem:
 
 def renamed(error: InputError, before: str, after: str) -> InputError:
     """The same problems with another name (of a file) in them."""
+    return _changed(error, lambda part: part.replace(before, after), PARTS)
 
-    def changed(text: str) -> str:
+
+def within(place: str, error: InputError) -> InputError:
+    """The same problems, each after the place where it was found: `place: field: got VALUE; …`."""
+    return _changed(error, lambda part: f"{place}: {part}", ("field",))
+
+
+def _changed(error: InputError, change: Callable[[str], str], names: tuple[str, ...]) -> InputError:
+    def change_one(text: str) -> str:
         if not isinstance(text, Problem):
-            return text.replace(before, after)
-        parts = (text.field, text.got, text.rule, text.remedy)
-        return problem(*(part.replace(before, after) for part in parts))
+            return change(text)
+        return problem(*(change(part) if name in names else part for name in PARTS for part in [getattr(text, name)]))
 
-    return InputError(*map(changed, error.problems))
+    return InputError(*map(change_one, error.problems))
 
 
 def unknown(field: str, name: object, known: Iterable[str], remedy: str = "") -> Problem:

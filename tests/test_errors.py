@@ -5,7 +5,10 @@ import pickle
 import pytest
 
 import engine
-from engine.errors import InputError, problem, renamed
+from engine.config.contract import InputSpec
+from engine.data.pictures.images import read_pictures
+from engine.errors import InputError, problem, renamed, within
+from engine.models import Conv, Sequential
 
 
 def test_an_error_carries_its_parts():
@@ -48,3 +51,28 @@ def test_an_error_about_a_scratch_copy_is_renamed_in_all_its_parts():
     )
     assert error.field == "a.engine/config.json"
     assert str(error) == "a.engine/config.json: got a.engine; expected a run. Check a.engine.\na.engine"
+
+
+def test_an_error_within_something_keeps_its_parts():
+    error = within("part 2", InputError(problem("size", 0, "at least 1", "Give 3."), "a line of another form"))
+    assert (error.field, error.got, error.rule, error.remedy) == ("part 2: size", "0", "at least 1", "Give 3.")
+    assert str(error) == "part 2: size: got 0; expected at least 1. Give 3.\npart 2: a line of another form"
+
+
+def test_a_layer_that_does_not_fit_is_named_and_the_parts_stay():
+    with pytest.raises(InputError, match=r"^layer 2 Conv: got 6×6") as caught:
+        Sequential((Conv(4, 3), Conv(4, 9))).rows((8, 8, 1))
+    error = caught.value
+    assert (error.field, error.got) == ("layer 2 Conv", "6×6")
+    assert error.rule
+    assert error.remedy
+
+
+def test_many_bad_pictures_are_one_error_with_the_parts_of_the_first(tmp_path):
+    spec = InputSpec((4, 4, 1), "uint8")
+    with pytest.raises(InputError, match=r"and 2 more") as caught:
+        read_pictures([tmp_path / f"{number}.png" for number in range(12)], spec)
+    error = caught.value
+    assert error.field == str(tmp_path / "0.png")
+    assert error.remedy
+    assert len(error.problems) == 11

@@ -15,7 +15,7 @@ from engine.config import RunConfig
 from engine.config.correction import variants
 from engine.config.matters import RESULT
 from engine.errors import InputError, Say, ignore, problem
-from engine.host.storage import check_can_write, open_own, remove, write_atomically
+from engine.host.storage import check_can_write, expanded, open_own, remove, write_atomically
 from engine.records import Difference, differences
 from engine.text import one_line
 
@@ -56,14 +56,16 @@ def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool, say: 
 
 
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Locks a run's directory for this process; raises InputError naming the process that has locked it already.
+def claimed(path: Path) -> Iterator[Path]:
+    """The expanded path of a run's directory, locked for this process.
 
-    The system releases the lock when the process ends, so a killed process leaves no stale lock.
+    Raises InputError naming the process that has locked it already. The system releases the lock when the process
+    ends, so a killed process leaves no stale lock.
     """
+    path = expanded(path)
     _check_place(path)
     if fcntl is None:
-        yield
+        yield path
         return
     lock = path / ".lock"
     with contextlib.ExitStack() as stack:
@@ -82,7 +84,7 @@ def claimed(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        yield path
 
 
 def _opened_lock(lock: Path) -> IO[str]:

@@ -133,7 +133,7 @@ def _of_files(
 
     Raises InputError, and leaves `out` alone, if none of them can be read.
     """
-    from engine.data.pictures.images import NAMED_PICTURES, first_of
+    from engine.data.pictures.images import NAMED_PICTURES, joined
     from engine.report.predictions import (
         SHOWN_ROWS,
         csv_file,
@@ -160,14 +160,14 @@ def _of_files(
             if file is not None:
                 file.writerow(picture_row(str(name), answer, places))
         if num_bad == len(files):
-            raise InputError(first_of(bad, num_bad))
+            raise joined(bad, num_bad)
     num_good = len(files) - num_bad
     show(predictions_table(shown, "image", num_good))
     if out is not None:
         show(f"{num_good:,} predictions: {out}")
     if num_bad:
         where = "" if out is None else f" (column error of {out})"
-        tell(f"{num_bad:,} of {len(files):,} could not be predicted{where}:\n{first_of(bad, num_bad)}")
+        tell(f"{num_bad:,} of {len(files):,} could not be predicted{where}:\n{joined(bad, num_bad)}")
         raise SystemExit(PARTLY_DONE)
 
 

@@ -37,8 +37,9 @@ class SklearnClassifier(ClassifierMixin, BaseEstimator):
         try:
             found = self.classifier.predict_proba(X, **(self.options or {}))
         except InputError as error:
-            if re.search(r"(resize|value_range)=", str(error)):
-                raise InputError(f"{error} Options are given before: as_sklearn(resize=…, value_range=…).") from None
+            if re.search(r"(resize|value_range)=", error.remedy or ""):
+                advice = "Give these options to as_sklearn: as_sklearn(resize=…, value_range=…)."
+                raise InputError(*error.problems, advice) from None
             raise
         return found[:, np.argsort(self._labels)]
 

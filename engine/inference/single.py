@@ -133,7 +133,8 @@ class SingleClassifier(Classifier):
 
         def outputs(params: Tree, model_state: Tree, of_draw: Any, images: jax.Array, first: Any) -> jax.Array:
             if augment is not None:
-                keys = example_keys(*of_draw, first + jnp.arange(len(images)), "tta")
+                seed, number = of_draw
+                keys = example_keys(seed, number, first + jnp.arange(len(images)), "tta")
                 images, _ = augment_batch(keys, images, augment)
             outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
             return probabilities(outputs, activation).astype(jnp.float32)

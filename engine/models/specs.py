@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, within
 from engine.models.activations import Activation
 from engine.models.convolutions import AnyActivation, Conv, Dense
 from engine.models.layer import Layer, as_spec
@@ -104,7 +104,7 @@ class Sequential:
                 after = layer.output_shape(shape)
                 rows.append(LayerRow(number, name, after, layer.num_params(shape), layer.num_statistics(shape)))
             except InputError as error:
-                raise InputError(f"layer {number} {layer.kind}: {error}") from None
+                raise within(f"layer {number} {layer.kind}", error) from None
             shape = after
         return rows
 

@@ -15,6 +15,7 @@ from engine.data.coverage import check_several_classes, class_notes
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.in_memory import fitting
 from engine.data.load import ClassOrder, load_splits, load_splits_intact
+from engine.devices.mesh import check_mesh
 from engine.errors import Say
 from engine.host.storage import expanded
 from engine.models.specs import Model
@@ -36,6 +37,7 @@ def follow_record(config: RunConfig, record: Record, say: Say) -> RunConfig:
 
 def load_inputs(config: RunConfig, splits: Splits | None, resumed: Record | None, say: Say) -> Splits:
     """The splits of a run, loaded unless at hand, with their classes in the order of its outputs."""
+    check_mesh(config.plan.mesh)  # first: data may take long to load
     start = resumed or read_init_record(config)
     order = class_order(resumed, start)
     if splits is None:

@@ -1,7 +1,4 @@
-"""run(config) → Result: the story of a run on one screen. No maths here.
-
-RunConfig → Splits → Session → compiled chunks of steps → metrics and history → checkpoints → Result
-"""
+"""The story of a run: RunConfig → Splits → Session → compiled chunks of steps → history and checkpoints → Result."""
 
 import os
 from contextlib import closing
@@ -9,21 +6,17 @@ from pathlib import Path
 
 from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import claimed, open_run
-from engine.checkpoints.saving import Checkpoints
 from engine.config import RunConfig
 from engine.data.decoded.dataset import Splits
-from engine.devices.mesh import check_mesh
 from engine.devices.precision import computes
 from engine.host.clock import Clock
-from engine.host.interrupts import defer_signals
-from engine.host.storage import expanded
 from engine.inference.classifier import Classifier
 from engine.report.progress import Reporter
 from engine.runs.inputs import follow_record, load_inputs, match_to_data
 from engine.runs.messages import finish_report, report_epoch, report_opening, report_progress
 from engine.runs.plan_search import search_plan
 from engine.runs.result import Result
-from engine.runs.saver import Saver, start_directory
+from engine.runs.saver import saving, start_directory
 from engine.runs.session import Session
 
 
@@ -44,11 +37,9 @@ def run(
     KeyboardInterrupt, after Ctrl-C or SIGTERM, once everything is saved.
     """
     reporter, clock = reporter or Reporter(), Clock()
-    directory = expanded(run_dir or Path("runs") / config.name)
-    with claimed(directory):
+    with claimed(Path(run_dir or f"runs/{config.name}")) as directory:
         record = open_run(directory, config, resume, overwrite, reporter.say)
         config = follow_record(config, record, reporter.say) if record else config
-        check_mesh(config.plan.mesh)  # before the data, which may take a while
         with clock.measure("data"):
             splits = load_inputs(config, splits, record, reporter.say)
         return train(config, splits, directory, clock, reporter, record, overwrite)
@@ -69,24 +60,21 @@ def train(
 
     source: a model at hand to start from, in place of what the config names.
     """
-    config, splits, notes = match_to_data(config, splits, source.record if source else None, resumed is not None)
+    config, splits, notes = match_to_data(config, splits, source and source.record, is_resumed=resumed is not None)
     with clock.measure("plan"):
         plan = None if resumed else search_plan(config, splits.train, reporter.say)
     session = Session(config, splits, clock, directory, resumed, plan, source)
     start_directory(session, resumed, overwrite)
     report_opening(session, resumed, notes, reporter)
-    with closing(session), Checkpoints(directory, config.checkpoint, reporter.say, reporter.log) as checkpoints:
-        with defer_signals() as stop, reporter.progress(session.total_steps, session.step):
-            saver = Saver(session, checkpoints, stop)
-            while not session.is_done:
-                session.train_chunk(saver.steps_left())
-                report_progress(session, reporter)
-                if session.position:  # within an epoch
-                    saver.save_if_due()
-                else:
-                    epoch = session.finish_epoch()
-                    saver.save_epoch(epoch)
-                    report_epoch(session, epoch, reporter)
-                saver.stop_if_asked()
-            saver.finish(resumed, reporter.say)  # signals are still deferred: the last step is on disk before they act
-        return finish_report(session, reporter)
+    with closing(session), reporter.progress(session.total_steps, session.step), saving(session, reporter) as saver:
+        while not session.is_done:
+            session.train_chunk(saver.steps_left())
+            report_progress(session, reporter)
+            if session.position:  # within an epoch
+                saver.save_if_due()
+            else:
+                epoch = session.finish_epoch()
+                saver.save_epoch(epoch)
+                report_epoch(session, epoch, reporter)
+            saver.stop_if_asked()
+    return finish_report(session, reporter)

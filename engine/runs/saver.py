@@ -1,13 +1,16 @@
 """When a run saves and stops, and what it writes into its directory while it trains."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import clear_run, write_config, write_skipped
 from engine.checkpoints.saving import Checkpoints, SaveTimes
 from engine.data.load import skipped_files
-from engine.errors import Say
-from engine.host.interrupts import Interrupted, StopRequest
+from engine.host.interrupts import Interrupted, StopRequest, defer_signals
 from engine.host.storage import write_atomically
 from engine.report.history import history_csv
+from engine.report.progress import Reporter
 from engine.runs.session import Epoch, Session
 
 
@@ -18,6 +21,16 @@ def start_directory(session: Session, resumed: Record | None, overwrite: bool) -
     if resumed is None or not resumed.is_complete_for(session.config):
         write_config(session.directory, session.config)
     write_skipped(session.directory, skipped_files(session.splits))
+
+
+@contextmanager
+def saving(session: Session, reporter: Reporter) -> Iterator["Saver"]:
+    """A Saver. What it saves is on disk when the block ends, and only then do SIGINT and SIGTERM act."""
+    checkpoints = Checkpoints(session.directory, session.config.checkpoint, reporter.say, reporter.log)
+    with checkpoints, defer_signals() as stop:
+        saver = Saver(session, checkpoints, stop)
+        yield saver
+        saver.finish(reporter)
 
 
 class Saver:
@@ -48,13 +61,13 @@ class Saver:
         if self._stop and not self._session.is_done:
             self._save_and_stop()
 
-    def finish(self, resumed: Record | None, say: Say) -> None:
+    def finish(self, reporter: Reporter) -> None:
         """Saves an untrained model of 0 epochs and waits until everything is on disk; then stops if requested."""
         session, train = self._session, self._session.config.train
-        if train.epochs == 0 and resumed is None:
+        if train.epochs == 0 and not session.is_resumed:
             self._save(session.validate())
         if session.epoch < train.epochs:
-            say(f"stopped early: no better epoch in the last {train.patience}")
+            reporter.say(f"stopped early: no better epoch in the last {train.patience}")
         self._checkpoints.wait()
         if self._stop:
             self._save_and_stop()

@@ -14,16 +14,14 @@ from engine.config import RunConfig
 from engine.config.plan import PlanFile
 from engine.data.contract import input_spec
 from engine.data.decoded.dataset import Dataset, Splits
-from engine.data.load import num_outputs
 from engine.errors import Say
 from engine.host.clock import Clock
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier
-from engine.kernels.lowerings import evaluation_lowering
 from engine.runs.checks import check_run, check_same_data, fingerprint
 from engine.runs.ensemble_members import make_members
-from engine.runs.run_plan import find_given_plan, find_lowering, make_plan
-from engine.runs.setup import Architecture, Model, Setup
+from engine.runs.run_plan import find_given_plan, make_architecture, make_plan
+from engine.runs.setup import Model, Setup
 from engine.runs.stage import Equipment, equip, start_stage
 from engine.runs.start import restore_source
 from engine.training.memory import batch_errors
@@ -63,7 +61,12 @@ class Session:
         self._say: Say = self._messages.append
         check_run(config, splits)
         source = source or (None if resumed else restore_source(config))
-        self.setup = _make_setup(config, splits, clock, directory, resumed, plan, source, self._say)
+        given, known = find_given_plan(config, splits, resumed, plan), resumed or source
+        contract = known.input_spec if known else input_spec(config.data, splits.train)
+        with clock.measure("compile"):  # of the direct convolutions, the first time on a machine
+            model = make_architecture(config, splits, contract, given, self._say)
+        chosen, measured = make_plan(config, splits, model, given, resumed is not None), resumed or plan
+        self.setup = Setup(config, splits, clock, directory, model, chosen, measured.alternatives if measured else ())
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
         self.plan, self.steps_per_epoch = self.setup.plan, self.setup.steps_per_epoch
         self.members, self.pacer = make_members(self.setup), Pacer(self.plan)
@@ -71,6 +74,7 @@ class Session:
         self.device = device_text()
         self.step, self.totals = 0, self.members.make_totals()
         self.history: list[dict[str, Any]] = []
+        self.is_resumed = resumed is not None
         self._epoch_seconds = 0.0
         self._order: tuple[int, Any] = (-1, None)
         self._equipment: Equipment | None = None
@@ -255,27 +259,6 @@ class Session:
 
     def _count_active(self) -> int:
         return int(np.sum(self.members.are_active(self.history)))
-
-
-def _make_setup(
-    config: RunConfig,
-    splits: Splits,
-    clock: Clock,
-    directory: Path,
-    resumed: Record | None,
-    measured: PlanFile | None,
-    source: Classifier | None,
-    say: Say,
-) -> Setup:
-    given = find_given_plan(config, splits, resumed, measured)
-    contract = resumed or source
-    inputs = contract.input_spec if contract else input_spec(config.data, splits.train)
-    with clock.measure("compile"):  # as direct convolutions are, the first time on a machine
-        evaluation_lowering(config.plan)
-    model = Architecture(config, inputs, num_outputs(config, splits.train), find_lowering(config, inputs, given, say))
-    plan = make_plan(config, splits, model, given, resumed is not None)
-    alternatives = resumed.alternatives if resumed else measured.alternatives if measured else ()
-    return Setup(config, splits, clock, directory, model, plan, alternatives)
 
 
 def _make_items(state: TrainState) -> dict[str, Any]:

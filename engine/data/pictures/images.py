@@ -52,13 +52,13 @@ def read_pictures(pictures: Sequence[Picture], spec: InputSpec) -> np.ndarray:
 def check_none(problems: Sequence[InputError]) -> None:
     """Raises one InputError for many, if there are any."""
     if problems:
-        raise InputError(first_of(problems, len(problems)))
+        raise joined(problems, len(problems))
 
 
-def first_of(problems: Sequence[InputError], count: int) -> str:
-    """The first ten of `count` problems, a line each, and how many more there are."""
+def joined(problems: Sequence[InputError], count: int) -> InputError:
+    """One error for `count`: the first ten of them, a line each, and how many more there are."""
     more = [f"… and {count - NAMED_PICTURES:,} more"] if count > NAMED_PICTURES else []
-    return "\n".join([*map(str, problems[:NAMED_PICTURES]), *more])
+    return InputError(*(line for error in problems[:NAMED_PICTURES] for line in error.problems), *more)
 
 
 def read_picture(
