@@ -42,8 +42,8 @@ class InputError(ValueError):
 
 
 def problem(field: str, got: object, expected: str, remedy: str) -> Problem:
-    """The wording of every error: `field: got VALUE; expected RULE. Do THIS.`"""
-    worded = Problem(one_line(f"{field}: got {got}; expected {expected}. {remedy}"))
+    """The wording of every error: `field: got VALUE; expected RULE. Do THIS.` A layer leaves its field to `within`."""
+    worded = Problem(one_line(f"{field}: got {got}; expected {expected}. {remedy}".removeprefix(": ")))
     worded.field, worded.got, worded.rule, worded.remedy = field, str(got), expected, remedy
     return worded
 
@@ -55,7 +55,7 @@ def renamed(error: InputError, before: str, after: str) -> InputError:
 
 def within(place: str, error: InputError) -> InputError:
     """The same problems, each after the place where it was found: `place: field: got VALUE; …`."""
-    return _changed(error, lambda part: f"{place}: {part}", ("field",))
+    return _changed(error, lambda part: f"{place}: {part}".removesuffix(": "), ("field",))
 
 
 def _changed(error: InputError, change: Callable[[str], str], names: tuple[str, ...]) -> InputError:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from engine.errors import InputError, problem, shape_text, unknown
+from engine.errors import InputError, problem, shape_text, unknown, within
 from engine.models.activations import activation_spec
 from engine.models.convolutions import AnyActivation, Conv, DepthwiseConv
 from engine.models.layer import Layer, as_spec
@@ -93,7 +93,7 @@ class Paths(Layer):
         }[self.join]
         if not axes or not fits:
             got = ", ".join(map(shape_text, shapes))
-            raise InputError(f"got paths that give {got}; expected {rule}. Change strides, padding or filters of one.")
+            raise InputError(problem("", f"paths that give {got}", rule, "Change strides, padding or filters of one."))
         whole = tuple(max(sizes) for sizes in axes)
         return (*whole[:-1], sum(axes[-1])) if self.join == "concat" else whole
 
@@ -124,7 +124,7 @@ def _follow(path: Sequence[Layer], shape: Shape) -> list[Shape]:
             shapes.append(layer.output_shape(shapes[-1]))
         except InputError as error:
             called = f"{layer.kind} {layer.name}" if layer.name else layer.kind
-            raise InputError(f"{called}: {error}") from None
+            raise within(called, error) from None
     return shapes
 
 

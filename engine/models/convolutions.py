@@ -249,5 +249,5 @@ class ConvTranspose(_Convolution):
 
 def _known_units(units: int | None) -> int:
     if units is None:
-        raise InputError("got no number of units; expected one. Give Dense(units), or build with num_outputs.")
+        raise InputError(problem("", "no number of units", "one", "Give Dense(units), or build with num_outputs."))
     return units

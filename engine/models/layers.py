@@ -115,7 +115,7 @@ class PReLU(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         """Unchanged."""
         if any(axis > len(shape) for axis in self.shared_axes):
-            raise InputError(f"got {shape_text(shape)}; expected as many axes as {self.shared_axes} names. Name fewer.")
+            raise InputError(problem("", shape_text(shape), f"as many axes as {self.shared_axes} names", "Name fewer."))
         return shape
 
     def num_params(self, shape: Shape) -> int:
@@ -201,7 +201,7 @@ class Crop(Layer):
         check_image(shape)
         height, width = (n - sum(sides) for n, sides in zip(shape[:2], edges(self.cropping), strict=True))
         if min(height, width) < 1:
-            raise InputError(f"got {shape_text(shape[:2])}; expected more than the pixels to crop. Crop fewer.")
+            raise InputError(problem("", shape_text(shape[:2]), "more than the pixels to crop", "Crop fewer."))
         return (height, width, shape[2])
 
     def apply(self, x: "jax.Array") -> "jax.Array":

@@ -41,10 +41,9 @@ def slide(shape: Shape, window: Size, strides: Size, padding: Padding, dilation:
         return -(-shape[0] // sh), -(-shape[1] // sw)
     h, w = (n + sum(pads) for n, pads in zip(shape[:2], padded_sides(padding), strict=True))
     if h < reach_h or w < reach_w:
-        raise InputError(
-            f"got {shape_text(shape[:2])}; expected at least {shape_text((reach_h, reach_w))} for its window. "
-            'Use fewer or smaller pools and convolutions before it, or padding="same".'
-        )
+        rule = f"at least {shape_text((reach_h, reach_w))} for its window"
+        remedy = 'Use fewer or smaller pools and convolutions before it, or padding="same".'
+        raise InputError(problem("", shape_text(shape[:2]), rule, remedy))
     return (h - reach_h) // sh + 1, (w - reach_w) // sw + 1
 
 
@@ -60,24 +59,22 @@ def check_image(shape: Shape) -> None:
     """Refuses vectors and tokens."""
     if len(shape) != 3:
         kind = "a vector" if len(shape) == 1 else "tokens"
-        raise InputError(
-            f"got {kind} of {shape_text(shape)}; expected an image h×w×c. Put it before Flatten and Dense."
-        )
+        got = f"{kind} of {shape_text(shape)}"
+        raise InputError(problem("", got, "an image h×w×c", "Put it before Flatten and Dense."))
 
 
 def check_vector(shape: Shape) -> None:
     """Refuses images; tokens (n, d) are vectors side by side."""
     if len(shape) not in (1, 2):
-        raise InputError(
-            f"got an image of {shape_text(shape)}; expected a vector. Put Flatten() or GlobalAveragePool() before it."
-        )
+        remedy = "Put Flatten() or GlobalAveragePool() before it."
+        raise InputError(problem("", f"an image of {shape_text(shape)}", "a vector", remedy))
 
 
 def check_groups(channels: int, groups: int) -> None:
     """Refuses channels that cannot be shared out equally."""
     if channels % groups:
-        remedy = "Change the groups, or the layer before."
-        raise InputError(f"got {channels} channels; expected a multiple of its {groups} groups. {remedy}")
+        rule, remedy = f"a multiple of its {groups} groups", "Change the groups, or the layer before."
+        raise InputError(problem("", f"{channels} channels", rule, remedy))
 
 
 def check_count(field: str, number: int) -> None:

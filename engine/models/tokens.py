@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def _check_tokens(shape: Shape) -> None:
     if len(shape) != 2:
-        raise InputError(f"got {shape_text(shape)}; expected tokens n×d. Put Tokens() before it, after convolutions.")
+        raise InputError(problem("", shape_text(shape), "tokens n×d", "Put Tokens() before it, after convolutions."))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from engine.augment.apply import augment_batch, example_keys
 from engine.checkpoints.run_directory import open_run
 from engine.checkpoints.steps import choose_step, read_record
 from engine.config.data import DataConfig
+from engine.devices import executables
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
 from engine.keys import step_key
