@@ -57,9 +57,10 @@ def calibrated(model: Any, values: Arrays, inputs: np.ndarray) -> Arrays:
     for layer in {name.rpartition("/")[0] for name in stored}:
         mean, variance = f"{layer}/moving_mean", f"{layer}/moving_variance"
         new = 1 - model.get_layer(layer).momentum
-        spread = np.asarray(after[variance]) / new
-        changed[mean] = (np.asarray(after[mean]) / new + values[mean] * np.sqrt(spread)).astype(np.float32)
-        changed[variance] = (spread * values[variance] + 1e-3).astype(np.float32)
+        average, spread = np.asarray(after[mean]) / new, np.asarray(after[variance]) / new
+        changed[mean] = (average + values[mean] * np.sqrt(spread)).astype(np.float32)
+        # Not far below average²: what rounding changes there would grow with each layer, in Keras as here.
+        changed[variance] = ((spread + average**2 / 4) * values[variance] + 1e-3).astype(np.float32)
     return changed
 
 
@@ -110,8 +111,9 @@ def make_twin(spec: Sequential, size: int, values: Arrays) -> Twin:
 
 
 def gather(arrays: Mapping[tuple, Any]) -> tuple[Any, Any]:
-    """(params, model state) of {(0 or 1, *path): array}."""
-    flat = ([(path[1:], jnp.asarray(array)) for path, array in arrays.items() if path[0] == n] for n in (0, 1))
+    """(params, model state) of {(0 or 1, *path): array}, float64 where JAX computes in that."""
+    kind = jax.dtypes.canonicalize_dtype(np.float64)
+    flat = ([(path[1:], jnp.asarray(array, kind)) for path, array in arrays.items() if path[0] == n] for n in (0, 1))
     params, model_state = map(nnx.from_flat_state, flat)
     return params, model_state
 
@@ -143,20 +145,18 @@ def _drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return draw.normal(0, 0.2, shape).astype(np.float32)
 
 
-def compare_steps(
-    model: Any, spec: Sequential, values: Arrays, theirs: np.ndarray, ours: np.ndarray
-) -> dict[str, float]:
+def compare_steps(model: Any, spec: Sequential, values: Arrays, inputs: np.ndarray) -> dict[str, float]:
     """The largest differences of a training step's gradients and batch statistics, each as a share of its array's.
 
     Gradients below 1e-5 of the largest are left out: those of biases before a batch norm are rounding alone.
     """
     import keras
 
-    labels = np.arange(len(theirs)) % model.output_shape[-1]
+    labels = np.arange(len(inputs)) % model.output_shape[-1]
     assign(model, values)
 
     def their_loss(trained: list, state: list) -> tuple[jax.Array, list]:
-        outputs, state = model.stateless_call(trained, state, theirs, training=True)
+        outputs, state = model.stateless_call(trained, state, inputs, training=True)
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, outputs), state
 
     with jax.numpy_rank_promotion("allow"):
@@ -166,14 +166,14 @@ def compare_steps(
     stepped = {names[variable.path]: np.asarray(value) for variable, value in of if variable.path in names}
 
     spec = without_dropout(spec)
-    twin = make_twin(spec, theirs.shape[1], values)
+    twin = make_twin(spec, inputs.shape[1], values)
 
     def our_loss(params: Any, model_state: Any) -> tuple[jax.Array, Any]:
-        outputs, state = twin.network.apply(params, model_state, ours, None, jax.random.key(0))
+        outputs, state = twin.network.apply(params, model_state, inputs, None, jax.random.key(0))
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean(), state
 
     found = jax.jit(jax.grad(our_loss, has_aux=True))(*twin.trees)
-    expected = make_twin(spec, theirs.shape[1], stepped).trees
+    expected = make_twin(spec, inputs.shape[1], stepped).trees
     return {kind: _largest(*trees) for kind, *trees in zip(("gradients", "statistics"), found, expected, strict=True)}
 
 

@@ -3,6 +3,20 @@
 from engine.models.activations import Activation
 from engine.models.blocks import Paths, inverted_residual, residual, squeeze_excite
 from engine.models.convolutions import Conv, ConvTranspose, Dense, DepthwiseConv, SeparableConv
+from engine.models.families import (
+    convnext,
+    densenet,
+    efficientnet,
+    efficientnet_v2,
+    inception_v3,
+    mobilenet,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    resnet_v2,
+    vgg,
+    xception,
+)
 from engine.models.layer import Layer
 from engine.models.layers import (
     Crop,
@@ -57,11 +71,23 @@ __all__ = [
     "UpSample",
     "ZeroPad",
     "cnn",
+    "convnext",
     "custom",
+    "densenet",
+    "efficientnet",
+    "efficientnet_v2",
+    "inception_v3",
     "inverted_residual",
     "l1",
     "l2",
     "mlp",
+    "mobilenet",
+    "mobilenet_v2",
+    "mobilenet_v3",
     "residual",
+    "resnet",
+    "resnet_v2",
     "squeeze_excite",
+    "vgg",
+    "xception",
 ]
