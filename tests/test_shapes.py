@@ -29,7 +29,7 @@ from engine.data.sources import array_files
 from engine.kernels import depthwise, eigen, ffi, matrix, pooling, triton, windows, xla
 from engine.kernels.windows import Window
 from engine.metrics import calibration, combination, losses, table
-from engine.models import GlobalMaxPool, UpSample
+from engine.models import UpSample
 from engine.networks import functions, modules, network
 
 ENGINE = Path(__file__).parents[1] / "engine"
@@ -79,7 +79,6 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     windows.collect: [([array("b y x c")] * 10, MAPS.shape, WINDOW)],
     xla.by_example: [(lambda examples, weights: examples, MAPS, KERNEL)],
     functions.global_max: [(MAPS,)],
-    functions.global_max_pool: [(GlobalMaxPool(), MAPS)],
     functions.up_sample: [(UpSample(2), MAPS)],
     modules.moments: [(MAPS, array("b", "bool"))],
     network.logits_of: [(LOGITS, "softmax")],

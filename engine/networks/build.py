@@ -17,7 +17,7 @@ from engine.models.activations import Activation, activation_spec
 from engine.models.cropping import inputs_that_count
 from engine.models.layer import CustomLayer, Layer
 from engine.models.shapes import Shape, pair
-from engine.networks.functions import global_max_pool, up_sample
+from engine.networks.functions import global_max, up_sample
 from engine.networks.modules import (
     Activated,
     BatchNormModule,
@@ -135,6 +135,11 @@ def _function(function: Callable[[Any, jax.Array], jax.Array]) -> "Builder":
     return lambda layer, shape, rngs: Function(layer, function)
 
 
+def _global_max(layer: pools.GlobalMaxPool, x: jax.Array) -> jax.Array:
+    largest = global_max(x)  # [b h w c] → [b c]
+    return largest[:, None, None] if layer.keep_axes else largest
+
+
 Builder = Callable[[Any, Shape, nnx.Rngs], nnx.Module]
 BUILDERS: dict[type, Builder] = {
     convolutions.Conv: conv_module,
@@ -150,7 +155,7 @@ BUILDERS: dict[type, Builder] = {
     tokens.ClassToken: ClassTokenModule,
     tokens.PositionEmbedding: PositionEmbeddingModule,
     layers.PReLU: PReLUModule,
-    pools.GlobalMaxPool: _function(global_max_pool),
+    pools.GlobalMaxPool: _function(_global_max),
     layers.UpSample: _function(up_sample),
 }
 """(layer, shape of an example, rngs) → module of the layers that need kernels or networks. Others build themselves."""

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from engine.models.layers import UpSample
-from engine.models.pools import GlobalMaxPool
 from engine.models.shapes import Size, pair
 
 
@@ -26,12 +25,6 @@ def _global_max_backward(saved: tuple, gradient: jax.Array) -> tuple:
 
 
 global_max.defvjp(_global_max_forward, _global_max_backward)
-
-
-def global_max_pool(layer: GlobalMaxPool, x: jax.Array) -> jax.Array:
-    """[b h w c] → [b c], or [b 1 1 c]."""
-    largest = global_max(x)
-    return largest[:, None, None] if layer.keep_axes else largest
 
 
 def up_sample(layer: UpSample, x: jax.Array) -> jax.Array:
