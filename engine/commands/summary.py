@@ -8,6 +8,7 @@ from tyro.conf import Positional
 from engine.commands.experiments import experiment_config
 from engine.commands.targets import Flag, find_own_classes
 from engine.config import RunConfig
+from engine.config.finetune import frozen_layers, layer_names
 from engine.host.console import Console, show, tell
 from engine.models.specs import Sequential
 from engine.records.custom import check_trust
@@ -15,11 +16,12 @@ from engine.records.custom import check_trust
 TABLE_COLUMNS = 120  # of Flax's own table of a model, at most
 
 
-def summary(target: Positional[str], trust: Flag = False) -> None:
+def summary(target: Positional[str], inner: Flag = False, trust: Flag = False) -> None:
     """Show the layers, output shapes and parameters of a run or an experiment.
 
     Args:
         target: Directory of a run (runs/convnet), the run packed, or an experiment (experiments.convnet).
+        inner: Show the layers within blocks too.
         trust: Import the author's own code that a run names, which runs it.
     """
     from engine.report.tables import summary_table
@@ -33,7 +35,8 @@ def summary(target: Positional[str], trust: Flag = False) -> None:
         return
     members = config.train.members
     title = config.name if members == 1 else f"{config.name}: each of {members} members"
-    show(summary_table(config.model.with_outputs(num_outputs), input_shape, title))
+    frozen = frozen_layers(config.finetune, layer_names(config.model.named), 0)
+    show(summary_table(config.model.with_outputs(num_outputs), input_shape, title, frozen, inner))
 
 
 def _is_run(target: str) -> bool:

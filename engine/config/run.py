@@ -14,7 +14,7 @@ from engine.augment.rules import crop_problems
 from engine.config.checkpoint import CheckpointConfig
 from engine.config.data import DataConfig
 from engine.config.ensemble import EnsembleConfig
-from engine.config.finetune import FineTuneConfig, name_problems
+from engine.config.finetune import FineTuneConfig, layer_names, name_problems
 from engine.config.matters import NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE, Matters, read_marks
 from engine.config.matters import Path as FieldPath
 from engine.config.optim import OptimConfig
@@ -60,7 +60,7 @@ class RunConfig:
     def _range_problems(self) -> list[str]:
         problems, size = [], self.train.batch_size
         if self.model.is_layered:  # names in a class of one's own are checked when it is built
-            problems += name_problems(self.finetune, [each.name for each in self.model.named if not each.is_block])
+            problems += name_problems(self.finetune, layer_names(self.model.named))
         if self.augment.pairs_examples:
             rule = "an even number with mixup or cutmix, which mix pairs"
             problems += check("train.batch_size", size, size % 2 == 0, rule, "Use one more or one less.")

@@ -99,14 +99,20 @@ class Paths(Layer):
 
     def num_params(self, shape: Shape) -> int:
         """Those of all layers within."""
-        return sum(layer.num_params(at) for layer, at in self.with_shapes(shape))
+        return sum(layer.num_params(at) for layer, at in self._with_inputs(shape))
 
     def num_statistics(self, shape: Shape) -> int:
         """Those of all layers within."""
-        return sum(layer.num_statistics(at) for layer, at in self.with_shapes(shape))
+        return sum(layer.num_statistics(at) for layer, at in self._with_inputs(shape))
 
-    def with_shapes(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
-        """Each layer of the paths, in order, with the shape of its input."""
+    def inner_inputs(self, shape: Shape) -> Iterator[Shape]:
+        """The shape of the input of each layer, at any depth, blocks before what is in them, as names are given."""
+        for layer, at in self._with_inputs(shape):
+            yield at
+            if isinstance(layer, Paths):
+                yield from layer.inner_inputs(at)
+
+    def _with_inputs(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
         for path in self.paths:
             yield from zip(path, _follow(path, shape), strict=False)
 

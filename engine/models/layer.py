@@ -50,6 +50,8 @@ class Layer:
     """Whether its outputs are means or maxima of its inputs, or some of them."""
     scales_inputs: ClassVar[bool] = False
     """Whether what follows it no longer depends on the range of its inputs."""
+    ends_trunk: ClassVar[bool] = False
+    """Whether it makes a vector of images or tokens, so that a new head takes its place and that of all after it."""
     activation = cast("Any", None)  # no fields here: layers that have them say where
     kernel_regularizer = cast("Any", None)
 
@@ -138,6 +140,7 @@ class CustomLayer(Layer):
     keeps_values = _of_own("keeps_values")
     pools_values = _of_own("pools_values")
     scales_inputs = _of_own("scales_inputs")
+    ends_trunk = _of_own("ends_trunk")
     activation = _of_own("activation")
     kernel_regularizer = _of_own("kernel_regularizer")
     output_shape = _of_own("output_shape")

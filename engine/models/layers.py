@@ -35,6 +35,7 @@ class Flatten(Layer):
     """All values of an example as one vector, in row-major order."""
 
     keeps_values: ClassVar[bool] = True
+    ends_trunk: ClassVar[bool] = True
 
     def output_shape(self, shape: Shape) -> Shape:
         """(d,)."""

@@ -19,7 +19,7 @@ class NamedLayer(NamedTuple):
 
     position: its number, from 0; within a block the block's, then the number of the path and that within it: (4, 1, 0).
     name: its own, or its kind and a number, conv_1, within a block after the block's name and a dot.
-    within: the names of the blocks that it is part of, the outermost first.
+    within: the names of the blocks that it is part of, and of their activations, the innermost block last.
     also: the name of its activation, if that has one.
     """
 
@@ -33,6 +33,11 @@ class NamedLayer(NamedTuple):
     def is_block(self) -> bool:
         """Whether it is made of other layers."""
         return isinstance(self.layer, Paths)
+
+    @property
+    def depth(self) -> int:
+        """How many blocks it is within."""
+        return len(self.position) // 2
 
     @property
     def answers_to(self) -> tuple[str, ...]:
@@ -64,7 +69,9 @@ def _named(layers: Iterable[tuple[Position, Layer]], within: tuple[str, ...]) ->
         yield NamedLayer(position, name, layer, within, _folded_names(layer))
         if isinstance(layer, Paths):
             inner = ((p, n, each) for p, path in enumerate(layer.paths) for n, each in enumerate(path))
-            yield from _named((((*position, p, n), each) for p, n, each in inner), (*within, name))
+            yield from _named(
+                (((*position, p, n), each) for p, n, each in inner), (*within, *_folded_names(layer), name)
+            )
 
 
 def _folded_names(layer: Layer) -> tuple[str, ...]:

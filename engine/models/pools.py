@@ -58,6 +58,7 @@ class AveragePool(_Pool):
 @dataclass(frozen=True)
 class _GlobalPool(Layer):
     pools_values: ClassVar[bool] = True
+    ends_trunk: ClassVar[bool] = True
 
     keep_axes: bool = field(default=False, kw_only=True, metadata=ADDED)
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from engine.errors import InputError, problem, within
 from engine.models.activations import Activation
+from engine.models.blocks import Paths
 from engine.models.convolutions import AnyActivation, Conv, Dense
 from engine.models.layer import Layer, as_spec
 from engine.models.layers import Dropout, Flatten
@@ -72,7 +73,7 @@ class Sequential:
 
         Blocks are one layer here; `named` has those within them too.
         """
-        return tuple(each.name for each in self.named if not each.within)
+        return tuple(each.name for each in self.named if len(each.position) == 1)
 
     @cached_property
     def named(self) -> tuple[NamedLayer, ...]:
@@ -107,6 +108,28 @@ class Sequential:
                 raise within(f"layer {number} {layer.kind}", error) from None
             shape = after
         return rows
+
+    def all_rows(self, input_shape: Shape) -> list[LayerRow]:
+        """As `rows`, with those within blocks after the row of the block, in the order of `named`."""
+        inputs, shape = list[Shape](), tuple(input_shape)
+        for row, layer in zip(self.rows(input_shape), self.layers, strict=True):
+            inputs += [shape, *(layer.inner_inputs(shape) if isinstance(layer, Paths) else ())]
+            shape = row.output_shape
+        return [
+            LayerRow(
+                each.position[0] + 1, each.name, each.layer.output_shape(at), each.layer.num_params(at),
+                each.layer.num_statistics(at),
+            )
+            for each, at in zip(self.named, inputs, strict=True)
+        ]  # fmt: skip
+
+    def with_head(self, head: Sequence[Layer]) -> "Sequential":
+        """The trunk with other layers after it: up to the first Flatten or pool over whole images, or all of it.
+
+        Layers within blocks are not looked at.
+        """
+        ends = (number for number, layer in enumerate(self.layers) if layer.ends_trunk)
+        return Sequential((*self.layers[: next(ends, len(self.layers))], *head))
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The shape of one example's output."""

@@ -103,6 +103,7 @@ class FirstToken(Layer):
     """The first token as a vector: the class token's."""
 
     pools_values: ClassVar[bool] = True
+    ends_trunk: ClassVar[bool] = True
 
     def output_shape(self, shape: Shape) -> Shape:
         """(d,)."""

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from engine.config.finetune import LayerName, dotted_names, layer_names
 from engine.models import specs
 
 LayerPath = Sequence[Any]  # from the root: attribute names, and numbers within lists
@@ -15,11 +16,21 @@ LayerPath = Sequence[Any]  # from the root: attribute names, and numbers within 
 
 @dataclass(frozen=True)
 class Layers:
-    """names: in order, of the layers of a Sequential that are no blocks; of a user's own class the dotted paths of
-    modules that hold arrays."""
+    """all: in order, the layers of a Sequential that are no blocks; of a user's own class the modules that hold arrays,
+    by their dotted paths."""
 
     spec: specs.Model
-    names: tuple[str, ...]
+    all: tuple[LayerName, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of all layers, in order."""
+        return tuple(layer.name for layer in self.all)
+
+    @cached_property
+    def by_name(self) -> dict[str, LayerName]:
+        """Each layer by its name."""
+        return {layer.name: layer for layer in self.all}
 
     @cached_property
     def by_position(self) -> dict[tuple[int, ...], str]:
@@ -74,11 +85,11 @@ class Layers:
 def layers_of(spec: specs.Model, module: nnx.Module | None) -> Layers:
     """The layers of a spec; of a user's own class those of its module, which may be abstract."""
     if module is None or spec.is_layered:
-        return Layers(spec, tuple(each.name for each in spec.named if not each.is_block))
+        return Layers(spec, layer_names(spec.named))
     arrays = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
     holders = {".".join(map(str, path[:-1] or path)) for path, _ in arrays}
     draws = {".".join(map(str, path)) for path, node in nnx.iter_modules(module) if isinstance(node, nnx.Dropout)}
-    return Layers(spec, tuple(sorted(holders | draws)))
+    return Layers(spec, dotted_names(sorted(holders | draws)))
 
 
 def joined(*trees: Any) -> Any:

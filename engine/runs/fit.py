@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from os import PathLike
@@ -15,7 +15,7 @@ from engine.checkpoints.steps import find_steps
 from engine.config import OptimConfig, RunConfig, TrainConfig, check_model
 from engine.config.data import DataConfig, Layout
 from engine.config.decoding import ValueRange
-from engine.config.finetune import FeatureCaching, FineTuneConfig
+from engine.config.finetune import FeatureCaching
 from engine.config.scoring import takes_numbers
 from engine.data.contract import under_contract
 from engine.data.decoded.dataset import Dataset, Splits, split_by_fraction
@@ -28,12 +28,14 @@ from engine.host.interrupts import Interrupted
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import Restorable, classifier_of
+from engine.models.layer import Layer
 from engine.models.specs import Model
 from engine.records.custom import Custom, custom
 from engine.report.progress import Reporter, Silent
 from engine.runs.inputs import class_order
 from engine.runs.loop import train
 from engine.runs.result import Result
+from engine.runs.tuning import read_tuning
 
 Arrays = tuple[Any, Any]
 Own = str | Custom | Callable[..., Any]  # a name, or code of the user's own
@@ -96,9 +98,10 @@ def finetune(
     source: Restorable,
     data: Data,
     *,
-    head: Sequence[str] = (),
+    head: Sequence[str | Layer] = (),
     freeze: Sequence[str] = (),
     freeze_first: int = 0,
+    freeze_until: str | None = None,
     unfreeze: Mapping[int, Sequence[str]] | None = None,
     learning_rates: Mapping[str, float] | None = None,
     cache_features: FeatureCaching = "auto",
@@ -123,7 +126,8 @@ def finetune(
     The model is fed by the source's input contract; its classes are the data's. If these are the source's, by
     name and in any order, every layer is taken over, and the order of the outputs is the source's; else the last one
     with weights starts from scratch, or what `head` names.
-    head, freeze, freeze_first, cache_features: as in FineTuneConfig, layers by name or pattern.
+    head, freeze, freeze_first, freeze_until, cache_features: as in FineTuneConfig, layers by name or pattern. A head of
+      layers, like [GlobalAveragePool(), Dense(64, "relu"), Dense()], takes the place of what follows the trunk.
     unfreeze: epochs done → layers that train from there on: {2: ["conv_3"], 4: ["*"]}. learning_rates: layer → factor.
     model: another one, whose layers have those of the source among them by name. loss: by default that of the source.
     An ensemble is fine-tuned member by member; other arguments and the result are as of `fit`.
@@ -131,14 +135,10 @@ def finetune(
     source = classifier_of(source, "source")
     spec, settings = source.input_spec, source.record.config.train
     given = data if isinstance(data, DataConfig) else _data_config(data, validation)
-    tuning = FineTuneConfig(
-        head=_names("head", head),
-        freeze=_names("freeze", freeze),
-        freeze_first=freeze_first,
-        unfreeze=_unfreezings(unfreeze),
-        learning_rates=_factors(learning_rates),
-        cache_features=cache_features,
-    )
+    model, tuning = read_tuning(
+        model or source.record.config.model.with_open_outputs(),
+        head, freeze, freeze_first, freeze_until, unfreeze, learning_rates, cache_features,
+    )  # fmt: skip
     train_config = TrainConfig(
         epochs, batch_size, **_objective(loss or settings.loss, metrics), seed=seed, patience=patience,
         members=len(source.members) if isinstance(source, EnsembleClassifier) else 1,
@@ -146,7 +146,7 @@ def finetune(
     )  # fmt: skip
     config = RunConfig(
         "finetune",
-        model or source.record.config.model.with_open_outputs(),
+        model,
         under_contract(given, spec),
         train_config,
         _optim(optimizer, learning_rate),
@@ -193,35 +193,6 @@ def _data_config(data: Data, validation: Any, scale: float = DataConfig.scale) -
 def _fraction(validation: Any) -> float:
     """The share of the data to set aside, 0 where the validation data are others."""
     return float(validation) if isinstance(validation, Real) else 0.0
-
-
-def _names(field: str, layers: Any) -> tuple[str, ...]:
-    """Names or patterns of layers; a single one needs no list."""
-    names = (layers,) if isinstance(layers, str) else layers
-    if not _are_texts(names):
-        raise InputError(problem(f"finetune.{field}", repr(layers), "a list of layers by name", 'Give ["conv_*"].'))
-    return tuple(names)
-
-
-def _are_texts(given: Any) -> bool:
-    return not isinstance(given, str) and isinstance(given, Iterable) and all(isinstance(text, str) for text in given)
-
-
-def _unfreezings(layers: Any) -> tuple[str, ...]:
-    """{2: ["conv_3"]} as FineTuneConfig has it, `2:conv_3`."""
-    if not isinstance(layers, Mapping | None):
-        rule = "epochs done, each with the layers that then train"
-        raise InputError(problem("finetune.unfreeze", repr(layers), rule, 'Give it like {2: ["conv_3"]}.'))
-    return tuple(f"{epoch}:{name}" for epoch, names in (layers or {}).items() for name in _names("unfreeze", names))
-
-
-def _factors(rates: Any) -> tuple[str, ...]:
-    """{"conv_*": 0.1} as FineTuneConfig has it, `conv_*=0.1`."""
-    is_mapping = isinstance(rates, Mapping | None)
-    if not is_mapping or not all(isinstance(factor, Real) for factor in (rates or {}).values()):
-        rule = "layers, each with the factor of its learning rate"
-        raise InputError(problem("finetune.learning_rates", repr(rates), rule, 'Give it like {"conv_*": 0.1}.'))
-    return tuple(f"{pattern}={float(factor)!r}" for pattern, factor in (rates or {}).items())
 
 
 def _trained(

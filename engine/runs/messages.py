@@ -1,10 +1,13 @@
 """What a run reports: its opening lines, its progress, and at the end tables, pictures and result files."""
 
 import json
+from collections import Counter
 
 import numpy as np
+from flax import nnx
 
 from engine.checkpoints.record import Record
+from engine.config.finetune import freezings, names_text
 from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
@@ -111,10 +114,23 @@ def _describe(session: Session) -> list[str]:
     ]
     if config.finetune.freezes:
         trained = f"{session.stage.num_trained:,} of {session.setup.model.num_params:,}"
-        lines.append(f"{trained} parameters train, the others are frozen")
+        lines += [f"{trained} parameters train, the others are frozen", *_freezing_lines(session)]
     if not session.setup.devices.is_one:
         lines.append(session.setup.devices.text(config.train.batch_size))
     return lines
+
+
+def _freezing_lines(session: Session) -> list[str]:
+    """What each pattern froze at the start, with counts."""
+    layers, params = session.setup.model.layers, session.setup.model.shapes[0]
+    counts = Counter[str]()
+    for path, leaf in nnx.to_flat_state(params):
+        counts[layers.of(path)] += leaf.size  # type: ignore[union-attr]
+    return [
+        f"  frozen by {why}: {names_text([each.name for each in frozen])}"
+        f" ({len(frozen):,} of {len(layers.all):,} layers, {sum(counts[each.name] for each in frozen):,} parameters)"
+        for why, frozen in freezings(session.config.finetune, layers.all).items()
+    ]
 
 
 def _describe_resumed(session: Session, resumed: Record | None) -> list[str]:

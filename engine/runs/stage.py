@@ -166,7 +166,7 @@ def equip(stage: Stage, model: Callable[[], Model], say: Say) -> Equipment:
 def start_stage(setup: Setup, epoch: int) -> Stage:
     """The stage of an epoch; raises InputError if the config freezes unknown layers, or all that have weights."""
     layers = setup.model.layers
-    if problems := name_problems(setup.config.finetune, layers.names, layers.are_ordered):
+    if problems := name_problems(setup.config.finetune, layers.all, layers.are_ordered):
         raise InputError(*problems)
     stage = Stage(setup, Phase(setup.config.finetune, layers, epoch))
     if setup.model.num_params and not stage.num_trained:

@@ -10,7 +10,6 @@ from flax import nnx
 
 from engine.checkpoints.record import Record
 from engine.config import RunConfig
-from engine.config.finetune import matches_pattern
 from engine.data.contract import check_inputs, under_contract
 from engine.data.decoded.dataset import Dataset, names_text
 from engine.errors import InputError, problem, shape_text
@@ -87,7 +86,7 @@ def start_from(source: Classifier, config: RunConfig, layers: Layers, fresh: tup
 def _head(config: RunConfig, layers: Layers, is_same: bool, ours: Flat, is_like: dict[tuple, bool]) -> set[str]:
     """The layers that start from scratch."""
     if config.finetune.head:
-        return {name for name in layers.names if matches_pattern(name, config.finetune.head)}
+        return {layer.name for layer in layers.all if layer.fits(config.finetune.head)}
     if is_same:
         return set()
     if layers.are_ordered:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from engine.config.finetune import FineTuneConfig, first_epoch, frozen_layers, rate_factor
+from engine.config.finetune import FineTuneConfig, first_epochs, frozen_layers, rate_factor
 from engine.networks.layer_names import Layers, joined, key_path
 from engine.networks.network import NetworkPart, Tree
 from engine.training.optim import LayerRates
@@ -22,7 +22,7 @@ class Phase:
     @property
     def part(self) -> NetworkPart:
         """The part of the network that trains."""
-        frozen = frozen_layers(self.config, self.layers.names, self.epoch)
+        frozen = frozen_layers(self.config, self.layers.all, self.epoch)
         return NetworkPart(frozen if self.config.freezes else None)
 
     @property
@@ -30,12 +30,10 @@ class Phase:
         """The learning rates and first epochs of the layers that train."""
         config, layers = self.config, self.layers
 
-        def first_epoch_of(path: tuple) -> int:
-            return first_epoch(config, layers.names, layers.of(key_path(path))) or 0
-
+        starts = first_epochs(config, layers.all)
         return LayerRates(
-            lambda path: rate_factor(config, layers.of(key_path(path))),
-            first_epoch_of,
+            lambda path: rate_factor(config, layers.by_name.get(layers.of(key_path(path)))),
+            lambda path: starts.get(layers.of(key_path(path))) or 0,
             bool(config.learning_rates),
             config.freezes and bool(config.unfreeze),
         )

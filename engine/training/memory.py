@@ -73,9 +73,10 @@ def _remedy(layers: Layers, input_shape: tuple[int, ...], params: Tree) -> str:
 def _flattened(layers: Layers, input_shape: tuple[int, ...], name: str) -> tuple[int, ...] | None:
     """The shape of the images whose values a layer takes as a vector, through Flatten; None if it does not."""
     specs = layers.spec.layers
-    if not specs or name not in layers.names:
+    names = layers.spec.layer_names
+    if name not in names:
         return None
-    first = number = layers.names.index(name)
+    first = number = names.index(name)
     while first and specs[first - 1].keeps_values:
         first -= 1
     images, taken = (Sequential(specs[:end]).output_shape(input_shape) for end in (first, number))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import engine
 from engine import FineTuneConfig, InputError
 from engine.config import OptimConfig
-from engine.config.finetune import frozen_layers
+from engine.config.finetune import dotted_names, frozen_layers
 from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock
 from engine.keys import step_key
@@ -411,7 +411,7 @@ def test_source_that_does_not_fit_is_refused_with_both_sides(source, four, tmp_p
 @given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from("abcd"))), st.integers(0, 6))
 def test_what_is_frozen_only_shrinks_and_is_what_the_last_epochs_say(unfreezings, epoch):
     config = FineTuneConfig(freeze=("*",), unfreeze=tuple(f"{when}:{name}" for when, name in unfreezings))
-    now, later = (frozen_layers(config, "abcd", at) for at in (epoch, epoch + 1))
+    now, later = (frozen_layers(config, dotted_names("abcd"), at) for at in (epoch, epoch + 1))
     assert later <= now
     assert now == {name for name in "abcd" if not any(n == name and when <= epoch for when, n in unfreezings)}
 
