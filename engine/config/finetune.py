@@ -113,7 +113,7 @@ def first_epochs(config: FineTuneConfig, layers: tuple[LayerName, ...]) -> Mappi
 
 
 def freezings(config: FineTuneConfig, layers: Sequence[LayerName]) -> dict[str, list[LayerName]]:
-    """What freezes layers at the start, as it is told to the user → these layers."""
+    """What freezes layers at the start, in words → these layers."""
     found = {pattern: [layer for layer in layers if layer.fits([pattern])] for pattern in config.freeze}
     if config.freeze_first:
         found[f"the first {config.freeze_first}"] = [each for each in layers if each.number < config.freeze_first]
