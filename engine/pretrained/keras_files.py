@@ -152,10 +152,10 @@ def _of_weights_h5(path: Path, kind: Any, found: Hdf5File, about: dict[str, Any]
     for where, place in places.items():
         if not place:
             continue
-        layer = place.rpartition("/")[2]
-        name = f"{layer if is_by_order else names[place]}/{_variable_of(layer, counts[place], where)}"
-        if name in arrays:
-            name = f"{place}/{name.rpartition('/')[2]}"
+        within = "/".join(part for part in place.split("/") if part != "layers")  # of a model within a model
+        variable = _variable_of(place.rpartition("/")[2], counts[place], where)
+        name = f"{within if is_by_order else names[place]}/{variable}"
+        name = f"{within}/{variable}" if name in arrays else name
         arrays[name] = found.arrays[where]
     if is_by_order:
         note = "the file has no names of layers, but their order within each class"
@@ -166,7 +166,8 @@ def _of_weights_h5(path: Path, kind: Any, found: Hdf5File, about: dict[str, Any]
 def _variable_of(layer: str, count: int, where: str) -> str:
     """The name of a variable by its number, of the class that the path names; the number where that is not known."""
     number = int(where.rpartition("/")[2][:6])
-    known = VARIABLES.get(re.sub(r"_\d+$", "", layer), ())
-    if known and known[0] == "gamma" and len(known) == 4 and count == 3:
-        known = known[1:]  # without a scale, as in Inception
+    kind = re.sub(r"_\d+$", "", layer)
+    known = VARIABLES.get(kind, ())
+    if kind == "batch_normalization":
+        known = known[4 - count :] if 2 <= count <= 4 else ()  # of three, without a scale, as in Inception
     return known[number] if number < len(known) and count <= len(known) else str(number)
