@@ -92,15 +92,15 @@ class _Reader:
             raise self.refused(f"a model of the class {given['class_name']!r}, whose layers are in its code", rule)
         if depth > MOST_DEPTH:
             raise self.refused(f"models more than {MOST_DEPTH} deep in each other", "fewer")
-        config = given.get("config")
-        layers = config if isinstance(config, list) else (config or {}).get("layers")
+        stored = given.get("config")
+        config = {"layers": stored} if isinstance(stored, list) else stored if isinstance(stored, dict) else {}
+        layers = config.get("layers")  # a list alone, before Keras 2.2
         if not isinstance(layers, list) or not layers:
             raise self.refused("a model without layers", "a model of layers")
         entries = [_expect(entry, self.where) for entry in layers]
         keys = list(_keys(entries, key))
         if given["class_name"] == "Sequential":
-            build_shape = None if isinstance(config, list) else config.get("build_input_shape")
-            return self.sequence(entries, keys, inputs, build_shape, depth)
+            return self.sequence(entries, keys, inputs, config.get("build_input_shape"), depth)
         return self.functional(config, entries, keys, inputs, depth)
 
     def sequence(
@@ -108,7 +108,7 @@ class _Reader:
     ) -> int:
         at = inputs[0] if inputs else None
         for entry, key in zip(entries, keys, strict=True):
-            config = entry.get("config") if isinstance(entry.get("config"), dict) else {}
+            config = _config(entry)
             if entry["class_name"] == "InputLayer":
                 at = self.input(config, key) if at is None else at
                 continue
@@ -133,7 +133,7 @@ class _Reader:
             entry, key = by_name[name]
             calls = entry.get("inbound_nodes") or []
             if entry["class_name"] == "InputLayer":
-                done[name] = inputs[0] if inputs else self.input(entry.get("config") or {}, key)
+                done[name] = inputs[0] if inputs else self.input(_config(entry), key)
                 continue
             if len(calls) > 1:
                 raise self.refused(f"layer {name!r}, which is used {len(calls)} times", "layers that are used once")
@@ -151,8 +151,7 @@ class _Reader:
             if len(inputs) > 1:
                 raise self.refused(f"model {_name(entry)!r} with {len(inputs)} inputs", "models of one input")
             return self.model(entry, inputs, key, depth + 1)
-        config = entry.get("config")
-        return self.add(Node(entry["class_name"], config if isinstance(config, dict) else {}, inputs, key))
+        return self.add(Node(entry["class_name"], _config(entry), inputs, key))
 
     def add(self, node: Node) -> int:
         if len(self.graph.nodes) >= MOST_NODES:
@@ -161,9 +160,13 @@ class _Reader:
         return len(self.graph.nodes) - 1
 
 
-def _name(entry: dict[str, Any]) -> str:
+def _config(entry: dict[str, Any]) -> dict[str, Any]:
     config = entry.get("config")
-    return str(entry.get("name") or (config.get("name") if isinstance(config, dict) else None))
+    return config if isinstance(config, dict) else {}
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return str(entry.get("name") or _config(entry).get("name"))
 
 
 def _keys(entries: list[dict[str, Any]], key: str) -> Iterator[str]:
@@ -256,7 +259,7 @@ def as_series(graph: Graph, where: str) -> tuple["Node | Join", ...]:
                 at = start
             else:
                 found.append(node)
-                at = node.inputs[0]
+                at = max(node.inputs)  # the one that it has
         return tuple(reversed(found))
 
     return follow(graph.output, graph.input)

@@ -116,7 +116,10 @@ def _check_axis(given: Given) -> None:
 def _batch_norm(given: Given) -> list[Layer]:
     _check_axis(given)
     given.require(renorm=False)
-    settings = {"use_scale": bool(given.get("scale", True)), "use_offset": bool(given.get("center", True))}
+    settings: dict[str, Any] = {
+        "use_scale": bool(given.get("scale", True)),
+        "use_offset": bool(given.get("center", True)),
+    }
     return [BatchNorm(given.number("momentum", 0.99), given.number("epsilon", 1e-3), **settings, **_named(given))]
 
 
@@ -150,7 +153,7 @@ def _global_pool(kind: Callable[..., Layer]) -> Callable[[Given], list[Layer]]:
     return make
 
 
-def _named(given: Given) -> dict[str, str]:
+def _named(given: Given) -> dict[str, Any]:
     return {"name": layer_name(given.name)}
 
 
@@ -183,7 +186,7 @@ def _relu(given: Given) -> list[Layer]:
     return [_sloped(given, "leaky_relu", slope) if slope else Activation("relu6" if most else "relu", **_named(given))]
 
 
-def _sloped(given: Given, kind: str, slope: float) -> Activation:
+def _sloped(given: Given, kind: str, slope: float) -> Layer:
     return Activation(kind, slope, **_named(given))
 
 

@@ -1,7 +1,7 @@
 """Whole Keras models (`.keras`, or `.h5` of model.save) → specs of ours with their weights. No code of them is run."""
 
 from collections.abc import Iterator, Mapping
-from itertools import count
+from itertools import chain, count
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -141,17 +141,17 @@ def _is_pixel(node: Node) -> bool:
 def _by_layer(file: WeightsFile, graph: Graph) -> tuple[dict[str, np.ndarray], list[str]]:
     """(the file's arrays by our names of layers, those of no layer). The nodes of the graph get these names."""
     names, by_stored = set[str](), dict[str, Node]()
-    for number, node in enumerate(graph.nodes):
+    for at, node in enumerate(graph.nodes):
         stored = node.key if file.is_by_order else node.name
         if node.kind in WEIGHTED and stored in by_stored:
             got, remedy = f"two layers called {stored[:80]!r}", "Give them names of their own, and save it again."
             raise InputError(problem(str(file.path), got, "one of its own for each layer with weights", remedy))
-        candidates = (node.name, *(f"{node.name[:70]}_{again}" for again in count(2)))
-        name = next(name for name in map(layer_name, candidates) if name not in names)
+        again = (f"{node.name[:70]}_{number}" for number in count(2))
+        name = next(name for name in map(layer_name, chain([node.name], again)) if name not in names)
         names.add(name)
-        graph.nodes[number] = node._replace(config={**node.config, "name": name})
+        graph.nodes[at] = node._replace(config={**node.config, "name": name})
         if node.kind in WEIGHTED:
-            by_stored[stored] = graph.nodes[number]
+            by_stored[stored] = graph.nodes[at]
     found, strays = dict[str, np.ndarray](), []
     for name, array in file.arrays.items():
         layer, _, variable = name.rpartition("/")
