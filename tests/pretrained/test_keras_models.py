@@ -10,13 +10,13 @@ from random import Random
 import jax
 import numpy as np
 import pytest
-from engine.pretrained.keras_names import find_origin
 from flax import nnx
 
 from engine import InputError
 from engine.models import Activation, BatchNorm, DropPath, GlobalAveragePool, Paths
 from engine.networks.network import layers_in, network_of, normalize
 from engine.pretrained.keras_models import KerasModel, keras_model
+from engine.pretrained.keras_names import find_origin
 from engine.pretrained.matching import fill, find_targets
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
