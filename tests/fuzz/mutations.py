@@ -130,3 +130,10 @@ def zip_changed(data: bytes, others: Sequence[bytes], draw: Random) -> bytes:
         for name, content in members.items():
             new.writestr(zipfile.ZipInfo(name, EARLIEST_DATE), content, way_in)  # and not the time of day
     return file.getvalue()
+
+
+def header_changed(data: bytes, others: Sequence[bytes], draw: Random) -> bytes:
+    """A safetensors file with its header changed, and the length before it right."""
+    length = int.from_bytes(data[:8], "little")
+    header = json_changed(data[8 : 8 + length], others, draw)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import re
 import struct
 import tempfile
@@ -19,6 +20,7 @@ from engine.data.sources.tfds import EMBEDDED
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
 from engine.records import to_json
 from tests.fuzz.targets import CORPUS, STEP
+from tests.pretrained.files import safetensors, torch_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), np.uint8)
 
@@ -125,12 +127,45 @@ def write_pictures() -> None:
     write("picture", "plain.ppm", b"P3\n# note\n2 2\n255\n" + b"1 2 3 " * 4)
 
 
+def write_weights() -> None:
+    """Small models of Keras in its three formats, state dicts of torch in both, and safetensors."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    import h5py
+    import keras
+
+    kinds = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = kinds.BatchNormalization(name="norm")(
+        kinds.Conv2D(2, 3, padding="same", name="conv")(kinds.Rescaling(0.5)(inputs))
+    )
+    x = kinds.Add(name="sum")([x, kinds.DepthwiseConv2D(3, padding="same", name="each")(x)])
+    x = kinds.Dense(2, activation="softmax", name="out")(kinds.GlobalAveragePooling2D(name="pool")(x))
+    model = keras.Model(inputs, x)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        for name in ("whole.h5", "new.weights.h5", "model.keras"):
+            (model.save_weights if "weights" in name else model.save)(place / name)
+        with h5py.File(place / "whole.h5") as whole, h5py.File(place / "legacy.h5", "w") as legacy:
+            legacy.attrs.update(whole["model_weights"].attrs)
+            for name in whole["model_weights"]:
+                whole.copy(whole["model_weights"][name], legacy)
+            legacy.create_dataset("conv/packed", data=np.zeros((8, 8), np.float32), chunks=(4, 4), compression="gzip")
+        for name in ("whole.h5", "new.weights.h5", "legacy.h5", "model.keras"):
+            write("keras" if name.endswith("keras") else "h5", name, (place / name).read_bytes())
+    arrays = {"conv.weight": np.ones((2, 3, 2, 2), np.float32), "half": np.ones(3, np.float16), "count": np.array(7)}
+    write("torch", "new.pth", torch_of(arrays))
+    write("torch", "old.pth", torch_of(arrays, is_old=True))
+    header = {"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "__metadata__": {"format": "pt"},
+              "b": {"dtype": "BF16", "shape": [3], "data_offsets": [16, 22]}}  # fmt: skip
+    write("safetensors", "model.safetensors", safetensors(header, np.ones(11, np.float16).tobytes()))
+
+
 def main() -> None:
     """Writes all."""
     for path in CORPUS.glob("*/*"):
         if not path.name.startswith("found-"):
             path.unlink()
-    for step in (write_runs, write_prepared, write_arrays, write_tables, write_pictures):
+    for step in (write_runs, write_prepared, write_arrays, write_tables, write_pictures, write_weights):
         step()
 
 

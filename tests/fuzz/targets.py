@@ -17,9 +17,11 @@ from engine.commands.summary import summary
 from engine.data.kinds import open_source
 from engine.data.load import load_splits
 from engine.data.sources.table import read_unlabelled_table
+from engine.pretrained.keras_models import keras_model
+from engine.pretrained.read import read_weights
 from engine.report.survey import survey, with_one_size
 from engine.runs.plan_search import read_plan
-from tests.fuzz.mutations import Mutation, json_changed, zip_changed
+from tests.fuzz.mutations import Mutation, header_changed, json_changed, zip_changed
 
 CORPUS = Path(__file__).parent / "corpus"
 PICTURES = ("jpg", "png", "gif", "bmp", "webp", "tif", "ppm")
@@ -111,6 +113,12 @@ def read_picture(path: Path) -> None:
     read_data(path.parent / "set", max_pixels=MOST_PIXELS)
 
 
+def read_model(path: Path) -> None:
+    """Weights of Keras, alone or with the model that they are of."""
+    if "model_config" in read_weights(path).about:
+        keras_model(path, (8, 8))
+
+
 TARGETS = {
     "record": Target(read_record, structure=json_changed),
     "plan": Target(lambda path: read_plan(path, {"device": "cpu"}), structure=json_changed, share=5),
@@ -122,6 +130,10 @@ TARGETS = {
     "idx": Target(read_idx, share=5),
     "jpeg": Target(read_picture, share=10),
     "picture": Target(read_picture, share=20),
+    "h5": Target(read_model, share=2),  # a process each
+    "keras": Target(read_model, "model.keras", zip_changed, share=2),
+    "torch": Target(read_weights, "weights.pth", zip_changed),
+    "safetensors": Target(read_weights, "model.safetensors", header_changed),
 }
 
 
