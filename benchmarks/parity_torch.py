@@ -52,6 +52,7 @@ VARIANTS: dict[str, Variant] = {
     "efficientnet_lite2": _lite(2, 1.1, 1.2, 260),
     "efficientnet_lite3": _lite(3, 1.2, 1.4, 300),
     "efficientnet_lite4": _lite(4, 1.4, 1.8, 380),
+    "efficientnet_b0": Variant("tf_efficientnet_b0", "efficientnet", {"size": "b0"}),
     "mobilenet_v2": Variant("mobilenetv2_100", "torch_mobilenet_v2", {}),
     "mobilenet_v2 of torchvision": Variant(":mobilenet_v2", "torch_mobilenet_v2", {}),
     "vit_s16": Variant("vit_small_patch16_224", "vit", {}, is_for_one_size=True),

@@ -32,7 +32,7 @@ def make_name_map(spec: Sequential) -> NameMap:
     """Where the arrays of a model come from in files of torch, whichever of these libraries wrote them."""
     named = [each.name for each in spec.named if not each.is_block]
     renamed = defaultdict[str, list[str]](list)
-    for table in (_lite_package, _torchvision_mobilenet_v2, _torchvision_vit, _vgg, _convnext):
+    for table in (_lite_package, _torchvision_mobilenet_v2, _torchvision_vit, _vgg, _convnext, _efficientnet):
         for ours, theirs in table(named):
             renamed[ours].append(theirs)
     channels = _flattened_channels(spec)
@@ -186,3 +186,24 @@ def _convnext(named: Sequence[str]) -> Renamed:
             yield from ((name, "head.norm"), (name, "classifier.0"))
         elif part == "head_dense":
             yield from ((name, "head.fc"), (name, "classifier.2"))
+
+
+EFFICIENTNET = {  # of blocks that widen, and of those that do not
+    "expand_conv": ("conv_pw", None), "expand_bn": ("bn1", None), "dwconv": ("conv_dw", "conv_dw"),
+    "bn": ("bn2", "bn1"), "se_reduce": ("se.conv_reduce", "se.conv_reduce"),
+    "se_expand": ("se.conv_expand", "se.conv_expand"), "project_conv": ("conv_pwl", "conv_pw"),
+    "project_bn": ("bn3", "bn2"),
+}  # fmt: skip
+
+
+def _efficientnet(named: Sequence[str]) -> Renamed:
+    """Of timm's `tf_efficientnet_b*`, by Keras's names; its own without `tf_` pad otherwise."""
+    outer = {"stem_conv": "conv_stem", "stem_bn": "bn1", "top_conv": "conv_head", "top_bn": "bn2",
+             "predictions": "classifier"}  # fmt: skip
+    yield from outer.items()
+    for name in named:
+        found = re.fullmatch(r"block(\d)([a-z])_(\w+)", name)
+        if found and found[3] in EFFICIENTNET:
+            widens = name.replace(f"_{found[3]}", "_expand_conv") in named
+            theirs = EFFICIENTNET[found[3]][0 if widens else 1]
+            yield name, f"blocks.{int(found[1]) - 1}.{ord(found[2]) - ord('a')}.{theirs}"
