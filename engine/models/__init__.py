@@ -7,6 +7,7 @@ from engine.models.families import (
     convnext,
     densenet,
     efficientnet,
+    efficientnet_lite,
     efficientnet_v2,
     inception_v3,
     mobilenet,
@@ -14,7 +15,10 @@ from engine.models.families import (
     mobilenet_v3,
     resnet,
     resnet_v2,
+    torch_mobilenet_v2,
+    torch_resnet,
     vgg,
+    vit,
     xception,
 )
 from engine.models.layer import Layer
@@ -75,6 +79,7 @@ __all__ = [
     "custom",
     "densenet",
     "efficientnet",
+    "efficientnet_lite",
     "efficientnet_v2",
     "inception_v3",
     "inverted_residual",
@@ -88,6 +93,9 @@ __all__ = [
     "resnet",
     "resnet_v2",
     "squeeze_excite",
+    "torch_mobilenet_v2",
+    "torch_resnet",
     "vgg",
+    "vit",
     "xception",
 ]
