@@ -120,7 +120,7 @@ def _network(
 
 
 def _block(name: str, num_in: int, stage: Stage, rules: _Rules) -> Layer:
-    """An inverted residual; without a widening its first 1×1 is missing, and timm counts and names the rest anew."""
+    """An inverted residual. Where it does not widen, the first 1×1 is missing and timm numbers the rest from 1 on."""
     wide, act = num_in * stage.expansion, Activation("relu6")
     widens = stage.expansion > 1
     second, last = ("bn2", "bn3") if widens else ("bn1", "bn2")
