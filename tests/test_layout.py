@@ -51,9 +51,7 @@ DATA_ROOMS: dict[str, set[str]] = {
 }
 MOST_FLOORS = 14
 MOST_LINES = 300  # of a module
-LONGER_MODULES = {"inference.classifier": 350, "models.layers": 350}  # to be emptied
 MOST_FUNCTION_LINES, MOST_MEDIAN_LINES = 60, 7
-LONGER_FUNCTIONS = {"runs.fit.finetune": 64}  # to be emptied
 # Loaded where a question is answered without a device: by `engine summary` and the like.
 WITHOUT_JAX = ("text", "errors", "records", "models", "config", "metrics.stopping", "metrics.combination",
                "metrics.calibration", "augment.rules", "augment.config", "augment.preset_config", "augment.generator",
@@ -88,7 +86,7 @@ def test_the_rooms_of_data_import_only_what_they_may(module: str):
 
 def test_no_module_grows_long():
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
-    assert not {name: lines for name, lines in lengths.items() if lines > LONGER_MODULES.get(name, MOST_LINES)}
+    assert not {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
 
 
 def test_functions_are_short():
@@ -96,7 +94,7 @@ def test_functions_are_short():
     functions = [(name, node) for name, tree in trees.items() for node in ast.walk(tree) if hasattr(node, "returns")]
     lengths = [(f"{name}.{node.name}", node.end_lineno - node.lineno + 1) for name, node in functions]
     assert median(lines for _, lines in lengths) <= MOST_MEDIAN_LINES
-    assert not [(name, lines) for name, lines in lengths if lines > LONGER_FUNCTIONS.get(name, MOST_FUNCTION_LINES)]
+    assert not [(name, lines) for name, lines in lengths if lines > MOST_FUNCTION_LINES]
 
 
 def test_no_circle_among_modules():

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.commands.process import set_up_process
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
@@ -10,9 +9,6 @@ from engine.config.data import BadFileRule, DataConfig
 from engine.errors import InputError, problem
 from engine.host.console import show, tell
 from engine.records.custom import check_trust
-
-if TYPE_CHECKING:
-    from engine.config.contract import InputSpec
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,7 @@ def evaluate(
     set_up_process(data.cache_dir)
     find_own_classes(trust)
     from engine.data.coverage import absent_notes
+    from engine.data.held_out import decoded_as_in_training
     from engine.data.kinds import open_source, without_ignored
     from engine.inference.restore import restore
     from engine.report.tables import metrics_table
@@ -80,7 +77,8 @@ def evaluate(
         raise InputError(problem("data.name", "none", rule, "Name one with --data.name."))
     if "path" in given or "name" in given:
         config = without_ignored(config, given)
-    config = _decoded_as_in_training(config, known, classifier.input_spec)
+    spec = classifier.input_spec
+    config = decoded_as_in_training(config, known, spec.levels, spec.color)
     check_trust(config.source, "data.source", trust, "Add --trust")
     dataset = open_source(config, tell).load(data.split, "data.split")
     if dataset.class_names == classifier.class_names:  # else it is said where they are matched
@@ -89,21 +87,6 @@ def evaluate(
     metrics = classifier.evaluate(dataset)
     which = "" if member is None else f", member {member}"
     show(metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}{which}"))
-
-
-def _decoded_as_in_training(config: DataConfig, known: DataConfig, spec: "InputSpec") -> DataConfig:
-    """The data with colours, black and white as they were in training, whatever would be guessed of it.
-
-    The run's own data is so by itself: with the settings that the run opened it with, it is in the decoded cache.
-    """
-    from engine.data.kinds import KINDS, find_kind
-
-    is_own = (config.path, config.name) == (known.path, known.name)
-    if is_own and find_kind(config) in (KINDS["arrays"], KINDS["own"]):
-        return config
-    return replace(
-        config, levels=known.levels or spec.levels, color=known.color if is_own else known.color or spec.color
-    )
 
 
 COMMANDS = {"eval": evaluate}

@@ -41,7 +41,7 @@ def plan(
     from engine.runs.plan_search import choice_text, circumstances, measured, write_plan
 
     record = record_of(run, "last")
-    check_trust(record.config, str(run), trust, "Add --trust")
+    check_trust(record.config.without_source, str(run), trust, "Add --trust")
     check_model_fits(str(run), record, copies=4)  # weights, gradients and two moments
     here, stored = record.device == device_text(), record.alternatives
     if measure or not stored or not here:

@@ -65,6 +65,11 @@ class InputSpec:
         return len(self.shape) == 3 and height <= self.shape[0] and width <= self.shape[1]
 
     @property
+    def usual_range(self) -> ValueRange | None:
+        """What is black and what white in arrays that become levels, unless it is stated."""
+        return self.value_range if self.dtype == "uint8" else None
+
+    @property
     def network_shape(self) -> tuple[int, ...]:
         """The shape of what the network is shown: that of one example, or of what is cut out of it."""
         return self.shape if self.center_crop is None else (*self.center_crop, self.shape[-1])

@@ -12,13 +12,14 @@ from engine.config.named import name_of
 from engine.config.run import RunConfig
 from engine.config.scoring import loss_facts
 from engine.errors import InputError, problem
-from engine.models.activations import activation_spec
+from engine.models.activations import ACTIVATIONS, activation_spec
 from engine.models.layer import Layer
 from engine.models.layers import Rescale
 from engine.models.specs import Model, Sequential
 from engine.records.custom import Custom, Gives
 
 PROBABILITIES: tuple[Gives, ...] = ("softmax", "sigmoid")
+NARROW = tuple(name for name, kind in ACTIVATIONS.items() if kind.is_narrow)
 PIXEL_SCALE = 1 / 100  # a smaller factor is meant for pixels up to 255: 1/255, 1/256, 1/127.5
 LEVELS = 255
 MOST_SCALED = 20  # standardized values stay below it
@@ -72,16 +73,24 @@ def _without_probabilities(
         line = f"model: {loss} takes the logits below its last {gives}, and predictions apply it themselves"
         return replace(model, gives=gives), [line]
     lines = []
-    while (found := _last_probabilities(model.layers)) is not None:
+    while (found := _last_activation(model.layers, PROBABILITIES)) is not None:
         assert isinstance(model, Sequential)
         number, name = found
         model = model.with_layer(number, model.layers[number].without_activation())
         _check_units(model, loss, name, takes_one=activation == "sigmoid")
         reason = f"{loss} takes what comes before it (logits), and predictions apply it themselves"
         lines.append(f"model: the last {name} is left out: {reason}")
-    if (found := _last_probabilities(model.layers, with_pools=True)) is not None:
+    if (found := _last_activation(model.layers, PROBABILITIES, with_pools=True)) is not None:
         lines.append(_pooled_note(found[1], loss))
+    if (found := _last_activation(model.layers, NARROW)) is not None:
+        lines.append(_narrow_note(found[1], loss))
     return model, lines
+
+
+def _narrow_note(name: str, loss: str) -> str:
+    """A line where a last activation such as relu limits the logits."""
+    got = f"warning: model: its last {name} limits what {loss} takes as logits, numbers of any size and sign"
+    return f"{got}: it learns slowly or not at all. This is left as it is. Give the last layer no activation"
 
 
 def _pooled_note(name: str, loss: str) -> str:
@@ -91,8 +100,10 @@ def _pooled_note(name: str, loss: str) -> str:
     return f"{got}: {effect}. This is left as it is, because anything else is another model. Put no {name} there"
 
 
-def _last_probabilities(layers: Sequence[Layer], with_pools: bool = False) -> tuple[int, str] | None:
-    """The number of the last layer whose outputs are probabilities that those after it keep, and its activation.
+def _last_activation(
+    layers: Sequence[Layer], wanted: Sequence[str], with_pools: bool = False
+) -> tuple[int, str] | None:
+    """The number of the last layer with a wanted activation whose values those after it keep, and that activation.
 
     with_pools: those after it may also pool them.
     """
@@ -100,7 +111,7 @@ def _last_probabilities(layers: Sequence[Layer], with_pools: bool = False) -> tu
         layer = layers[number]
         activation = activation_spec(layer.activation)
         name = None if activation is None else activation.function
-        if name in PROBABILITIES:
+        if name in wanted:
             is_alone = len(layers) == 1 and layer.without_activation() is None
             return None if is_alone else (number, str(activation))
         keeps = layer.keeps_values or (with_pools and layer.pools_values) or name == "linear"

@@ -93,6 +93,11 @@ class RunConfig:
             changed[section] = replace(value, **{each: getattr(default, each) for each in names}) if names else default
         return replace(self, **changed)
 
+    @property
+    def without_source(self) -> "RunConfig":
+        """The same for uses that do not open its data, and so do not run a data source of the author's own."""
+        return replace(self, data=replace(self.data, source=None))
+
     def of_member(self, index: int) -> "RunConfig":
         """The config that trains one member of this ensemble alone, counted from 0."""
 

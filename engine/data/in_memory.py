@@ -83,7 +83,8 @@ def read_dataset(
     indices, names = _indices(labels, class_names, field)
     _check_counts(pixels, indices, reading)
     given = plain_array(labels, field)
-    targets = read_targets(given, field) if given.dtype.kind == "f" else None
+    are_counts = given.dtype.kind in "iu" and class_names is None and given.size == len(given)
+    targets = read_targets(given, field) if given.dtype.kind == "f" or are_counts else None
     return Dataset(
         pixels, indices, names, name, fingerprint_of(pixels, indices), value_range=value_range, targets=targets
     )

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from engine.data.classes.labels import targets_for_classes
 from engine.data.contract import check_inputs
 from engine.data.coverage import absent_notes
 from engine.data.decoded.dataset import Dataset
+from engine.data.held_out import load_held_out
 from engine.data.in_memory import Reading, as_targets, pair_of, read_dataset
 from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import Picture, check_none
@@ -26,6 +28,8 @@ from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, chec
 from engine.metrics.sums import Scoring, make_scoring
 from engine.networks.network import Tree
 from engine.training.evaluate import eval_batch_size
+
+Examples = Dataset | tuple[Any, Any] | str | PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -199,16 +203,17 @@ class Classifier(ABC):
             raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
 
     @abstractmethod
-    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
+    def evaluate(self, data: Examples, value_range: ValueRange | None = None) -> dict[str, Any]:
         """n, loss, (for classes) accuracy and top5, and the run's own metrics over every example, each exactly once.
 
-        data: a Dataset, or (images, labels) of any form that `engine.dataset` takes. Its classes are compared by name,
-          in whatever order it has them, and may lack some of the model's; numbers are also indices into these.
+        data: a Dataset, (images, labels) of any form that `engine.dataset` takes, or a path or tfds name, of whose
+          splits test is used, else validation. Its classes are compared by name, in whatever order it has them, and
+          may lack some of the model's; numbers are also indices into these.
         value_range: of (images, labels), what is black and what is white; by default as in training.
         skipped: how many files of the data could not be read, if there are any.
         """
 
-    def fitting(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> Dataset:
+    def fitting(self, data: Examples, value_range: ValueRange | None = None) -> Dataset:
         """What `evaluate` is given as a Dataset, with labels as indices into the model's classes, matched by name.
 
         Raises InputError, showing both sides, unless it has the model's input, its scale and no classes that it lacks.
@@ -229,11 +234,13 @@ class Classifier(ABC):
             tell(line)
         return fitting
 
-    def _read(self, pair: Any, value_range: ValueRange | None) -> Dataset:
-        """(images, labels) as a Dataset, read as the training data were."""
-        images, labels = pair_of(pair, "data", "a Dataset or (images, labels)")
-        usual = self.input_spec.value_range if self.input_spec.dtype == "uint8" else None
-        reading = Reading(value_range, usual, are_targets=not self.class_names)
+    def _read(self, data: Any, value_range: ValueRange | None) -> Dataset:
+        """A path, a tfds name or (images, labels) as a Dataset, read as the training data were."""
+        spec = self.input_spec
+        if isinstance(data, str | PathLike) and value_range is None:
+            return load_held_out(data, self.record.config.data, spec.levels, spec.color, tell)
+        images, labels = pair_of(data, "data", "a path, a tfds name, a Dataset or (images, labels)")
+        reading = Reading(value_range, spec.usual_range, are_targets=not self.class_names)
         return read_dataset(images, labels, None, "data", reading, tell)
 
     @property

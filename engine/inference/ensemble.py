@@ -20,7 +20,7 @@ from engine.data.classes.names import Names
 from engine.data.decoded.dataset import Dataset
 from engine.errors import InputError, problem
 from engine.host.console import tell
-from engine.inference.classifier import Classifier, with_skipped
+from engine.inference.classifier import Classifier, Examples, with_skipped
 from engine.inference.pictures_in import checked_array
 from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
@@ -104,7 +104,7 @@ class EnsembleClassifier(Classifier):
             return np.tensordot(np.asarray(self.combination.weights), outputs, axes=1)
         return self.combination.combine(logarithms(outputs))
 
-    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
+    def evaluate(self, data: Examples, value_range: ValueRange | None = None) -> dict[str, Any]:
         """n, loss (negative log-likelihood), accuracy, Brier score, calibration error and the run's own metrics."""
         dataset = self.fitting(data, value_range)
         return with_skipped(self.scores_of(self.member_outputs(dataset.images), dataset), dataset)

@@ -46,8 +46,7 @@ def restore(
 @computes
 def _restored(directory: Path, step: int | str, trust: bool, member: int | None) -> Classifier:
     record = read_record(directory, choose_step(directory, step))
-    without_source = replace(record.config, data=replace(record.config.data, source=None))
-    check_trust(without_source, str(directory), trust)  # its data are not opened here
+    check_trust(record.config.without_source, str(directory), trust)
     check_model_fits(str(directory), record)
     train, spec = record.config.train, record.input_spec
     index = None if member is None else _index_of(member, record)
@@ -113,7 +112,8 @@ def _counted_members(classifier: Classifier) -> list[SingleClassifier]:
 def _check_same(ours: Classifier, theirs: Classifier) -> None:
     if len(ours.class_names) != len(theirs.class_names):
         got, rule = _classes_text(theirs), f"{_classes_text(ours)}, as the first part"
-        raise InputError(problem("parts", got, rule, "Join models of the same classes."))
+        remedy = "Train all on the same classes: a model cannot give a probability to a class that it does not know."
+        raise InputError(problem("parts", got, rule, remedy))
     if note := match(theirs.class_names, ours.class_names, "parts", "the first part").note:
         tell(note)
     if not ours.class_names and ours.record.num_outputs != theirs.record.num_outputs:

@@ -17,12 +17,11 @@ from engine.config.data import ResizeRule
 from engine.config.decoding import ValueRange
 from engine.config.scoring import loss_facts
 from engine.data.arrays.stored import StoredImages
-from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.images import Picture
 from engine.devices.executables import Executables
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
-from engine.inference.classifier import Classifier, check_can_augment, with_skipped
+from engine.inference.classifier import Classifier, Examples, check_can_augment, with_skipped
 from engine.inference.forward import apply_padded
 from engine.inference.layer_outputs import make_layer_function
 from engine.kernels.lowerings import evaluation_lowering
@@ -98,7 +97,7 @@ class SingleClassifier(Classifier):
             total += self._asked(images, first, augment, draw)
         return (total / (draws + 1)).astype(np.float32)
 
-    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
+    def evaluate(self, data: Examples, value_range: ValueRange | None = None) -> dict[str, Any]:
         """As of `Classifier`."""
         dataset = self.fitting(data, value_range)
         sums = evaluate(self._executables, self._objective, self._params, self._model_state, dataset)

@@ -20,18 +20,20 @@ class Kind(NamedTuple):
     is_monotone: it never falls and acts on each value alone, so that a max-pool may go before it.
     is_fused: the direct kernels compute it in one operation with a convolution.
     slope: by default, as in Keras; None: it has none.
+    is_narrow: its values or its gradients end on one side, so that a loss that takes logits hardly learns from it.
     """
 
     load: Callable[[Any], Callable[..., Any]]
     is_monotone: bool = False
     is_fused: bool = False
     slope: float | None = None
+    is_narrow: bool = False
 
 
 ACTIVATIONS: dict[str, Kind] = {
     "linear": Kind(lambda jax: lambda x: x, is_monotone=True),
-    "relu": Kind(lambda jax: jax.nn.relu, is_monotone=True, is_fused=True),
-    "relu6": Kind(lambda jax: jax.nn.relu6, is_monotone=True),
+    "relu": Kind(lambda jax: jax.nn.relu, is_monotone=True, is_fused=True, is_narrow=True),
+    "relu6": Kind(lambda jax: jax.nn.relu6, is_monotone=True, is_narrow=True),
     "leaky_relu": Kind(lambda jax: jax.nn.leaky_relu, is_monotone=True, slope=0.2),
     "elu": Kind(lambda jax: jax.nn.elu, is_monotone=True, slope=1.0),
     "celu": Kind(lambda jax: jax.nn.celu, is_monotone=True, slope=1.0),
@@ -41,16 +43,16 @@ ACTIVATIONS: dict[str, Kind] = {
     "silu": Kind(lambda jax: jax.nn.silu),
     "swish": Kind(lambda jax: jax.nn.silu),
     "mish": Kind(lambda jax: jax.nn.mish),
-    "tanh": Kind(lambda jax: jax.numpy.tanh, is_monotone=True),
+    "tanh": Kind(lambda jax: jax.numpy.tanh, is_monotone=True, is_narrow=True),
     "sigmoid": Kind(lambda jax: jax.nn.sigmoid, is_monotone=True),
-    "hard_sigmoid": Kind(lambda jax: jax.nn.hard_sigmoid, is_monotone=True),
+    "hard_sigmoid": Kind(lambda jax: jax.nn.hard_sigmoid, is_monotone=True, is_narrow=True),
     "hard_silu": Kind(lambda jax: jax.nn.hard_silu),
     "hard_swish": Kind(lambda jax: jax.nn.hard_silu),
-    "hard_tanh": Kind(lambda jax: jax.nn.hard_tanh, is_monotone=True),
-    "softplus": Kind(lambda jax: jax.nn.softplus, is_monotone=True),
-    "softsign": Kind(lambda jax: jax.nn.soft_sign, is_monotone=True),
+    "hard_tanh": Kind(lambda jax: jax.nn.hard_tanh, is_monotone=True, is_narrow=True),
+    "softplus": Kind(lambda jax: jax.nn.softplus, is_monotone=True, is_narrow=True),
+    "softsign": Kind(lambda jax: jax.nn.soft_sign, is_monotone=True, is_narrow=True),
     "log_sigmoid": Kind(lambda jax: jax.nn.log_sigmoid, is_monotone=True),
-    "exponential": Kind(lambda jax: jax.numpy.exp, is_monotone=True),
+    "exponential": Kind(lambda jax: jax.numpy.exp, is_monotone=True, is_narrow=True),
     "softmax": Kind(lambda jax: jax.nn.softmax),
     "log_softmax": Kind(lambda jax: jax.nn.log_softmax),
 }

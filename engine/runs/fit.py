@@ -14,18 +14,19 @@ from engine.augment.config import AugmentConfig
 from engine.checkpoints.steps import find_steps
 from engine.config import OptimConfig, RunConfig, TrainConfig, check_model
 from engine.config.data import DataConfig, Layout
-from engine.config.decoding import ValueRange
+from engine.config.decoding import USUAL_COLORS, ValueRange
 from engine.config.finetune import FeatureCaching
 from engine.config.scoring import takes_numbers
 from engine.data.contract import under_contract
 from engine.data.decoded.dataset import Dataset, Splits, split_by_fraction
+from engine.data.held_out import load_held_out
 from engine.data.in_memory import ClassNames, Reading, as_targets, pair_of, read_dataset
 from engine.data.load import load_splits
 from engine.data.locate import located
 from engine.errors import InputError, Say, problem
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
-from engine.inference.classifier import Classifier
+from engine.inference.classifier import Classifier, Examples
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import Restorable, classifier_of
 from engine.models.layer import Layer
@@ -53,7 +54,7 @@ def fit(
     optimizer: Own | OptimConfig = "adam",
     loss: Own = "softmax_cross_entropy",
     metrics: Sequence[Own] = (),
-    validation: float | Dataset | Arrays | None = 0.1,
+    validation: float | Examples | None = 0.1,
     class_names: ClassNames | None = None,
     scale: float = 1 / 255,
     value_range: ValueRange | None = None,
@@ -112,7 +113,7 @@ def finetune(
     optimizer: Own | OptimConfig = "adam",
     loss: Own | None = None,
     metrics: Sequence[Own] = (),
-    validation: float | Dataset | Arrays | None = 0.1,
+    validation: float | Examples | None = 0.1,
     class_names: ClassNames | None = None,
     value_range: ValueRange | None = None,
     layout: Layout = "auto",
@@ -134,7 +135,6 @@ def finetune(
     """
     source = classifier_of(source, "source")
     spec, settings = source.input_spec, source.record.config.train
-    given = data if isinstance(data, DataConfig) else _data_config(data, validation)
     model, tuning = read_tuning(
         model or source.record.config.model.with_open_outputs(),
         head, freeze, freeze_first, freeze_until, unfreeze, learning_rates, cache_features,
@@ -147,14 +147,13 @@ def finetune(
     config = RunConfig(
         "finetune",
         model,
-        under_contract(given, spec),
+        under_contract(data if isinstance(data, DataConfig) else _data_config(data, validation), spec),
         train_config,
         _optim(optimizer, learning_rate),
         augment=augment or AugmentConfig(),
         finetune=tuning,
     )
-    usual = spec.value_range if spec.dtype == "uint8" else None
-    reading = Reading(value_range, usual, layout, takes_numbers(train_config.loss))
+    reading = Reading(value_range, spec.usual_range, layout, takes_numbers(train_config.loss))
     return _trained(config, data, validation, class_names, verbose, reading, source)
 
 
@@ -244,15 +243,21 @@ def _splits(
         splits = Splits(*split_by_fraction(whole, config.data.validation_fraction, config.train.seed))
     if validation is None or isinstance(validation, Real):
         return splits
-    held_out = _held_out(validation, splits.train, class_names, reading, say)
+    held_out = _held_out(validation, config.data, splits.train, class_names, reading, say)
     return Splits(splits.train, held_out.in_classes(splits.train.class_names, "data", say), splits.test)
 
 
-def _held_out(validation: Any, train: Dataset, class_names: ClassNames | None, reading: Reading, say: Say) -> Dataset:
-    """Validation data of its own, its arrays read like those that are trained on."""
+def _held_out(
+    validation: Any, config: DataConfig, train: Dataset, class_names: ClassNames | None, reading: Reading, say: Say
+) -> Dataset:
+    """Validation data of its own, read like those that are trained on."""
+    if isinstance(validation, str | PathLike):
+        color = USUAL_COLORS.get(train.images.shape[-1]) if train.images.dtype == "uint8" else None
+        levels = train.levels or train.value_range
+        validation = load_held_out(validation, config, levels, color, say, splits=("validation", "test"))
     if isinstance(validation, Dataset):
         return validation if train.class_names else as_targets(validation)
-    pair = pair_of(validation, "validation", "a share like 0.1, a Dataset or (images, labels)")
+    pair = pair_of(validation, "validation", "a share like 0.1, a path, a Dataset or (images, labels)")
     usual = train.value_range or reading.usual_range
     known = replace(reading, usual_range=usual, are_targets=not train.class_names, of="validation ")
     return read_dataset(*pair, class_names, "validation arrays", known, say)

@@ -10,11 +10,10 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.config.decoding import ResizeRule, ValueRange
-from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.images import Picture
 from engine.errors import InputError, problem
 from engine.host.storage import expanded, new_directory
-from engine.inference.classifier import Classifier, Prediction
+from engine.inference.classifier import Classifier, Examples, Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +32,8 @@ class Result:
     best_step: int
     seconds: dict[str, float]
 
-    def evaluate(self, data: Dataset | tuple[Any, Any], value_range: ValueRange | None = None) -> dict[str, Any]:
-        """n, loss and accuracy over every example of a Dataset or of (images, labels): see Classifier.evaluate."""
+    def evaluate(self, data: Examples, value_range: ValueRange | None = None) -> dict[str, Any]:
+        """n, loss and accuracy over every example of a Dataset, (images, labels) or a path: see Classifier.evaluate."""
         return self.classifier.evaluate(data, value_range)
 
     def predict(

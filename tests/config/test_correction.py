@@ -68,13 +68,22 @@ def test_last_probabilities_are_found_below_layers_that_pass_them_on(after: Any)
 
 
 def test_models_that_are_right_stay_as_they_are():
-    for model in (PLAIN, with_last(Dense(8, activation="softmax"), Dense()), with_last(Dense(activation="relu"))):
+    for model in (PLAIN, with_last(Dense(8, activation="softmax"), Dense()), with_last(Dense(activation="gelu"))):
         assert (corrected(model).model, lines(model)) == (model, [])
     for model in (Sequential((Rescale(2.0, -1.0), *PLAIN.layers)), Sequential((*HEAD, Rescale(1 / 255), Dense()))):
         assert (corrected(model).data.scale, lines(model)) == (1 / 255, [])
     rescaled = Sequential((Rescale(1 / 255), *PLAIN.layers))
     assert (corrected(rescaled, scale=1.0).model, lines(rescaled, scale=1.0)) == (rescaled, [])
     assert lines(rescaled, (0.0, 255.0)) == []
+
+
+@pytest.mark.parametrize("after", [(), (Activation("linear"), Dropout(0.1))])
+@pytest.mark.parametrize("name", ["relu", "hard_sigmoid", "tanh", "softplus"])
+def test_a_last_activation_that_limits_the_logits_is_reported_and_left(name: str, after: Any):
+    model = with_last(Dense(activation=name), *after)
+    assert corrected(model).model == model
+    assert [line.split(" limits")[0] for line in lines(model)] == [f"warning: model: its last {name}"]
+    assert lines(with_last(Dense(8, activation=name), Dense())) == []
 
 
 def test_floats_that_nothing_scales_are_reported():

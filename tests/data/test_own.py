@@ -15,7 +15,7 @@ from engine.data.kinds import KINDS, Kind, find_kind, open_source
 from engine.data.load import load_splits
 from engine.data.sources.source import Source
 from engine.errors import InputError
-from engine.records.custom import custom
+from engine.records.custom import check_trust, custom
 from tests.conftest import make_dataset
 
 MLP = engine.mlp((8,))
@@ -80,6 +80,7 @@ def test_it_is_recorded_resumed_and_opened_without_running_it(tmp_path: Path, ca
     engine.run(replace(config, train=engine.TrainConfig(epochs=2, batch_size=16)), tmp_path / "run", resume=True)
     monkeypatch.setattr("tests.data.test_own.both", None)
     assert engine.restore(tmp_path / "run", "last").record.config.train.epochs == 2
+    check_trust(record.config.without_source, "run", trust=False)  # as `engine plan`, which opens no data, asks for
     with pytest.raises(SystemExit):
         main(["eval", str(tmp_path / "run"), "--data.split", "train"])
     assert "data.source: got code of its author's own (tests.data.test_own:both)" in " ".join(

@@ -30,7 +30,7 @@ class Dataset:
     levels: what was taken for black and for white in pictures of more than 8 bits that do not say it.
     value_range: (black, white) of the numbers in arrays that the levels were made of; None where they were uint8.
     several_frames: how many pictures hold frames or pages beside the one that is read; of a share set aside, 0.
-    targets: float32[n d], the labels as they were given, where floats were read as class labels; for a regression.
+    targets: float32[n d], the labels as they were given, where numbers were read as class labels; for a regression.
     """
 
     images: np.ndarray | StoredImages
