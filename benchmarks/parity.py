@@ -109,7 +109,8 @@ NORMALIZATION = {"mean": IMAGENET_MEAN, "variance": tuple(n**2 for n in IMAGENET
 """Variables of the layer that normalizes within EfficientNet. Here they are its contract."""
 WITH_STEP = {"mobilenet": {"dropout": 0.0}, "resnet50": {}}
 """What is measured in a training step too, and what Keras is called with for that."""
-STEP_SIZE, STEP_BATCH = 96, 8
+SMALL = 96  # pixels, where batch statistics are taken
+STEP_SIZE, STEP_BATCH, STEP_DRAWS = 64, 8, 5
 PATCHES = 6  # of a colour each, along each side: pictures of noise alone look the same to a deep network
 
 
@@ -122,13 +123,13 @@ def measure(name: str) -> dict[str, Any]:
     """Counts of Keras, and the differences."""
     started, variant = time.time(), VARIANTS[name]
     settings = dict(variant.settings)
-    model = make_keras(variant.keras, STEP_SIZE, include_top=False, **settings)
+    model = make_keras(maker(variant), SMALL, include_top=False, **settings)
     found: dict[str, Any] = {"without_top": model.count_params(), "differences": {}}
-    values = calibrated(model, draw_variables(model, NORMALIZATION), make_inputs(variant, STEP_SIZE, STEP_BATCH)[0])
+    values = calibrated(model, draw_variables(model, NORMALIZATION), make_inputs(variant, SMALL, STEP_BATCH)[0])
     for size in (variant.size, *OTHER_SIZES):
         top = size == variant.size or not variant.is_for_one_size
         ends = {"classifier_activation": None} if top else {}
-        model = make_keras(variant.keras, size, include_top=top, **ends, **settings)
+        model = make_keras(maker(variant), size, include_top=top, **ends, **settings)
         if size == variant.size:
             found |= count(model)
         found["differences"][str(size)] = compare(variant, model, make_spec(variant, top), values, size)
@@ -136,20 +137,17 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def measure_step(name: str) -> dict[str, float]:
-    """The differences of a training step without dropout, in double precision.
-
-    In single precision some activations round to the other side of where relu bends, and change gradients by percents.
-    """
+    """The differences of a training step without dropout, in double precision (batch norms of Keras stay in single)."""
     import keras
 
     variant = VARIANTS[name]
     jax.config.update("jax_enable_x64", True)
     keras.config.set_floatx("float64")
     ends = {"classes": 10, "classifier_activation": None, **WITH_STEP[name]}
-    model = make_keras(variant.keras, STEP_SIZE, **ends, **dict(variant.settings))
-    inputs = make_inputs(variant, STEP_SIZE, STEP_BATCH)[0].astype(np.float64)
-    values = calibrated(model, draw_variables(model, NORMALIZATION), inputs)
-    return compare_steps(model, make_spec(variant, num_classes=10), values, inputs)
+    model = make_keras(maker(variant), STEP_SIZE, **ends, **dict(variant.settings))
+    draws = [make_inputs(variant, STEP_SIZE, STEP_BATCH, seed)[0].astype(np.float64) for seed in range(STEP_DRAWS)]
+    values = calibrated(model, draw_variables(model, NORMALIZATION), draws[0])
+    return compare_steps(model, make_spec(variant, num_classes=10), values, draws)
 
 
 def count(model: Any) -> dict[str, int]:
@@ -174,16 +172,21 @@ def all_values(model: Any, values: Arrays) -> Arrays:
     return {name: values.get(name, drawn) for name, drawn in draw_variables(model, NORMALIZATION).items()}
 
 
-def make_inputs(variant: Variant, size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same random pictures as Keras is given them, and as our contract makes them."""
+def maker(variant: Variant) -> Any:
+    """Keras's function that makes the model."""
     import keras
 
-    draw, patch = np.random.default_rng(size), -(-size // PATCHES)
+    return getattr(keras.applications, variant.keras)
+
+
+def make_inputs(variant: Variant, size: int, batch: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The same random pictures as Keras is given them, and as our contract makes them."""
+    draw, patch = np.random.default_rng([seed, size]), -(-size // PATCHES)
     coarse = draw.integers(0, 200, (batch, PATCHES, PATCHES, 3), np.uint8)
     pictures = coarse.repeat(patch, 1).repeat(patch, 2)[:, :size, :size] + draw.integers(
         0, 56, (batch, size, size, 3), np.uint8
     )
-    module = sys.modules[getattr(keras.applications, variant.keras).__module__]
+    module = sys.modules[maker(variant).__module__]
     spec = InputSpec((size, size, 3), **CONTRACTS[variant.contract])
     return module.preprocess_input(pictures.astype(np.float32)), np.asarray(normalize(pictures, spec))
 
