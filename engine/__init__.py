@@ -62,6 +62,7 @@ __all__ = [
     "join",
     "main",
     "mlp",
+    "pretrained",
     "restore",
     "run",
 ]
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from engine.inference.ensemble import EnsembleClassifier
     from engine.inference.restore import join, restore
     from engine.models import cnn, mlp
+    from engine.pretrained.load import pretrained
     from engine.records.custom import custom
     from engine.runs.fit import finetune, fit
     from engine.runs.loop import run
@@ -87,6 +89,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "pretrained":  # the room of that name, which can be called
+        return importlib.import_module("engine.pretrained")
     if name not in _HOMES:
         raise AttributeError(f"module 'engine' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -11,7 +11,7 @@ from engine.config.scoring import loss_facts
 from engine.host.json_files import shown
 from engine.metrics.combination import Combination
 from engine.metrics.stopping import has_stopped_early
-from engine.records import check
+from engine.records import ADDED, check
 
 MOST_INPUTS, MOST_OUTPUTS = 2**31, 2**24  # numbers of one example, of one prediction
 
@@ -24,6 +24,25 @@ FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where imported weights come from.
+
+    model: the name in the catalogue, or the kind of file. file, hash: its name and `sha256:…`; url: where it was
+    published. importer: the version of this package. notes: what was dropped or converted.
+    """
+
+    model: str
+    file: str
+    hash: str
+    format: str
+    url: str | None = None
+    licence: str | None = None
+    citation: str | None = None
+    importer: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Record:
     """Everything needed, besides the arrays, to use a model and to resume its training.
 
@@ -32,7 +51,8 @@ class Record:
     failed_steps: of an ensemble, the step at which each member's loss was not finite; None for the others.
     passed_over: number of files that are not pictures, by kind. skipped: number of unreadable files, by split.
     several_frames: number of pictures with more frames than the one that is read, by split.
-    combination: of an ensemble, how its members are combined. alternatives: the measured plans, fastest first.
+    provenance: of imported weights, and of what was trained from them. combination: of an ensemble, how its members are
+    combined. alternatives: the measured plans, fastest first.
     """
 
     config: RunConfig
@@ -57,6 +77,7 @@ class Record:
     passed_over: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, Any] = field(default_factory=dict)
     several_frames: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance | None = field(default=None, kw_only=True, metadata=ADDED)
 
     @property
     def epochs_done(self) -> int:

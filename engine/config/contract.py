@@ -6,6 +6,7 @@ from PIL import Image
 
 from engine.config.decoding import USUAL_COLORS, ColorMode, Decoding, Interpolation, Levels, ResizeRule, ValueRange
 from engine.errors import InputError, problem, shape_text
+from engine.records import ADDED
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class InputSpec:
     antialias: bool = True
     levels: Levels = "type"
     max_pixels: int | None = field(default=None, compare=False)
-    crop_share: float = 1.0
+    crop_share: float = field(default=1.0, kw_only=True, metadata=ADDED)
 
     def __post_init__(self):
         if self.color is None and len(self.shape) == 3:

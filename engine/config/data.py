@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ from engine.config.decoding import ColorMode, Decoding, Interpolation, Levels, R
 from engine.config.matters import NOTHING, PROGRAM, RESULT
 from engine.errors import problem
 from engine.host.encodings import is_text_codec
-from engine.records import check, check_all
+from engine.records import ADDED, check, check_all
 from engine.records.custom import Custom
 
 BadFileRule = Literal["stop", "skip"]
@@ -71,7 +71,7 @@ class DataConfig:
     resize: ResizeRule = "stretch"
     """How images get that size: stretch, crop (fill and cut the middle), pad (fit and fill with black), or shorter, as
     torchvision and timm: the shorter side becomes size / crop_share, then the middle is cut out."""
-    crop_share: float = 1.0
+    crop_share: float = field(default=1.0, kw_only=True, metadata=ADDED)
     """With resize shorter, the share that is kept of the shorter side, like 0.875."""
     interpolation: Interpolation = "bilinear"
     """What is between pixels when images are resized: nearest, bilinear, bicubic or lanczos."""

@@ -1,6 +1,5 @@
 """Which array of a file fills which array of a model: by name, each filled once, and nothing left over unsaid."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,10 +55,8 @@ class Filled(NamedTuple):
 def find_targets(layers: Layers, by_name: Mapping[str, Layer], flat: Mapping[tuple, Any]) -> Iterator[Target]:
     """The arrays of a model as targets. flat: {(0 for params or 1 for state, *path): array or its shape}."""
     for path, leaf in flat.items():
-        last_number = max(place for place, part in enumerate(path) if isinstance(part, int))
-        array = ".".join(part for part in path[last_number + 1 :] if part != "layer")
-        name = layers.of(path[1:])
-        yield Target(by_name[name], name, array, tuple(leaf.shape), path)
+        name, *inner = layers.parts(path[1:])
+        yield Target(by_name[name], name, ".".join(map(str, inner)), tuple(leaf.shape), path)
 
 
 def fill(targets: Sequence[Target], given: Mapping[str, np.ndarray], find_origin: NameMap, whose: str) -> Filled:
@@ -104,8 +101,3 @@ def _lacking(whose: str, missing: Sequence[str], count: int, left_over: Sequence
     rule = "an array for each by name"
     rest = f"Left over there: {', '.join(left_over[:MOST_NAMED])}{', …' * (len(left_over) > MOST_NAMED)}. "
     return problem(whose, got, rule, f"{rest if left_over else ''}Name the model that it was saved from.")
-
-
-def nearest_name(name: str, known: Sequence[str]) -> str | None:
-    """The one of the known names that is most like a name."""
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.5)), None)

@@ -1,0 +1,86 @@
+"""`engine import`: weights of Keras, timm and torchvision as an ordinary run."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from engine.commands.process import engine_command, set_up_process
+from engine.commands.targets import Flag
+from engine.config.data import DataConfig
+from engine.errors import InputError, problem
+from engine.host.console import show, tell
+from engine.models.specs import Sequential
+
+if TYPE_CHECKING:
+    from engine.inference.single import SingleClassifier
+
+
+def import_(
+    name: Annotated[str, Positional, arg(metavar="NAME|FILE")],
+    weights: str | None = None,
+    out: Path | None = None,
+    top: bool = True,
+    image_size: str | None = None,
+    color: Literal["rgb", "grayscale"] = "rgb",
+    class_names: Path | None = None,
+    normalization: Literal["imagenet", "file"] | None = None,
+    overwrite: Flag = False,
+) -> None:
+    """Make a run of weights that another library trained, for predict, eval, features, finetune, export and pack.
+
+    Args:
+        name: Model that the weights are of, like resnet50 (engine families lists them); or a whole model of Keras.
+        weights: File of weights (.h5, .weights.h5, .keras, .pth, .safetensors), or hf:OWNER/NAME of huggingface.co;
+            None for the published ones, which are downloaded into the cache.
+        out: Directory to make; None for runs/NAME.
+        top: With the classifier that was published; --no-top for a trunk to fine-tune with another head.
+        image_size: Height and width of its inputs, like 180x180; None for those that the weights were trained on.
+        color: Of its inputs; for grayscale the first kernel is summed over its channels.
+        class_names: Text file with the names of the classes, one a line; None for ImageNet's.
+        normalization: Of EfficientNet B0 to B7, if the file was not published: imagenet if the model was made by Keras
+            with weights='imagenet', else file.
+        overwrite: Replace a run in that directory.
+    """
+    from engine.pretrained.importing import Wanted, read_class_names
+    from engine.pretrained.load import make_classifier, save_run
+    from engine.pretrained.variants import find_variant
+
+    variant = find_variant(name)
+    height_width = None if image_size is None else DataConfig(image_size=image_size).height_width
+    names = None if class_names is None else read_class_names(class_names)
+    if names and not top:
+        rule = "none with --no-top, which has no classes"
+        raise InputError(problem("class-names", class_names, rule, "Leave one out."))
+    out = out or Path("runs") / name
+    set_up_process()
+    wanted = Wanted(top, height_width, 3 if color == "rgb" else 1, names, normalization)
+    classifier = make_classifier(variant, wanted, weights, tell)
+    save_run(classifier, out, overwrite)
+    show(*_imported_lines(classifier, out))
+
+
+def _imported_lines(classifier: "SingleClassifier", out: Path) -> list[str]:
+    from engine.pretrained.catalogue import UNCLEAR
+
+    record = classifier.record
+    about, model = record.provenance, record.config.model.with_outputs(record.num_outputs)
+    assert about is not None
+    assert isinstance(model, Sequential)
+    shape = record.input_spec.network_shape
+    trained, statistics = model.num_params(shape), model.num_statistics(shape)
+    what = (
+        f"{len(record.class_names):,} classes" if record.class_names else f"a trunk of {record.num_outputs:,} features"
+    )
+    lines = [
+        f"{out}: {about.model} of {about.file} ({about.hash[:15]}…), {what}",
+        f"  {trained + statistics:,} parameters: {trained:,} trained, {statistics:,} statistics",
+        f"  weights: {about.licence}; cite {about.citation}",
+        f"  {UNCLEAR}",
+    ]
+    words = ["predict", str(out), "dog.jpg", "--top", "3"] if record.class_names else ["summary", str(out)]
+    return [*lines, f"next:\n  {shlex.join([engine_command(), *words])}"]
+
+
+COMMANDS = {"import": import_}
