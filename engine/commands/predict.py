@@ -139,6 +139,7 @@ def _of_files(
         csv_file,
         picture_header,
         picture_row,
+        prediction_lines,
         predictions_table,
         shown_progress,
     )
@@ -162,7 +163,10 @@ def _of_files(
         if num_bad == len(files):
             raise joined(bad, num_bad)
     num_good = len(files) - num_bad
-    show(predictions_table(shown, "image", num_good))
+    if num_good == 1 and top > 1:
+        show(*prediction_lines(shown[0][1]))
+    else:
+        show(predictions_table(shown, "image", num_good))
     if out is not None:
         show(f"{num_good:,} predictions: {out}")
     if num_bad:

@@ -23,7 +23,7 @@ from engine.inference.ensemble import EnsembleClassifier, _joined_levels, combin
 from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.combination import fit
-from engine.networks.network import network_of
+from engine.networks.network import abstract_arrays, network_of
 from engine.records import differences, to_json
 from engine.records.custom import check_trust
 
@@ -52,8 +52,8 @@ def _restored(directory: Path, step: int | str, trust: bool, member: int | None)
     index = None if member is None else _index_of(member, record)
     lowering = evaluation_lowering(record.config.plan)
     of_record = (spec.network_shape, record.num_outputs, lowering, spec.whiten, train.precision)
-    network, init = network_of(record.config.model, *of_record)
-    abstract = jax.eval_shape(init, np.uint32(0))
+    network, _ = network_of(record.config.model, *of_record)
+    abstract = abstract_arrays(record.config.model, *of_record[:-1])
     if train.members == 1:
         model = restore_arrays(directory, record, model=abstract)["model"]
         return SingleClassifier(record, network, *jax.device_put(model))

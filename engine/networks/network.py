@@ -167,6 +167,16 @@ def logits_of(outputs: jax.Array, gives: Gives) -> jax.Array:
     return outputs
 
 
+def abstract_arrays(
+    spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering = "xla", whiten: bool = False
+) -> tuple[Tree, Tree]:
+    """The shapes of what `init` of `network_of` gives, of a module that is made once."""
+    _, params, _, model_state = _split(abstract_module(spec, input_shape, num_outputs, lowering))
+    size = prod(input_shape)
+    whitening = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((size,), (size, size)))
+    return params, (whitening, model_state) if whiten else model_state
+
+
 def layers_in(spec: Model, input_shape: tuple[int, ...], num_outputs: int) -> Layers:
     """The layers of a spec by name."""
     return layers_of(spec, None if spec.is_layered else abstract_module(spec, input_shape, num_outputs))

@@ -39,7 +39,7 @@ class Contract(NamedTuple):
         mean, std = (self._of_channels(numbers, channels) for numbers in (self.mean, self.std))
         return InputSpec(
             (*height_width, channels), "uint8", self.resize, self.scale, mean, std,
-            interpolation=self.interpolation, antialias=self.antialias, crop_share=self.crop_share,
+            levels=None, interpolation=self.interpolation, antialias=self.antialias, crop_share=self.crop_share,
         )  # fmt: skip
 
     @staticmethod

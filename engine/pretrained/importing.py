@@ -6,18 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 from flax import nnx
 
+from engine.config import PlanConfig
 from engine.config.contract import InputSpec
 from engine.errors import InputError, problem, shape_text
+from engine.kernels.lowerings import evaluation_lowering
 from engine.models.convolutions import Dense
 from engine.models.layers import Flatten
 from engine.models.pools import GlobalAveragePool
 from engine.models.specs import Sequential
 from engine.models.tokens import PositionEmbedding
-from engine.networks.network import layers_in, network_of
+from engine.networks.network import abstract_arrays, layers_in
 from engine.pretrained import keras_names, torch_names
 from engine.pretrained.catalogue import Contract, Variant
 from engine.pretrained.matching import MOST_NAMED, NameMap, Origin, Target, fill, find_targets
@@ -62,32 +63,38 @@ def take_weights(variant: Variant, file: WeightsFile, wanted: Wanted, digest: st
 
     Raises InputError, naming both sides, if the file is not of this model.
     """
-    height, width = wanted.height_width or (variant.size, variant.size)
-    shape = (height, width, wanted.channels)
-    spec = _spec(variant, wanted, shape, num_classes)
+    height, width, _ = shape = shape_of(variant, wanted)
+    spec = make_spec(variant, wanted)
     num_outputs = num_classes if wanted.top else spec.output_shape(shape)[0]
     targets, whose = targets_of(spec, shape, num_outputs), str(file.path)
     given, find_origin = _names_of(variant, file, spec)
     contract, used = find_contract(variant, file, given, digest, wanted.normalization)
     rest = {name: array for name, array in given.items() if name not in used}
-    _check_classes(targets, rest, find_origin, whose, wanted, num_classes)
     first = _first_kernel(spec, targets)
     try:
+        _check_classes(targets, rest, find_origin, whose, wanted, num_classes)
         filled = fill(targets, rest, partial(_as_fed, find_origin, first, contract, wanted.channels), whose)
         dropped = _dropped(variant, file, filled.left_over, wanted, whose)
     except InputError as error:
         raise InputError(*error.problems, *nearest_note(variant, rest)) from None
     notes = [*file.notes, *dropped, *_kernel_notes(contract, wanted.channels)]
-    inputs, (params, state) = (
-        contract.spec((height, width), wanted.channels),
-        map(partial(_tree, filled.arrays), (0, 1)),
-    )
+    inputs = contract.spec((height, width), wanted.channels)
+    params, state = (tree_of(filled.arrays, number) for number in (0, 1))
     return Weights(spec, inputs, num_outputs, params, state, tuple(notes))
 
 
-def _spec(variant: Variant, wanted: Wanted, shape: tuple[int, ...], num_classes: int) -> Sequential:
-    """The variant's spec for a size; a trunk gives the means of its last feature maps."""
-    spec = variant.spec(wanted.top, num_classes)
+def shape_of(variant: Variant, wanted: Wanted) -> tuple[int, int, int]:
+    """The shape of an image."""
+    return (*(wanted.height_width or (variant.size, variant.size)), wanted.channels)
+
+
+def make_spec(variant: Variant, wanted: Wanted) -> Sequential:
+    """The variant's spec; a trunk gives the means of its last feature maps.
+
+    Raises InputError for a size that its weights are not for.
+    """
+    shape = shape_of(variant, wanted)
+    spec = variant.spec(wanted.top, None)
     if not wanted.top and len(spec.output_shape(shape)) == 3:
         spec = Sequential((*spec.layers, GlobalAveragePool(name="avg_pool")))
     is_fixed = any(isinstance(each.layer, Flatten | PositionEmbedding) for each in spec.named)
@@ -99,14 +106,13 @@ def _spec(variant: Variant, wanted: Wanted, shape: tuple[int, ...], num_classes:
 
 def targets_of(spec: Sequential, shape: tuple[int, ...], num_outputs: int) -> list[Target]:
     """The arrays of a model, to be filled."""
-    _, init = network_of(spec, shape, num_outputs, "xla")
-    trees = jax.eval_shape(init, np.uint32(0))
+    trees = abstract_arrays(spec, shape, num_outputs, evaluation_lowering(PlanConfig()))
     flat = {(number, *path): leaf for number, tree in enumerate(trees) for path, leaf in nnx.to_flat_state(tree)}
     by_name = {each.name: each.layer for each in spec.named}
     return list(find_targets(layers_in(spec, shape, num_outputs), by_name, flat))
 
 
-def _tree(arrays: Mapping[tuple, np.ndarray], number: int) -> Any:
+def tree_of(arrays: Mapping[tuple, np.ndarray], number: int) -> Any:
     """The params (0) or model state (1) among flat arrays."""
     pairs = [(path[1:], array) for path, array in arrays.items() if path[0] == number]
     return nnx.as_pure(nnx.from_flat_state(pairs))
@@ -171,8 +177,8 @@ def _check_classes(
     last = next(t for t in reversed(targets) if isinstance(t.layer, Dense) and t.array == "bias")
     found = next((given[name] for name in find_origin(last).names if name in given), None)
     if found is None:
-        rule = f"weights of {last.name}, the classifier"
-        raise InputError(problem(whose, "none without it", rule, "Add --no-top, or use the file with it."))
+        got, rule = f"no weights of {last.name}, the classifier", "those of the whole model"
+        raise InputError(problem(whose, got, rule, "Add --no-top, or use the file with them."))
     if found.shape != (num_classes,):
         got = f"a classifier of {found.size:,} classes ({last.name})"
         whose_names = "ImageNet's" if wanted.class_names is None else "as many as --class-names lists"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Provenance, Record
 from engine.checkpoints.run_directory import claimed, clear_run, open_run, write_config
 from engine.checkpoints.saving import Checkpoints
@@ -28,6 +29,7 @@ from engine.pretrained.importing import (
     Weights,
     checked_class_names,
     imagenet_classes,
+    make_spec,
     take_weights,
 )
 from engine.pretrained.read import read_weights
@@ -64,6 +66,7 @@ def pretrained(
 
 def make_classifier(variant: Variant, wanted: Wanted, weights: str | None, say: Say) -> SingleClassifier:
     """The classifier of a variant; `weights` as `path` of `pretrained`."""
+    make_spec(variant, wanted)  # before anything is downloaded
     published = variant.published(wanted.top)
     file, url = find_file(variant, wanted, weights, say)
     given = read_weights(file)
@@ -73,7 +76,7 @@ def make_classifier(variant: Variant, wanted: Wanted, weights: str | None, say: 
     taken = take_weights(variant, given, wanted, own, len(names) or NUM_CLASSES)
     about = Provenance(
         variant.name, file.name, digests["sha256"], given.format, url, variant.terms.licence, variant.terms.citation,
-        _own_version(), taken.notes,
+        own_version(), taken.notes,
     )  # fmt: skip
     for note in taken.notes:
         say(note)
@@ -96,13 +99,19 @@ def find_file(variant: Variant, wanted: Wanted, weights: str | None, say: Say) -
     return download(published, say), published.url
 
 
-def classifier_of_weights(taken: Weights, class_names: Sequence[str], about: Provenance) -> SingleClassifier:
-    """A classifier with a record like that of a run, which trained for no epoch."""
-    is_trunk = not class_names
+def classifier_of_weights(
+    taken: Weights,
+    class_names: Sequence[str],
+    about: Provenance,
+    loss: str = "softmax_cross_entropy",
+    augment: AugmentConfig | None = None,
+) -> SingleClassifier:
+    """A classifier with a record like that of a run, which trained for no epoch; without classes it gives numbers."""
     data = under_contract(DataConfig(name="imagenet2012"), taken.inputs)
-    loss = "mean_squared_error" if is_trunk else "softmax_cross_entropy"
-    model = taken.spec.with_open_outputs() if not is_trunk else taken.spec
-    config = RunConfig(about.model, model, data, TrainConfig(epochs=0, loss=loss))
+    train = TrainConfig(epochs=0, loss=loss if class_names else "mean_squared_error")
+    config = RunConfig(
+        re.sub(r"[^\w.-]|^\W", "_", about.model), taken.spec, data, train, augment=augment or AugmentConfig()
+    )
     lowering = evaluation_lowering(config.plan)
     record = Record(
         config, taken.inputs, tuple(class_names), taken.num_outputs, "", 0, 1, None, Plan(lowering),
@@ -132,7 +141,8 @@ def _height_width(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return height_width
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """The version of this package."""
     from engine import __version__
 
     return __version__
