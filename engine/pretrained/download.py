@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.client
+import importlib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -98,7 +99,7 @@ def from_hub(repository: str, cache: Path | None = None) -> Path:
     Raises InputError if huggingface_hub is not installed or the repository has no such files.
     """
     try:
-        import huggingface_hub as hub
+        hub: Any = importlib.import_module("huggingface_hub")
     except ModuleNotFoundError:
         remedy = "Install it: pip install huggingface_hub (the extra `hub`)."
         raise InputError(
