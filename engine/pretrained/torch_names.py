@@ -17,7 +17,9 @@ from engine.models.convolutions import Conv, Dense
 from engine.models.layers import Flatten
 from engine.models.norms import LayerScale
 from engine.models.specs import Sequential
+from engine.models.tokens import PositionEmbedding
 from engine.pretrained.matching import NameMap, Origin, Target
+from engine.pretrained.positions import resize_positions
 
 ARRAYS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 PARTS = {"qkv": "qkv", "projection": "proj"}  # of attention
@@ -36,9 +38,14 @@ def make_name_map(spec: Sequential) -> NameMap:
         for ours, theirs in table(named):
             renamed[ours].append(theirs)
     channels = _flattened_channels(spec)
-    return lambda target: Origin(
-        tuple(_torch_names(target, renamed)), partial(turn, shape=target.shape, channels=channels.get(target.name))
-    )
+
+    def find_origin(target: Target) -> Origin:
+        names = tuple(_torch_names(target, renamed))
+        if isinstance(target.layer, PositionEmbedding):
+            return Origin(names, partial(resize_positions, num_tokens=target.shape[1]))
+        return Origin(names, partial(turn, shape=target.shape, channels=channels.get(target.name)))
+
+    return find_origin
 
 
 def is_counter(name: str) -> bool:

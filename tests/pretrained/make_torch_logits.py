@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.layers import resample_abs_pos_embed
 
 from benchmarks.parity_torch import VARIANTS
 from benchmarks.torch_twins import draw_images, make_torch, run_torch
 from tests.pretrained.photographs import find_weights
-from tests.pretrained.torch_cases import CASES, NAMED, NUM_CLASSES, PACKAGED
+from tests.pretrained.torch_cases import CASES, NAMED, NUM_CLASSES, PACKAGED, POSITIONS, draw_positions
 
 STORED = Path(__file__).with_name("torch_logits.npz")
 
@@ -36,4 +37,7 @@ if __name__ == "__main__":
         stored[f"{name}/shapes"] = pack_shapes(model.state_dict())
     package = torch.load(find_weights(), weights_only=True)
     stored[f"{PACKAGED}/shapes"] = pack_shapes(package)
+    for side in POSITIONS:
+        resized = resample_abs_pos_embed(torch.from_numpy(draw_positions()), [side, side])
+        stored[f"positions/{side}"] = resized.numpy()
     np.savez_compressed(STORED, **stored)

@@ -6,12 +6,13 @@ from flax import nnx
 
 from benchmarks.parity_torch import VARIANTS, make_spec
 from engine.models import Conv, Dense, Flatten, GlobalAveragePool, Sequential
-from engine.models.families import efficientnet_lite
+from engine.models.families import efficientnet_lite, vit
 from engine.networks.network import abstract_module, layers_in
 from engine.pretrained.matching import Target, find_targets
+from engine.pretrained.positions import resize_positions
 from engine.pretrained.torch_names import is_counter, make_name_map, turn
-from tests.pretrained.test_torch_parity import read_shapes
-from tests.pretrained.torch_cases import NAMED, PACKAGED
+from tests.pretrained.test_torch_parity import STORED, read_shapes
+from tests.pretrained.torch_cases import NAMED, PACKAGED, POSITIONS, draw_positions
 
 
 def targets_of(spec: Sequential, size: int) -> list[Target]:
@@ -64,3 +65,20 @@ def test_a_matrix_after_a_pool_is_only_transposed():
     kernel = next(t for t in targets_of(spec, 3) if (t.name, t.array) == ("fc", "kernel"))
     weight = np.random.default_rng(1).normal(size=(8, 4))
     np.testing.assert_array_equal(make_name_map(spec)(kernel).turned(weight), weight.T)
+
+
+@pytest.mark.parametrize("side", POSITIONS)
+def test_positions_are_resized_as_timm_does(side: int):
+    with np.load(STORED) as stored:
+        expected = stored[f"positions/{side}"]
+    spec = vit(3, 1, 1, num_classes=2)
+    target = next(t for t in targets_of(spec, 16 * side) if t.name == "pos_embed")
+    got = make_name_map(spec)(target).turned(draw_positions())
+    assert got.shape == target.shape
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 198, 3), (1, 0, 3), (1, 1, 3), (197, 3), (1, 197, 4)])
+def test_positions_that_are_no_square_keep_their_shape_or_width_and_so_are_refused(shape: tuple[int, ...]):
+    resized = resize_positions(np.zeros(shape, np.float32), 122)
+    assert resized.shape in (shape, (1, 122, 4))

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from engine.models.families import efficientnet, efficientnet_lite, torch_mobilenet_v2, torch_resnet, vit
 from engine.models.specs import Sequential
 
@@ -40,4 +42,13 @@ NAMED = (
     "vgg19 of torchvision",
 )
 """Of benchmarks.parity_torch.VARIANTS, those whose names and shapes of arrays are stored."""
+POSITIONS = (7, 11, 16, 24)
+"""Patches a side that position embeddings of 14 a side are resized to."""
+
+
+def draw_positions() -> np.ndarray:
+    """Those of a class token and 14 × 14 patches."""
+    return np.random.default_rng(0).standard_normal((1, 197, 3), np.float32)
+
+
 PACKAGED = "efficientnet_lite0 of its package"
