@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
+import engine
 from benchmarks.torch_twins import Twin, make_torch_twin
 from engine.models.families import efficientnet_lite
 from engine.pretrained.read import read_weights
-from tests.pretrained.photographs import PHOTOGRAPHS, STORED, check_inputs, find_weights, make_inputs
+from tests.pretrained.photographs import PHOTOGRAPHS, STORED, check_inputs, find_photograph, find_weights, make_inputs
+
+TRANSFORMED = (0.9511, 0.9366, 0.3152, 0.2722, 0.3946)
+"""Probabilities of these classes, with inputs by timm's transform (1.0.31, on Pillow)."""
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +32,13 @@ def test_logits_of_photographs_are_those_of_torch(lite0: Twin):
     for values, (label, share) in zip(logits, PHOTOGRAPHS.values(), strict=True):
         assert values.argmax() == label
         assert np.exp(values - np.logaddexp.reduce(values))[label] == pytest.approx(share, abs=0.002)
+
+
+def test_pictures_are_made_inputs_as_timm_does():
+    pytest.importorskip("engine.pretrained.load")
+    classifier = engine.pretrained("efficientnet_lite0", find_weights(), say=lambda line: None)
+    probabilities = np.asarray(classifier.predict_proba([find_photograph(name) for name in PHOTOGRAPHS]))
+    for shares, (label, _), share in zip(probabilities, PHOTOGRAPHS.values(), TRANSFORMED, strict=True):
+        assert shares.argmax() == label
+        assert shares[label] == pytest.approx(share, abs=0.003)
+    assert classifier.class_names[967] == "n07920052 espresso"

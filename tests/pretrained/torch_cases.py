@@ -42,7 +42,7 @@ NAMED = (
     "vgg19 of torchvision",
 )
 """Of benchmarks.parity_torch.VARIANTS, those whose names and shapes of arrays are stored."""
-POSITIONS = (7, 11, 16, 24)
+POSITIONS = (11, 16)
 """Patches a side that position embeddings of 14 a side are resized to."""
 
 
