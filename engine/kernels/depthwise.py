@@ -9,9 +9,14 @@ from math import gcd
 import jax
 import jax.numpy as jnp
 
-from engine.kernels.windows import Window, collect, slice_at, total
+from engine.kernels.windows import Window, collect, pad, slice_at, total
 
 FOLD = 16  # images that one fused sum adds up: XLA's reductions over pixels do not use vector units
+
+
+def shifted_sums(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """[b h w c] * [i j 1 c] → [b y x c]."""
+    return depthwise(pad(images, window.pads), kernel[:, :, 0], window)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from engine.kernels import ffi
+from engine.kernels import ffi, separable
+from engine.kernels.depthwise import shifted_sums
 from engine.kernels.eigen import cut, eigen_convolve, flip, flipped_window, input_gradient
 from engine.kernels.windows import Window, collect
 from engine.kernels.xla import NHWC, with_fallback
@@ -75,7 +76,12 @@ def direct_conv_general_dilated(
 
     Calls that it does not support fall back to Eigen's form or lax, without the fused bias, relu or pool.
     """
-    return with_fallback(partial(_convolve, bias, tail), *arguments, **named)
+    return with_fallback(partial(_convolve, bias, tail), *arguments, by_channel=_by_channel, **named)
+
+
+def _by_channel(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    is_ours = separable.supports_depthwise(images, kernel, window)
+    return (separable.convolve_depthwise if is_ours else shifted_sums)(images, kernel, window)
 
 
 def _convolve(
@@ -94,6 +100,8 @@ def _convolve(
 
 
 def _otherwise(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
+    if separable.supports_pointwise(images, kernel, window):
+        return separable.convolve_pointwise(images, kernel, window)
     if not _on_gpu():
         return eigen_convolve(images, kernel, window, precision)
     sizes = window.strides, window.pads, None, window.dilation

@@ -8,8 +8,8 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from engine.config.plan import DATA
-from engine.kernels.depthwise import depthwise
-from engine.kernels.windows import Window, pad, padded_size, sliding
+from engine.kernels.depthwise import shifted_sums
+from engine.kernels.windows import Window, padded_size, sliding
 
 
 def by_example(function: Callable[[jax.Array, jax.Array], jax.Array], examples: jax.Array, weights: jax.Array) -> Any:
@@ -64,9 +64,10 @@ def with_fallback(
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
     precision: Any = None,
+    by_channel: Callable[[jax.Array, jax.Array, Window], jax.Array] = shifted_sums,
     **other: Any,
 ) -> jax.Array:
-    """`convolve` for calls that are 2-D, NHWC, one group, not transposed; shifted sums for depthwise ones."""
+    """`convolve` for calls that are 2-D, NHWC, one group, not transposed; `by_channel` for depthwise ones."""
     is_depthwise = lhs.ndim == 4 and feature_group_count == lhs.shape[3] == rhs.shape[3]
     is_supported = (
         lhs.ndim == 4
@@ -85,7 +86,7 @@ def with_fallback(
     if min(window.positions(*padded)) < 1:
         raise ValueError(f"kernel {rhs.shape[:2]} is larger than the padded image {padded}")
     if feature_group_count != 1:
-        return depthwise(pad(lhs, window.pads), rhs[:, :, 0], window)
+        return by_channel(lhs, rhs, window)
     # The caller's: its context is gone when gradients are traced.
     precision = precision or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return convolve(lhs, rhs, window, precision)

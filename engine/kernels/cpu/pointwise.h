@@ -1,0 +1,176 @@
+// Convolution by kernels of 1x1 as a product of matrices, [pixel, channel] by [channel, filter]. A block of sums stays
+// in registers over all channels; bias, what is added and the activation follow before it is stored.
+
+#pragma once
+
+#include <algorithm>
+
+#include "tails.h"
+#include "threads.h"
+#include "vectors.h"
+
+namespace pointwise {
+
+constexpr int64_t WIDEST = 4 * LANES;  // filters of a block
+
+inline int64_t padded(int64_t filters) { return (filters + 15) / 16 * 16; }
+
+// A product: `rows` pixels with `c` channels each, and `o` filters. Pixels are every `stride_w`-th of every `stride_h`-th
+// row of images [h w c], and make maps [y x o].
+struct Product {
+  int64_t b, h, w, c, o, y, x, stride_h, stride_w;
+  int64_t rows() const { return b * y * x; }
+  bool is_dense() const { return stride_h == 1 && stride_w == 1; }
+  const float* pixel(const float* images, int64_t row) const {
+    if (is_dense()) return images + row * c;
+    int64_t image = row / (y * x), place = row % (y * x);
+    return images + ((image * h + place / x * stride_h) * w + place % x * stride_w) * c;
+  }
+};
+
+// A kernel [c][o] as multiply reads it: [block of filters][c][filter of the block], zeros for filters there are none of.
+inline int64_t packed_size(int64_t c, int64_t o) { return c * padded(o); }
+
+inline void pack(xla::ffi::ThreadPool threads, const float* kernel, int64_t c, int64_t o, float* to) {
+  int64_t all = padded(o);
+  parallel(threads, (all + WIDEST - 1) / WIDEST, [&](int64_t n) {
+    int64_t first = n * WIDEST, wide = std::min(WIDEST, all - first), real = std::min(wide, o - first);
+    float* at = to + first * c;
+    for (int64_t k = 0; k < c; ++k, at += wide) {
+      std::memcpy(at, kernel + k * o + first, real * sizeof(float));
+      std::fill(at + real, at + wide, 0.f);
+    }
+  });
+}
+
+struct Ends {
+  const float *bias, *added;  // [o], or null; [rows o], or null
+  Tail tail;
+};
+
+template <int P, int F>
+void multiply_block(const float* const* from, const float* packed, int64_t c, int64_t o, int64_t filter, int64_t valid,
+                    const Ends& ends, int64_t row, float* out) {
+  Vector sum[P][F] = {};
+  for (int64_t k = 0; k < c; ++k, packed += F * LANES) {
+    Vector w[F];
+#pragma GCC unroll 4
+    for (int f = 0; f < F; ++f) w[f] = load(packed + f * LANES);
+#pragma GCC unroll 32
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+      for (int f = 0; f < F; ++f) sum[p][f] += from[p][k] * w[f];
+  }
+#pragma GCC unroll 4
+  for (int f = 0; f < F; ++f) {
+    int64_t at = filter + f * LANES, count = o - at;
+    if (count <= 0) break;
+    Vector bias = ends.bias ? load_some(ends.bias + at, count) : Vector{};
+#pragma GCC unroll 32
+    for (int p = 0; p < P; ++p) {
+      if (p >= valid) break;
+      int64_t place = (row + p) * o + at;
+      Vector value = sum[p][f] + bias;
+      if (ends.added) value += load_some(ends.added + place, count);
+      store_some(out + place, finished(value, ends.tail), count);
+    }
+  }
+}
+
+template <int F>
+void multiply_rows(const float* images, const float* packed, const Product& s, int64_t first, int64_t end,
+                   int64_t filter, const Ends& ends, float* out) {
+  constexpr int P = F == 1 ? 12 : REGISTERS / F;
+  for (int64_t row = first; row < end; row += P) {
+    const float* from[P];
+    for (int64_t p = 0; p < P; ++p) from[p] = s.pixel(images, std::min(row + p, end - 1));
+    multiply_block<P, F>(from, packed, s.c, s.o, filter, end - row, ends, row, out);
+  }
+}
+
+// Maps [rows o] of images with a packed kernel.
+inline void multiply(xla::ffi::ThreadPool threads, const float* images, const float* packed, const Product& s,
+                     const Ends& ends, float* out) {
+  constexpr int64_t CACHED = 65536, STEP = 24;  // floats in the second cache; a multiple of most P
+  int64_t rows = s.rows(), all = padded(s.o), blocks = (all + WIDEST - 1) / WIDEST;
+  int64_t wanted = 4 * num_threads(threads), most = std::max<int64_t>(1, CACHED / (s.c + s.o) / STEP) * STEP;
+  int64_t band = std::min(most, std::max<int64_t>(1, (rows + wanted - 1) / wanted + STEP - 1) / STEP * STEP);
+  band = std::max(band, STEP);
+  int64_t bands = (rows + band - 1) / band, chunks = std::clamp<int64_t>((wanted + bands - 1) / bands, 1, blocks);
+  parallel(threads, bands * chunks, [&](int64_t n) {
+    int64_t first = n / chunks * band, end = std::min(rows, first + band), chunk = n % chunks;
+    for (int64_t block = blocks * chunk / chunks; block < blocks * (chunk + 1) / chunks; ++block) {
+      int64_t filter = block * WIDEST, vectors = std::min(WIDEST, all - filter) / LANES;
+      const float* some = packed + filter * s.c;
+      if (vectors == 1) multiply_rows<1>(images, some, s, first, end, filter, ends, out);
+      if (vectors == 2) multiply_rows<2>(images, some, s, first, end, filter, ends, out);
+      if (vectors == 3) multiply_rows<3>(images, some, s, first, end, filter, ends, out);
+      if (vectors == 4) multiply_rows<4>(images, some, s, first, end, filter, ends, out);
+    }
+  });
+}
+
+// Adds to sums [c][o] what some pixels and their gradient give, for `T` channels and `F` vectors of filters.
+template <int T, int F>
+void add_block(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t o, float* sums) {
+  Vector sum[T][F] = {};
+  for (int64_t n = 0; n < rows; ++n, gradient += o) {
+    const float* values = from[n] + channel;
+    Vector g[F];
+#pragma GCC unroll 4
+    for (int f = 0; f < F; ++f) g[f] = load(gradient + f * LANES);
+#pragma GCC unroll 32
+    for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+      for (int f = 0; f < F; ++f) sum[t][f] += values[t] * g[f];
+  }
+  for (int t = 0; t < T; ++t)
+    for (int f = 0; f < F; ++f) store(sums + t * o + f * LANES, load(sums + t * o + f * LANES) + sum[t][f]);
+}
+
+// The same for channels from `channel` up to `end`.
+template <int T, int F>
+void add_channels(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t end,
+                  int64_t o, float* sums) {
+  if constexpr (T > 0) {
+    for (; channel + T <= end; channel += T) add_block<T, F>(from, gradient, rows, channel, o, sums + channel * o);
+    if (channel < end) add_channels<(T > 8 ? T - 4 : T - 1), F>(from, gradient, rows, channel, end, o, sums);
+  }
+}
+
+// The same for the filters that do not fill a vector.
+inline void add_rest(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t end,
+                     int64_t o, int64_t count, float* sums) {
+  for (; channel < end; ++channel) {
+    Vector sum = {};
+    for (int64_t n = 0; n < rows; ++n) sum += from[n][channel] * load_some(gradient + n * o, count);
+    store_some(sums + channel * o, load_some(sums + channel * o, count) + sum, count);
+  }
+}
+
+// The gradient with respect to a kernel: [c o]. Threads share the channels, and bands of pixels are summed apart, so that
+// long sums stay exact and do not depend on the number of threads.
+inline void kernel_gradient(xla::ffi::ThreadPool threads, const float* images, const float* gradient, const Product& s,
+                            float* out) {
+  constexpr int64_t CACHED = 65536, MOST = 512, LEAST = 12;  // floats; pixels of a band; channels of a share
+  std::fill_n(out, s.c * s.o, 0.f);
+  int64_t band = std::clamp<int64_t>(CACHED / (s.c + s.o), 16, MOST), rows = s.rows();
+  int64_t share = std::max(LEAST, (s.c + 2 * num_threads(threads) - 1) / (2 * num_threads(threads)));
+  parallel(threads, (s.c + share - 1) / share, [&](int64_t n) {
+    int64_t channel = n * share, end = std::min(s.c, channel + share);
+    const float* from[MOST];
+    for (int64_t first = 0; first < rows; first += band) {
+      int64_t count = std::min(band, rows - first), o = 0;
+      for (int64_t p = 0; p < count; ++p) from[p] = s.pixel(images, first + p);
+      const float* g = gradient + first * s.o;
+      for (; o + 4 * LANES <= s.o; o += 4 * LANES)
+        add_channels<REGISTERS / 4, 4>(from, g + o, count, channel, end, s.o, out + o);
+      for (; o + 2 * LANES <= s.o; o += 2 * LANES)
+        add_channels<REGISTERS / 2, 2>(from, g + o, count, channel, end, s.o, out + o);
+      for (; o + LANES <= s.o; o += LANES) add_channels<12, 1>(from, g + o, count, channel, end, s.o, out + o);
+      if (o < s.o) add_rest(from, g + o, count, channel, end, s.o, s.o - o, out + o);
+    }
+  });
+}
+
+}  // namespace pointwise
