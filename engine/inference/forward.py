@@ -12,7 +12,7 @@ from engine.data.arrays.stored import StoredImages
 from engine.devices.executables import Executables
 from engine.training.evaluate import eval_batch_size, pad_to
 
-PADDED_SIZES = (1, 8, 64, 256, 1024)
+PADDED_SIZES = (1, 8, 32, 64, 256, 1024)
 SMALL_BATCH, CACHED_VALUES = 64, 2**20  # of inputs; more at once leave a CPU's caches and cost a fifth to a third
 BATCHES_AHEAD = 2  # given to the device before the outputs of earlier ones are waited for
 

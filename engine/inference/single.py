@@ -1,8 +1,9 @@
 """SingleClassifier: a classifier of one network; `ensemble` has that of several."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 import jax
@@ -33,6 +34,20 @@ from engine.training.step import Objective
 TTA_DRAWS = 8
 
 
+class Once:
+    """A value that is made when it is first asked for, whichever thread asks."""
+
+    def __init__(self, make: Callable[[], Any]):
+        self._make, self._made, self._lock = make, list[Any](), Lock()
+
+    def __call__(self) -> Any:
+        """The value."""
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+        return self._made[0]
+
+
 class SingleClassifier(Classifier):
     """One network with its arrays."""
 
@@ -48,6 +63,8 @@ class SingleClassifier(Classifier):
         self.network, self._params, self._model_state = network, params, model_state
         self._executables = executables or Executables(Clock())
         self._draw_seed = np.uint32(record.config.train.seed)
+        self._make_weights, self._predict = network.make_prediction()
+        self._weights = Once(lambda: self._make_weights(params, model_state))
 
     @property
     def params(self) -> Tree:
@@ -63,6 +80,7 @@ class SingleClassifier(Classifier):
         """Another model of the same network, that shares what is compiled and the draws of test-time augmentation."""
         other = copy(self)
         other.record, other._params, other._model_state = record, params, model_state
+        other._weights = Once(lambda: self._make_weights(params, model_state))
         return other
 
     def features(
@@ -127,19 +145,19 @@ class SingleClassifier(Classifier):
         self, images: np.ndarray | StoredImages, first: int, augment: AugmentConfig | None = None, draw: int = 0
     ) -> np.ndarray:
         """float32[n k]: the outputs for the images as they are, or for one draw of an augmentation."""
-        network, spec = self.network, self.input_spec
+        predict, spec = self._predict, self.input_spec
         activation = loss_facts(self.record.config.train.loss, bool(self.class_names)).activation
 
-        def outputs(params: Tree, model_state: Tree, of_draw: Any, images: jax.Array, first: Any) -> jax.Array:
+        def outputs(weights: Tree, of_draw: Any, images: jax.Array, first: Any) -> jax.Array:
             if augment is not None:
                 seed, number = of_draw
                 keys = example_keys(seed, number, first + jnp.arange(len(images)), "tta")
                 images, _ = augment_batch(keys, images, augment)
-            outputs, _ = network.apply(params, model_state, normalize(images, spec), None, None)
-            return probabilities(outputs, activation).astype(jnp.float32)
+            logits = predict(weights, normalize(images, spec))
+            return probabilities(logits, activation).astype(jnp.float32)
 
         of_draw = () if augment is None else (self._draw_seed, np.int32(draw))
-        arguments = (self._params, self._model_state, of_draw)
+        arguments = (self._weights(), of_draw)
         return apply_padded(self._executables, ("outputs", augment), outputs, arguments, images, first)
 
     @property

@@ -87,6 +87,9 @@ def _by_channel(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Arr
 def _convolve(
     bias: jax.Array | None, tail: FusedTail, images: jax.Array, kernel: jax.Array, window: Window, precision: Any
 ) -> jax.Array:
+    is_plain = bias is None and tail in (NOTHING, FusedTail(ffi.NO_POOL))
+    if is_plain and separable.supports_pointwise(images, kernel, window):
+        return separable.convolve_pointwise(images, kernel, window)
     if not supports(images, kernel, window):
         assert (bias, tail) == (None, NOTHING), "a fused call of shapes that are not supported"
         return _otherwise(images, kernel, window, precision)
@@ -100,8 +103,6 @@ def _convolve(
 
 
 def _otherwise(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
-    if separable.supports_pointwise(images, kernel, window):
-        return separable.convolve_pointwise(images, kernel, window)
     if not _on_gpu():
         return eigen_convolve(images, kernel, window, precision)
     sizes = window.strides, window.pads, None, window.dilation

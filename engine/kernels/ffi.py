@@ -45,8 +45,6 @@ def supports(images: jax.Array, kernel: Any, window: Window) -> bool:
     is_float32 = images.dtype == kernel.dtype == jnp.float32
     if not (is_float32 and kernel.shape[3] and kernel.shape[3] % LANES == 0 and is_available()):
         return False
-    if window.size == (1, 1):  # for `separable`, which is faster
-        return False
     weights, pixels = prod(kernel.shape), prod(window.positions(*padded_size(images.shape, window)))
     if _is_minimal(kernel.shape, window):
         return pixels >= MINIMAL_PIXELS and weights <= MINIMAL_WEIGHTS

@@ -1,7 +1,7 @@
 """Depthwise and 1×1 convolutions by our own code for the CPU, `cpu/separable.cc`, called by XLA's FFI.
 
-Bias, an addition and the activation are computed before a value is stored. A product reads its kernel in an order of its
-own, so that what is convolved many times with one kernel is packed once.
+Bias, an addition and the activation are computed before a value is stored. A product reads its kernel in an order of
+its own, so that a kernel that is used many times is packed once.
 
 Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
 """
@@ -95,9 +95,7 @@ def _pointwise_backward(window: Window, saved: tuple, gradient: jax.Array) -> tu
 convolve_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
-def depthwise(
-    images: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: Window, tail: Tail
-) -> jax.Array:
+def depthwise(images: jax.Array, kernel: jax.Array, bias: jax.Array | None, window: Window, tail: Tail) -> jax.Array:
     """activation([b h w c] * [i j 1 c] + [c]) → [b y x c]; without a gradient."""
     positions = window.positions(*padded_size(images.shape, window))
     assert min(positions) > 0, (images.shape, window)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, Literal
 
@@ -32,6 +32,23 @@ from engine.networks.modules import (
 from engine.networks.tokens import AttentionModule, ClassTokenModule, PositionEmbeddingModule
 from engine.records.custom import Custom
 
+Row = tuple[nnx.Module, Shape, bool]
+"""A layer, how much of its input counts, and whether it takes a mask."""
+
+
+def run_rows(rows: Sequence[Row], x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """What layers, applied one after the other, make of inputs [b …]; mask: as of SequentialModule."""
+    rest = deque(rows)
+    while rest:
+        layer, shape, takes_mask = rest.popleft()
+        if len(shape) == 3:
+            x = x[:, : shape[0], : shape[1]]
+        if lowerings.runs_directly(inner(layer), x):
+            x = _run_directly(layer, rest, x)
+        else:
+            x = _run(layer, x, mask if takes_mask else None)
+    return x
+
 
 class SequentialModule(nnx.Module):
     """The layers of a Sequential spec, applied one after the other, from number `first` (of 0) to before `end`.
@@ -47,17 +64,14 @@ class SequentialModule(nnx.Module):
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """[b …] → [b k]. Batch statistics leave out the examples where `mask` [b] is false."""
+        return run_rows(self.rows, x, mask)
+
+    @property
+    def rows(self) -> list["Row"]:
+        """The layers that run."""
         counted = inputs_that_count(self.spec.layers[: self.end], self.shapes)
-        rest = deque(list(zip(self.layers, counted, self.spec.layers, strict=False))[self.first :])
-        while rest:
-            layer, shape, spec = rest.popleft()
-            if len(shape) == 3:
-                x = x[:, : shape[0], : shape[1]]
-            if lowerings.runs_directly(_inner(layer), x):
-                x = _run_directly(layer, rest, x)
-            else:
-                x = _run(layer, x, mask if spec.takes_mask else None)
-        return x
+        takes_mask = (layer.takes_mask for layer in self.spec.layers)
+        return list(zip(self.layers, counted, takes_mask, strict=False))[self.first :]
 
 
 class PathsModule(nnx.Module):
@@ -106,7 +120,7 @@ def _run(layer: nnx.Module, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return call(x) if mask is None else call(x, mask=mask)
 
 
-def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape, Layer]], x: jax.Array) -> jax.Array:
+def _run_directly(layer: nnx.Module, rest: deque[Row], x: jax.Array) -> jax.Array:
     """A convolution with its activation, and with a pool that follows, which is taken from the rest.
 
     The pool goes before the activation, where the largest of the activated is the activation of the largest.
@@ -116,11 +130,12 @@ def _run_directly(layer: nnx.Module, rest: deque[tuple[nnx.Module, Shape, Layer]
     if pool is not None:
         rest.popleft()
     is_fused = activation.known.is_fused
-    x = lowerings.convolve_directly(_inner(layer), x, pool, is_fused)  # type: ignore[arg-type]
+    x = lowerings.convolve_directly(inner(layer), x, pool, is_fused)  # type: ignore[arg-type]
     return x if is_fused else activation.apply(x)
 
 
-def _inner(layer: nnx.Module) -> nnx.Module:
+def inner(layer: nnx.Module) -> nnx.Module:
+    """A layer without its activation."""
     return layer.layer if isinstance(layer, Activated) else layer
 
 
@@ -233,7 +248,7 @@ def _unchanged(arrays: tuple, dtype: Any = None) -> tuple:
 
 def _keep_outputs_float32(last: nnx.Module) -> None:
     """Sums of bfloat16 products are float32; the last layer does not round them, or half a percent of logits tie."""
-    layer = _inner(last)
+    layer = inner(last)
     if isinstance(layer, nnx.Linear):
         layer.preferred_element_type = jnp.float32
 

@@ -1,6 +1,6 @@
 """Which layer of a model an array belongs to, by the name that freezing and the like go by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -41,6 +41,17 @@ class Layers:
     def are_ordered(self) -> bool:
         """Whether there is a first and a last one."""
         return self.spec.is_layered
+
+    def num_still(self, frozen: Collection[str]) -> int:
+        """How many first layers of a Sequential, with all that lies within, are frozen or neither train nor draw.
+
+        0 if none is frozen, and for a custom class, whose layers have no known order.
+        """
+        if not frozen or not self.spec.layers:
+            return 0
+        inner = (each for each in self.spec.named if not each.is_block and each.name not in frozen)
+        live = (each.position[0] for each in inner if each.layer.has_params or each.layer.is_random)
+        return min(live, default=len(self.spec.layers))
 
     def of(self, path: LayerPath) -> str:
         """The innermost layer of an array, or of a module, at a path; empty if it is none."""

@@ -15,7 +15,8 @@ from engine.config.contract import InputSpec
 from engine.devices.precision import products_in, rounded
 from engine.keys import stream_key
 from engine.models.specs import Model
-from engine.networks.build import build, takes_mask
+from engine.networks.build import SequentialModule, build, takes_mask
+from engine.networks.folding import fold
 from engine.networks.layer_names import Layers, joined, layers_of
 from engine.networks.stacked import Stacked
 from engine.records.custom import Gives, find_custom
@@ -43,6 +44,7 @@ class Network:
     """An NNX module as a pure function of its arrays, computed in a precision; what comes out is float32.
 
     is_frozen: whether the module at a path runs as in evaluation even in training.
+    num_still: of a Sequential so many first layers are frozen; nothing needs their gradients.
     """
 
     def __init__(
@@ -51,8 +53,11 @@ class Network:
         precision: Precision = "float32",
         is_frozen: Callable[[Any], bool] = lambda path: False,
         gives: Gives = "logits",
+        num_still: int = 0,
     ):
         self._gives: Gives = gives
+        self._num_still = num_still if precision == "float32" else 0
+        self._folds = precision == "float32" and isinstance(module, SequentialModule)
         self._precision: Precision = precision
         self._is_frozen = is_frozen
         self._graph, _, self._streams, _ = _split(module)
@@ -78,11 +83,33 @@ class Network:
             nnx.reseed(module, **keys)
             as_evaluated = {"deterministic": True, "use_running_average": True, "raise_if_not_found": False}
             module.set_attributes(lambda path, node: self._is_frozen(path), **as_evaluated)
-        call: Callable[..., jax.Array] = module  # type: ignore[assignment]
-        with products_in(self._precision):
-            outputs = call(inputs, mask=mask) if self._takes_mask and mask is not None else call(inputs)
+        is_still = self._num_still > 0 and isinstance(module, SequentialModule)
+        outputs = self._run(fold(module, self._num_still) if is_still else module, inputs, mask)
         after = jax.tree.map(lambda new, old: new.astype(old.dtype), _split(module)[3], model_state)
-        return logits_of(outputs.astype(jnp.float32), self._gives), after
+        return outputs, after
+
+    def _run(self, module: Any, inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
+        with products_in(self._precision):
+            outputs = module(inputs, mask=mask) if self._takes_mask and mask is not None else module(inputs)
+        return logits_of(outputs.astype(jnp.float32), self._gives)
+
+    def make_prediction(self) -> "Prediction":
+        """(weights, predict): `predict(weights(params, model_state), inputs)` is what `apply` gives in evaluation.
+
+        The weights have batch norms folded into convolutions where that is faster; it is worth to make them once.
+        """
+        if not self._folds:
+            return predictions_of(self)
+
+        def folded(params: Tree, model_state: Tree) -> Tree:
+            module = nnx.merge(self._graph, params, self._streams, model_state, copy=True)
+            module.eval()
+            graph, arrays = nnx.split(fold(module))
+            graphs.append(graph)
+            return nnx.as_pure(arrays)
+
+        graphs = list[Any]()
+        return jax.jit(folded), lambda weights, inputs: self._run(nnx.merge(graphs[-1], weights), inputs, None)
 
 
 class Whitened:
@@ -105,6 +132,10 @@ class Whitened:
         outputs, inner_state = self.network.apply(params, inner_state, inputs, mask, key)
         return outputs, ((mean, matrix), inner_state)
 
+    def make_prediction(self) -> "Prediction":
+        """As Network.make_prediction; nothing is folded."""
+        return predictions_of(self)
+
 
 class PartlyFrozen:
     """A network some of whose parameters are state; its state is (these, that of the inner network)."""
@@ -120,8 +151,25 @@ class PartlyFrozen:
         outputs, inner_state = self.network.apply(joined(params, frozen), inner_state, inputs, mask, key)
         return outputs, (frozen, inner_state)
 
+    def make_prediction(self) -> "Prediction":
+        """As Network.make_prediction; nothing is folded."""
+        return predictions_of(self)
+
 
 AnyNetwork = Network | Whitened | PartlyFrozen
+
+
+Prediction = tuple[Callable[[Tree, Tree], Tree], Callable[[Tree, jax.Array], jax.Array]]
+
+
+def predictions_of(network: AnyNetwork) -> Prediction:
+    """As Network.make_prediction, without a change of weights."""
+
+    def predict(weights: Tree, inputs: jax.Array) -> jax.Array:
+        params, model_state = weights
+        return network.apply(params, model_state, inputs, None, None)[0]
+
+    return lambda params, model_state: (params, model_state), predict
 
 
 def network_of(
@@ -152,7 +200,8 @@ def network_of(
     layers, frozen = layers_of(spec, module), part.frozen or frozenset()
     if part.first or part.end is not None:
         module.first, module.end = part.first, part.end  # type: ignore[attr-defined]
-    network: AnyNetwork = Network(module, precision, lambda path: layers.of(path) in frozen, spec.gives)
+    num_still = max(0, layers.num_still(frozen) - part.first)
+    network: AnyNetwork = Network(module, precision, lambda path: layers.of(path) in frozen, spec.gives, num_still)
     network = Whitened(network, part.first > 0) if whiten else network
     return (network if part.frozen is None else PartlyFrozen(network)), init
 

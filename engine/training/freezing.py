@@ -66,13 +66,8 @@ class Phase:
 
         0 if none of them has weights, and for a custom class, whose layers have no known order.
         """
-        frozen, spec = self.part.frozen, self.layers.spec
-        if not frozen or not spec.layers:
-            return 0
-        inner = (each for each in spec.named if not each.is_block and each.name not in frozen)
-        live = (each.position[0] for each in inner if each.layer.has_params or each.layer.is_random)
-        cut = min(live, default=len(spec.layers))
-        has_weights = any(layer.has_kernel for layer in spec.layers[:cut])
+        cut = self.layers.num_still(self.part.frozen or frozenset())
+        has_weights = any(layer.has_kernel for layer in self.layers.spec.layers[:cut])
         return cut if has_weights else 0
 
 

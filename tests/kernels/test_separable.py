@@ -1,5 +1,7 @@
 """Depthwise and 1×1 convolutions of the C++ library against lax in float64, over random shapes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +20,12 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def reference(images: np.ndarray, kernel: np.ndarray, window: Window, groups: int, xp_type: type = np.float64):
+def reference(
+    images: np.ndarray, kernel: np.ndarray, window: Window, groups: int
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """(maps, a drawn gradient, the gradients of images and kernel), in float64."""
     with jax.enable_x64(True):
-        arrays = jnp.asarray(images.astype(xp_type)), jnp.asarray(kernel.astype(xp_type))
+        arrays = jnp.asarray(images.astype(np.float64)), jnp.asarray(kernel.astype(np.float64))
 
         def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
             return lax.conv_general_dilated(
@@ -36,9 +41,9 @@ def assert_close(got: jax.Array, expected: np.ndarray, magnitude: np.ndarray) ->
     assert np.all(np.abs(np.asarray(got) - expected) <= BOUND * magnitude + 1e-6)
 
 
-def compare(convolve, images: np.ndarray, kernel: np.ndarray, window: Window, groups: int) -> None:
+def compare(convolve: Any, images: np.ndarray, kernel: np.ndarray, window: Window, groups: int) -> None:
     maps, gradient, expected = reference(images, kernel, window, groups)
-    sizes, _, sizes_of = reference(np.abs(images), np.abs(kernel), window, groups)
+    sizes, _, _ = reference(np.abs(images), np.abs(kernel), window, groups)
     got, pull_back = jax.vjp(lambda *arrays: convolve(*arrays, window), jnp.asarray(images), jnp.asarray(kernel))
     assert_close(got, maps, sizes)
     for ours, theirs in zip(pull_back(jnp.asarray(gradient)), expected, strict=True):
@@ -47,9 +52,10 @@ def compare(convolve, images: np.ndarray, kernel: np.ndarray, window: Window, gr
 
 def windows(seed: int) -> tuple[tuple[int, ...], Window]:
     """((b, h, w), a window that fits), drawn."""
-    rng = np.random.default_rng(seed)
-    size = tuple(int(rng.choice([1, 2, 3, 3, 5, 7])) for _ in range(2)) if seed % 3 == 0 else (int(rng.choice([3, 5])),) * 2
-    strides = (int(rng.integers(1, 4)), int(rng.integers(1, 4))) if seed % 3 == 0 else (int(rng.integers(1, 3)),) * 2
+    rng, is_odd = np.random.default_rng(seed), seed % 3 == 0
+    size = rng.choice([1, 2, 3, 3, 5, 7], 2) if is_odd else np.repeat(rng.choice([3, 5]), 2)
+    strides = rng.integers(1, 4, 2) if is_odd else np.repeat(rng.integers(1, 3), 2)
+    size, strides = tuple(map(int, size)), tuple(map(int, strides))
     b, h, w = (int(n) for n in (rng.integers(1, 6), rng.integers(size[0], 19), rng.integers(size[1], 19)))
     pads = [window_pads((h, w), size, strides, "same"), ((0, 0), (0, 0)), ((0, 1), (0, 1)), ((2, 0), (0, 2))][seed % 4]
     return (b, h, w), Window(size, strides, (1, 1), tuple((int(low), int(high)) for low, high in pads))

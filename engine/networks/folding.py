@@ -1,0 +1,170 @@
+"""Batch norms with fixed statistics become part of the convolution before them, which is exact algebra.
+
+`γ (w·x + b − μ) / √(σ² + ε) + β` is a convolution with the kernel `w s` and the bias `(b − μ) s + β`, where
+`s = γ / √(σ² + ε)`. The activation that follows, and the addition of another path, are computed with it.
+"""
+
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from engine.kernels import direct, separable
+from engine.kernels.direct import FusedTail, direct_conv_general_dilated
+from engine.kernels.windows import Window, sliding
+from engine.kernels.xla import NHWC
+from engine.models.activations import Activation
+from engine.models.blocks import Join
+from engine.networks.build import PathsModule, Row, SequentialModule, inner, run_rows
+from engine.networks.modules import Activated, BatchNormModule, DepthwiseModule, Function
+
+LINEAR = Activation("linear")
+
+
+class FoldedConv(nnx.Module):
+    """A convolution with a batch norm folded into it, and an activation. It has no gradient."""
+
+    def __init__(self, conv: nnx.Conv, norm: BatchNormModule, activation: Activation):
+        self.window = conv.kernel_size, conv.strides, conv.kernel_dilation, conv.padding
+        self.activation = activation
+        kernel, bias = folded(conv, norm)
+        self.filters, self.channels = kernel.shape[3], kernel.shape[2] * conv.feature_group_count
+        self.is_depthwise = conv.feature_group_count > 1
+        self.is_packed = separable.supports_pointwise(_Like((1, 1, 1, self.channels)), kernel, self._on((1, 1, 1, 1)))
+        self.kernel = nnx.Variable(separable.pack(kernel) if self.is_packed else kernel)
+        self.bias = nnx.Variable(bias)
+
+    def __call__(self, x: jax.Array, added: jax.Array | None = None) -> jax.Array:
+        """[b h w c] → [b y x o]. added: [b y x o], added before the activation."""
+        window, name = self._on(x.shape), self.activation.name
+        tail: Any = name if name in separable.TAILS else "linear"
+        kernel, bias = self.kernel[...], self.bias[...]
+        if self.is_packed:
+            x = separable.pointwise(x, kernel, self.filters, bias, added, window, tail)
+            return x if name == tail else self.activation.apply(x)
+        if self.is_depthwise and separable.supports_depthwise(x, kernel, window):
+            x = separable.depthwise(x, kernel, bias, window, tail if added is None else "linear")
+            return x if name == tail and added is None else self._finished(x, added)
+        is_fused = self.activation.known.is_fused and added is None
+        if not self.is_depthwise and direct.supports(x, kernel, window):
+            x = self._convolved(x, bias=bias, tail=FusedTail(None, is_fused))
+            return x if is_fused else self._finished(x, added)
+        return self._finished(self._convolved(x) + bias.reshape(1, 1, 1, -1), added)
+
+    def _finished(self, x: jax.Array, added: jax.Array | None) -> jax.Array:
+        return self.activation.apply(x if added is None else x + added)
+
+    def _convolved(self, x: jax.Array, **fused: Any) -> jax.Array:
+        _, strides, dilation, padding = self.window
+        groups = self.channels // self.kernel.shape[2]
+        return direct_conv_general_dilated(
+            x, self.kernel[...], strides, padding, None, dilation, NHWC, feature_group_count=groups, **fused
+        )
+
+    def _on(self, shape: tuple[int, ...]) -> Window:
+        size, strides, dilation, padding = self.window
+        return sliding(shape, size, strides, dilation, padding)  # type: ignore[arg-type]
+
+
+class _Like:
+    """The shape and dtype of float32 images."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape, self.dtype = shape, jnp.dtype(jnp.float32)
+
+
+class FoldedSequential(nnx.Module):
+    """The layers of a SequentialModule, with batch norms folded."""
+
+    def __init__(self, rows: list[Row]):
+        layers, shapes, takes_mask = zip(*rows, strict=True) if rows else ((), (), ())
+        self.layers, self.shapes, self.takes_mask = nnx.List(layers), tuple(shapes), tuple(takes_mask)
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None, added: jax.Array | None = None) -> jax.Array:
+        """[b …] → [b …]. added: to what the last layer, a FoldedConv, gives before its activation."""
+        rows = list(zip(self.layers, self.shapes, self.takes_mask, strict=True))
+        if added is None:
+            return run_rows(rows, x, mask)
+        x, (last, shape, _) = run_rows(rows[:-1], x, mask), rows[-1]
+        return last(x[:, : shape[0], : shape[1]], added)  # type: ignore[operator]
+
+
+class FoldedSum(nnx.Module):
+    """The paths of a block that are added: the first one's last convolution adds the others'."""
+
+    def __init__(self, first: FoldedSequential, others: list[FoldedSequential]):
+        self.first, self.others = first, nnx.List(others)
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """[b …] → [b …]."""
+        return self.first(x, mask=mask, added=reduce(jnp.add, [path(x, mask=mask) for path in self.others]))
+
+
+class FoldedPaths(PathsModule):
+    """A block of folded paths, joined."""
+
+    def __init__(self, join: Join, paths: list[FoldedSequential]):
+        self.join, self.paths = join, nnx.List(paths)  # type: ignore[assignment]
+
+
+def folded(conv: nnx.Conv, norm: BatchNormModule) -> tuple[jax.Array, jax.Array]:
+    """(kernel [i j c o], bias [o]) of the convolution that gives what both give."""
+    factor = lax.rsqrt(norm.var[...] + norm.epsilon)
+    factor = factor if norm.scale is None else factor * norm.scale[...]
+    mean = norm.mean[...] if conv.bias is None else norm.mean[...] - conv.bias[...]
+    bias = -mean * factor if norm.bias is None else norm.bias[...] - mean * factor
+    return conv.kernel[...] * factor.reshape(1, 1, 1, -1), bias
+
+
+def fold(module: SequentialModule, end: int | None = None) -> FoldedSequential:
+    """The layers before number `end`, which run as in evaluation, folded, and those after it as they are."""
+    rows = module.rows
+    before, after = rows[:end], [] if end is None else rows[end:]
+    return FoldedSequential([*_folded_rows(before), *after])
+
+
+def _folded_rows(rows: list[Row]) -> list[Row]:
+    made, rest = list[Row](), list(rows)
+    while rest:
+        layer, shape, takes_mask = rest.pop(0)
+        if _folds(layer) and rest and isinstance(inner(rest[0][0]), BatchNormModule):
+            norm = rest.pop(0)[0]
+            activation = norm.activation if isinstance(norm, Activated) else None
+            if activation is None and rest and (activation := _activation_of(rest[0][0])):
+                rest.pop(0)
+            layer, takes_mask = FoldedConv(layer, inner(norm), activation or LINEAR), False  # type: ignore[arg-type]
+        elif isinstance(inner(layer), PathsModule):
+            layer = _folded_paths(layer)
+        made.append((layer, shape, takes_mask))
+    return made
+
+
+def _folds(layer: nnx.Module) -> bool:
+    """Whether a layer is a convolution that a batch norm may be folded into: one that our own code for CPUs runs."""
+    if getattr(layer, "conv_general_dilated", None) is not direct_conv_general_dilated or not separable.is_available():
+        return False
+    if isinstance(layer, DepthwiseModule) and layer.multiplier > 1:
+        return False
+    groups = layer.feature_group_count if isinstance(layer, nnx.Conv) else 0
+    return groups == 1 or (groups > 1 and isinstance(layer, DepthwiseModule))
+
+
+def _activation_of(layer: nnx.Module) -> Activation | None:
+    is_one = isinstance(layer, Function) and isinstance(layer.layer, Activation)
+    return layer.layer if is_one else None  # type: ignore[union-attr]
+
+
+def _folded_paths(layer: nnx.Module) -> nnx.Module:
+    """A block with its paths folded."""
+    block, activation = inner(layer), layer.activation if isinstance(layer, Activated) else None
+    assert isinstance(block, PathsModule)
+    paths = [fold(path) for path in block.paths]
+    last = paths[0].layers[-1] if len(paths[0].layers) else None
+    if block.join == "add" and len(paths) > 1 and isinstance(last, FoldedConv) and last.activation == LINEAR:
+        last.activation = activation or LINEAR
+        return FoldedSum(paths[0], paths[1:])
+    copy = FoldedPaths(block.join, paths)
+    return copy if activation is None else Activated(copy, activation)
