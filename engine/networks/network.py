@@ -104,12 +104,12 @@ class Network:
         def folded(params: Tree, model_state: Tree) -> Tree:
             module = nnx.merge(self._graph, params, self._streams, model_state, copy=True)
             module.eval()
-            graph, arrays = nnx.split(fold(module))
-            graphs.append(graph)
+            *rest, arrays = nnx.split(fold(module), nnx.RngState, ...)
+            rests.append(rest)  # its structure, and streams that are not drawn from
             return nnx.as_pure(arrays)
 
-        graphs = list[Any]()
-        return jax.jit(folded), lambda weights, inputs: self._run(nnx.merge(graphs[-1], weights), inputs, None)
+        rests = list[Any]()
+        return jax.jit(folded), lambda weights, inputs: self._run(nnx.merge(*rests[-1], weights), inputs, None)
 
 
 class Whitened:
