@@ -19,7 +19,7 @@ class ClassTokenModule(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b n d] → [b n+1 d]."""
-        first = jnp.broadcast_to(self.token[...], (len(x), 1, x.shape[2])).astype(x.dtype)
+        first = jnp.broadcast_to(self.token[...], (x.shape[0], 1, x.shape[2])).astype(x.dtype)
         return jnp.concatenate([first, x], axis=1)
 
 

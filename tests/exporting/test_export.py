@@ -31,23 +31,35 @@ from engine.models import (
     Activation,
     AveragePool,
     BatchNorm,
+    ClassToken,
     Conv,
     ConvTranspose,
     Crop,
     Dense,
     DepthwiseConv,
     Dropout,
+    DropPath,
+    FirstToken,
     Flatten,
     GlobalMaxPool,
     GroupNorm,
     LayerNorm,
+    LayerScale,
     MaxPool,
+    Paths,
+    PositionEmbedding,
     PReLU,
     SeparableConv,
     Sequential,
     SpatialDropout,
+    Tokens,
     UpSample,
     ZeroPad,
+    residual,
+    squeeze_excite,
+)
+from engine.models import (
+    Attention as Attend,
 )
 from engine.models.activations import ACTIVATIONS
 from engine.networks.build import build
@@ -400,7 +412,19 @@ ALL_ACTIVATIONS = Sequential(
 )
 
 
-@pytest.mark.parametrize("spec", [ALL_LAYERS, ALL_ACTIVATIONS], ids=["layers", "activations"])
+ALL_BLOCKS = Sequential(
+    (
+        Conv(6, 3, 1, ((1, 1), (0, 1))), residual((BatchNorm(use_scale=False), LayerScale(0.5), DropPath(0.1))),
+        squeeze_excite(6, 2),
+        Paths(((MaxPool(2, 2, ((0, 1), (0, 1))),), (AveragePool(2, 2, ((0, 1), (0, 1))),)), "concat"),
+        Paths(((), (GlobalMaxPool(keep_axes=True),)), "multiply"), Tokens(), ClassToken(), PositionEmbedding(),
+        residual((LayerNorm(), Attend(3)), activation=None), residual((Dense(5, "gelu"), Dense(12)), activation=None),
+        FirstToken(), Dense(),
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [ALL_LAYERS, ALL_ACTIVATIONS, ALL_BLOCKS], ids=["layers", "activations", "blocks"])
 def test_every_layer_is_exported(spec):
     skip_without("onnx")
     import onnxruntime
