@@ -95,6 +95,12 @@ class Classifier(ABC):
             pictures, resize, value_range, lambda images, first: self.fitting_outputs(images, tta, first)
         )
 
+    def finetune(self, data: Any, **settings: Any) -> Any:
+        """The Result of `engine.finetune(classifier, data, …)`, which explains the settings."""
+        import engine  # what trains lies in rooms above this one
+
+        return engine.finetune(self, data, **settings)
+
     def top_k(self, pictures: Picture | Sequence[Picture], k: int = 5, **how: Any) -> tuple[np.ndarray, np.ndarray]:
         """(int[n k] class indices, float32[n k] probabilities), the likeliest first; arguments as of `predict_proba`.
 

@@ -55,9 +55,10 @@ def make_layer_function(record: Record, layer: str, lowering: Lowering) -> Calla
     spec, model, precision = record.input_spec, record.config.model, record.config.train.precision
     of_inputs = spec.network_shape, record.num_outputs, lowering
     if model.is_layered:
-        names = model.layer_names
-        _check_known(layer, names)
-        part = NetworkPart(end=names.index(layer) + 1)
+        rows = (each for each in model.named if not each.depth)
+        numbers = {name: each.position[0] for each in rows for name in (each.name, *each.also)}
+        _check_known(layer, numbers)
+        part = NetworkPart(end=numbers[layer] + 1)
         network, _ = network_of(model, *of_inputs, spec.whiten, precision, part)
         return lambda params, model_state, inputs: network.apply(params, model_state, inputs, None, None)[0]
 

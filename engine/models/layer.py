@@ -200,7 +200,7 @@ def check_name(name: Any) -> None:
     """Raises InputError for what a layer cannot be called."""
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         rule = "letters, digits, _ . and -, at most 80, of which the first is a letter, a digit or _"
-        raise InputError(problem("layer name", repr(name), rule, "Call it like conv_1."))
+        raise InputError(problem("layer name", repr(name)[:82], rule, "Call it like conv_1."))
 
 
 def _has_name(kind: type[Layer]) -> bool:

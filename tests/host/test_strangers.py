@@ -75,6 +75,11 @@ def put(path: str, value: Any) -> Change:
     return change
 
 
+def blocks(depth: int) -> dict[str, Any]:
+    """Blocks within blocks."""
+    return {"kind": "Paths", "paths": [[blocks(depth - 1)] if depth > 1 else []]}
+
+
 SENSELESS: dict[str, Change | str] = {
     "kind that is a list": put("config.model.kind", []),
     "kind that is long": put("config.model.kind", "x" * 10**6),
@@ -109,6 +114,12 @@ SENSELESS: dict[str, Change | str] = {
     "no steps an epoch": put("steps_per_epoch", 0),
     "step below zero": put("step", -1),
     "failures of others": put("failed_steps", [None, None, 3]),
+    "30,000 layers in a block": put("config.model.layers", [{"kind": "Paths", "paths": [[RELU] * 30_000]}]),
+    "30,000 paths": put("config.model.layers", [{"kind": "Paths", "paths": [[]] * 30_000}]),
+    "blocks 15 deep": put("config.model.layers", [blocks(15)]),
+    "blocks without paths": put("config.model.layers", [{"kind": "Paths"}]),
+    "paths that are layers": put("config.model.layers", [{"kind": "Paths", "paths": [RELU]}]),
+    "name that is long": put("config.model.layers", [{**RELU, "version": 2, "function": "relu", "name": "x" * 10**6}]),
     "30,000 layers": put("config.model.layers", [RELU] * 30_000),
 }
 

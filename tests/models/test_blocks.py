@@ -202,6 +202,24 @@ def test_padding_of_a_batch_is_left_out_of_the_statistics_within_blocks():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after, after_padded)
 
 
+def test_members_with_blocks_are_each_that_of_its_seed():
+    spec = nested()
+    network, init = network_of(spec, SHAPE, 3, "xla")
+    seeds, x = jnp.arange(3, dtype=jnp.uint32), jnp.ones((2, *SHAPE))
+    params, state = init(seeds)
+
+    def train_mode(p: Any, s: Any) -> Any:
+        return network.apply(p, s, x, jnp.array([True, False]), jax.random.key(0))
+
+    outputs, after = jax.jit(jax.vmap(train_mode))(params, state)
+    for member in range(3):
+        alone = init(seeds[member])
+        jax.tree.map(lambda a, b, m=member: np.testing.assert_allclose(a[m], b, atol=1e-6), params, alone[0])
+        got, stats = train_mode(*alone)
+        np.testing.assert_allclose(outputs[member], got, atol=1e-5)
+        jax.tree.map(lambda a, b, m=member: np.testing.assert_allclose(a[m], b, atol=1e-5), after, stats)
+
+
 def test_block_is_random_and_has_a_kernel_if_what_is_in_it_is():
     assert residual((squeeze_excite(3, 1),)).has_kernel
     assert not residual((BatchNorm(),)).has_kernel

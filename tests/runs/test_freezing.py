@@ -12,9 +12,10 @@ from engine.data.decoded.dataset import Splits
 from engine.models import BatchNorm, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Sequential, residual
 from engine.models import squeeze_excite as excite
 from tests.conftest import make_dataset
-from tests.faults.comparison import same_bits
+from tests.faults.comparison import content_differences, same_bits, step_content
 from tests.runs.test_finetune import Hears, leaves
 from tests.runs.test_loop import start
+from tests.runs.test_resume import stopped
 
 BLOCK = residual((Conv(4, padding="same", name="a"), BatchNorm(0.5, name="a_bn"), excite(4, 2)), name="block")
 NET = Sequential(
@@ -87,9 +88,21 @@ def test_trunk_stays_frozen_under_augmentation(source, four, tmp_path):
     assert changed == {"[0]['layers'][5]['kernel']", "[0]['layers'][5]['bias']"}
 
 
+def test_run_that_unfreezes_a_block_resumes_to_the_bit(source, four, tmp_path):
+    config = replace(
+        tuned(source, epochs=2, freeze=("stem", "block"), unfreeze=("1:block.paths_1", "1:a_bn")),
+        plan=engine.PlanConfig(chunk_steps=1),
+        checkpoint=engine.CheckpointConfig(every_steps=1, keep_last=100),
+    )
+    start(config, four, tmp_path / "whole")
+    stopped(config, four, tmp_path / "parts", (2, 4))
+    for step in range(1, 7):
+        assert not content_differences(step_content(tmp_path / "whole", step), step_content(tmp_path / "parts", step))
+
+
 def test_head_of_layers_takes_the_place_of_the_old_one(source, four):
     head = [Flatten(), Dense(6, "relu", name="hidden"), Dense()]
-    result = engine.finetune(source, four, head=head, freeze_until="top", epochs=1, verbose=False)
+    result = engine.restore(source).finetune(four, head=head, freeze_until="top", epochs=1, verbose=False)
     assert result.config.model.layer_names == ("stem", "block", "max_pool_1", "top", "flatten_1", "hidden", "dense_2")
     assert result.config.finetune.head == ("flatten_1", "hidden", "dense_2")
     old, new = leaves(engine.restore(source).params), leaves(result.classifier.params)
