@@ -26,6 +26,7 @@ def import_(
     color: Literal["rgb", "grayscale"] = "rgb",
     class_names: Path | None = None,
     normalization: Literal["imagenet", "file"] | None = None,
+    scale: float | None = None,
     overwrite: Flag = False,
 ) -> None:
     """Make a run of weights that another library trained, for predict, eval, features, finetune, export and pack.
@@ -41,11 +42,11 @@ def import_(
         class_names: Text file with the names of the classes, one a line; None for ImageNet's.
         normalization: Of EfficientNet B0 to B7, if the file was not published: imagenet if the model was made by Keras
             with weights='imagenet', else file.
+        scale: Of a whole model that does not normalise its inputs: what pixels (0 to 255) are multiplied by.
         overwrite: Replace a run in that directory.
     """
-    from engine.pretrained.importing import Wanted, read_class_names
-    from engine.pretrained.load import make_classifier, save_run
-    from engine.pretrained.variants import find_variant
+    from engine.pretrained.importing import read_class_names
+    from engine.pretrained.load import save_run
 
     height_width = None if image_size is None else DataConfig(image_size=image_size).height_width
     names = None if class_names is None else read_class_names(class_names)
@@ -53,8 +54,23 @@ def import_(
         rule = "none with --no-top, which has no classes"
         raise InputError(problem("class-names", class_names, rule, "Leave one out."))
     set_up_process()
-    wanted = Wanted(top, height_width, 3 if color == "rgb" else 1, names, normalization)
-    classifier = make_classifier(find_variant(name), wanted, weights, tell)
+    if Path(name).suffix in (".keras", ".h5", ".hdf5") or Path(name).is_file():
+        if weights is not None or not top or color != "rgb" or normalization is not None:
+            rule = "alone, or with --class-names, --image-size and --scale"
+            raise InputError(problem("model", f"the file {name} with other options", rule, "Leave them out."))
+        from engine.pretrained.whole_models import convert_model
+
+        classifier = convert_model(Path(name), names, height_width, scale, tell)
+    else:
+        from engine.pretrained.importing import Wanted
+        from engine.pretrained.load import make_classifier
+        from engine.pretrained.variants import find_variant
+
+        if scale is not None:
+            rule = "none: that of published weights is known"
+            raise InputError(problem("scale", scale, rule, "Leave it out."))
+        wanted = Wanted(top, height_width, 3 if color == "rgb" else 1, names, normalization)
+        classifier = make_classifier(find_variant(name), wanted, weights, tell)
     out = out or Path("runs") / Path(name).stem
     save_run(classifier, out, overwrite)
     show(*_imported_lines(classifier, out))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.augment.config import AugmentConfig
+from engine.checkpoints.record import Record
 from engine.checkpoints.steps import find_steps
 from engine.config import OptimConfig, RunConfig, TrainConfig, check_model
 from engine.config.data import DataConfig, Layout
@@ -140,7 +141,7 @@ def finetune(
         head, freeze, freeze_first, freeze_until, unfreeze, learning_rates, cache_features,
     )  # fmt: skip
     train_config = TrainConfig(
-        epochs, batch_size, **_objective(loss or settings.loss, metrics), seed=seed, patience=patience,
+        epochs, batch_size, **_objective(loss or _usual_loss(source.record), metrics), seed=seed, patience=patience,
         members=len(source.members) if isinstance(source, EnsembleClassifier) else 1,
         precision="float32" if settings.precision == "tf32" else settings.precision,  # a CPU has no tf32
     )  # fmt: skip
@@ -155,6 +156,12 @@ def finetune(
     )
     reading = Reading(value_range, spec.usual_range, layout, takes_numbers(train_config.loss))
     return _trained(config, data, validation, class_names, verbose, reading, source)
+
+
+def _usual_loss(record: Record) -> Own:
+    """That of the source; of an imported trunk, which has no classes, the usual one."""
+    is_trunk = record.provenance is not None and not record.class_names
+    return TrainConfig.loss if is_trunk else record.config.train.loss
 
 
 def _check_reading(data: Data, reading: Reading) -> None:
