@@ -22,6 +22,9 @@ BETTER = {
     r"asked for": "requested, used, if the config says so",
     r"nobody": "no one, or which caller",
     r"made fit": "resized, converted",
+    r"(runs?|records?|files?) of before": "older",
+    r"told (apart|of|that|what|how|about)|tells (of|that|what|whether|about)": "report, print, distinguish",
+    r"(is|are|was|were|be|been|being) asked|shown to (the|a) (model|network)": "run, query, feed, request",
 }
 # Right English: of people, not of programs.
 ALLOWED = (

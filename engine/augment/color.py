@@ -145,7 +145,7 @@ def equalize(image: jax.Array) -> jax.Array:
 def gaussian_blur(image: jax.Array, sigma: Scalar, radius: int) -> jax.Array:
     """Blurred by a Gaussian of `sigma` pixels (0: unchanged), cut off `radius` pixels away; the border is mirrored.
 
-    `radius` is fixed when traced, and the time grows with it; BLUR_REACH times the largest sigma serves.
+    `radius` is fixed when traced, and the time grows with it; BLUR_REACH times the largest sigma is enough.
     """
     h, w, c = image.shape
     distances = jnp.arange(-radius, radius + 1) / jnp.maximum(sigma, 0.01)  # from 0.01 down only the middle has weight

@@ -36,7 +36,7 @@ def read_crop(height: Any, width: Any) -> DataSettings:
 
 
 def shorten_range(low: float, high: float) -> AmountRange:
-    """One number where the range is symmetric, which is how it is shown."""
+    """One number if the range is symmetric, as it is printed."""
     return high if low == -high else (low, high)
 
 

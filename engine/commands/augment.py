@@ -96,8 +96,8 @@ def _model_config(experiment: str | None, run: Path | None) -> RunConfig | None:
 def _chosen(given: AugmentConfig, model: RunConfig | None, name: str) -> AugmentConfig:
     """The augmentation to draw: options on top of the model's, or of the default if they change nothing."""
     base = model.augment if model else NONE if given.is_active else SHOWN_BY_DEFAULT
-    asked = {field.name: getattr(given, field.name) for field in fields(given)}
-    chosen = replace(base, **{name: value for name, value in asked.items() if value != getattr(NONE, name)})
+    options = {field.name: getattr(given, field.name) for field in fields(given)}
+    chosen = replace(base, **{name: value for name, value in options.items() if value != getattr(NONE, name)})
     if not chosen.is_active:
         rule = "an experiment or run that augments its images"
         raise InputError(problem("augment", f"none in {name}", rule, "Add options like --augment.rotation 10."))

@@ -35,7 +35,7 @@ def export(
     check_target(target, format, overwrite)
     set_up_process()
     find_own_classes(trust)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or TensorFlow tells of its processor at every start
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # otherwise TensorFlow prints CPU features at every start
     from engine.exporting.export import description, usage
     from engine.exporting.export import export as write
     from engine.inference.restore import restore

@@ -1,7 +1,7 @@
 """Detects the encoding of a text file: UTF-8, UTF-16, or the older one in which its words look like words.
 
 Class names are a handful of short words, too few for the statistics of charset detectors (charset-normalizer takes 犬
-and 猫 in Shift-JIS for Cyrillic). The form of the words tells the older encodings apart: Western words have a few
+and 猫 in Shift-JIS for Cyrillic). The form of the words distinguishes the older encodings: Western words have a few
 accented letters among ASCII ones, Cyrillic words have no ASCII letters, Japanese words have characters of their own. If
 no reading stands out, the file is rejected and the user has to name the encoding.
 """

@@ -42,7 +42,7 @@ class Prediction:
 
 
 class Classifier(ABC):
-    """A model that can be asked, by many threads at once. Made by `engine.restore` or by a run's result."""
+    """A model to be queried, by many threads at once. Made by `engine.restore` or by a run's result."""
 
     def __init__(self, record: Record):
         self.record = record
@@ -165,7 +165,7 @@ class Classifier(ABC):
     def as_sklearn(self, **options: Any) -> Any:
         """The same as a fitted estimator for scikit-learn's metrics, calibration and the like.
 
-        options: of `predict_proba`, for all that it will be asked. Raises InputError if scikit-learn is not installed.
+        options: of `predict_proba`, for all its queries. Raises InputError if scikit-learn is not installed.
         """
         self._check_names(1)
         try:

@@ -94,9 +94,9 @@ class EnsembleClassifier(Classifier):
             found = np.moveaxis(self._together.fitting_outputs(images, tta, first), 1, 0)  # [n m k] → [m n k]
             return np.where(wanted[:, None, None], found, 0)
         pairs = [(i, *pair) for i, pair in enumerate(zip(self.members, self.orders, strict=True)) if wanted[i]]
-        asked = {i: _ordered(member.fitting_outputs(images, tta, first), order) for i, member, order in pairs}
-        like = next(iter(asked.values()))
-        return np.stack([asked.get(i, np.zeros_like(like)) for i in range(len(self.members))])
+        found = {i: _ordered(member.fitting_outputs(images, tta, first), order) for i, member, order in pairs}
+        like = next(iter(found.values()))
+        return np.stack([found.get(i, np.zeros_like(like)) for i in range(len(self.members))])
 
     def combined(self, outputs: np.ndarray) -> np.ndarray:
         """[n k] of the members' outputs [m n k]."""
@@ -143,7 +143,7 @@ def combination_of(record: Record) -> Combination:
 def _joined_levels(ours: Levels, theirs: Levels) -> Levels:
     """How a joined part reads pictures of more than 8 bits: as the first, unless both have a range and these differ.
 
-    None says no range, and "type" is that of runs of before, nearly all of 8 bits; if it may not be, this is reported.
+    None says no range, and "type" is that of older runs, nearly all of 8 bits; if it may not be, this is reported.
     """
     if "type" in (ours, theirs) and not {ours, theirs} <= {"type", None, SIXTEEN_BITS}:
         tell(f"parts: pictures of more than 8 bits are read by the levels {ours} of the first part, not by {theirs}")

@@ -1,4 +1,4 @@
-"""What may be asked of a model: arrays and pictures of any kind, made into batches that fit its input contract."""
+"""The inputs that a model takes: arrays and pictures of any kind, as batches that fit its input contract."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence

@@ -16,7 +16,7 @@ from engine.metrics.table import METRICS, Metric, mean, safe_logarithms, score_o
 from engine.records.custom import Custom
 
 BEFORE_NAMES = {"loss": "loss_sum", "accuracy": "correct", "top5": "top5"}
-"""What the sums of metrics were called in records of before."""
+"""What the sums of metrics were called in older records."""
 
 
 @jax.tree_util.register_dataclass
@@ -85,12 +85,12 @@ def make_scoring(train: TrainConfig, num_outputs: int, has_classes: bool) -> Sco
     Raises InputError for a metric that is not defined for the targets, and for functions that do not fit them.
     """
     facts, loss = loss_facts(train.loss, has_classes), make_loss(train.loss)
-    asked = {metric_name(each): _load_metric(each, has_classes) for each in train.asked_metrics}
+    own = {metric_name(each): _load_metric(each, has_classes) for each in train.asked_metrics}
     usual = ["accuracy"] if has_classes else []
     top5 = ["top5"] if facts.activation == "softmax" and num_outputs > 5 else []
     own_loss = mean(lambda outputs, targets: loss(jnp.asarray(outputs, jnp.float32), targets, 0.0))
     combined = {"loss": METRICS.get(facts.metric, own_loss), **_named([*usual, *(["brier", "ece"] * has_classes)])}
-    scoring = Scoring(loss, facts.activation, {**_named([*usual, *top5]), **asked}, {**combined, **asked}, num_outputs)
+    scoring = Scoring(loss, facts.activation, {**_named([*usual, *top5]), **own}, {**combined, **own}, num_outputs)
     _check_runs(train, scoring)
     return scoring
 

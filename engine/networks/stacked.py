@@ -1,4 +1,4 @@
-"""Stacked: modules of one architecture as one, asked by one call."""
+"""Stacked: modules of one architecture as one module, run by one call."""
 
 from collections.abc import Callable
 from typing import Literal

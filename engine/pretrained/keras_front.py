@@ -25,7 +25,7 @@ AUGMENTATION = frozenset(presets.__all__) - {"PresetConfig", "center_crop", "ima
 
 @dataclass
 class Front:
-    """What is known of the inputs so far: shown to the model is `(scale × pixels − mean) / std`.
+    """What is known of the inputs so far: the model gets `(scale × pixels − mean) / std`.
 
     size: height and width, if known. resize, crop, interpolation: how pictures get them. is_scaled: whether the model
     normalises its inputs itself, so that what its pixels are is known to be 0 to 255.

@@ -1,4 +1,4 @@
-"""State dicts of torch.save (`.pth`, `.pt`, `.bin`), as the zip of today and as the file of before 1.6."""
+"""State dicts of torch.save (`.pth`, `.pt`, `.bin`), as the zip of today and in the form before 1.6."""
 
 import struct
 import zipfile

@@ -26,7 +26,7 @@ LONGEST_NAME = 80
 ADDED = {"is added": True}
 """The metadata of a field that records have only where it differs from its default.
 
-For fields that a class gets later, so that records of before stay as they are. Give it by keyword only.
+For fields that a class gets later, so that older records stay as they are. Give it by keyword only.
 """
 NAMES = {
     int: "a whole number",

@@ -22,7 +22,7 @@ def history_csv(rows: Sequence[Row]) -> str:
 
 
 def draw_curves(rows: Sequence[Row], path: Path, title: str, shown: Sequence[str] = ("loss", "accuracy")) -> None:
-    """Draws the metrics that are shown and known, of training and validation over the epochs, as a PNG."""
+    """Draws the shown metrics that the history has, of training and validation over the epochs, as a PNG."""
     # The object interface draws without pyplot's global state and without a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

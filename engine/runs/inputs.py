@@ -104,7 +104,7 @@ def _data_config(config: RunConfig, known: Record | None) -> DataConfig:
 def follow_source(config: RunConfig, source: Record | None) -> tuple[RunConfig, list[str]]:
     """(the config with activations as the run to start from means them, a line for what that or any layer changes).
 
-    Of a run of before, gelu is its form by tanh and leaky_relu has a slope of 0.01.
+    In older runs, gelu is its form by tanh and leaky_relu has a slope of 0.01.
     """
     if source is None:
         return config, []

@@ -182,7 +182,7 @@ def _store(entry: Path, decoded: Decoded) -> None:
 
             labels, hashes, fingerprint = _drain(decoded, keep)
             for sync in syncs:
-                sync.result()  # the system tells of a failed write once only
+                sync.result()  # the system reports a failed write only once
             os.fsync(file.fileno())
         np.save(scratch / "labels.npy", labels, allow_pickle=False)
         np.save(scratch / "hashes.npy", hashes, allow_pickle=False)

@@ -191,7 +191,7 @@ def fit_values(array: np.ndarray, spec: InputSpec, value_range: ValueRange | Non
     if spec.dtype == "uint8":
         return levels_of(array, spec, value_range, name)
     if value_range is not None:
-        rule = f"none: the model's input is {spec.dtype}, shown to it as it is"
+        rule = f"none: the model's input is {spec.dtype}, which it gets unchanged"
         raise InputError(problem("value_range", value_range, rule, "Scale as for training, and leave it out."))
     if array.dtype != np.dtype(spec.dtype):
         found = extremes(array, name) if array.size and array.dtype.kind in "buif" else None

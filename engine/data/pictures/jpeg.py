@@ -82,7 +82,7 @@ def jpeg_levels(data: bytes, size: tuple[int, int], height_width: tuple[int, int
     None of what libjpeg so much as warns of: Pillow knows which warnings are errors.
     """
     height, width = shrunk(size, height_width)
-    room = np.empty((height, width, 3), np.uint8)  # no more is decoded than the header told
+    room = np.empty((height, width, 3), np.uint8)  # no more is decoded than the header states
     try:
         levels = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, buffer=room)
     except ValueError:

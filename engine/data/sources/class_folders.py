@@ -192,7 +192,7 @@ def _split_beside_classes(root: Path, split: str, others: list[str]) -> str:
 
 
 def _classes(folder: Path, found: Classes, depth: int, tell: Tell, tell_empty: Tell) -> Classes:
-    """The class folders among what was found in a folder; tells what else is there, so that nothing is lost unseen."""
+    """The class folders among what was found in a folder; reports what else is there."""
     loose = found.pop("", [])
     if not found:
         got = f"{len(loose):,} images and no folders of them" if loose else "no images"

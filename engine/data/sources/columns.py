@@ -110,7 +110,7 @@ def _of_numbers(table: Table, count: int, num_pixels: int | None) -> Table:
 
 
 def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds_files: HoldsFiles) -> Table:
-    """The table with its columns told apart: by the config, by their names, and by what is in them."""
+    """The table with the role of each column: by the config, by its name, and by what is in it."""
     names = [as_column_name(name) for name in table.columns]
     label, file = _asked("label", table, config.label_column), _asked("path", table, config.path_column)
     label = label if label is not None else _first_named(table, LABEL_NAMES, file, "label")

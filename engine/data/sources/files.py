@@ -114,8 +114,8 @@ def pixel_settings(config: DataConfig) -> tuple[object, ...]:
 def file_key(files: Iterable[Path], config: DataConfig, *settings: object) -> str:
     """A cache key from the files' names, sizes and modification times, and the settings they are decoded with."""
     about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    told = repr((DECODER, READING, "arrays", _place(config), about, pixel_settings(config), settings))
-    return hashlib.blake2b(told.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
+    settings_text = repr((DECODER, READING, "arrays", _place(config), about, pixel_settings(config), settings))
+    return hashlib.blake2b(settings_text.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
 
 
 def cache_entry(config: DataConfig, name: str, key: str) -> Path:
@@ -265,7 +265,7 @@ def _several_sizes(files: Sequence[str]) -> str:
     for file in files:
         try:
             sizes[picture_height_width(file)] += 1
-        except UnreadablePicture:  # told when a size is set
+        except UnreadablePicture:  # reported when a size is set
             continue
     common = [f"{height}×{width} ({count:,})" for (height, width), count in sizes.most_common(3)]
     more = [f"{len(sizes) - 3:,} more"] if len(sizes) > 3 else []

@@ -61,7 +61,7 @@ class FolderSource(Source):
         classes, names = self.splits[split], self.listed_names(split)
         check_printable(classes, name, "Rename that folder.")
         index = {class_name: k for k, class_name in enumerate(names)}
-        # Files in the order of the folders' names as text, whatever the order of the classes: runs of before resume.
+        # Files in the order of the folders' names as text, whatever the order of the classes: older runs resume.
         order = names if self.config.split_as == "keras" else sorted(set(classes) & set(names))
         files = [(file, index[class_name]) for class_name in order for file in classes.get(class_name, ())]
         return load_files([file for file, _ in files], [k for _, k in files], names, name, self.config, self.tell)

@@ -245,17 +245,17 @@ def _feature_keys(features: Any, config: DataConfig) -> tuple[str, str]:
     """The names of the image and the class label among a builder's features."""
     import tensorflow_datasets as tfds
 
-    def chosen(field: str, asked: str | None, usual: str, kind: Any) -> str:
+    def chosen(field: str, wanted: str | None, usual: str, kind: Any) -> str:
         fitting = [key for key, feature in features.items() if isinstance(feature, kind)]
-        if asked is not None and asked not in fitting:
-            raise InputError(unknown(field, asked, fitting))
+        if wanted is not None and wanted not in fitting:
+            raise InputError(unknown(field, wanted, fitting))
         if not fitting:
             got = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
             rule = "an Image and a ClassLabel among its features"
             raise InputError(
                 problem("data.name", f"{config.name!r} with {got}", rule, "Use an image-classification builder.")
             )
-        return asked or (usual if usual in fitting else fitting[0])
+        return wanted or (usual if usual in fitting else fitting[0])
 
     image_key = chosen("data.image_feature", config.image_feature, "image", tfds.features.Image)
     return image_key, chosen("data.label_feature", config.label_feature, "label", tfds.features.ClassLabel)

@@ -35,7 +35,7 @@ SHOWN_NAME = 60
 
 
 class ImageFile(NamedTuple):
-    """A file as it was found, which is what tells that it has not changed since it was decoded.
+    """A file as it was found: equal values mean that it has not changed since it was decoded.
 
     name: its path below the folder or table that it was found in, with slashes.
     """
