@@ -111,7 +111,6 @@ class Classifier(ABC):
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return best, np.take_along_axis(probabilities, best, axis=1)
 
-    @abstractmethod
     def features(
         self,
         pictures: Picture | Sequence[Picture],
@@ -125,6 +124,11 @@ class Classifier(ABC):
           are made of. Of a class of your own the path of a submodule, like encoder.blocks.0.
         Raises InputError for a name that the model does not have, listing those it has.
         """
+        return self._of_each(pictures, resize, value_range, lambda images, first: self.layer_outputs(images, layer))
+
+    @abstractmethod
+    def layer_outputs(self, images: np.ndarray | StoredImages, layer: str) -> np.ndarray:
+        """As `features`, of images whose values are known to fit."""
 
     def stream(
         self,

@@ -1,6 +1,6 @@
 """SingleClassifier: a classifier of one network; `ensemble` has that of several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from threading import Lock
@@ -14,11 +14,9 @@ import optax
 from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
-from engine.config.data import ResizeRule
 from engine.config.decoding import ValueRange
 from engine.config.scoring import loss_facts
 from engine.data.arrays.stored import StoredImages
-from engine.data.pictures.images import Picture
 from engine.devices.executables import Executables
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
@@ -83,26 +81,16 @@ class SingleClassifier(Classifier):
         other._weights = Once(lambda: self._make_weights(params, model_state))
         return other
 
-    def features(
-        self,
-        pictures: Picture | Sequence[Picture],
-        layer: str,
-        resize: ResizeRule | None = None,
-        value_range: ValueRange | None = None,
-    ) -> np.ndarray:
+    def layer_outputs(self, images: np.ndarray | StoredImages, layer: str) -> np.ndarray:
         """As of `Classifier`."""
-
         record, spec = self.record, self.input_spec
 
         def features(params: Tree, model_state: Tree, images: jax.Array, first: Any) -> jax.Array:
             of_layer = make_layer_function(record, layer, evaluation_lowering(record.config.plan))
             return of_layer(params, model_state, normalize(images, spec))
 
-        def ask(images: np.ndarray | StoredImages, first: int) -> np.ndarray:
-            weights = (self._params, self._model_state)
-            return apply_padded(self._executables, ("features", layer), features, weights, images)
-
-        return self._of_each(pictures, resize, value_range, ask)
+        weights = (self._params, self._model_state)
+        return apply_padded(self._executables, ("features", layer), features, weights, images)
 
     def fitting_outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, first: int) -> np.ndarray:
         """As of `Classifier`."""
