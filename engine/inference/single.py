@@ -33,7 +33,7 @@ TTA_DRAWS = 8
 
 
 class Once:
-    """A value that is made when it is first asked for, whichever thread asks."""
+    """A value that is made when a thread first needs it."""
 
     def __init__(self, make: Callable[[], Any]):
         self._make, self._made, self._lock = make, list[Any](), Lock()
