@@ -136,7 +136,7 @@ class SingleClassifier(Classifier):
         predict, spec = self._predict, self.input_spec
         activation = loss_facts(self.record.config.train.loss, bool(self.class_names)).activation
 
-        def outputs(weights: Tree, of_draw: Any, images: jax.Array, first: Any) -> jax.Array:
+        def forward(weights: Tree, of_draw: Any, images: jax.Array, first: Any) -> jax.Array:
             if augment is not None:
                 seed, number = of_draw
                 keys = example_keys(seed, number, first + jnp.arange(len(images)), "tta")
@@ -146,7 +146,7 @@ class SingleClassifier(Classifier):
 
         of_draw = () if augment is None else (self._draw_seed, np.int32(draw))
         arguments = (self._weights(), of_draw)
-        return apply_padded(self._executables, ("outputs", augment), outputs, arguments, images, first)
+        return apply_padded(self._executables, ("outputs", augment), forward, arguments, images, first)
 
     @property
     def _objective(self) -> Objective:
