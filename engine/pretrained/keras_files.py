@@ -7,6 +7,7 @@ Names go by the layer's own name, whatever group or model it stands in, and toda
 import re
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def read_keras(path: Path) -> WeightsFile:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             texts = {name: _read_json(path, archive, name) for name in ("config.json", "metadata.json")}
             start, size = _find_part(path, archive.getinfo("model.weights.h5"), file)
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, struct.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, struct.error, EOFError) as error:
         raise damaged(path, f"a .keras file that cannot be read ({str(error)[:100]})") from None
     metadata = texts["metadata.json"] if isinstance(texts["metadata.json"], dict) else {}
     about = {"keras_version": metadata.get("keras_version"), "model_config": texts["config.json"]}
@@ -72,8 +73,9 @@ def read_keras(path: Path) -> WeightsFile:
 
 def _read_json(path: Path, archive: zipfile.ZipFile, name: str) -> Any:
     entry = archive.getinfo(name)
-    if entry.file_size > MOST_JSON_BYTES:
-        raise damaged(path, f"{name} of {entry.file_size:,} bytes", f"at most {MOST_JSON_BYTES:,}")
+    if entry.file_size > MOST_JSON_BYTES or entry.flag_bits & 1:
+        rule = f"at most {MOST_JSON_BYTES:,}, not encrypted"
+        raise damaged(path, f"{name} of {entry.file_size:,} bytes", rule)
     with archive.open(entry) as file:
         return _parse(path, name, file.read(MOST_JSON_BYTES).decode("utf-8", "replace"))
 

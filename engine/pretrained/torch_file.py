@@ -43,26 +43,30 @@ def _read_zip(path: Path) -> tuple[dict[str, np.ndarray], list[str], dict[str, A
         if f"{root}constants.pkl" in entries:
             remedy = "Load it with torch.jit.load where it was made, and save its state_dict() by torch.save."
             raise InputError(problem(str(path), "a TorchScript program", "a state dict", remedy))
-        stored = {name for name, entry in entries.items() if entry.compress_type == zipfile.ZIP_STORED}
+        stored = {name for name, entry in entries.items() if _is_plain(entry)}
         with archive.open(_stored(f"{root}data.pkl", stored)) as file:
             tensors, notes = _find_tensors(path, read_pickle(file, path))
         order = _read_text(archive, f"{root}byteorder", stored) if f"{root}byteorder" in entries else "little"
-        storages, total = _storages_of(tensors), sum(entry.file_size for entry in entries.values())
-        _check_tensors(path, tensors, min(total, path.stat().st_size))
-        for storage in storages.values():
-            entry = entries.get(f"{root}data/{storage.key}")
-            if entry is None or entry.file_size < storage.num_values * _dtype_of(storage).itemsize:
-                raise Damaged(f"numbers {storage.key[:50]!r} that are not all there")
-        found = {
-            key: np.frombuffer(archive.read(_stored(f"{root}data/{key}", stored)), _dtype_of(storage, order))
-            for key, storage in storages.items()
-        }
+        size, found = path.stat().st_size, dict[str, np.ndarray]()
+        _check_tensors(path, tensors, size)
+        for key, storage in _storages_of(tensors).items():
+            content = archive.read(_stored(f"{root}data/{key}", stored))
+            size -= len(content)  # entries that share their bytes would take more than the file
+            if size < 0 or len(content) < storage.num_values * _dtype_of(storage).itemsize:
+                raise Damaged(f"numbers {key[:50]!r} that are not all there")
+            found[key] = np.frombuffer(content, _dtype_of(storage, order), storage.num_values)
     return {name: _view(tensor, found[tensor.storage.key]) for name, tensor in tensors.items()}, notes, {}
+
+
+def _is_plain(entry: zipfile.ZipInfo) -> bool:
+    """Whether an entry is stored as it is, neither compressed nor encrypted."""
+    is_same = entry.compress_type == zipfile.ZIP_STORED and entry.file_size == entry.compress_size
+    return is_same and not entry.flag_bits & 1
 
 
 def _stored(name: str, stored: set[str]) -> str:
     if name not in stored:
-        raise Damaged(f"a part {name[-50:]!r} that is compressed")
+        raise Damaged(f"a part {name[-50:]!r} that is missing or compressed")
     return name
 
 
