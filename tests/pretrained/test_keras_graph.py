@@ -66,16 +66,17 @@ def test_models_within_models_are_read_in_place():
                                                   "dense"]  # fmt: skip
 
 
+MANY = [INPUT] + [{"class_name": "ReLU"}] * 6000
 BAD = {
     "circle": (model(layer("A", "a", "b"), layer("B", "b", "a"), output="a"), "depends on itself"),
     "nowhere": (model(layer("A", "a", "nothing"), output="a"), "an input 'nothing' that is no layer"),
     "no source": (model(layer("A", "a"), output="a"), "layer 'a' without an input"),
-    "subclass": ({"class_name": "MyModel", "config": {}}, "a model of the class 'MyModel', whose layers are in its code"),
+    "subclass": ({"class_name": "MyModel", "config": {}}, "a model of the class 'MyModel', whose layers"),
     "text": ("model", "expected the config of a Keras model"),
     "no class": ({"config": {}}, "expected the config of a Keras model"),
     "layers": ({"class_name": "Sequential", "config": {"layers": [3]}}, "expected the config of a Keras model"),
     "deep": (None, "models more than 8 deep"),
-    "many": ({"class_name": "Sequential", "config": [INPUT] + [{"class_name": "ReLU"}] * 6000}, "more than 5,000 layers"),
+    "many": ({"class_name": "Sequential", "config": MANY}, "more than 5,000 layers"),
 }  # fmt: skip
 
 
