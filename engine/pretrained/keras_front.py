@@ -15,7 +15,8 @@ from engine.augment.config import AugmentConfig
 from engine.config.contract import InputSpec
 from engine.config.decoding import Interpolation
 from engine.errors import InputError, problem
-from engine.pretrained.keras_graph import Join, Node, snake_case
+from engine.pretrained.keras_graph import Node, snake_case
+from engine.pretrained.keras_series import Join
 
 INTERPOLATIONS: dict[str, Interpolation] = {"bilinear": "bilinear", "nearest": "nearest", "bicubic": "bicubic",
                                             "lanczos3": "lanczos"}  # fmt: skip

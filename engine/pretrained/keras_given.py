@@ -32,7 +32,7 @@ class Given(NamedTuple):
     def require(self, **values: Any) -> None:
         """Raises InputError unless each setting is what it is given as here, or is missing."""
         for setting, value in values.items():
-            if (found := self.config.get(setting, value)) != value:
+            if (found := self.config.get(setting)) is not None and found != value:
                 raise self.refuse(f"with {setting} {shown(found)}", f"{setting} {value!r}, which layers here have")
 
     def get(self, setting: str, default: Any) -> Any:
@@ -56,14 +56,18 @@ def layer_name(name: str) -> str:
 
 
 def read_activation(given: Given, setting: str = "activation") -> Activation | None:
-    """The activation of a setting: a name, or what Keras writes of one of its functions."""
+    """The activation of a setting, by name; one that is a layer or the user's own function has none."""
     value = given.config.get(setting)
-    while isinstance(value, dict):
-        value = value.get("config") if isinstance(value.get("config"), str) else (value.get("config") or {}).get("name")
+    if (
+        isinstance(value, dict)
+        and value.get("class_name") == "function"
+        and value.get("module") in (None, "keras.activations")
+    ):
+        value = value.get("config")
     if value is None or value == "linear":
         return None
     if not isinstance(value, str) or value not in ACTIVATIONS:
-        raise given.refuse(f"with activation {shown(value)}", f"one of {', '.join(ACTIVATIONS)}")
+        raise given.refuse(f"with activation {shown(value)}", f"one of {', '.join(ACTIVATIONS)}, by name")
     if value == "hard_sigmoid" and given.is_before_3:
         rule = "that of Keras 3: relu6(x + 3) / 6"
         raise given.refuse("with the hard_sigmoid of Keras 2, 0.2·x + 0.5", rule, "Save the model again by Keras 3.")

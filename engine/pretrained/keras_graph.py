@@ -1,11 +1,11 @@
-"""Configs of Keras models, Sequential or Functional, as one graph of layers; then as a row of layers and blocks.
+"""Configs of Keras models, Sequential or Functional, as one graph of layers.
 
 Keras 2 and 3 write inbound nodes in different ways; models within models are flattened. Nothing in a config is looked
 up or called but by the tables of `keras_layers`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +14,14 @@ from engine.host.json_files import shown
 
 MODELS = ("Sequential", "Functional", "Model")
 JOINS = {"Add": "add", "Concatenate": "concat", "Multiply": "multiply"}
+ARITHMETIC: dict[str, Callable[[float], dict[str, float]]] = {
+    "Add": lambda number: {"scale": 1.0, "offset": number},
+    "Subtract": lambda number: {"scale": 1.0, "offset": -number},
+    "Multiply": lambda number: {"scale": number, "offset": 0.0},
+    "Divide": lambda number: {"scale": 1 / (number or 1e-300), "offset": 0.0},
+    "TrueDivide": lambda number: {"scale": 1 / (number or 1e-300), "offset": 0.0},
+}
+"""Operations on a tensor and a number, as `x / 255` is stored, as settings of a Rescaling."""
 MOST_NODES = 5_000
 MOST_DEPTH = 8
 
@@ -33,13 +41,6 @@ class Node(NamedTuple):
     def name(self) -> str:
         """What Keras calls the layer."""
         return str(self.config.get("name"))
-
-
-class Join(NamedTuple):
-    """A joining layer with what leads to it from one place."""
-
-    node: Node
-    paths: tuple[tuple["Node | Join", ...], ...]
 
 
 @dataclass
@@ -137,8 +138,21 @@ class _Reader:
                 continue
             if len(calls) > 1:
                 raise self.refused(f"layer {name!r}, which is used {len(calls)} times", "layers that are used once")
-            done[name] = self.layer(entry, key, tuple(done[source] for source in _sources(calls[0])), depth)
+            sources = tuple(done[source] for source in _sources(calls[0]))
+            done[name] = self.layer(self.with_constants(entry, calls[0], len(sources)), key, sources, depth)
         return done[outs[0]]
+
+    def with_constants(self, entry: dict[str, Any], call: Any, num_sources: int) -> dict[str, Any]:
+        """The entry of a layer that is called with numbers beside its input: `x / 255` becomes a Rescaling."""
+        given = _constants(call)
+        if not given:
+            return entry
+        read = ARITHMETIC.get(entry["class_name"])
+        number = given[0][1] if len(given) == 1 and num_sources == 1 else None
+        if read is None or not isinstance(number, (int, float)) or not (given[0][0] or entry["class_name"] in JOINS):
+            got = f"layer {_name(entry)!r} ({entry['class_name']}), called with {shown([value for _, value in given])}"
+            raise self.refused(got, "layers that are called with their inputs alone")
+        return {"class_name": "Rescaling", "config": {"name": _name(entry), **read(number)}}
 
     def input(self, config: dict[str, Any], key: str) -> int:
         if self.graph.input >= 0:
@@ -147,6 +161,10 @@ class _Reader:
         return self.graph.input
 
     def layer(self, entry: dict[str, Any], key: str, inputs: tuple[int, ...], depth: int) -> int:
+        module = entry.get("module")
+        if not (module is None or module == "keras" or str(module).startswith("keras.")):
+            got = f"layer {_name(entry)!r} of the class {module}.{entry['class_name']}, which runs code of its own"
+            raise self.refused(got, "layers of Keras", "Replace it by layers of Keras, or write a layer of your own.")
         if entry["class_name"] in MODELS:
             if len(inputs) > 1:
                 raise self.refused(f"model {_name(entry)!r} with {len(inputs)} inputs", "models of one input")
@@ -194,6 +212,20 @@ def _sources(call: Any) -> list[str]:
     return [str(one[0]) for one in call if isinstance(one, list) and one] if isinstance(call, list) else []
 
 
+def _constants(call: Any) -> list[tuple[bool, Any]]:
+    """(whether it comes after the input, value) of all that a call takes besides tensors, switches and nothing."""
+    if isinstance(call, dict):
+        args, kwargs = (call.get(name) or given for name, given in (("args", []), ("kwargs", {})))
+        whole = [*enumerate(args if isinstance(args, list) else [args]), *((0, one) for one in _values(kwargs))]
+    else:
+        whole = [(0, value) for one in call if isinstance(one, list) for more in one[3:4] for value in _values(more)]
+    return [(at > 0, one) for at, one in whole if not (one is None or isinstance(one, bool) or any(_tensors(one)))]
+
+
+def _values(kwargs: Any) -> list[Any]:
+    return list(kwargs.values()) if isinstance(kwargs, dict) else [kwargs]
+
+
 def _tensors(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if value.get("class_name") == "__keras_tensor__":
@@ -233,47 +265,3 @@ def _in_order(by_name: dict[str, Any], output: str, reader: _Reader) -> list[str
         stack.append((name, True))
         stack += [(source, False) for source in sources if not state.get(source)]
     return order
-
-
-def as_series(graph: Graph, where: str) -> tuple["Node | Join", ...]:
-    """The layers from the input to the output, one after the other; where they part, a Join of what leads to it.
-
-    Raises InputError if paths do not all join again where they parted, which is no series of parallel paths.
-    """
-    dominators = _find_dominators(graph)
-    used: set[int] = set()
-
-    def follow(at: int, stop: int) -> tuple["Node | Join", ...]:
-        found: list[Node | Join] = []
-        while at != stop:
-            node = graph.nodes[at]
-            if at in used or not node.inputs:
-                got = f"paths that part before {node.name[:100]!r} and do not join as they parted"
-                raise InputError(
-                    problem(where, got, "paths within paths", "Build such a model in a class of your own.")
-                )
-            used.add(at)
-            if node.kind in JOINS or len(node.inputs) > 1:
-                start = dominators[at]
-                found.append(Join(node, tuple(follow(source, start) for source in node.inputs)))
-                at = start
-            else:
-                found.append(node)
-                at = max(node.inputs)  # the one that it has
-        return tuple(reversed(found))
-
-    return follow(graph.output, graph.input)
-
-
-def _find_dominators(graph: Graph) -> list[int]:
-    """For each node the last one that every path from the input to it goes through (nodes stand in order)."""
-    depth, dominators = [0] * len(graph.nodes), [0] * len(graph.nodes)
-    for number, node in enumerate(graph.nodes):
-        common = node.inputs[0] if node.inputs else number
-        for other in node.inputs[1:]:
-            while common != other:
-                common, other = (
-                    (dominators[common], other) if depth[common] > depth[other] else (common, dominators[other])
-                )
-        dominators[number], depth[number] = common, depth[common] + 1 if node.inputs else 0
-    return dominators

@@ -216,6 +216,11 @@ def _up_sample(given: Given) -> list[Layer]:
     return [UpSample(given.get("size", 2), given.get("interpolation", "nearest"), **_named(given))]
 
 
+def _flatten(given: Given) -> list[Layer]:
+    given.require(data_format="channels_last")
+    return [Flatten(**_named(given))]
+
+
 def _reshape(given: Given) -> list[Layer]:
     """The reshapes that are another layer: to a vector, to tokens, to the shape that it has, to an image of a pixel."""
     target = [int(size) for size in given.get("target_shape", ())]
@@ -251,7 +256,7 @@ LAYERS: dict[str, Callable[[Given], list[Layer]]] = {
     "AveragePooling2D": _pool(AveragePool),
     "GlobalAveragePooling2D": _global_pool(GlobalAveragePool),
     "GlobalMaxPooling2D": _global_pool(GlobalMaxPool),
-    "Flatten": lambda given: [Flatten(**_named(given))],
+    "Flatten": _flatten,
     "Reshape": _reshape,
     "Dropout": _dropout,
     "SpatialDropout2D": _spatial_dropout,

@@ -15,13 +15,15 @@ from engine.models import Activation, Layer, Paths, Sequential
 from engine.models.shapes import Shape
 from engine.pretrained.keras_front import Front, take_front
 from engine.pretrained.keras_given import Given, layer_name
-from engine.pretrained.keras_graph import JOINS, Graph, Join, Node, as_series, read_graph
+from engine.pretrained.keras_graph import JOINS, Graph, Node, read_graph
 from engine.pretrained.keras_layers import WEIGHTED, convert
+from engine.pretrained.keras_series import Join, as_series
 from engine.pretrained.read import read_weights
 from engine.pretrained.weights_file import WeightsFile
 
 GLOBAL_POOLS = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
 AS_LEVELS = "the model normalises nothing: pixels go in as 0 to 255, unless you say otherwise"
+AS_LOGITS = "it ends in neither softmax nor sigmoid: outputs are taken as logits"
 AT_THE_END = ("softmax", "sigmoid")
 
 
@@ -61,7 +63,8 @@ def keras_model(path: str | PathLike[str], height_width: tuple[int, int] | None 
     series, folded = take_front(as_series(graph, where), front, arrays, where)
     size = _choose_size(front, height_width, where)
     input_spec = front.spec(size)
-    is_before_3 = not str(file.about.get("keras_version") or "3").startswith("3")
+    version = file.about.get("keras_version") or ("2" if file.format == "keras h5" else "3")
+    is_before_3 = not str(version).startswith("3")
     made = _Maker(where, is_before_3).series(series, input_spec.network_shape)
     layers, gives = _without_end(made)
     spec = Sequential(tuple(layers))
@@ -215,7 +218,7 @@ def _notes(graph: Graph, front: Front, gives: str | None) -> list[str]:
             if front.is_scaled
             else ["the model normalises nothing: pixels go in as 0 to 255, unless you say otherwise"]
         ),
-        *([f"its final {gives} left out: outputs are logits"] if gives else []),
+        f"its final {gives} left out: outputs are logits" if gives else AS_LOGITS,
         *([f"{frozen} layers were frozen, which is not carried over"] if frozen else []),
         *([f"computed in float32, not {', '.join(narrow)}"] if narrow else []),
     ]

@@ -5,8 +5,9 @@ import pytest
 from engine import InputError
 from engine.models import Activation, Conv, Paths
 from engine.pretrained.keras_given import Given, layer_name
-from engine.pretrained.keras_graph import Join, as_series, read_graph, snake_case
+from engine.pretrained.keras_graph import read_graph, snake_case
 from engine.pretrained.keras_layers import LAYERS, WEIGHTED, convert
+from engine.pretrained.keras_series import Join, as_series
 
 INPUT = {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 8, 8, 3], "name": "in"}, "name": "in",
          "inbound_nodes": []}  # fmt: skip
@@ -66,8 +67,17 @@ def test_models_within_models_are_read_in_place():
                                                   "dense"]  # fmt: skip
 
 
+TENSOR = {"class_name": "__keras_tensor__", "config": {"keras_history": ["in", 0, 0]}}
 MANY = [INPUT] + [{"class_name": "ReLU"}] * 6000
 BAD = {
+    "own class": ({"class_name": "Sequential", "config": [INPUT, {"class_name": "Conv2D", "module": "mine"}]},
+                  "of the class mine.Conv2D, which runs code of its own"),
+    "keywords": (model({**layer("Dense", "a", "in"), "inbound_nodes": [[["in", 0, 0, {"scale": 2}]]]}, output="a"),
+                 r"'a' \(Dense\), called with \[2\]"),
+    "numbers": (model({**layer("Dense", "a"), "inbound_nodes": [{"args": [TENSOR, 3.0], "kwargs": {}}]}, output="a"),
+                r"'a' \(Dense\), called with \[3\.0\]"),
+    "reversed": (model({**layer("Subtract", "a"), "inbound_nodes": [{"args": [3.0, TENSOR]}]}, output="a"),
+                 r"'a' \(Subtract\), called with"),
     "circle": (model(layer("A", "a", "b"), layer("B", "b", "a"), output="a"), "depends on itself"),
     "nowhere": (model(layer("A", "a", "nothing"), output="a"), "an input 'nothing' that is no layer"),
     "no source": (model(layer("A", "a"), output="a"), "layer 'a' without an input"),
@@ -91,6 +101,16 @@ def test_configs_that_are_no_graph_are_refused(case):
         read(config)
 
 
+@pytest.mark.parametrize(("kind", "args", "scale", "offset"), [
+    ("TrueDivide", [TENSOR, 4], 0.25, 0), ("Subtract", [TENSOR, 1.5], 1, -1.5), ("Add", [3.0, TENSOR], 1, 3),
+    ("Multiply", [TENSOR, 0.5], 0.5, 0),
+])  # fmt: skip
+def test_arithmetic_with_numbers_is_a_rescaling(kind, args, scale, offset):
+    entry = {**layer(kind, "a"), "inbound_nodes": [{"args": args, "kwargs": {"training": False, "mask": None}}]}
+    (node,) = read(model(entry, output="a"))
+    assert (node.kind, node.config) == ("Rescaling", {"name": "a", "scale": scale, "offset": offset})
+
+
 def given(kind, is_before_3=False, shape=(8, 8, 4), **config):
     return Given(kind, {"name": "x", **config}, "x", shape, is_before_3, "file")
 
@@ -103,7 +123,7 @@ def test_settings_of_keras_2_mean_the_same():
     assert convert(given("LeakyReLU")) == [Activation("leaky_relu", 0.3, name="x")]
     assert convert(given("ReLU", max_value=6.0)) == [Activation("relu6", name="x")]
     assert convert(given("Activation", activation="relu6")) == [Activation("relu6", name="x")]
-    (conv,) = convert(given("Convolution2D", filters=2, kernel_size=[3, 3], activation={"config": "relu"}))
+    (conv,) = convert(given("Convolution2D", filters=2, kernel_size=[3, 3], activation="relu"))
     assert conv == Conv(2, (3, 3), activation=Activation("relu"), name="x")
     with pytest.raises(InputError, match=r"hard_sigmoid of Keras 2, 0\.2·x \+ 0\.5"):
         convert(given("Activation", True, activation="hard_sigmoid"))

@@ -217,6 +217,17 @@ def test_stochastic_depth_and_squeezes_are_their_own_layers(tmp_path):
     assert layers["squeeze"] == GlobalAveragePool(keep_axes=True, name="squeeze")
 
 
+def test_arithmetic_in_a_model_is_not_lost(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(3, 3, padding="same")(inputs / 127.5 - 1.0)
+    gate = L.ReLU(6.0)(L.Conv2D(3, 1)(L.GlobalAveragePooling2D(keepdims=True)(x)) + 3.0) * (1 / 6)  # as in MobileNetV3
+    model = keras.Model(inputs, L.Dense(2)(L.Flatten()(L.Multiply()([x, gate]) + x)))
+    for ending in (".keras", ".h5"):
+        found = check_same(randomised(model), tmp_path / f"model{ending}", (8, 8, 3))
+        assert (found.input_spec.scale, found.input_spec.mean) == (1 / 127.5, (1.0,))
+        assert found.notes[-1] == "it ends in neither softmax nor sigmoid: outputs are taken as logits"
+
+
 def test_files_without_names_of_layers_go_by_class_and_order(tmp_path):
     base = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3, name="x"), L.BatchNormalization(name="y")])
     model = keras.Sequential(
