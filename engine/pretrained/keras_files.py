@@ -34,6 +34,7 @@ VARIABLES = {
     "normalization": ("mean", "variance", "count"),
 }
 """Names of `vars/0`, `vars/1`, … of a `.weights.h5` by the class in its path."""
+CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # the latter in Keras 2.12 and 2.13
 MOST_JSON_BYTES = 16 * 2**20
 LOCAL_HEADER_BYTES = 30
 
@@ -154,7 +155,7 @@ def _of_weights_h5(path: Path, kind: Any, found: Hdf5File, about: dict[str, Any]
     for where, place in places.items():
         if not place:
             continue
-        within = "/".join(part for part in place.split("/") if part != "layers")  # of a model within a model
+        within = "/".join(part for part in place.split("/") if part not in CONTAINERS)  # of a model within one
         variable = _variable_of(place.rpartition("/")[2], counts[place], where)
         name = f"{within if is_by_order else names[place]}/{variable}"
         name = f"{within}/{variable}" if name in arrays else name

@@ -93,11 +93,11 @@ def test_lists_that_name_what_is_not_there_are_refused(tmp_path):
         read_weights(tmp_path / "b.h5")
 
 
-def write_weights_h5(path, layers, with_names=True):
+def write_weights_h5(path, layers, with_names=True, container="layers"):
     """Keras 3's own: {class and number: (name, arrays)}."""
     with h5py.File(path, "w") as file:
         for place, (name, arrays) in layers.items():
-            group = file.create_group(f"layers/{place}/vars")
+            group = file.create_group(f"{container}/{place}/vars")
             if with_names:
                 group.attrs["name"] = name
             for number, array in enumerate(arrays):
@@ -125,8 +125,9 @@ def test_weights_h5_have_names_since_3_6(tmp_path):
     }  # fmt: skip
 
 
-def test_weights_h5_before_3_6_go_by_class_and_order_which_is_noted(tmp_path):
-    found = read_weights(write_weights_h5(tmp_path / "a.weights.h5", LAYERS, with_names=False))
+@pytest.mark.parametrize("container", ["layers", "_layer_checkpoint_dependencies"])
+def test_weights_h5_before_3_6_go_by_class_and_order_which_is_noted(tmp_path, container):
+    found = read_weights(write_weights_h5(tmp_path / "a.weights.h5", LAYERS, False, container))
     assert found.is_by_order
     assert found.notes == ("the file has no names of layers, but their order within each class",)
     assert {"conv2d/kernel", "functional/conv2d/kernel", "batch_normalization_1/gamma"} <= set(found.arrays)
