@@ -13,7 +13,7 @@ import numpy as np
 from engine.augment import presets
 from engine.augment.config import AugmentConfig
 from engine.config.contract import InputSpec
-from engine.config.decoding import Interpolation
+from engine.config.decoding import Interpolation, ResizeRule
 from engine.errors import InputError, problem
 from engine.pretrained.keras_graph import Node, snake_case
 from engine.pretrained.keras_series import Join
@@ -28,7 +28,7 @@ AUGMENTATION = frozenset(presets.__all__) - {"PresetConfig", "center_crop", "ima
 class Front:
     """What is known of the inputs so far: the model gets `(scale × pixels − mean) / std`.
 
-    size: height and width, if known. resize, crop, interpolation: how pictures get them. is_scaled: whether the model
+    size: height and width, if known. resize, crop, interpolation: how pictures get them, if a layer says so. is_scaled: whether the model
     normalises its inputs itself, so that what its pixels are is known to be 0 to 255.
     """
 
@@ -38,8 +38,8 @@ class Front:
     mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
     std: np.ndarray = field(default_factory=lambda: np.ones(1))
     crop: tuple[int, int] | None = None
-    resize: Any = "stretch"
-    interpolation: Interpolation = "nearest"
+    resize: ResizeRule | None = None
+    interpolation: Interpolation = "bilinear"
     is_scaled: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     notes: list[str] = field(default_factory=list)
