@@ -28,8 +28,8 @@ AUGMENTATION = frozenset(presets.__all__) - {"PresetConfig", "center_crop", "ima
 class Front:
     """What is known of the inputs so far: the model gets `(scale × pixels − mean) / std`.
 
-    size: height and width, if known. resize, crop, interpolation: how pictures get them, if a layer says so. is_scaled: whether the model
-    normalises its inputs itself, so that what its pixels are is known to be 0 to 255.
+    size: height and width, if known. resize, crop, interpolation: how pictures get them, if a layer says so.
+    is_scaled: whether the model normalises its inputs itself, so that what its pixels are is known to be 0 to 255.
     """
 
     size: tuple[int, int] | None
