@@ -22,6 +22,7 @@ class EnginePeer:
             self._training = Training(config, job.workload.images(job.num_images))
         except InputError as error:
             raise Unavailable(str(error)) from None
+        self._at_once = job.workload.predicted_at_once
         self.num_params = self._training.session.setup.model.num_params
         self._classifier = self._training.session.classifier() if job.inference else None
 
@@ -31,9 +32,11 @@ class EnginePeer:
             self._training.train_epoch()
 
     def predict(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        """uint8[n h w c] → float32[n k], in batches of the classifier's own size."""
+        """uint8[n h w c] → float32[n k], in batches of the classifier's own size, unless the workload says which."""
         assert self._classifier is not None
-        return self._classifier.outputs(images)
+        at_once = self._at_once or len(images)
+        parts = [self._classifier.outputs(images[n : n + at_once]) for n in range(0, len(images), at_once)]
+        return np.concatenate(parts)
 
 
 def build(job: Job) -> EnginePeer:

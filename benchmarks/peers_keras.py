@@ -6,7 +6,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers_worker import Job, Unavailable
-from engine.models import Conv, Dense, Dropout, Flatten, MaxPool
+from engine.models import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+)
+from engine.models.activations import activation_spec
+from engine.models.blocks import Paths
 from engine.models.shapes import pair
 
 
@@ -23,12 +35,11 @@ class KerasPeer:
         self.job = job
         _set_precision(job.precision, backend)
         workload, config = job.workload, job.workload.config()
-        layers: list[Any] = [keras.Input(workload.input_shape), keras.layers.Rescaling(1 / 255)]
-        layers += [_layer(layer) for layer in workload.model().layers]
+        inputs = keras.Input(workload.input_shape)
+        x = _apply(workload.model().layers, keras.layers.Rescaling(1 / 255)(inputs))
         is_binary = workload.num_outputs == 1
-        layers.append(keras.layers.Activation("linear", dtype="float32"))
-        self.model: Any = keras.Sequential(layers)
-        self.num_params = self.model.count_params()
+        self.model: Any = keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(x))
+        self.num_params = sum(int(np.prod(weight.shape)) for weight in self.model.trainable_weights)
         optimizers = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}
         losses = keras.losses
         steps = steps_per_call if job.inference else min(steps_per_call, job.num_images // workload.batch_size)
@@ -51,22 +62,47 @@ class KerasPeer:
         return self._probabilities(self.model.predict(images, batch_size, verbose=0))
 
 
-def _layer(layer: Any) -> Any:
+def _apply(layers: Any, x: Any) -> Any:
+    """What layers, one after the other, make of a Keras tensor."""
+    import keras
+
+    for layer in layers:
+        if isinstance(layer, Paths):
+            assert layer.join == "add"
+            x = keras.layers.Add()([_apply(path, x) for path in layer.paths])
+        else:
+            padding = getattr(layer, "padding", "same")
+            if not isinstance(padding, str):
+                kind = keras.layers.ZeroPadding2D  # of what is not below 0, so that a max-pool may be padded with it
+                x = kind(padding if isinstance(padding, int) else tuple(map(tuple, padding)))(x)
+            x = _layer(layer, padding if isinstance(padding, str) else "valid")(x)
+        if activation := activation_spec(layer.activation):
+            x = keras.layers.Activation(str(activation.function))(x)
+    return x
+
+
+def _layer(layer: Any, padding: str) -> Any:
     import keras
 
     match layer:
-        case Conv(filters, kernel_size, strides, padding):
-            return keras.layers.Conv2D(
-                filters, pair(kernel_size), pair(strides), padding, activation=layer.activation, use_bias=layer.use_bias
-            )
-        case MaxPool(size, strides, padding):
+        case Conv(filters, kernel_size, strides):
+            return keras.layers.Conv2D(filters, pair(kernel_size), pair(strides), padding, use_bias=layer.use_bias)
+        case DepthwiseConv(kernel_size, strides):
+            return keras.layers.DepthwiseConv2D(pair(kernel_size), pair(strides), padding, use_bias=layer.use_bias)
+        case BatchNorm(momentum, epsilon):
+            return keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon)
+        case Activation():
+            return keras.layers.Identity()  # its activation follows
+        case GlobalAveragePool():
+            return keras.layers.GlobalAveragePooling2D()
+        case MaxPool(size, strides):
             return keras.layers.MaxPooling2D(pair(size), pair(strides or size), padding)
         case Flatten():
             return keras.layers.Flatten()
         case Dropout(rate):
             return keras.layers.Dropout(rate)
         case Dense(units):
-            return keras.layers.Dense(units, activation=layer.activation, use_bias=layer.use_bias)
+            return keras.layers.Dense(units, use_bias=layer.use_bias)
     raise TypeError(f"no counterpart of {layer}")
 
 

@@ -10,7 +10,20 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.peers_worker import Job, Unavailable
-from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
+from engine.models import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    Sequential,
+)
+from engine.models.activations import activation_spec
+from engine.models.blocks import Paths
 from engine.models.shapes import pair
 
 
@@ -28,23 +41,55 @@ def network(spec: Sequential, input_shape: tuple[int, ...], channels_last: bool)
     shape = input_shape
     for row, layer in zip(spec.rows(input_shape), spec.layers, strict=True):
         modules.append(_module(layer, shape, channels_last))
-        if getattr(layer, "activation", None):
-            assert layer.activation == "relu"  # type: ignore[union-attr]
-            modules.append(nn.ReLU(inplace=True))
+        if activation := activation_spec(layer.activation):
+            modules.append({"relu": nn.ReLU, "relu6": nn.ReLU6}[str(activation.function)](inplace=True))
         shape = row.output_shape
     return nn.Sequential(*modules)
 
 
+class Mean(nn.Module):
+    """Global average pooling."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[b c h w] → [b c]."""
+        return x.mean((2, 3))
+
+
+class Sum(nn.Module):
+    """Paths that are added."""
+
+    def __init__(self, paths: list[nn.Module]):
+        super().__init__()
+        self.paths = nn.ModuleList(paths)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[b c h w] → [b o y x]."""
+        first, second = (path(x) for path in self.paths)
+        return first + second
+
+
 def _module(layer: Any, shape: tuple[int, ...], channels_last: bool) -> nn.Module:
     match layer:
-        case Conv(filters, kernel_size, strides, padding):
-            assert padding in ("valid", "same")
-            assert (pair(strides), layer.groups) == ((1, 1), 1)
-            pads = tuple(side // 2 if padding == "same" else 0 for side in pair(kernel_size))
-            return nn.Conv2d(shape[2], filters, pair(kernel_size), padding=pads, bias=layer.use_bias)  # type: ignore[arg-type]
+        case Conv() | DepthwiseConv():
+            groups = shape[2] if isinstance(layer, DepthwiseConv) else layer.groups
+            pads = tuple(0 if layer.padding == "valid" else side // 2 for side in pair(layer.kernel_size))
+            return nn.Conv2d(
+                shape[2], layer.output_shape(shape)[2], pair(layer.kernel_size), pair(layer.strides), pads,  # type: ignore[arg-type]
+                groups=groups, bias=layer.use_bias,
+            )  # fmt: skip
+        case BatchNorm(momentum, epsilon):
+            return nn.BatchNorm2d(shape[2], epsilon, 1 - momentum)
+        case Activation():
+            return nn.Identity()  # its activation follows
+        case Paths(paths):
+            assert layer.join == "add"
+            return Sum([network(Sequential(path), shape, channels_last) for path in paths])
+        case GlobalAveragePool():
+            return Mean()
         case MaxPool(size, strides, padding):
-            assert padding == "valid"
-            return nn.MaxPool2d(pair(size), pair(strides or size))
+            pads = 0 if padding == "valid" else padding
+            assert isinstance(pads, int)
+            return nn.MaxPool2d(pair(size), pair(strides or size), pads)
         case Flatten():
             return FlattenChannelsLast() if channels_last else nn.Flatten()
         case Dropout(rate):

@@ -100,7 +100,9 @@ class Rounds:
         self._count = max(1, round(job.seconds / _seconds(lambda: self._run(1))))
 
     def _fastest(self) -> Callable[[int], None]:
-        """Prediction in the batch size, of three, that suits the library best."""
+        """Prediction in the workload's batch size, else in that, of three, that suits the library best."""
+        if (size := self.job.workload.predicted_at_once) is not None:
+            return lambda count: self._predict(count, size)
         sizes = sorted({max(1, len(self._images) // parts) for parts in (2, 8, 40)})
         runs = [lambda count, size=size: self._predict(count, size) for size in sizes]
         for run in runs:

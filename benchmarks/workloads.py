@@ -4,14 +4,17 @@ Imports no JAX: processes that measure other libraries use it too.
 """
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
-from engine.config import RunConfig
+from engine.config import OptimConfig, RunConfig, TrainConfig
 from engine.data.decoded.dataset import Dataset
-from engine.models import Conv, Dense, MaxPool, Sequential
+from engine.models import Conv, Dense, DepthwiseConv, MaxPool, Sequential, mobilenet, mobilenet_v2, resnet
+from engine.models.blocks import Paths
+from engine.models.layer import Layer
 
 IMAGE, CLASSES = (28, 28, 1), 10
 # Of recipes that are not for Fashion-MNIST: image shape, classes, images of the training split.
@@ -20,22 +23,35 @@ MEANT_FOR = {
     "malaria": ((32, 32, 3), 2, 22_046),
     "cifar_fast": ((32, 32, 3), 10, 45_000),
 }
+# Families that are no recipe: the network, its image shape and classes. Adam at a small rate, as in fine-tuning.
+FAMILIES: dict[str, tuple[Callable[[], Sequential], tuple[int, ...], int]] = {
+    "mobilenet_128": (mobilenet, (128, 128, 3), 2),
+    "mobilenet_v2_224": (mobilenet_v2, (224, 224, 3), 1000),
+    "resnet50_224": (resnet, (224, 224, 3), 1000),
+}
 CPU_RATE = 60e9  # operations a second that any CPU roughly trains at
 FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A recipe at a batch size, on images of a kind; num_train: those of the training split it is meant for."""
+    """A recipe or family at a batch size, on images of a kind; num_train: those of the training split it is meant for.
+
+    predicted_at_once: images of a call of prediction; None: of three sizes the one that suits a library best.
+    """
 
     recipe: str
     batch_size: int
     input_shape: tuple[int, ...] = IMAGE
     num_classes: int = CLASSES
     num_train: int = 54_000
+    predicted_at_once: int | None = None
 
     def config(self) -> RunConfig:
         """The recipe's config at this batch size, without early stopping, which noise would trigger."""
+        if self.recipe in FAMILIES:
+            model, optim = FAMILIES[self.recipe][0](), OptimConfig("adam", 1e-5)
+            return RunConfig(self.recipe, model, optim=optim, train=TrainConfig(1, self.batch_size))
         config = importlib.import_module(f"experiments.{self.recipe}").config()
         return replace(config, train=replace(config.train, batch_size=self.batch_size, patience=None, best_by="loss"))
 
@@ -53,6 +69,8 @@ class Workload:
     @property
     def num_predicted(self) -> int:
         """Images to predict at once: 2,000 small ones, fewer large ones."""
+        if self.predicted_at_once:
+            return max(8, self.predicted_at_once)
         return max(40, min(2_000, 20_000_000 // prod(self.input_shape) // 40 * 40))
 
     def steps(self, seconds: float, is_cpu: bool = True) -> int:
@@ -79,6 +97,23 @@ def named(*workloads: Workload) -> dict[str, Workload]:
     return {f"{workload.recipe}, batch {workload.batch_size}": workload for workload in workloads}
 
 
+def family(name: str, batch_size: int, predicted_at_once: int | None = None) -> Workload:
+    """The workload of a family."""
+    _, shape, classes = FAMILIES[name]
+    return Workload(name, batch_size, shape, classes, 2_000, predicted_at_once)
+
+
+FAMILY_WORKLOADS = {
+    "mobilenet_128, batch 32": family("mobilenet_128", 32),
+    "mobilenet_v2_224, batch 8": family("mobilenet_v2_224", 8),
+    "resnet50_224, batch 8": family("resnet50_224", 8),
+    **{
+        f"{name}, {size} at once": family(name, 8, size)
+        for name in ("mobilenet_v2_224", "resnet50_224")
+        for size in (1, 32)
+    },
+}
+"""By names as those of WORKLOADS; the last are meant for prediction."""
 WORKLOADS = named(
     workload_of("convnet", 64),
     workload_of("convnet", 128),
@@ -98,14 +133,23 @@ def random_images(count: int, shape: tuple[int, ...] = IMAGE, num_classes: int =
 def operations(spec: Sequential, input_shape: tuple[int, ...] = IMAGE) -> int:
     """Arithmetic of training on one image: 2 operations a multiply-add, forward and for both gradients, except that the
     first layer needs none for its input."""
-    multiply_adds = []
+    multiply_adds, shape = [], input_shape
     for row, layer in zip(spec.rows(input_shape), spec.layers, strict=True):
-        if isinstance(layer, Conv):
-            places = row.output_shape[0] * row.output_shape[1]
-            multiply_adds.append(places * (row.num_params - layer.use_bias * layer.filters))
-        elif isinstance(layer, Dense):
-            multiply_adds.append(row.num_params - layer.use_bias * row.output_shape[0])
+        multiply_adds += _multiply_adds(layer, shape)
+        shape = row.output_shape
     return 2 * (3 * sum(multiply_adds) - multiply_adds[0])
+
+
+def _multiply_adds(layer: Layer, shape: tuple[int, ...]) -> list[int]:
+    """Those of a layer's products for one input of a shape; of a block those of each layer within."""
+    if isinstance(layer, Paths):
+        inner = zip(layer.inner, layer.inner_inputs(shape), strict=True)  # no blocks within
+        return [count for each in inner for count in _multiply_adds(*each)]
+    if not isinstance(layer, Conv | DepthwiseConv | Dense):
+        return []
+    output = layer.output_shape(shape)
+    weights = layer.num_params(shape) - layer.use_bias * output[-1]
+    return [prod(output[:-1]) * weights]
 
 
 def traffic(spec: Sequential, input_shape: tuple[int, ...], batch_size: int) -> float:

@@ -83,6 +83,18 @@ def test_operations_count_each_multiply_add_of_forward_and_both_gradients():
     assert workloads.operations(model) == 2 * (2 * first + 3 * second)
 
 
+def test_families_of_the_peers_have_the_parameters_and_products_of_their_papers():
+    nets = workloads.FAMILY_WORKLOADS
+    counts = {
+        name: nets[f"{name}, batch 8"].model().num_params((224, 224, 3))
+        for name in ("mobilenet_v2_224", "resnet50_224")
+    }
+    assert counts == {"mobilenet_v2_224": 3_504_872, "resnet50_224": 25_583_592}
+    forward = workloads.operations(nets["resnet50_224, batch 8"].model(), (224, 224, 3)) / 3
+    assert 7.6e9 < forward < 7.8e9
+    assert nets["resnet50_224, 32 at once"].num_predicted == 32
+
+
 def test_variants_take_turns_and_the_first_round_is_thrown_away():
     calls: list[str] = []
 

@@ -4,7 +4,9 @@
 `s = γ / √(σ² + ε)`. The activation that follows, and the addition of another path, are computed with it.
 """
 
+from collections.abc import Callable
 from functools import reduce
+from math import prod
 from typing import Any
 
 import jax
@@ -22,6 +24,7 @@ from engine.networks.build import PathsModule, Row, SequentialModule, inner, run
 from engine.networks.modules import Activated, BatchNormModule, DepthwiseModule, Function
 
 LINEAR = Activation("linear")
+CACHED_VALUES = 2**18  # of images that are convolved at once; one of 224×224, whose maps are 32 times as many values
 
 
 class FoldedConv(nnx.Module):
@@ -39,7 +42,7 @@ class FoldedConv(nnx.Module):
 
     def __call__(self, x: jax.Array, added: jax.Array | None = None) -> jax.Array:
         """[b h w c] → [b y x o]. added: [b y x o], added before the activation."""
-        window, name = self._on(x.shape), self.activation.name
+        window, name = self._on(x.shape), self.activation.function
         tail: Any = name if name in separable.TAILS else "linear"
         kernel, bias = self.kernel[...], self.bias[...]
         if self.is_packed:
@@ -124,6 +127,21 @@ def fold(module: SequentialModule, end: int | None = None) -> FoldedSequential:
     rows = module.rows
     before, after = rows[:end], [] if end is None else rows[end:]
     return FoldedSequential([*_folded_rows(before), *after])
+
+
+def has_folded(module: nnx.Module) -> bool:
+    """Whether a batch norm was folded into any convolution."""
+    return any(isinstance(layer, FoldedConv) for _, layer in nnx.iter_modules(module))
+
+
+def run_in_parts(run: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """What `run` makes of images [b …], so many at once that their maps stay in a CPU's caches."""
+    most = max(1, CACHED_VALUES // max(1, prod(images.shape[1:])))
+    at_once = next((n for n in range(min(most, len(images)), 0, -1) if len(images) % n == 0), 1)
+    if len(images) <= at_once:
+        return run(images)
+    outputs = lax.map(run, images.reshape(-1, at_once, *images.shape[1:]))  # [b/n n …]
+    return outputs.reshape(len(images), *outputs.shape[2:])
 
 
 def _folded_rows(rows: list[Row]) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from typing import Any
 
@@ -16,7 +16,7 @@ from engine.devices.precision import products_in, rounded
 from engine.keys import stream_key
 from engine.models.specs import Model
 from engine.networks.build import SequentialModule, build, takes_mask
-from engine.networks.folding import fold
+from engine.networks.folding import fold, has_folded, run_in_parts
 from engine.networks.layer_names import Layers, joined, layers_of
 from engine.networks.stacked import Stacked
 from engine.records.custom import Gives, find_custom
@@ -108,8 +108,13 @@ class Network:
             rests.append(rest)  # its structure, and streams that are not drawn from
             return nnx.as_pure(arrays)
 
+        def predict(weights: Tree, inputs: jax.Array) -> jax.Array:
+            module = nnx.merge(*rests[-1], weights)
+            run = partial(self._run, module, mask=None)
+            return run_in_parts(run, inputs) if has_folded(module) else run(inputs)
+
         rests = list[Any]()
-        return jax.jit(folded), lambda weights, inputs: self._run(nnx.merge(*rests[-1], weights), inputs, None)
+        return jax.jit(folded), predict
 
 
 class Whitened:

@@ -95,3 +95,25 @@ def test_only_what_is_frozen_is_folded_in_training():
     (_, (_, after)), _ = results[0]
     assert np.array_equal(after["layers"][1]["mean"], state["layers"][1]["mean"])
     assert not np.array_equal(after["layers"][10]["mean"], state["layers"][10]["mean"])
+
+
+def test_prediction_of_many_images_takes_a_few_at_once_and_gives_the_same():
+    spec, shape = Sequential((*NETS["mobilenet"], *TAIL)), (200, 200, 3)
+    network, init = network_of(spec, shape, 5, "direct")
+    weights, predict = network.make_prediction()
+    params, state = jax.jit(init)(jnp.uint32(0))
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(6, *shape)), jnp.float32)
+    got = jax.jit(predict)(weights(params, state), x)
+    expected, _ = jax.jit(lambda *arrays: network.apply(*arrays, None, None))(params, state, x)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert "while" in jax.jit(predict).lower(weights(params, state), x).as_text()
+
+
+def test_activation_is_computed_with_the_convolution():
+    spec = Sequential((Conv(16, 1), BatchNorm(), Activation("relu6", name="last"), *TAIL))
+    module = randomised(build(spec, (9, 9, 16), 5, nnx.Rngs(0), "direct"))
+    x = jnp.ones((2, 9, 9, 16))
+    program = str(jax.make_jaxpr(fold(module))(x))  # type: ignore[arg-type]
+    assert "ffi_call" in program
+    assert "clamp" not in program
+    assert "max" not in program
