@@ -78,6 +78,8 @@ def take_weights(variant: Variant, file: WeightsFile, wanted: Wanted, digest: st
     except InputError as error:
         raise InputError(*error.problems, *nearest_note(variant, rest)) from None
     notes = [*file.notes, *dropped, *_kernel_notes(contract, wanted.channels)]
+    if _has_positions(spec) and height != variant.size:
+        notes.append(f"the embeddings of positions were resized for images of {shape_text((height, width))}, bicubic")
     inputs = contract.spec((height, width), wanted.channels)
     params, state = (tree_of(filled.arrays, number) for number in (0, 1))
     return Weights(spec, inputs, num_outputs, params, state, tuple(notes))
@@ -97,11 +99,18 @@ def make_spec(variant: Variant, wanted: Wanted) -> Sequential:
     spec = variant.spec(wanted.top, None)
     if not wanted.top and len(spec.output_shape(shape)) == 3:
         spec = Sequential((*spec.layers, GlobalAveragePool(name="avg_pool")))
-    is_fixed = any(isinstance(each.layer, Flatten | PositionEmbedding) for each in spec.named)
+    is_fixed = any(isinstance(each.layer, Flatten) for each in spec.named)
     if is_fixed and shape[:2] != (variant.size, variant.size):
         rule = f"{shape_text((variant.size, variant.size))}, because the weights of {variant.name} are for places"
         raise InputError(problem("image-size", shape_text(shape[:2]), rule, "Leave it out, or try --no-top."))
+    if _has_positions(spec) and shape[0] != shape[1]:
+        rule = f"a square, because {variant.name} has an embedding for each place"
+        raise InputError(problem("image-size", shape_text(shape[:2]), rule, f"Give one number, like {variant.size}."))
     return spec
+
+
+def _has_positions(spec: Sequential) -> bool:
+    return any(isinstance(each.layer, PositionEmbedding) for each in spec.named)
 
 
 def targets_of(spec: Sequential, shape: tuple[int, ...], num_outputs: int) -> list[Target]:

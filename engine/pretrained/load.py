@@ -22,6 +22,7 @@ from engine.kernels.lowerings import evaluation_lowering
 from engine.networks.network import network_of
 from engine.pretrained.catalogue import NUM_CLASSES, UNCLEAR, Published, Variant
 from engine.pretrained.download import download, from_hub, hash_of
+from engine.pretrained.identity import check_identity
 from engine.pretrained.importing import (
     Channels,
     Normalization,
@@ -72,6 +73,7 @@ def make_classifier(variant: Variant, wanted: Wanted, weights: str | None, say: 
     given = read_weights(file)
     digests = {kind: hash_of(file, kind) for kind in {"sha256", published.algorithm if published else "sha256"}}
     own = digests[published.algorithm] if published else ""
+    check_identity(variant, given, own)
     names = (wanted.class_names or imagenet_classes()) if wanted.top else ()
     taken = take_weights(variant, given, wanted, own, len(names) or NUM_CLASSES)
     about = Provenance(

@@ -135,6 +135,9 @@ def _efficientnet() -> Iterator[Variant]:
         file = f"{c.TIMM}{name}-{digits}.pth"
         name = name.removeprefix("tf_")
         yield of_torch(name, efficientnet_lite, arguments, contract, c.EFFICIENT, file, hub, size)
+    own, hub = c.TIMM + "efficientnet_lite0_ra-37913777.pth", "timm/efficientnet_lite0.ra_in1k"
+    symmetric = {"is_symmetric": True}  # the same names and shapes as above
+    yield of_torch("efficientnet_lite0_timm", efficientnet_lite, symmetric, c.BY_TIMM, c.EFFICIENT, own, hub)
 
 
 def _others() -> Iterator[Variant]:

@@ -35,7 +35,6 @@ def test_logits_of_photographs_are_those_of_torch(lite0: Twin):
 
 
 def test_pictures_are_made_inputs_as_timm_does():
-    pytest.importorskip("engine.pretrained.load")
     classifier = engine.pretrained("efficientnet_lite0", find_weights(), say=lambda line: None)
     probabilities = np.asarray(classifier.predict_proba([find_photograph(name) for name in PHOTOGRAPHS]))
     for shares, (label, _), share in zip(probabilities, PHOTOGRAPHS.values(), TRANSFORMED, strict=True):
