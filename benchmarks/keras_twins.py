@@ -137,7 +137,7 @@ def _variables(model: Any) -> dict[str, Any]:
 def _drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Kernels that keep the size of what goes through relu; variances and scales around 1, all else around 0."""
     draw, kind = np.random.default_rng(zlib.crc32(name.encode())), name.rpartition("/")[2]
-    if kind in ("gamma", "moving_variance", "variable"):
+    if kind in ("gamma", "moving_variance") or kind.startswith("variable"):
         return draw.uniform(0.5, 1.5, shape).astype(np.float32)
     if kind.endswith("kernel"):
         is_by_channel = kind == "depthwise_kernel" or shape[-1] == 1
@@ -146,39 +146,59 @@ def _drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def compare_steps(model: Any, spec: Sequential, values: Arrays, draws: Sequence[np.ndarray]) -> dict[str, float]:
-    """The differences of a training step's gradients and batch statistics, each as a share of its array's largest.
+    """Differences of a training step, each as a share of its array's largest number.
 
-    Of several draws of inputs the least: where an activation rounds to the other side of the point at which relu bends,
-    single gradients differ by percents. Gradients below 1e-5 of the largest are left out: those of biases before a
-    batch norm are rounding alone.
+    fine_tuning: of gradients by running averages, as models are fine-tuned in Keras. from_scratch, statistics: of
+    gradients by the batch's own statistics, and of the averages after it. Of several draws of inputs the least: where
+    an activation rounds to the other side of the point at which relu bends, single gradients differ by percents.
+    Gradients below 1e-5 of the largest are left out: those of biases before a batch norm are rounding alone.
     """
-    import keras
-
     assign(model, values)
-    names = {v.path: name for name, v in _variables(model).items()}
     spec, size = without_dropout(spec), draws[0].shape[1]
     twin = make_twin(spec, size, values)
     labels = np.arange(len(draws[0])) % model.output_shape[-1]
+    found: dict[bool, list[list[float]]] = {False: [], True: []}
+    for training in found:
+        their_step, our_step = _their_step(model, labels, training), _our_step(twin, labels, training)
+        for inputs in draws:
+            expected = make_twin(spec, size, their_step(inputs)).trees
+            found[training].append([_largest(*pair) for pair in zip(our_step(inputs), expected, strict=True)])
+    from_scratch, statistics = min(found[True])
+    return {"fine_tuning": min(found[False])[0], "from_scratch": from_scratch, "statistics": statistics}
 
-    def their_loss(trained: list, state: list, inputs: Any) -> tuple[jax.Array, list]:
-        outputs, state = model.stateless_call(trained, state, inputs, training=True)
+
+def _their_step(model: Any, labels: np.ndarray, training: bool) -> Callable[[np.ndarray], Arrays]:
+    """Gradients of trained variables, and the others after a step, by name."""
+    import keras
+
+    variables = (*model.trainable_variables, *model.non_trainable_variables)
+    names = {variable.path: name for name, variable in _variables(model).items()}
+
+    def loss(trained: list, state: list, inputs: Any) -> tuple[jax.Array, list]:
+        outputs, state = model.stateless_call(trained, state, inputs, training=training)
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, outputs), state
 
-    def our_loss(params: Any, model_state: Any, inputs: Any) -> tuple[jax.Array, Any]:
-        outputs, state = twin.network.apply(params, model_state, inputs, None, jax.random.key(0))
+    step = jax.jit(jax.grad(loss, has_aux=True))
+
+    def run(inputs: np.ndarray) -> Arrays:
+        with jax.numpy_rank_promotion("allow"):
+            gradients, state = step(*keras_trees(model), inputs)
+        of = zip(variables, (*gradients, *state), strict=True)
+        return {names[variable.path]: np.asarray(value) for variable, value in of if variable.path in names}
+
+    return run
+
+
+def _our_step(twin: Twin, labels: np.ndarray, training: bool) -> Callable[[np.ndarray], tuple[Any, Any]]:
+    """(gradients, model state after a step)."""
+
+    def loss(params: Any, model_state: Any, inputs: Any) -> tuple[jax.Array, Any]:
+        key = jax.random.key(0) if training else None
+        outputs, state = twin.network.apply(params, model_state, inputs, None, key)
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean(), state
 
-    their_step, our_step = (jax.jit(jax.grad(loss, has_aux=True)) for loss in (their_loss, our_loss))
-    found = []
-    for inputs in draws:
-        with jax.numpy_rank_promotion("allow"):
-            gradients, state = their_step(*keras_trees(model), inputs)
-        of = zip((*model.trainable_variables, *model.non_trainable_variables), (*gradients, *state), strict=True)
-        stepped = {names[variable.path]: np.asarray(value) for variable, value in of if variable.path in names}
-        expected = make_twin(spec, size, stepped).trees
-        found.append([_largest(*pair) for pair in zip(our_step(*twin.trees, inputs), expected, strict=True)])
-    gradients, statistics = min(found)
-    return {"gradients": gradients, "statistics": statistics}
+    step = jax.jit(jax.grad(loss, has_aux=True))
+    return lambda inputs: step(*twin.trees, inputs)
 
 
 def _largest(ours: Any, theirs: Any) -> float:

@@ -29,13 +29,15 @@ VARIABLES: dict[type[Layer], dict[str, tuple[str, ...]]] = {
     },
     norms.LayerNorm: {"scale": ("gamma",), "bias": ("beta",)},
     norms.GroupNorm: {"scale": ("gamma",), "bias": ("beta",)},
-    norms.LayerScale: {"scale": ("variable", "Variable", "gamma", "0")},
+    norms.LayerScale: {"scale": ("variable", "gamma", "0")},
     layers.PReLU: {"slope": ("alpha",)},
 }
 """Kind of layer → array of ours → what it may be called there, in the order in which Keras keeps them."""
 
 NUMBERED = re.compile(r"(batch_normalization|conv2d|dense|layer_normalization)(?:_(\d+))?")
 """Names that Keras makes, numbered through all models of a process."""
+UNNAMED = re.compile(r"^[Vv]ariable(_\d+)?$")
+"""What it calls variables that their layer gives no name, numbered too."""
 
 
 def find_origin(target: Target) -> Origin:
@@ -68,4 +70,5 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
         number = int(found[2] or 0) - min(numbers[found[1]]) if found else 0
         return f"{found[1]}_{number}" if found and number else found[1] if found else layer
 
-    return {name: f"{renamed(name.rpartition('/')[0])}/{name.rpartition('/')[2]}" for name in names}
+    parts = {name: name.rpartition("/") for name in names}
+    return {name: f"{renamed(layer)}/{UNNAMED.sub('variable', last)}" for name, (layer, _, last) in parts.items()}
