@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 from engine.models.layers import Dropout
 from engine.models.specs import Sequential
-from engine.networks.network import AnyNetwork, layers_in, network_of
+from engine.networks.network import AnyNetwork, network_of
+from engine.pretrained.importing import targets_of, tree_of
 from engine.pretrained.keras_names import find_origin, plain_names
-from engine.pretrained.matching import fill, find_targets
+from engine.pretrained.matching import fill
 
 Arrays = dict[str, np.ndarray]
 
@@ -98,24 +98,18 @@ class Twin:
 
 
 def make_twin(spec: Sequential, size: int, values: Arrays) -> Twin:
-    """The network of a spec, for images of `size`, filled by name with the values of a model of Keras."""
+    """The network of a spec, for images of `size`, filled by name with the values of a model of Keras.
+
+    Its arrays are float64 where JAX computes in that.
+    """
     shape, num_outputs = (size, size, 3), spec.output_shape((size, size, 3))[-1]
-    network, init = network_of(spec, shape, num_outputs, "xla")
-    abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), jnp.uint32))
-    flat = {(number, *path): leaf for number, tree in enumerate(abstract) for path, leaf in nnx.to_flat_state(tree)}
-    layers = layers_in(spec, shape, num_outputs)
-    targets = list(find_targets(layers, {each.name: each.layer for each in spec.named}, flat))
     plain = plain_names(values)
-    filled = fill(targets, {plain[name]: value for name, value in values.items()}, find_origin, "Keras")
-    return Twin(network, gather(filled.arrays), filled.left_over)
-
-
-def gather(arrays: Mapping[tuple, Any]) -> tuple[Any, Any]:
-    """(params, model state) of {(0 or 1, *path): array}, float64 where JAX computes in that."""
+    given = {plain[name]: value for name, value in values.items()}
+    filled = fill(targets_of(spec, shape, num_outputs), given, find_origin, "Keras")
     kind = jax.dtypes.canonicalize_dtype(np.float64)
-    flat = ([(path[1:], jnp.asarray(array, kind)) for path, array in arrays.items() if path[0] == n] for n in (0, 1))
-    params, model_state = map(nnx.from_flat_state, flat)
-    return params, model_state
+    params, state = (tree_of(filled.arrays, number) for number in (0, 1))
+    trees = jax.tree.map(lambda array: jnp.asarray(array, kind), (params, state))
+    return Twin(network_of(spec, shape, num_outputs, "xla")[0], trees, filled.left_over)
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> float:

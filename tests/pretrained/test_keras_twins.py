@@ -1,5 +1,6 @@
 """Small models of Keras, whose variables were all drawn, give the same outputs here."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 
 from benchmarks.keras_twins import assign, difference, draw_variables, make_keras, make_twin, run_keras
+from benchmarks.parity import MODELS, PAGE, RESULTS, describe
 from engine.models import Sequential, families
 from engine.pretrained.keras_names import plain_names
+from engine.pretrained.variants import VARIANTS
 
 # Odd, where paddings differ most.
 SIZE = 65
 MOST_DIFFERENCE = 1e-5
+MEASURED = json.loads(RESULTS.read_text(encoding="utf-8"))
 
 
 def of_resnet(keras: Any, version: int) -> Callable[..., Any]:
@@ -61,6 +65,21 @@ def test_outputs_are_those_of_keras(keras: Any, name: str):
     assert twin.left_over == ()
     assert difference(twin.run(inputs), expected) <= MOST_DIFFERENCE
     assert np.ptp(expected, axis=0).max() > 1e-3 * np.abs(expected).max()  # what is compared depends on the inputs
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_family_has_the_counts_and_outputs_that_were_measured(name: str):
+    """docs/parity.json has what Keras counts, and how far outputs were apart where that was measured."""
+    found, variant = MEASURED[name], VARIANTS[name]
+    folded = 7 if name.startswith("efficientnet_b") else 0  # numbers that normalize inputs, which are the contract here
+    trained, statistics = variant.count()
+    assert (trained + statistics + folded, trained) == (found["total"], found["trained"])
+    assert sum(variant.count(top=False)) + folded == found["without_top"]
+    assert max(found.get("differences", {"none": 0.0}).values()) <= MOST_DIFFERENCE
+
+
+def test_table_of_families_is_that_of_the_measurements():
+    assert describe(MEASURED) in PAGE.read_text(encoding="utf-8")
 
 
 def test_names_that_keras_made_are_numbered_from_the_first_of_the_model():
