@@ -48,7 +48,7 @@ CONV2 = {"conv2_a", "conv2.batch_norm_1", "conv2.drop_path_1"}
         ({"freeze_until": "conv2_a"}, {"conv1", "conv1_bn", "conv1_relu", "conv2_a"}),
         ({"freeze": ("predictions",), "freeze_first": 1}, {"predictions", "conv1"}),
     ],
-    ids=lambda value: str(value) if isinstance(value, dict) else "frozen",  # sets are printed in another order each time
+    ids=lambda value: str(value) if isinstance(value, dict) else "frozen",  # sets have no order
 )
 def test_pattern_freezes_layers_blocks_and_what_is_in_them(settings, expected: set[str]):
     config = FineTuneConfig(**settings)

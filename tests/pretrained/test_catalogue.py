@@ -32,7 +32,7 @@ def test_parameters_are_those_published(name: str, total: int, trained: int, wit
     assert (sum(variant.count()), variant.count()[0], sum(variant.count(top=False))) == (total, trained, without)
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=str)
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
 def test_every_variant_says_where_it_is_from(variant):
     files = [each for each in (variant.with_top, variant.without_top) if each]
     assert files
