@@ -67,12 +67,20 @@ def _changed(error: InputError, change: Callable[[str], str], names: tuple[str, 
     return InputError(*map(change_one, error.problems))
 
 
+MOST_LISTED = 60  # known names in a message; large models have hundreds of layers
+
+
 def unknown(field: str, name: object, known: Iterable[str], remedy: str = "") -> Problem:
     """The wording for a name that is not in a table: lists the known ones and names the nearest."""
     names = list(known)
     nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = remedy or (f"Did you mean {nearest[0]!r}?" if nearest else "Choose one of these.")
-    return problem(field, repr(name), "one of " + ", ".join(names), hint)
+    listed = (
+        ", ".join(names)
+        if len(names) <= MOST_LISTED
+        else f"{len(names):,} names: {', '.join(names[:3])}, … {names[-1]}"
+    )
+    return problem(field, repr(name), f"one of {listed}", hint)
 
 
 def remedy_for(error: BaseException, otherwise: str) -> str:

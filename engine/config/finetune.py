@@ -155,7 +155,7 @@ def name_problems(config: FineTuneConfig, layers: Sequence[LayerName], are_order
     at_start = frozen_layers(config, layers, 0)
     for _, pattern in config.unfreezings:
         if not any(layer.fits([pattern]) for layer in layers if layer.name in at_start):
-            rule = f"frozen layers ({names_text(sorted(at_start)) or 'there are none'})"
+            rule = f"frozen layers ({shortened(sorted(at_start)) or 'there are none'})"
             problems.append(problem("finetune.unfreeze", repr(pattern), rule, "Freeze them from the start."))
     return problems
 
@@ -163,7 +163,7 @@ def name_problems(config: FineTuneConfig, layers: Sequence[LayerName], are_order
 MOST_NAMES = 6  # in one line
 
 
-def names_text(names: Sequence[str]) -> str:
+def shortened(names: Sequence[str]) -> str:
     """Names in a line, of many the first and the last: `conv1, conv1_bn, conv1_relu, … conv_dw_3_relu`."""
     if len(names) <= MOST_NAMES:
         return ", ".join(names)

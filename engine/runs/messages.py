@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from engine.checkpoints.record import Record
-from engine.config.finetune import freezings, names_text
+from engine.config.finetune import freezings, shortened
 from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
@@ -127,7 +127,7 @@ def _freezing_lines(session: Session) -> list[str]:
     for path, leaf in nnx.to_flat_state(params):
         counts[layers.of(path)] += leaf.size  # type: ignore[union-attr]
     return [
-        f"  frozen by {why}: {names_text([each.name for each in frozen])}"
+        f"  frozen by {why}: {shortened([each.name for each in frozen])}"
         f" ({len(frozen):,} of {len(layers.all):,} layers, {sum(counts[each.name] for each in frozen):,} parameters)"
         for why, frozen in freezings(session.config.finetune, layers.all).items()
     ]

@@ -11,7 +11,7 @@ from engine.checkpoints.record import Record
 from engine.checkpoints.saving import Checkpoints
 from engine.checkpoints.steps import restore_arrays
 from engine.config import RunConfig
-from engine.config.finetune import names_text
+from engine.config.finetune import shortened
 from engine.config.plan import PlanFile
 from engine.data.contract import input_spec
 from engine.data.decoded.dataset import Dataset, Splits
@@ -257,7 +257,7 @@ class Session:
             self._equipment = None
             self.stage, self.state = self.stage.advance(self.epoch, self.state)
             in_order = [name for name in self.setup.model.layers.names if name in unfrozen]
-            self._say(f"from epoch {self.epoch + 1} on these train too: {names_text(in_order)}")
+            self._say(f"from epoch {self.epoch + 1} on these train too: {shortened(in_order)}")
 
     def _count_active(self) -> int:
         return int(np.sum(self.members.are_active(self.history)))

@@ -10,6 +10,7 @@ from flax import nnx
 
 from engine.checkpoints.record import Record
 from engine.config import RunConfig
+from engine.config.finetune import MOST_NAMES, shortened
 from engine.data.contract import check_inputs, under_contract
 from engine.data.decoded.dataset import Dataset, names_text
 from engine.errors import InputError, problem, shape_text
@@ -154,10 +155,11 @@ def _mismatch(layers: Layers, wrong: list[tuple], ours: Flat, pairs: Flat, num_a
     for path in wrong[:10]:
         theirs = "nothing" if pairs[path] is None else shape_text(pairs[path].shape[num_axes:])
         lines.append(f"  {layers.of(path[1:])} {path[-1]}: there {theirs}, here {shape_text(ours[path].shape)}")
-    names = ", ".join(dict.fromkeys(layers.of(path[1:]) for path in wrong))
-    remedy = f"Use that model, or let layers start from scratch: --finetune.head {names.replace(',', '')}."
+    names = list(dict.fromkeys(layers.of(path[1:]) for path in wrong))
+    given = " ".join(names) if len(names) <= MOST_NAMES else "PATTERN …"
+    remedy = f"Use that model, or let layers start from scratch: --finetune.head {given}."
     rule = "the same layers as in the run to start from"
-    return "\n".join([problem("model", f"others ({names})", rule, remedy), *lines])
+    return "\n".join([problem("model", f"others ({shortened(names)})", rule, remedy), *lines])
 
 
 def start_text(source: Classifier, start: Start, data: Dataset) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from engine import FineTuneConfig, InputError, RunConfig
-from engine.config.finetune import dotted_names, freezings, frozen_layers, layer_names, name_problems, names_text
+from engine.config.finetune import dotted_names, freezings, frozen_layers, layer_names, name_problems, shortened
 from engine.models import (
     Activation,
     BatchNorm,
@@ -76,6 +76,13 @@ def test_name_that_is_none_is_refused_with_the_nearest(settings, message: str):
         RunConfig("r", NET, finetune=FineTuneConfig(**settings))
 
 
+def test_names_of_a_large_model_are_not_all_listed():
+    large = Sequential(tuple(Conv(2, 1, name=f"layer_{n}") for n in range(100)))
+    with pytest.raises(InputError, match=r"one of 100 names: layer_0, .*Did you mean 'layer_77'") as told:
+        RunConfig("r", large, finetune=FineTuneConfig(freeze=("layer_77x",)))
+    assert len(str(told.value)) < 200
+
+
 def test_class_of_ones_own_has_no_layer_to_freeze_until():
     names = dotted_names(["encoder.conv", "head"])
     assert frozen_layers(FineTuneConfig(freeze=("encoder",)), names, 0) == {"encoder.conv"}
@@ -108,5 +115,5 @@ def test_new_head_takes_the_place_of_all_after_the_trunk():
 
 
 def test_many_names_are_shortened():
-    assert names_text("abc") == "a, b, c"
-    assert names_text("abcdefgh") == "a, b, c, d, … h"
+    assert shortened("abc") == "a, b, c"
+    assert shortened("abcdefgh") == "a, b, c, d, … h"
