@@ -68,6 +68,9 @@ def assign(model: Any, values: Mapping[str, np.ndarray]) -> None:
     """Gives a model of Keras its values."""
     for name, variable in _variables(model).items():
         variable.assign(values[name])
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):  # a layer that normalizes computes with copies of its variables
+            layer.finalize_state()
 
 
 def run_keras(model: Any, inputs: np.ndarray, training: bool = False) -> tuple[np.ndarray, list[Any]]:
