@@ -37,6 +37,8 @@ def summary(target: Positional[str], inner: Flag = False, trust: Flag = False) -
     title = config.name if members == 1 else f"{config.name}: each of {members} members"
     frozen = frozen_layers(config.finetune, layer_names(config.model.named), 0)
     show(summary_table(config.model.with_outputs(num_outputs), input_shape, title, frozen, inner))
+    if is_run:
+        show(*_provenance_lines(Path(target)))
 
 
 def _is_run(target: str) -> bool:
@@ -51,6 +53,17 @@ def _of_run(path: Path) -> tuple[RunConfig, tuple[int, ...], int]:
 
     record = record_of(path)
     return record.config, record.input_spec.network_shape, record.num_outputs
+
+
+def _provenance_lines(path: Path) -> list[str]:
+    """Where imported weights are from, and under which licence."""
+    from engine.checkpoints.packing import record_of
+
+    about = record_of(path).provenance
+    if about is None:
+        return []
+    terms = f"; {about.licence}; {about.citation}" if about.licence else ""
+    return [f"weights of {about.model}: {about.file}, {about.hash}{terms}"]
 
 
 def _of_experiment(target: str) -> tuple[RunConfig, tuple[int, ...], int]:

@@ -1,6 +1,8 @@
 """Initial values of kernels and penalties on their size: initializers and regularizers by the names of Keras."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,11 +29,24 @@ INITIALIZERS: dict[str, Callable[[Any], Initializer]] = {
 """From the module `jax`, which is imported when a model is built. Numbers are those of Keras."""
 
 
+_ARE_DRAWN = ContextVar("are_drawn", default=True)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Kernels made in this block are zeros: where only shapes matter, tracing how they are drawn takes longest."""
+    token = _ARE_DRAWN.set(False)
+    try:
+        yield
+    finally:
+        _ARE_DRAWN.reset(token)
+
+
 def initializer(name: str) -> Initializer:
     """The function that draws kernels."""
     import jax
 
-    return INITIALIZERS[name](jax)
+    return INITIALIZERS[name if _ARE_DRAWN.get() else "zeros"](jax)
 
 
 @dataclass(frozen=True)

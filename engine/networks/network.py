@@ -15,6 +15,7 @@ from engine.config.contract import InputSpec
 from engine.devices.precision import products_in, rounded
 from engine.keys import stream_key
 from engine.models.specs import Model
+from engine.models.weights import shapes_only
 from engine.networks.build import SequentialModule, build, takes_mask
 from engine.networks.folding import fold, has_folded, run_in_parts
 from engine.networks.layer_names import Layers, joined, layers_of
@@ -245,8 +246,16 @@ def abstract_module(
     return nnx.clone(_abstract_module_once(spec, tuple(input_shape), num_outputs, lowering))
 
 
+class _SameKey(nnx.Rngs):
+    """One key for all kernels, of which only the shapes matter: counting takes a third of the time to make a module."""
+
+    def params(self) -> jax.Array:
+        return self["default"].key[...]
+
+
 def _abstract_module(spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering) -> nnx.Module:
-    return nnx.eval_shape(lambda: build(spec, input_shape, num_outputs, nnx.Rngs(0), lowering))
+    with shapes_only():
+        return nnx.eval_shape(lambda: build(spec, input_shape, num_outputs, _SameKey(0), lowering))
 
 
 # Flax takes long to make layers, and a run asks for the same ones several times before its first step.

@@ -63,6 +63,8 @@ class Session:
         check_run(config, splits)
         source = source or (None if resumed else restore_source(config))
         given, known = find_given_plan(config, splits, resumed, plan), resumed or source
+        begun = resumed or (source.record if source else None)
+        self._provenance = begun.provenance if begun else None
         contract = known.input_spec if known else input_spec(config.data, splits.train)
         with clock.measure("compile"):  # of the direct convolutions, the first time on a machine
             model = make_architecture(config, splits, contract, given, self._say)
@@ -248,6 +250,7 @@ class Session:
             device=self.device,
             failed_steps=tuple(self.members.failed_steps),
             combination=self.members.combination,
+            provenance=self._provenance,
         )
 
     def _enter_stage(self) -> None:

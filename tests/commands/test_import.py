@@ -38,6 +38,9 @@ def test_an_import_is_predicted_with_by_the_next_command(tmp_path: Path, capsys,
     assert len(lines) == 3
     assert all(line.startswith("n") and line.endswith(" %") for line in lines)
     assert "contains" in fails(capsys, "import", "tiny", "--weights", weights, "--out", out)
+    shown = run(capsys, "summary", out)
+    assert "weights of tiny: tiny.h5, sha256:" in shown
+    assert "MIT; He et al. 2015" in shown
     shown = run(capsys, "import", "tiny", "--weights", weights, "--out", out, "--overwrite", "--no-top")
     assert "a trunk of 4 features" in shown
     assert "dropped: 2 arrays of the classifier" in shown

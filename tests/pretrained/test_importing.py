@@ -70,6 +70,7 @@ def test_an_imported_model_is_fine_tuned_for_other_classes(tmp_path: Path):
     data = engine.dataset(images.astype(np.uint8), labels, ("dark", "light"))
     result = engine.finetune(classifier, data, freeze=["conv1", "bn1"], epochs=1, validation=None, verbose=False)
     assert result.classifier.class_names == ("dark", "light")
+    assert result.classifier.record.provenance == classifier.record.provenance  # the licence of weights stays with them
     np.testing.assert_array_equal(
         result.classifier.params["layers"][0]["kernel"], classifier.params["layers"][0]["kernel"]
     )
