@@ -19,7 +19,7 @@ from engine.models.weights import shapes_only
 from engine.networks.build import SequentialModule, build, takes_mask
 from engine.networks.folding import fold, has_folded, run_in_parts
 from engine.networks.layer_names import Layers, joined, layers_of
-from engine.networks.stacked import Stacked
+from engine.networks.stacked import SameKey, Stacked
 from engine.records.custom import Gives, find_custom
 
 Tree = Any
@@ -246,16 +246,9 @@ def abstract_module(
     return nnx.clone(_abstract_module_once(spec, tuple(input_shape), num_outputs, lowering))
 
 
-class _SameKey(nnx.Rngs):
-    """One key for all kernels, of which only the shapes matter: counting takes a third of the time to make a module."""
-
-    def params(self) -> jax.Array:
-        return self["default"].key[...]
-
-
 def _abstract_module(spec: Model, input_shape: tuple[int, ...], num_outputs: int, lowering: Lowering) -> nnx.Module:
     with shapes_only():
-        return nnx.eval_shape(lambda: build(spec, input_shape, num_outputs, _SameKey(0), lowering))
+        return nnx.eval_shape(lambda: build(spec, input_shape, num_outputs, SameKey(0), lowering))
 
 
 # Flax takes long to make layers, and a run asks for the same ones several times before its first step.
