@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from engine.importers.importing import targets_of, tree_of
+from engine.importers.keras_names import find_origin, plain_names
+from engine.importers.matching import fill
 from engine.models.layers import Dropout
 from engine.models.specs import Sequential
 from engine.networks.network import AnyNetwork, network_of
-from engine.pretrained.importing import targets_of, tree_of
-from engine.pretrained.keras_names import find_origin, plain_names
-from engine.pretrained.matching import fill
 
 Arrays = dict[str, np.ndarray]
 

@@ -31,11 +31,11 @@ from benchmarks.keras_twins import (
     make_keras,
     run_keras,
 )
+from engine.importers.catalogue import IMAGENET_MEAN, IMAGENET_STD, NUM_CLASSES
+from engine.importers.importing import Wanted, take_weights
+from engine.importers.variants import VARIANTS
+from engine.importers.weights_file import WeightsFile
 from engine.networks.network import network_of, normalize
-from engine.pretrained.catalogue import IMAGENET_MEAN, IMAGENET_STD, NUM_CLASSES
-from engine.pretrained.importing import Wanted, take_weights
-from engine.pretrained.variants import VARIANTS
-from engine.pretrained.weights_file import WeightsFile
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, PAGE = DOCS / "parity.json", DOCS / "transfer.md"

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from benchmarks.keras_twins import Arrays, Twin, difference, gather, without_dropout
+from benchmarks.keras_twins import Arrays, Twin, difference, without_dropout
+from engine.importers.importing import targets_of, tree_of
+from engine.importers.matching import fill
+from engine.importers.torch_names import is_counter, make_name_map
 from engine.models.specs import Sequential
-from engine.networks.network import layers_in, network_of
-from engine.pretrained.matching import fill, find_targets
-from engine.pretrained.torch_names import is_counter, make_name_map
+from engine.networks.network import network_of
 
 SEED = 20
 
@@ -69,14 +69,10 @@ def run_torch(model: Any, images: np.ndarray) -> np.ndarray:
 def make_torch_twin(spec: Sequential, size: int, given: Mapping[str, np.ndarray]) -> Twin:
     """The network of a spec, for images of `size`, filled by name with the arrays of a state dict."""
     shape, num_outputs = (size, size, 3), spec.output_shape((size, size, 3))[-1]
-    network, init = network_of(spec, shape, num_outputs, "xla")
-    abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), jnp.uint32))
-    flat = {(number, *path): leaf for number, tree in enumerate(abstract) for path, leaf in nnx.to_flat_state(tree)}
-    by_name = {each.name: each.layer for each in spec.named}
-    targets = list(find_targets(layers_in(spec, shape, num_outputs), by_name, flat))
     counted = {name: array for name, array in given.items() if not is_counter(name)}
-    filled = fill(targets, counted, make_name_map(spec), "state dict")
-    return Twin(network, gather(filled.arrays), filled.left_over)
+    filled = fill(targets_of(spec, shape, num_outputs), counted, make_name_map(spec), "state dict")
+    trees = jax.tree.map(jnp.asarray, (tree_of(filled.arrays, 0), tree_of(filled.arrays, 1)))
+    return Twin(network_of(spec, shape, num_outputs, "xla")[0], trees, filled.left_over)
 
 
 def compare_torch_steps(model: Any, spec: Sequential, given: Arrays, images: np.ndarray) -> float:

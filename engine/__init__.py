@@ -34,6 +34,7 @@ _HOMES = {
     "join": "engine.inference.restore",
     "main": "engine.commands.experiment",
     "mlp": "engine.models",
+    "pretrained": "engine.importers.load",
     "restore": "engine.inference.restore",
     "run": "engine.runs.loop",
 }
@@ -77,11 +78,11 @@ if TYPE_CHECKING:
     from engine.data.in_memory import dataset
     from engine.errors import InputError
     from engine.exporting.export import export
+    from engine.importers.load import pretrained
     from engine.inference.classifier import Classifier
     from engine.inference.ensemble import EnsembleClassifier
     from engine.inference.restore import join, restore
     from engine.models import cnn, mlp
-    from engine.pretrained.load import pretrained
     from engine.records.custom import custom
     from engine.runs.fit import finetune, fit
     from engine.runs.loop import run
@@ -89,8 +90,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "pretrained":  # the room of that name, which can be called
-        return importlib.import_module("engine.pretrained")
     if name not in _HOMES:
         raise AttributeError(f"module 'engine' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

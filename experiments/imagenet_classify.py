@@ -38,7 +38,7 @@ class Options:
 def classify(options: Options) -> list[str]:
     """Lines of the likeliest classes; imports the weights where there is no run of them yet."""
     import engine
-    from engine.pretrained.load import save_run
+    from engine.importers.load import save_run
     from engine.report.predictions import prediction_lines
 
     run = options.runs / options.name

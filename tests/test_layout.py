@@ -31,14 +31,14 @@ ROOMS: dict[str, set[str]] = {
     "checkpoints": SETTINGS | {"metrics"},
     "training": SETTINGS | {"keys", "data", "devices", "kernels", "metrics", "networks"},
     "inference": SETTINGS | {"keys", "data", "devices", "kernels", "metrics", "networks", "checkpoints", "training"},
-    "pretrained": SETTINGS | {"data", "kernels", "metrics", "networks", "checkpoints", "inference"},
+    "importers": SETTINGS | {"data", "kernels", "metrics", "networks", "checkpoints", "inference"},
     "exporting": SETTINGS | {"devices", "metrics", "networks", "inference"},
     "report": SETTINGS | {"data", "metrics", "checkpoints", "inference"},
     "runs": SETTINGS
     | {"data", "devices", "kernels", "metrics", "networks", "checkpoints", "training", "inference", "report",
-       "pretrained"},
+       "importers"},
     "commands": SETTINGS
-    | {"data", "metrics", "networks", "checkpoints", "inference", "exporting", "report", "runs", "pretrained"},
+    | {"data", "metrics", "networks", "checkpoints", "inference", "exporting", "report", "runs", "importers"},
     "__main__": {"commands"},
 }  # fmt: skip
 # The same within `data`, whose modules that lie in none of these may import all of them.

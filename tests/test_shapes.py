@@ -26,11 +26,11 @@ from engine.data.decoded.dataset import Dataset
 from engine.data.pictures import images as pictures
 from engine.data.pictures import interpolating, levels, ranges, resampling
 from engine.data.sources import array_files
-from engine.kernels import depthwise, eigen, ffi, matrix, pooling, triton, windows, xla
+from engine.kernels import depthwise, eigen, ffi, matrix, pooling, separable, triton, windows, xla
 from engine.kernels.windows import Window
 from engine.metrics import calibration, combination, losses, table
 from engine.models import UpSample
-from engine.networks import functions, modules, network
+from engine.networks import build, folding, functions, modules, network
 
 ENGINE = Path(__file__).parents[1] / "engine"
 ROOMS = ("kernels", "networks", "metrics", "data")
@@ -67,6 +67,9 @@ ONE, KEYS = jax.random.key(0), jax.random.split(jax.random.key(0), 6)
 # Function → the arguments of each call.
 CASES: dict[Callable[..., Any], list[tuple]] = {
     depthwise.depthwise: [(MAPS, array("i j c"), WINDOW)],
+    depthwise.shifted_sums: [(MAPS, array("i j 1 c"), WINDOW)],
+    build.run_rows: [([], MAPS, array("b", "bool"))],
+    folding.run_in_parts: [(lambda images: images, MAPS)],
     eigen.eigen_convolve: [(MAPS, KERNEL, WINDOW, None)],
     eigen.input_gradient: [(MAPS.shape, KERNEL, array("b y x o"), WINDOW, None)],
     eigen.flip: [(KERNEL,)],
@@ -134,8 +137,18 @@ if ffi.is_available():
     NO_WINNERS = np.zeros((0, 0, 0, 0), np.uint8)
     CASES[ffi.convolve] = [(MAPS, KERNEL, BIAS, WINDOW, pool, True) for pool in (None, POOL)]
     CASES[ffi.gradients] = [(MAPS, FLIPPED, NO_WINNERS, None, array("b y x o"), WINDOW, None)]
-# They need a GPU or a C++ compiler.
-NOT_EVERYWHERE = {triton.convolve, ffi.convolve, ffi.gradients, table.score_outputs}  # the last gives no array
+NOT_EVERYWHERE = {
+    *(triton.convolve, ffi.convolve, ffi.gradients),  # they need a GPU or a C++ compiler
+    # They also need multiples of 16 channels, or windows of 1×1.
+    *(
+        separable.depthwise,
+        separable.convolve_depthwise,
+        separable.pack,
+        separable.pointwise,
+        separable.convolve_pointwise,
+    ),
+    table.score_outputs,  # gives no array
+}
 
 
 def stated_shapes(docstring: str) -> list[tuple[str, tuple[str, ...]]]:

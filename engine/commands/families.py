@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from engine.host.console import Table, show
 
 if TYPE_CHECKING:
-    from engine.pretrained.catalogue import Variant
+    from engine.importers.catalogue import Variant
 
 
 def families(name: Annotated[str | None, Positional, arg(metavar="[NAME]")] = None) -> None:
@@ -19,8 +19,8 @@ def families(name: Annotated[str | None, Positional, arg(metavar="[NAME]")] = No
     Args:
         name: One of them, like resnet50; None for a table of all.
     """
-    from engine.pretrained.catalogue import UNCLEAR
-    from engine.pretrained.variants import VARIANTS, find_variant
+    from engine.importers.catalogue import UNCLEAR
+    from engine.importers.variants import VARIANTS, find_variant
 
     if name is None:
         show(families_table(VARIANTS.values()), UNCLEAR, "all of one: engine families resnet50")

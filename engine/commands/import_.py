@@ -45,8 +45,8 @@ def import_(
         scale: Of a whole model that does not normalise its inputs: what pixels (0 to 255) are multiplied by.
         overwrite: Replace a run in that directory.
     """
-    from engine.pretrained.importing import read_class_names
-    from engine.pretrained.load import save_run
+    from engine.importers.importing import read_class_names
+    from engine.importers.load import save_run
 
     height_width = None if image_size is None else DataConfig(image_size=image_size).height_width
     names = None if class_names is None else read_class_names(class_names)
@@ -58,13 +58,13 @@ def import_(
         if weights is not None or not top or color != "rgb" or normalization is not None:
             rule = "alone, or with --class-names, --image-size and --scale"
             raise InputError(problem("model", f"the file {name} with other options", rule, "Leave them out."))
-        from engine.pretrained.whole_models import convert_model
+        from engine.importers.whole_models import convert_model
 
         classifier = convert_model(Path(name), names, height_width, scale, tell)
     else:
-        from engine.pretrained.importing import Wanted
-        from engine.pretrained.load import make_classifier
-        from engine.pretrained.variants import find_variant
+        from engine.importers.importing import Wanted
+        from engine.importers.load import make_classifier
+        from engine.importers.variants import find_variant
 
         if scale is not None:
             rule = "none: that of published weights is known"
@@ -77,7 +77,7 @@ def import_(
 
 
 def _imported_lines(classifier: "SingleClassifier", out: Path) -> list[str]:
-    from engine.pretrained.catalogue import UNCLEAR
+    from engine.importers.catalogue import UNCLEAR
 
     record = classifier.record
     about, model = record.provenance, record.config.model.with_outputs(record.num_outputs)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from engine.__main__ import main
-from tests.pretrained.tiny import draw_arrays, known_as_tiny, write_h5
+from tests.importers.tiny import draw_arrays, known_as_tiny, write_h5
 
 __all__ = ["known_as_tiny"]
 

@@ -37,7 +37,8 @@ from engine.models import AveragePool, BatchNorm, Conv, Custom, Dense, GlobalAve
 from engine.records import from_json, to_json
 
 ROOT = Path(__file__).parents[2]
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
+WITHOUT_TRAINING = {"imagenet_classify"}  # it has no config
+EXPERIMENTS = sorted({path.stem for path in (ROOT / "experiments").glob("[!_]*.py")} - WITHOUT_TRAINING)
 SECTIONS = {
     "data": DataConfig, "train": TrainConfig, "optim": OptimConfig, "plan": PlanConfig, "augment": AugmentConfig,
     "ensemble": EnsembleConfig, "checkpoint": CheckpointConfig, "finetune": FineTuneConfig,

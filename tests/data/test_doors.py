@@ -516,8 +516,8 @@ def test_data_that_are_neither_path_nor_arrays_are_answered():
         engine.fit(TINY, "")
     with pytest.raises(InputError, match=r"two pairs, .*Pass the first, and evaluate on the second"):
         engine.fit(TINY, ((LEVELS, Y), (LEVELS, Y)))
-    with pytest.raises(InputError, match=r"validation: got str; expected a share like 0\.1, a Dataset or \(images"):
-        engine.fit(TINY, (LEVELS, Y), validation="flowers", verbose=False)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"got 'flowers'; expected fashion_mnist_12k .*Did you mean tf_flowers"):
+        engine.fit(TINY, (LEVELS, Y), validation="flowers", verbose=False)
     with pytest.raises(InputError, match=r"value_range, layout: got one with Dataset"):
         engine.fit(TINY, engine.dataset(LEVELS, Y), value_range=(0, 1))
 

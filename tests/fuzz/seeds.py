@@ -20,7 +20,7 @@ from engine.data.sources.tfds import EMBEDDED
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
 from engine.records import to_json
 from tests.fuzz.targets import CORPUS, STEP
-from tests.pretrained.files import safetensors, torch_of
+from tests.importers.files import safetensors, torch_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), np.uint8)
 

@@ -17,8 +17,8 @@ from engine.commands.summary import summary
 from engine.data.kinds import open_source
 from engine.data.load import load_splits
 from engine.data.sources.table import read_unlabelled_table
-from engine.pretrained.keras_models import keras_model
-from engine.pretrained.read import read_weights
+from engine.importers.keras_models import keras_model
+from engine.importers.read import read_weights
 from engine.report.survey import survey, with_one_size
 from engine.runs.plan_search import read_plan
 from tests.fuzz.mutations import Mutation, header_changed, json_changed, zip_changed

@@ -10,7 +10,7 @@ import engine
 from engine.config.finetune import FineTuneConfig
 from engine.models import Sequential
 from experiments import cats_dogs, imagenet_classify, vgg_features
-from tests.pretrained.tiny import draw_arrays, known_as_tiny, write_h5
+from tests.importers.tiny import draw_arrays, known_as_tiny, write_h5
 
 __all__ = ["known_as_tiny"]
 
@@ -74,8 +74,8 @@ def test_a_trunk_gets_a_head_and_a_loss_for_classes(tmp_path: Path, known_as_tin
 
 
 def test_an_experiment_starts_from_an_imported_run(tmp_path: Path, known_as_tiny):
-    from engine.pretrained.load import save_run
-    from tests.pretrained.tiny import tiny
+    from engine.importers.load import save_run
+    from tests.importers.tiny import tiny
 
     file = write_h5(tmp_path / "tiny.h5", draw_arrays(top=False))
     save_run(engine.pretrained("tiny", file, top=False, say=lambda text: None), tmp_path / "trunk")

@@ -1,0 +1,116 @@
+"""Downloads: whole, of the published hash, renamed only then; without a network an error that says what to do."""
+
+import contextlib
+import hashlib
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.error import URLError
+
+import pytest
+
+from engine.errors import InputError
+from engine.importers import download as module
+from engine.importers.catalogue import Published
+from engine.importers.download import download, from_hub, hash_of
+
+CONTENT = b"weights" * 1000
+MD5 = f"md5:{hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()}"
+SHORT = f"sha256:{hashlib.sha256(CONTENT).hexdigest()[:8]}"
+URL = "https://example.org/models/some.h5"
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, content: bytes, length: int | None = None) -> list[str]:
+    asked: list[str] = []
+
+    def opened(url: str):
+        asked.append(url)
+        answer = io.BytesIO(content)
+        told = len(content) if length is None else length
+        return contextlib.nullcontext(SimpleNamespace(read=answer.read, headers={"Content-Length": str(told)}))
+
+    monkeypatch.setattr(module, "_opened", opened)
+    return asked
+
+
+@pytest.mark.parametrize("known", [MD5, SHORT, None])
+def test_a_file_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str | None):
+    asked = serve(monkeypatch, CONTENT)
+    place = download(Published(URL, known), lambda text: None, tmp_path)
+    assert place == tmp_path / "weights" / "some.h5"
+    assert place.read_bytes() == CONTENT
+    assert download(Published(URL, known), lambda text: None, tmp_path) == place
+    assert asked == [URL]
+    assert hash_of(place, "md5") == MD5
+
+
+@pytest.mark.parametrize(
+    ("content", "length", "message"),
+    [
+        (CONTENT + b"!", None, "a file whose hash is md5:"),
+        (CONTENT[:-1], len(CONTENT), r"6,999 of 7,000 bytes"),
+        (CONTENT, 10, "more bytes than it said"),
+        (CONTENT, 2**40, "at most 2,147,483,648"),
+    ],
+)
+def test_what_differs_is_not_kept(tmp_path: Path, monkeypatch, content: bytes, length: int | None, message: str):
+    serve(monkeypatch, content, length)
+    with pytest.raises(InputError, match=message):
+        download(Published(URL, MD5), lambda text: None, tmp_path)
+    assert not list((tmp_path / "weights").iterdir())
+
+
+def test_a_changed_file_in_the_cache_is_downloaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "some.h5").write_bytes(b"old")
+    serve(monkeypatch, CONTENT)
+    assert download(Published(URL, MD5), lambda text: None, tmp_path).read_bytes() == CONTENT
+
+
+def test_without_a_network_it_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(url: str):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(module, "_opened", fail)
+    with pytest.raises(InputError) as caught:
+        download(Published(URL, MD5), lambda text: None, tmp_path)
+    text = str(caught.value)
+    for part in (URL, MD5, str(tmp_path / "weights" / "some.h5"), "Name or service not known", "--weights FILE"):
+        assert part in text
+
+
+@pytest.mark.parametrize("url", ["http://example.org/some.h5", "file:///etc/passwd", "ftp://example.org/some.h5"])
+def test_only_https_is_followed(tmp_path: Path, url: str):
+    with pytest.raises(InputError, match="not https"):
+        download(Published(url), lambda text: None, tmp_path)
+    handler = module._OnlyHttps()
+    with pytest.raises(URLError, match="leads to"):
+        handler.redirect_request(None, None, 302, "", None, url)
+
+
+def test_the_hub_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(module.importlib, "import_module", missing)
+    with pytest.raises(InputError, match="pip install huggingface_hub"):
+        from_hub("timm/some", tmp_path)
+
+
+def test_the_hub_gives_weights_and_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class NotThere(Exception):
+        pass
+
+    def hf_hub_download(repo_id: str, filename: str, cache_dir: Path, etag_timeout: float) -> str:
+        if filename == "model.safetensors" and repo_id.endswith("old"):
+            raise NotThere
+        if repo_id.endswith("nobody"):
+            raise ConnectionError("offline\nfor long")
+        return str(tmp_path / filename)
+
+    hub = SimpleNamespace(hf_hub_download=hf_hub_download, errors=SimpleNamespace(EntryNotFoundError=NotThere))
+    monkeypatch.setattr(module.importlib, "import_module", lambda name: hub)
+    assert from_hub("timm/some", tmp_path).name == "model.safetensors"
+    assert from_hub("timm/old", tmp_path).name == "pytorch_model.bin"
+    with pytest.raises(InputError, match=r"hf:timm/nobody: got offline; expected its files"):
+        from_hub("timm/nobody", tmp_path)
