@@ -9,6 +9,7 @@ from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Provenance, Record
 from engine.checkpoints.run_directory import claimed, clear_run, open_run, write_config
 from engine.checkpoints.saving import Checkpoints
+from engine.checkpoints.steps import step_directories
 from engine.config import RunConfig, TrainConfig
 from engine.config.data import DataConfig
 from engine.config.plan import Plan
@@ -127,13 +128,22 @@ def save_run(classifier: SingleClassifier, path: Path, overwrite: bool = False) 
     """Writes an ordinary run into a new directory: its config and one checkpoint."""
     directory = expanded(path)
     with claimed(directory):
-        open_run(directory, classifier.record.config, False, overwrite)
+        _check_free(directory, classifier.record.config, overwrite)
         if overwrite:
             clear_run(directory)
         write_config(directory, classifier.record.config)
         with Checkpoints(directory, classifier.record.config.checkpoint) as checkpoints:
             checkpoints.save(classifier.record, model=(classifier.params, classifier.model_state))
             checkpoints.wait()
+
+
+def _check_free(directory: Path, config: RunConfig, overwrite: bool) -> None:
+    """Raises InputError, in the words of an import, if a new run cannot be made there."""
+    try:
+        open_run(directory, config, False, overwrite)
+    except InputError as error:
+        replaces = "Add --overwrite, or choose" if step_directories(directory) and not overwrite else "Choose"
+        raise InputError(problem("out", error.got, error.rule, f"{replaces} another --out.")) from None
 
 
 def _height_width(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

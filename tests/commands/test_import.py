@@ -34,10 +34,13 @@ def test_an_import_is_predicted_with_by_the_next_command(tmp_path: Path, capsys,
     assert "the first kernel was reversed" in shown
     picture = tmp_path / "dog.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(picture)
-    lines = run(capsys, "predict", out, str(picture), "--top", "3").splitlines()
+    main(["predict", out, str(picture), "--top", "3"])
+    lines = capsys.readouterr().out.splitlines()  # progress, on a slow machine, goes to stderr
     assert len(lines) == 3
     assert all(line.startswith("n") and line.endswith(" %") for line in lines)
-    assert "contains" in fails(capsys, "import", "tiny", "--weights", weights, "--out", out)
+    refused = fails(capsys, "import", "tiny", "--weights", weights, "--out", out)
+    assert "contains" in refused
+    assert "Add --overwrite, or choose another --out." in refused
     shown = run(capsys, "summary", out)
     assert "weights of tiny: tiny.h5, sha256:" in shown
     assert "MIT; He et al. 2015" in shown
