@@ -143,7 +143,8 @@ def _check_free(directory: Path, config: RunConfig, overwrite: bool) -> None:
         open_run(directory, config, False, overwrite)
     except InputError as error:
         replaces = "Add --overwrite, or choose" if step_directories(directory) and not overwrite else "Choose"
-        raise InputError(problem("out", error.got, error.rule or "a new directory", f"{replaces} another --out.")) from None
+        rule = error.rule or "a new directory"
+        raise InputError(problem("out", error.got, rule, f"{replaces} another --out.")) from None
 
 
 def _height_width(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
