@@ -20,9 +20,10 @@ from engine.importers.normalization import find_contract
 from engine.importers.orders import by_order
 from engine.importers.weights_file import WeightsFile
 from engine.kernels.lowerings import evaluation_lowering
-from engine.models.convolutions import Dense
+from engine.models.convolutions import Conv, Dense
 from engine.models.layers import Flatten
 from engine.models.pools import GlobalAveragePool
+from engine.models.shapes import pair
 from engine.models.specs import Sequential
 from engine.models.tokens import PositionEmbedding
 from engine.networks.network import abstract_arrays, layers_in
@@ -106,7 +107,16 @@ def make_spec(variant: Variant, wanted: Wanted) -> Sequential:
     if _has_positions(spec) and shape[0] != shape[1]:
         rule = f"a square, because {variant.name} has an embedding for each place"
         raise InputError(problem("image-size", shape_text(shape[:2]), rule, f"Give one number, like {variant.size}."))
+    if _has_positions(spec) and (rest := shape[0] % (patch := _patch_size(spec))):
+        rule = f"a multiple of {patch}, for pixels beyond the last whole patch would not be seen"
+        whole = max(patch, shape[0] - rest)
+        raise InputError(problem("image-size", shape_text(shape[:2]), rule, f"Give {whole} or {whole + patch}."))
     return spec
+
+
+def _patch_size(spec: Sequential) -> int:
+    """How many pixels a side become one token: the step of the first convolution."""
+    return next(pair(each.layer.strides)[0] for each in spec.named if isinstance(each.layer, Conv))
 
 
 def _has_positions(spec: Sequential) -> bool:

@@ -79,3 +79,5 @@ def test_positions_of_a_vit_are_resized_for_another_size_and_this_is_said(tmp_pa
     assert classifier.outputs(np.zeros((2, 64, 64, 3), np.uint8)).shape == (2, 1000)
     with pytest.raises(InputError, match=r"image-size: got 64×48; expected a square.*like 48"):
         make_classifier(SMALL, Wanted(height_width=(64, 48)), str(path), said.append)
+    with pytest.raises(InputError, match=r"image-size: got 70×70; expected a multiple of 16.*Give 64 or 80"):
+        make_classifier(SMALL, Wanted(height_width=(70, 70)), str(path), said.append)
