@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AugmentConfig": "engine.augment.config",
+    "Callback": "engine.runs.callbacks",
     "CheckpointConfig": "engine.config",
     "Classifier": "engine.inference.classifier",
     "DataConfig": "engine.config.data",
@@ -40,6 +41,7 @@ _HOMES = {
 }
 __all__ = [
     "AugmentConfig",
+    "Callback",
     "CheckpointConfig",
     "Classifier",
     "DataConfig",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from engine.inference.restore import join, restore
     from engine.models import cnn, mlp
     from engine.records.custom import custom
+    from engine.runs.callbacks import Callback
     from engine.runs.fit import finetune, fit
     from engine.runs.loop import run
     from engine.runs.result import Result

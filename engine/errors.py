@@ -1,7 +1,12 @@
 """The one error a user sees for their own mistake, and how it is worded."""
 
 import difflib
+import inspect
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 from engine.text import one_line, printable
 
@@ -91,3 +96,33 @@ def remedy_for(error: BaseException, otherwise: str) -> str:
 def shape_text(shape: Iterable[int]) -> str:
     """`28×28×1` for (28, 28, 1)."""
     return "×".join(str(size) for size in shape)
+
+
+def error_text(error: BaseException) -> str:
+    """`ValueError: its first line (mine.py, line 12)`: an error in code of the user's own, and where it was raised.
+
+    The line is the innermost outside of this package, of installed ones and of Python itself.
+    """
+    text = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}".removesuffix(": ")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    return f"{text} ({_line_text(frames[-1].filename, frames[-1].lineno)})" if frames else text
+
+
+def defined_at(function: Any) -> str:
+    """` (mine.py, line 3)`: where a function or class of the user's own is defined; empty if that is not known."""
+    try:
+        file, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
+    except (TypeError, OSError):
+        return ""
+    return f" ({_line_text(file, line)})" if file and _is_users(file) else ""
+
+
+def _line_text(file: str, line: int | None) -> str:
+    path = Path(file)
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}, line {line}"
+
+
+def _is_users(file: str) -> bool:
+    path, places = Path(file), (str(Path(__file__).parent), sysconfig.get_path("stdlib"))
+    is_installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return not (is_installed or file.startswith("<") or any(path.is_relative_to(place) for place in places))

@@ -52,7 +52,7 @@ class Record:
     passed_over: number of files that are not pictures, by kind. skipped: number of unreadable files, by split.
     several_frames: number of pictures with more frames than the one that is read, by split.
     provenance: of imported weights, and of what was trained from them. combination: of an ensemble, how its members are
-    combined. alternatives: the measured plans, fastest first.
+    combined. alternatives: the measured plans, fastest first. callbacks: the state of each. is_stopped: by one of them.
     """
 
     config: RunConfig
@@ -78,6 +78,8 @@ class Record:
     skipped: dict[str, Any] = field(default_factory=dict)
     several_frames: dict[str, Any] = field(default_factory=dict)
     provenance: Provenance | None = field(default=None, kw_only=True, metadata=ADDED)
+    callbacks: dict[str, Any] | None = field(default=None, kw_only=True, metadata=ADDED)
+    is_stopped: bool = field(default=False, kw_only=True, metadata=ADDED)
 
     @property
     def epochs_done(self) -> int:
@@ -91,7 +93,12 @@ class Record:
 
     def is_complete_for(self, config: RunConfig) -> bool:
         """Whether a run of this config would have nothing left to train."""
-        return self.epochs_done >= config.train.epochs or has_stopped_early(config.train, self.history)
+        is_over = self.epochs_done >= config.train.epochs or has_stopped_early(config.train, self.history)
+        return is_over or self.is_stopped_for(config)
+
+    def is_stopped_for(self, config: RunConfig) -> bool:
+        """Whether a callback stopped the run for good; other numbers of epochs let it go on."""
+        return self.is_stopped and self.config.train.epochs == config.train.epochs
 
 
 def _contradictions(record: Record) -> list[str]:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +65,7 @@ def main(config: RunConfig, arguments: Sequence[str] | None = None) -> None:
 def _next_steps(result: "Result") -> str:
     config, path = result.config, result.directory
     kept = [name for name in SHOWN_FILES if (path / name).exists()]
-    trust = ["--trust"] if any(find_custom(config)) else []
+    trust = ["--trust"] if any(find_custom(replace(config, callbacks=()))) else []
     commands = [[engine_command(), "summary", str(path)]]
     if (path / "example.png").exists():
         commands.append([engine_command(), "predict", str(path), str(path / "example.png"), "--top", "3"])

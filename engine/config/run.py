@@ -25,8 +25,8 @@ from engine.errors import InputError, problem
 from engine.host.json_files import read_json
 from engine.models.layer import Layer
 from engine.models.specs import Model, Sequential
-from engine.records import check, check_all, from_json, to_json
-from engine.records.custom import custom
+from engine.records import ADDED, check, check_all, from_json, to_json
+from engine.records.custom import Custom, custom
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class RunConfig:
     ensemble: Annotated[EnsembleConfig, RESULT | PROGRAM] = field(default_factory=EnsembleConfig)
     checkpoint: Annotated[CheckpointConfig, NOTHING] = field(default_factory=CheckpointConfig)
     finetune: Annotated[FineTuneConfig, RESULT | PROGRAM] = field(default_factory=FineTuneConfig)
+    callbacks: Annotated[tuple[Custom, ...], Suppress, NOTHING] = field(default=(), kw_only=True, metadata=ADDED)
+    """Called while the run trains: custom(Class, …) of classes like engine.Callback."""
 
     def __post_init__(self):
         check_model(self.model)
@@ -95,8 +97,8 @@ class RunConfig:
 
     @property
     def without_source(self) -> "RunConfig":
-        """The same for uses that do not open its data, and so do not run a data source of the author's own."""
-        return replace(self, data=replace(self.data, source=None))
+        """The same for uses that neither open its data nor train: without code of the author's own for these."""
+        return replace(self, data=replace(self.data, source=None), callbacks=())
 
     def of_member(self, index: int) -> "RunConfig":
         """The config that trains one member of this ensemble alone, counted from 0."""

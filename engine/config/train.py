@@ -1,12 +1,12 @@
 """TrainConfig: how long a run trains, and on what objective."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from engine.config.matters import PLAN, PROGRAM, RESULT, SCHEDULE
+from engine.config.matters import NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE
 from engine.config.named import name_problems
 from engine.config.scoring import LOSSES, METRICS, BestIs, LossName, MetricName, loss_facts, metric_name
-from engine.records import check, check_all, check_whole
+from engine.records import ADDED, check, check_all, check_whole
 from engine.records.custom import Custom
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -44,6 +44,10 @@ class TrainConfig:
     """What the network computes in; weights, batch statistics and losses are float32. tf32 needs an NVIDIA GPU."""
     metrics: tuple[MetricName, ...] = ()
     """Metrics to report beside the loss and, for classes, the accuracy: names, or custom(factory, …) of your own."""
+    min_delta: Annotated[float, NOTHING] = field(default=0.0, kw_only=True, metadata=ADDED)
+    """How much better than the best before an epoch must be to count as a better one for patience."""
+    start_epoch: Annotated[int, NOTHING] = field(default=0, kw_only=True, metadata=ADDED)
+    """Epochs at the start that patience leaves out: it neither counts them nor compares with them."""
 
     def __post_init__(self):
         check_all(self, "train", self._range_problems)
@@ -53,6 +57,12 @@ class TrainConfig:
         problems += check_whole("train.batch_size", self.batch_size, 1, "Give 64 or so.")
         if self.patience is not None:
             problems += check_whole("train.patience", self.patience, 1, "Give 10 or so, or leave it out.")
+        holds = 0 <= self.min_delta < float("inf")
+        problems += check("train.min_delta", self.min_delta, holds, "0 or more", "Give 0.001 or so.")
+        problems += check_whole("train.start_epoch", self.start_epoch, 0, "Give the number of epochs to leave out.")
+        for name in ("min_delta", "start_epoch") if self.patience is None else ():
+            value, remedy = getattr(self, name), "Set train.patience too, or leave it out."
+            problems += check(f"train.{name}", value, not value, "0 without patience", remedy)
         problems += check_whole("train.seed", self.seed, 0, "Give any such number.", below=2**32)
         problems += check_whole("train.members", self.members, 1, "Give 10 or so, or 1 for a single model.")
         problems += check_whole("train.first_member", self.first_member, 0, "Give 0, or the number of a member.")

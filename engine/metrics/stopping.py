@@ -55,10 +55,15 @@ def member_best_step(config: TrainConfig, history: Sequence[Row], number: int) -
 
 
 def _has_lost_patience(config: TrainConfig, metrics: Sequence[Row]) -> bool:
-    scores = [score(config, each) for each in metrics]
-    if config.patience is None or not scores:
+    """Counts as Keras's EarlyStopping: an epoch better by no more than `min_delta` does not become the best."""
+    if config.patience is None:
         return False
-    return len(scores) - 1 - scores.index(max(scores)) >= config.patience
+    best, num_without = float("-inf"), 0
+    for each in metrics[config.start_epoch :]:
+        found = score(config, each)
+        is_better = found - config.min_delta > best
+        best, num_without = (found, 0) if is_better else (best, num_without + 1)
+    return num_without >= config.patience
 
 
 def _prefix(number: int) -> str:

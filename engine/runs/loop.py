@@ -1,8 +1,10 @@
 """The story of a run: RunConfig → Splits → Session → compiled chunks of steps → history and checkpoints → Result."""
 
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import claimed, open_run
@@ -12,6 +14,7 @@ from engine.devices.precision import computes
 from engine.host.clock import Clock
 from engine.inference.classifier import Classifier
 from engine.report.progress import Reporter
+from engine.runs.callbacks import Callbacks, LiveRun, make_callbacks
 from engine.runs.inputs import follow_record, load_inputs, match_to_data
 from engine.runs.messages import finish_report, report_epoch, report_opening, report_progress
 from engine.runs.plan_search import search_plan
@@ -27,12 +30,14 @@ def run(
     splits: Splits | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    callbacks: Sequence[Any] = (),
     reporter: Reporter | None = None,
 ) -> Result:
     """Trains what `config` describes, in `run_dir` (default runs/<name>), and evaluates its best step.
 
     splits: data at hand, in place of what the config names.
     resume: continue the run in that directory, if there is one. overwrite: remove it and start from scratch.
+    callbacks: called while it trains (engine.Callback), after those that the config names.
     Raises InputError for anything in the config, the data or the directory that cannot be used, and Interrupted, a
     KeyboardInterrupt, after Ctrl-C or SIGTERM, once everything is saved.
     """
@@ -42,7 +47,7 @@ def run(
         config = follow_record(config, record, reporter.say) if record else config
         with clock.measure("data"):
             splits = load_inputs(config, splits, record, reporter.say)
-        return train(config, splits, directory, clock, reporter, record, overwrite)
+        return train(config, splits, directory, clock, reporter, record, overwrite, callbacks=callbacks)
 
 
 @computes
@@ -55,18 +60,25 @@ def train(
     resumed: Record | None = None,
     overwrite: bool = False,
     source: Classifier | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Result:
     """Trains on data that is already loaded, in a directory that `open_run` has checked.
 
-    source: a model at hand to start from, in place of what the config names.
+    source: a model at hand to start from, in place of what the config names. callbacks: beside those of the config.
     """
+    made = make_callbacks(config, callbacks)
     config, splits, notes = match_to_data(config, splits, source and source.record, is_resumed=resumed is not None)
     with clock.measure("plan"):
         plan = None if resumed else search_plan(config, splits.train, reporter.say)
     session = Session(config, splits, clock, directory, resumed, plan, source)
     start_directory(session, resumed, overwrite)
     report_opening(session, resumed, notes, reporter)
-    with closing(session), reporter.progress(session.total_steps, session.step), saving(session, reporter) as saver:
+    calls = Callbacks(made, LiveRun(session, reporter.say), resumed)
+    with (
+        closing(session),
+        reporter.progress(session.total_steps, session.step),
+        saving(session, calls, reporter) as saver,
+    ):
         while not session.is_done:
             session.train_chunk(saver.steps_left())
             report_progress(session, reporter)
@@ -74,7 +86,7 @@ def train(
                 saver.save_if_due()
             else:
                 epoch = session.finish_epoch()
-                saver.save_epoch(epoch)
                 report_epoch(session, epoch, reporter)
+                saver.save_epoch(epoch)
             saver.stop_if_asked()
     return finish_report(session, reporter)

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from engine.augment.config import AugmentConfig
 from engine.config import RunConfig
 from engine.config.decoding import ResizeRule, ValueRange
 from engine.data.pictures.images import Picture
@@ -41,10 +42,11 @@ class Result:
         pictures: Picture | Sequence[Picture],
         top: int = 1,
         resize: ResizeRule | None = None,
+        tta: int | AugmentConfig = 0,
         value_range: ValueRange | None = None,
     ) -> list[Prediction]:
         """One Prediction a picture: see Classifier.predict."""
-        return self.classifier.predict(pictures, top, resize, value_range=value_range)
+        return self.classifier.predict(pictures, top, resize, tta, value_range)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Copies the whole run, with its best and last checkpoints, to a new directory for `engine.restore`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import clear_run, write_config, write_skipped
@@ -11,6 +12,7 @@ from engine.host.interrupts import Interrupted, StopRequest, defer_signals
 from engine.host.storage import write_atomically
 from engine.report.history import history_csv
 from engine.report.progress import Reporter
+from engine.runs.callbacks import CallbackFailed, Callbacks
 from engine.runs.session import Epoch, Session
 
 
@@ -24,36 +26,47 @@ def start_directory(session: Session, resumed: Record | None, overwrite: bool) -
 
 
 @contextmanager
-def saving(session: Session, reporter: Reporter) -> Iterator["Saver"]:
+def saving(session: Session, callbacks: Callbacks, reporter: Reporter) -> Iterator["Saver"]:
     """A Saver. What it saves is on disk when the block ends, and only then do SIGINT and SIGTERM act."""
     checkpoints = Checkpoints(session.directory, session.config.checkpoint, reporter.say, reporter.log)
     with checkpoints, defer_signals() as stop:
-        saver = Saver(session, checkpoints, stop)
-        yield saver
-        saver.finish(reporter)
+        saver = Saver(session, checkpoints, stop, callbacks)
+        try:
+            callbacks.call("on_run_begin")
+            yield saver
+            saver.finish(reporter)
+            callbacks.call("on_run_end")
+        except CallbackFailed:
+            saver.save_as_is()
+            raise
 
 
 class Saver:
     """Saves a session at the times that its config names, and stops it after a signal."""
 
-    def __init__(self, session: Session, checkpoints: Checkpoints, stop: StopRequest):
-        self._session, self._checkpoints, self._stop = session, checkpoints, stop
+    def __init__(self, session: Session, checkpoints: Checkpoints, stop: StopRequest, callbacks: Callbacks):
+        self._session, self._checkpoints, self._stop, self._callbacks = session, checkpoints, stop, callbacks
         self._times = SaveTimes(session.config.checkpoint)
+        self._validation: dict[str, Any] | None = None  # of the present step, at the end of an epoch
 
     def steps_left(self) -> int | None:
         """Steps until the next save by step number; None if the config asks for none."""
         return self._times.steps_left(self._session.step)
 
     def save_if_due(self) -> None:
-        """Saves in the middle of an epoch, if it is time."""
-        if self._times.is_due(self._session.step):
+        """Saves in the middle of an epoch, if it is time or a callback ends the run."""
+        self._callbacks.call("on_step_chunk_end")
+        if self._times.is_due(self._session.step) or self._session.is_stopped:
             self._save()
 
     def save_epoch(self, epoch: Epoch) -> None:
         """Saves at the end of an epoch, if the config says so, training ends or a stop was requested."""
-        session = self._session
+        session, self._validation = self._session, epoch.validation
+        self._callbacks.call("on_step_chunk_end")
+        self._callbacks.call("on_epoch_end")
         if self._times.is_due_after(session.epoch) or session.is_done or self._stop:
-            self._save(epoch.validation)
+            self._save()
+        self._validation = None
         write_atomically(session.directory / "history.csv", history_csv(session.history))
 
     def stop_if_asked(self) -> None:
@@ -64,18 +77,30 @@ class Saver:
     def finish(self, reporter: Reporter) -> None:
         """Saves an untrained model of 0 epochs and waits until everything is on disk; then stops if requested."""
         session, train = self._session, self._session.config.train
-        if train.epochs == 0 and not session.is_resumed:
-            self._save(session.validate())
-        if session.epoch < train.epochs:
+        if session.step == 0 and not session.is_resumed:
+            self._validation = session.validate()
+            self._save()
+        if session.is_stopped:
+            reporter.say(f"stopped by a callback at step {session.step:,} of {session.total_steps:,}")
+        elif session.epoch < train.epochs:
             reporter.say(f"stopped early: no better epoch in the last {train.patience}")
         self._checkpoints.wait()
         if self._stop:
             self._save_and_stop()
         session.close()  # nothing more is trained, so nothing more is read ahead
 
-    def _save(self, validation: dict | None = None) -> None:
-        self._session.save(self._checkpoints, validation)
+    def save_as_is(self) -> None:
+        """Saves after a callback failed, with the states of callbacks that were last read."""
+        if self._session.step:
+            self._session.save(self._checkpoints, self._validation, self._callbacks.states or None)
+            self._checkpoints.wait()
+
+    def _save(self) -> None:
+        self._session.save(self._checkpoints, self._validation, self._callbacks.read_states())
         self._times.saved()
+        if self._callbacks.waits_for_saves:
+            self._checkpoints.wait()
+            self._callbacks.call("on_save")
 
     def _save_and_stop(self) -> None:
         session, number = self._session, self._stop.signal_number

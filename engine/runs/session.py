@@ -1,10 +1,11 @@
 """Session: a run while it trains: its state and history, how it is trained, validated, saved and resumed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from engine.checkpoints.record import Record
@@ -28,7 +29,7 @@ from engine.runs.start import restore_source
 from engine.training.memory import batch_errors
 from engine.training.optim import schedule
 from engine.training.program import NEVER, Pacer
-from engine.training.state import TrainState
+from engine.training.state import TrainState, make_items, make_state
 
 COUNTS = ("n", "skipped")  # the same in every epoch
 
@@ -78,6 +79,7 @@ class Session:
         self.step, self.totals = 0, self.members.make_totals()
         self.history: list[dict[str, Any]] = []
         self.is_resumed = resumed is not None
+        self.is_stopped = resumed is not None and resumed.is_stopped_for(config)
         self._epoch_seconds = 0.0
         self._order: tuple[int, Any] = (-1, None)
         self._equipment: Equipment | None = None
@@ -96,8 +98,8 @@ class Session:
 
     def _resume(self, record: Record, shapes: TrainState) -> None:
         check_same_data(record, self.splits)
-        arrays = restore_arrays(self.directory, record, **_make_items(shapes))
-        whole = _make_state(*jax.device_put((arrays["model"], arrays["optimizer"])))
+        arrays = restore_arrays(self.directory, record, **make_items(shapes))
+        whole = make_state(*jax.device_put((arrays["model"], arrays["optimizer"])))
         self.state = self.stage.place(self.stage.phase.apart(whole))
         self.step, self.history = record.step, [dict(row) for row in record.history]
         self._epoch_seconds = record.epoch_seconds
@@ -122,9 +124,9 @@ class Session:
 
     @property
     def is_done(self) -> bool:
-        """Whether all epochs are trained, or those that early stopping grants."""
+        """Whether all epochs are trained, or those that early stopping and callbacks grant."""
         has_stopped = self.position == 0 and self.members.have_stopped(self.history)
-        return self.epoch >= self.config.train.epochs or has_stopped
+        return self.epoch >= self.config.train.epochs or has_stopped or self.is_stopped
 
     @property
     def images_per_second(self) -> float:
@@ -198,22 +200,27 @@ class Session:
             sums = self._equipment.evaluate_features(model) if self._equipment else None
             return self.members.validate(self.make_record(), model, sums)
 
-    def save(self, checkpoints: Checkpoints, validation: dict[str, Any] | None = None) -> None:
-        """Starts to save everything; `validation` metrics, at the end of an epoch, say how good this step is."""
+    def save(
+        self,
+        checkpoints: Checkpoints,
+        validation: dict[str, Any] | None = None,
+        callbacks: dict[str, Any] | None = None,
+    ) -> None:
+        """Starts to save everything, states of callbacks too; `validation` metrics say how good this step is."""
         with self.clock.measure("save"):
             # Host copies: the next compiled call writes over the donated arrays while Orbax still reads.
-            items = jax.tree.map(np.array, _make_items(self.stage.phase.whole(self.state)))
+            items = jax.tree.map(np.array, make_items(self.stage.phase.whole(self.state)))
             items.update(self.members.extra_items())
             self.members.check_weights(items["model"], self.step)
-            checkpoints.save(self.make_record(validation), **items)
+            checkpoints.save(replace(self.make_record(validation), callbacks=callbacks), **items)
 
     def best(self) -> tuple[Classifier, int]:
         """(the classifier of the best step, or of the best step of each member, that step)."""
         return self.members.make_best(self.make_record(), self.whole_model)
 
     def classifier(self) -> Classifier:
-        """The model as it is now; good until the next step is trained."""
-        return self.members.make_classifier(self.make_record(), self.whole_model)
+        """The model as it is now, on a copy of its arrays, which the next step would write over."""
+        return self.members.make_classifier(self.make_record(), jax.tree.map(jnp.copy, self.whole_model))
 
     def evaluate(self, classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
         """Metrics over a dataset; the time counts as "eval"."""
@@ -251,6 +258,7 @@ class Session:
             failed_steps=tuple(self.members.failed_steps),
             combination=self.members.combination,
             provenance=self._provenance,
+            is_stopped=self.is_stopped,
         )
 
     def _enter_stage(self) -> None:
@@ -264,17 +272,3 @@ class Session:
 
     def _count_active(self) -> int:
         return int(np.sum(self.members.are_active(self.history)))
-
-
-def _make_items(state: TrainState) -> dict[str, Any]:
-    """The items of a checkpoint: the model, and what else it takes to continue training."""
-    rest = (state.step, state.opt_state)
-    return {"model": state.model, "optimizer": rest if state.averaged is None else (*rest, state.params)}
-
-
-def _make_state(model: Model, optimizer: tuple) -> TrainState:
-    """The state of which `_make_items` made these."""
-    (params, model_state), (step, opt_state, *trained) = model, optimizer
-    if not trained:
-        return TrainState(step, params, model_state, opt_state)
-    return TrainState(step, trained[0], model_state, opt_state, params)

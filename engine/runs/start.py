@@ -1,7 +1,7 @@
 """What a run takes over from another: the input contract, and the weights of every layer but a new head."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -53,7 +53,7 @@ def restore_source(config: RunConfig) -> Classifier | None:
     # What the run uses itself is imported anyway; anything else is not trusted.
     record = read_init_record(config)
     assert record is not None
-    theirs = {each.path for each in find_custom(replace(record.config, data=replace(record.config.data, source=None)))}
+    theirs = {each.path for each in find_custom(record.config.without_source)}
     return restore(config.finetune.init, trust=theirs <= {each.path for each in find_custom(config)})
 
 

@@ -1,6 +1,7 @@
 """TrainState: the one pytree that a run carries."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,3 +37,17 @@ def init_state(
     """The state before the first step; the average of the parameters starts as the parameters."""
     averaged = jax.tree.map(jnp.copy, params) if is_averaged else None
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params), averaged)
+
+
+def make_items(state: TrainState) -> dict[str, Any]:
+    """The items of a checkpoint: the model, and what else it takes to continue training."""
+    rest = (state.step, state.opt_state)
+    return {"model": state.model, "optimizer": rest if state.averaged is None else (*rest, state.params)}
+
+
+def make_state(model: tuple[Tree, Tree], optimizer: tuple) -> TrainState:
+    """The state of which `make_items` made these."""
+    (params, model_state), (step, opt_state, *trained) = model, optimizer
+    if not trained:
+        return TrainState(step, params, model_state, opt_state)
+    return TrainState(step, trained[0], model_state, opt_state, params)

@@ -1,6 +1,7 @@
 """Early stopping: patience is counted in epochs without a better one, on resume too; the best weights are kept."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,41 @@ def test_run_stops_when_patience_is_used_up(losses: list[float], patience: int):
     upto = next((n for n in range(1, len(losses) + 1) if has_stopped_early(config, rows(losses[:n]))), None)
     assert (upto is not None) == stopped
     assert not has_stopped_early(TrainConfig(best_by="loss"), rows(losses))
+
+
+def test_patience_counts_as_that_of_keras(keras):
+    draw = np.random.default_rng(0)
+    for case in range(200):
+        losses = draw.choice([0.1, 0.15, 0.2, 0.3, 0.35, 0.4], 12).tolist()
+        delta, start, patience = (
+            float(draw.choice([0.0, 0.04, 0.12])),
+            int(draw.integers(0, 6)),
+            int(draw.integers(1, 5)),
+        )
+        theirs = keras.callbacks.EarlyStopping("val_loss", delta, patience, start_from_epoch=start)
+        theirs.set_model(SimpleNamespace(stop_training=False))
+        theirs.on_train_begin()
+        config = TrainConfig(best_by="loss", patience=patience, min_delta=delta, start_epoch=start)
+        for epoch, loss in enumerate(losses):
+            theirs.on_epoch_end(epoch, {"val_loss": loss})
+            stops = has_stopped_early(config, rows(losses[: epoch + 1]))
+            assert stops == theirs.model.stop_training, (case, losses[: epoch + 1], delta, start, patience)
+            if stops:
+                break
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 2, "min_delta": -0.1}, r"train.min_delta: got -0.1; expected 0 or more"),
+        ({"patience": 2, "start_epoch": -1}, r"train.start_epoch: got -1; expected a whole number of at least 0"),
+        ({"min_delta": 0.1}, r"train.min_delta: got 0.1; expected 0 without patience"),
+        ({"start_epoch": 3}, r"train.start_epoch: got 3; expected 0 without patience"),
+    ],
+)
+def test_options_of_patience_are_checked(options, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**options)
 
 
 def test_score_is_accuracy_or_loss_as_asked_for():

@@ -1,5 +1,7 @@
 """Training in notebooks: arrays in, a result out that predicts, evaluates and saves."""
 
+from inspect import signature
+
 import jax
 import numpy as np
 import pytest
@@ -237,3 +239,44 @@ def test_validation_pictures_of_another_size_are_refused_with_both_sizes():
         engine.fit(TINY, pair, validation=(other, np.arange(6) % 3), verbose=False)
     smaller = np.zeros((6, *train.input_shape), np.uint8)  # as advised
     engine.fit(TINY, pair, validation=(smaller, np.arange(6) % 3), epochs=0, verbose=False)
+
+
+def test_fit_takes_what_decides_the_best_epoch(fitted):
+    options = {"best_by": "nll", "label_smoothing": 0.1, "patience": 2, "min_delta": 0.01, "start_epoch": 1}
+    result = engine.fit(TINY, make_dataset(100), epochs=1, verbose=False, **options)
+    assert {name: getattr(result.config.train, name) for name in options} == options
+    assert fitted.config.train == engine.TrainConfig(12, 32)
+
+
+def test_run_of_fit_is_kept_and_resumed_in_its_directory(tmp_path):
+    data, options = make_dataset(100), {"verbose": False, "run_dir": tmp_path / "run"}
+    engine.fit(TINY, data, epochs=1, **options)
+    with pytest.raises(engine.InputError, match=r"run_dir: got .*contains a finished run"):
+        engine.fit(TINY, data, epochs=2, **options)
+    with pytest.raises(engine.InputError, match=r"a run of another config[\s\S]*train.seed: stored 0, given 1"):
+        engine.fit(TINY, data, epochs=2, seed=1, resume=True, **options)
+    resumed = engine.fit(TINY, data, epochs=2, resume=True, **options)
+    whole = engine.fit(TINY, data, epochs=2, verbose=False)
+    assert resumed.directory == tmp_path / "run"
+    assert [row["step"] for row in resumed.history] == [2, 4]
+    np.testing.assert_array_equal(resumed.classifier.outputs(data.images), whole.classifier.outputs(data.images))
+    with pytest.raises(engine.InputError, match=r"resume: got True; expected False without run_dir"):
+        engine.fit(TINY, data, resume=True)
+
+
+def test_finetuned_run_is_resumed_in_its_directory(fitted, tmp_path):
+    names = ("left", "middle", "right")
+    data = make_dataset(100)
+    other = engine.dataset(data.images, [names[label] for label in data.labels])
+    options = {"freeze": ["conv_1"], "verbose": False}
+    engine.finetune(fitted.classifier, other, epochs=1, run_dir=tmp_path, **options)
+    resumed = engine.finetune(fitted.classifier, other, epochs=2, run_dir=tmp_path, resume=True, **options)
+    whole = engine.finetune(fitted.classifier, other, epochs=2, **options)
+    np.testing.assert_array_equal(resumed.classifier.outputs(data.images), whole.classifier.outputs(data.images))
+
+
+def test_result_predicts_as_its_classifier(fitted):
+    images, augment = make_dataset(4, 5).images, engine.AugmentConfig(horizontal_flip=True)
+    for options in ({"top": 3}, {"tta": augment}, {"resize": "crop"}):
+        assert fitted.predict(images, **options) == fitted.classifier.predict(images, **options)
+    assert signature(engine.Result.predict) == signature(engine.Classifier.predict)

@@ -26,10 +26,12 @@ from experiments import convnet
 from tests.conftest import make_dataset
 
 
-def start(config: engine.RunConfig, splits: Splits, directory: Path, reporter: Reporter | None = None) -> Result:
+def start(
+    config: engine.RunConfig, splits: Splits, directory: Path, reporter: Reporter | None = None, callbacks=()
+) -> Result:
     """A run on data at hand, taken up again where it stopped if it was."""
     record = open_run(directory, config, resume=True, overwrite=False)
-    return train(config, splits, directory, Clock(), reporter or Silent(), record)
+    return train(config, splits, directory, Clock(), reporter or Silent(), record, callbacks=callbacks)
 
 
 class StopsAt(Silent):

@@ -1,0 +1,206 @@
+"""Callbacks: code of the user's own that is called while a run trains, sees it, keeps state with it, and may stop it.
+
+They are called between compiled calls. A run without any calls nothing.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoints.record import Record
+from engine.config import RunConfig
+from engine.errors import InputError, Say, error_text, problem, unknown
+from engine.inference.classifier import Classifier
+from engine.records import to_json
+from engine.records.custom import Custom
+from engine.runs.session import Session
+
+MOST_STATE_BYTES = 2**20  # of one callback; every record of the run holds it
+
+
+class LiveRun:
+    """A run as its callbacks see it; what is not listed here may change.
+
+    config: its settings. directory: where it is kept. say: prints a line and logs it.
+    """
+
+    def __init__(self, session: Session, say: Say):
+        self._session = session
+        self.config: RunConfig = session.config
+        self.directory: Path = session.directory
+        self.say = say
+
+    @property
+    def step(self) -> int:
+        """Steps trained."""
+        return self._session.step
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs trained."""
+        return self._session.epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the run, if nothing stops it early."""
+        return self._session.total_steps
+
+    @property
+    def history(self) -> tuple[dict[str, Any], ...]:
+        """A row for each whole epoch, as in `Result.history`; copies."""
+        return tuple(map(dict, self._session.history))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """At the end of an epoch its row of the history; within one, the training metrics so far."""
+        history = self._session.history
+        if history and history[-1]["step"] == self.step:
+            return dict(history[-1])
+        found = self._session.training_metrics()
+        return found if found.get("n") else {}
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model as it is now, on a copy of its arrays: to evaluate, to predict with, or to keep."""
+        return self._session.classifier()
+
+    def stop(self) -> None:
+        """Ends the run after the steps trained so far, as early stopping does: saved, evaluated and reported."""
+        self._session.is_stopped = True
+
+
+class Callback:
+    """What a callback may have, all of it optional; to be derived from, or imitated. An error in it ends the run.
+
+    `metrics` and `classifier` of the run are computed when they are asked for.
+    """
+
+    def on_run_begin(self, run: LiveRun) -> None:
+        """Before the first step, of a resumed run too."""
+
+    def on_step_chunk_end(self, run: LiveRun) -> None:
+        """After each compiled call: about a second of training, or the rest of an epoch if that is less.
+
+        That is before `on_epoch_end`, if the epoch is over.
+        """
+
+    def on_epoch_end(self, run: LiveRun) -> None:
+        """After an epoch is trained and validated, and before it is saved."""
+
+    def on_save(self, run: LiveRun) -> None:
+        """After a checkpoint is on disk; training waits for that. State that changes here is saved the next time."""
+
+    def on_run_end(self, run: LiveRun) -> None:
+        """After the last step is saved, unless an error or Ctrl-C ended the run."""
+
+    def get_state(self) -> Any:
+        """What to save with each checkpoint, as JSON has it: None, numbers, texts, lists, and dicts with text keys."""
+
+    def set_state(self, state: Any) -> None:
+        """Takes what `get_state` returned, when a run is resumed and before `on_run_begin`."""
+
+
+HOOKS = ("on_run_begin", "on_step_chunk_end", "on_epoch_end", "on_save", "on_run_end")
+
+
+class CallbackFailed(InputError):
+    """An error that a callback raised."""
+
+
+class Callbacks:
+    """The callbacks of a run, by the import path of their class.
+
+    waits_for_saves: whether one is called after each save. states: of those that have any, as they were last read.
+    """
+
+    def __init__(self, callbacks: Sequence[Any], run: LiveRun, resumed: Record | None = None):
+        self._run, self._by_name = run, dict[str, Any]()
+        for callback in callbacks:
+            name = f"{type(callback).__module__}:{type(callback).__qualname__}"
+            same = sum(each.split("#")[0] == name for each in self._by_name)
+            self._by_name[f"{name}#{same + 1}" if same else name] = callback
+        self.waits_for_saves = any(_overrides(each, "on_save") for each in callbacks)
+        self.states: dict[str, Any] = dict(resumed.callbacks or {}) if resumed else {}
+        for name, state in self.states.items():
+            if name in self._by_name:
+                self._call(name, "set_state", state)
+            else:
+                run.say(f"callback {name}, which the run was trained with so far, is not among those given")
+
+    def call(self, hook: str) -> None:
+        """Calls them in order; raises CallbackFailed, naming the callback, for whatever one raises."""
+        for name in self._by_name:
+            self._call(name, hook, self._run)
+
+    def read_states(self) -> dict[str, Any] | None:
+        """The state of each that has any; None if none has. Raises CallbackFailed."""
+        for name, callback in self._by_name.items():
+            if _overrides(callback, "get_state"):
+                state = self._call(name, "get_state")
+                if found := _state_problem(state):
+                    raise CallbackFailed(self._problem(name, "get_state", *found))
+                self.states[name] = to_json(state)
+        return self.states or None
+
+    def _call(self, name: str, method: str, *arguments: Any) -> Any:
+        function = getattr(self._by_name[name], method, None)
+        if function is None:
+            return None
+        try:
+            return function(*arguments)
+        except Exception as error:  # whatever the user's code raises
+            raise CallbackFailed(self._problem(name, method, error_text(error), "no error")) from error
+
+    def _problem(self, name: str, method: str, got: str, rule: str) -> str:
+        saved = f"Step {self._run.step:,} is saved in {self._run.directory}: correct it, then resume the run."
+        return problem(f"callback {name}.{method}", got, rule, saved if self._run.step else "Correct it.")
+
+
+def make_callbacks(config: RunConfig, given: Sequence[Any]) -> list[Any]:
+    """Those that the config names, made, and those at hand; raises InputError for what is no callback."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InputError(problem("callbacks", type(given).__name__, "a list of callbacks", "Put it in brackets."))
+    made = [each.make("callbacks") if isinstance(each, Custom) else each for each in (*config.callbacks, *given)]
+    for callback in made:
+        if found := _callback_problem(callback):
+            raise InputError(found)
+    return made
+
+
+def _callback_problem(callback: Any) -> str | None:
+    name, rule = type(callback).__name__, f"an object with one of the methods {', '.join(HOOKS)}"
+    if isinstance(callback, type):
+        return problem("callbacks", f"the class {callback.__name__}", "an object", f"Pass {callback.__name__}().")
+    hooks = [each for each in dir(type(callback)) if each.startswith("on_")]
+    if wrong := [each for each in hooks if each not in HOOKS]:
+        return unknown(f"callbacks: {name}", wrong[0], HOOKS)
+    if not any(_overrides(callback, each) for each in HOOKS):
+        return problem("callbacks", repr(callback)[:80], rule, "Derive it from engine.Callback.")
+    if _overrides(callback, "get_state") != _overrides(callback, "set_state"):
+        return problem(f"callbacks: {name}", "one of get_state and set_state", "both or none", "Write the other.")
+    return None
+
+
+def _state_problem(state: Any) -> tuple[str, str] | None:
+    """(what it is, what is expected), unless a record can hold the state."""
+    try:
+        text = json.dumps(to_json(state))
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"a state that is no JSON ({error})", "numbers, texts, lists and dicts"
+    if not _has_text_keys(state):
+        return "a dict whose keys are no texts", "texts for keys, because JSON has no others"
+    if len(text) > MOST_STATE_BYTES:
+        return f"{len(text):,} bytes of state", f"at most {MOST_STATE_BYTES:,}, because every checkpoint holds them"
+    return None
+
+
+def _has_text_keys(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_has_text_keys, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_has_text_keys, value))
+
+
+def _overrides(callback: Any, name: str) -> bool:
+    """Whether a callback has a method of its own of this name."""
+    return getattr(type(callback), name, None) not in (None, getattr(Callback, name))
