@@ -73,7 +73,7 @@ class LiveRun:
 class Callback:
     """What a callback may have, all of it optional; to be derived from, or imitated. An error in it ends the run.
 
-    `metrics` and `classifier` of the run are computed when they are asked for.
+    `metrics` and `classifier` of the run are computed when they are used.
     """
 
     def on_run_begin(self, run: LiveRun) -> None:
