@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine.augment.config import AugmentConfig
-from engine.config import EnsembleConfig, PlanConfig, TrainConfig
+from engine.config import EnsembleConfig, OptimConfig, PlanConfig, TrainConfig
 from engine.config.data import DataConfig
 from engine.config.finetune import FineTuneConfig
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS = {
     "augment": AugmentConfig, "data": DataConfig, "ensemble": EnsembleConfig,
-    "finetune": FineTuneConfig, "plan": PlanConfig, "train": TrainConfig,
+    "finetune": FineTuneConfig, "optim": OptimConfig, "plan": PlanConfig, "train": TrainConfig,
 }  # fmt: skip
 
 
@@ -39,10 +39,25 @@ def test_pictures_of_the_pages_are_those_the_script_draws(tmp_path: Path):
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_settings_and_modules_named_on_a_page_exist(page: Path):
     text = page.read_text("utf-8")
-    for section, name in re.findall(r"--(augment|data|ensemble|finetune|plan|train)\.([a-z-]+)", text):
+    for section, name in re.findall(r"--(augment|data|ensemble|finetune|optim|plan|train)\.([a-z-]+)", text):
         fields, field = SECTIONS[section].__dataclass_fields__, name.replace("-", "_")
         assert field in fields or field.removeprefix("no_") in fields, f"--{section}.{name}"
     for module in re.findall(r"python -m ((?:experiments|benchmarks)\.\w+)", text):
         assert importlib.util.find_spec(module), module
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (page.parent / target).exists(), target
+
+
+PYTHON_BLOCKS = {
+    f"{name} {number}": code
+    for name in ("learning_rate.md",)
+    for number, code in enumerate(
+        re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / name).read_text("utf-8"), re.M | re.S), 1
+    )
+}
+
+
+@pytest.mark.parametrize("block", PYTHON_BLOCKS)
+@pytest.mark.usefixtures("in_tmp")
+def test_python_on_a_page_runs(block: str):
+    exec(compile(PYTHON_BLOCKS[block], block, "exec"), {})  # of our own pages

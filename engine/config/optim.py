@@ -1,10 +1,10 @@
 """OptimConfig: the optimizer of a run and the course of its learning rate."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from engine.config.named import name_of, name_problems, option
-from engine.records import check, check_all, check_whole
+from engine.records import ADDED, check, check_all, check_whole
 from engine.records.custom import Custom
 
 OptimizerRules = Literal["keras", "optax"]
@@ -13,24 +13,52 @@ _OF_MOMENTUM, _OF_ADAM = ("momentum", "nesterov"), ("beta_1", "beta_2", "epsilon
 
 @dataclass(frozen=True)
 class OptimizerFacts:
-    """The options that an optimizer has, where any other must keep its default; and its default learning rate."""
+    """The options that an optimizer has, where any other must keep its default; its default rate and momentum."""
 
     options: tuple[str, ...] = ()
     learning_rate: float = 1e-3
+    momentum: float | None = None
 
 
 OPTIMIZERS = {
     "sgd": OptimizerFacts(_OF_MOMENTUM, 0.01),
-    "momentum": OptimizerFacts(_OF_MOMENTUM, 0.01),
+    "momentum": OptimizerFacts(_OF_MOMENTUM, 0.01, 0.9),
     "rmsprop": OptimizerFacts(("momentum", "rho", "epsilon", "centered")),
     "adam": OptimizerFacts(_OF_ADAM),
     "adamw": OptimizerFacts(_OF_ADAM),
+    "lion": OptimizerFacts(("beta_1",), 1e-4),
+    "lamb": OptimizerFacts(("beta_1", "beta_2", "epsilon")),
+    "lars": OptimizerFacts(_OF_MOMENTUM, 0.1, 0.9),
+    "muon": OptimizerFacts(("momentum", "beta_1", "beta_2"), 1e-3, 0.95),
 }
 """What each is computed by: engine.training.optim.OPTIMIZERS."""
-SCHEDULES = {"constant": True, "cosine": False, "linear": False, "step": True}
-"""Whether a schedule does not depend on the number of epochs, so that a run may be resumed for more of them.
+BY_OPTAX = ("sgd", "momentum", "rmsprop", "adam", "adamw")  # those that there were with the rules "optax"
 
-What each is computed by: engine.training.optim.SCHEDULES."""
+
+@dataclass(frozen=True)
+class ScheduleFacts:
+    """Whether a schedule does not depend on the number of epochs, so that a run may be resumed for more of them.
+
+    options: those that it alone has. has_warmup: whether there may be a warm-up before it.
+    """
+
+    is_open_ended: bool = False
+    options: tuple[str, ...] = ()
+    has_warmup: bool = True
+
+
+SCHEDULES = {
+    "constant": ScheduleFacts(True),
+    "cosine": ScheduleFacts(),
+    "linear": ScheduleFacts(),
+    "polynomial": ScheduleFacts(options=("power",)),
+    "step": ScheduleFacts(True),
+    "exponential": ScheduleFacts(True),
+    "cosine_restarts": ScheduleFacts(True, ("restart_factor",)),
+    "one_cycle": ScheduleFacts(has_warmup=False),
+    "plateau": ScheduleFacts(True),
+}
+"""What each is computed by: engine.training.schedules.SCHEDULES."""
 OptimizerName = Annotated[str | Custom, option(OPTIMIZERS)]
 ScheduleName = Annotated[str | Custom, option(SCHEDULES)]
 
@@ -42,27 +70,32 @@ class OptimConfig:
     RECORD_VERSION: ClassVar[int] = 2  # 1: before `rules`, when Adam, decay and momentum were those of "optax"
 
     name: OptimizerName = "adam"
-    """sgd, momentum, rmsprop, adam or adamw: the algorithms and constants of Keras under these names. One of your own:
-    custom(factory, …), called as factory(rate, …), the rate an Optax schedule, gives an Optax transformation."""
+    """sgd, momentum, rmsprop, adam, adamw, lion or lamb: the algorithms and constants of Keras under these names; lars
+    or muon: those of Optax. One of your own: custom(factory, …), called as factory(rate, …), the rate an Optax
+    schedule, gives an Optax transformation."""
     learning_rate: float = cast(float, None)  # a number once the config is built
-    """The rate after warm-up; by default 0.01 for sgd and momentum, else 0.001."""
+    """The rate after warm-up; by default 0.01 for sgd and momentum, 0.1 for lars, 0.0001 for lion, else 0.001."""
     momentum: float | None = None
-    """Of sgd, momentum and rmsprop; by default 0.9 for momentum, none for the others."""
+    """Of sgd, momentum, rmsprop, lars and muon; by default 0.9 for momentum and lars, 0.95 for muon, else none."""
     weight_decay: float | None = None
     """Share of all weights, times the rate, that each step takes off. None: 0.004 for adamw, 0 for the others."""
     clip_norm: float | None = None
     """Gradients are scaled down to this global norm when it is exceeded."""
     schedule: ScheduleName = "constant"
-    """Course of the rate after warm-up: constant, cosine or linear to final_fraction, or step. One of your own:
-    custom(factory, …), called as factory(steps, …), gives the share of learning_rate at each step."""
+    """Course of the rate after warm-up. constant; cosine, linear or polynomial: down to final_fraction by the end; step
+    or exponential: times step_factor every step_epochs, at once or smoothly; cosine_restarts: cosine after cosine, the
+    first of step_epochs; one_cycle: up over the first 30 % of the run, then down; plateau: times step_factor after
+    step_epochs without a better epoch (train.best_by). One of your own: custom(factory, …), called as
+    factory(steps, …), gives the share of learning_rate at each step."""
     final_fraction: float = 0.0
-    """What cosine and linear end at, as a share of learning_rate."""
+    """What cosine, linear, polynomial and cosine_restarts end at, and plateau at the least, as a share of
+    learning_rate."""
     warmup_epochs: float = 0.0
     """Epochs, or parts of one, over which the rate rises linearly from 0."""
     step_epochs: int = 10
-    """Epochs between two drops of the step schedule."""
+    """Epochs between two drops of the step schedule; what they are for others, schedule says."""
     step_factor: float = 0.1
-    """What the step schedule multiplies the rate by at each drop."""
+    """What step multiplies the rate by at each drop, exponential in as many epochs, and plateau."""
     average_decay: float | None = None
     """Decay, at each step, of a running average of the weights, which then is the model: what is evaluated and saved.
     Near the start the average follows faster."""
@@ -83,12 +116,19 @@ class OptimConfig:
     rules: OptimizerRules = "keras"
     """keras, or optax, as runs were trained before: Adam's epsilon beside the corrected root, weight_decay on kernels
     alone, added to the gradient (adamw: decoupled, None is 0.0001), the rate outside the momentum."""
+    power: float = field(default=2.0, kw_only=True, metadata=ADDED)
+    """Exponent of the polynomial schedule: 1 is linear; with a larger one the rate falls fast first."""
+    restart_factor: int = field(default=1, kw_only=True, metadata=ADDED)
+    """How many times as long as the one before each cosine of cosine_restarts is."""
+    sam_radius: float | None = field(default=None, kw_only=True, metadata=ADDED)
+    """Sharpness-aware minimization (SAM) around the optimizer, 0.05 or so: the gradient is taken where a step of this
+    length uphill leads, which takes twice the time. None: at the weights themselves."""
 
     def __post_init__(self):
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", self.facts.learning_rate)
-        if self.momentum is None and self.name == "momentum":
-            object.__setattr__(self, "momentum", 0.9)
+        if self.momentum is None:
+            object.__setattr__(self, "momentum", self.facts.momentum)
         check_all(self, "optim", self._range_problems)
 
     @property
@@ -99,12 +139,13 @@ class OptimConfig:
     @property
     def is_open_ended(self) -> bool:
         """Whether the schedule does not depend on the number of epochs."""
-        return SCHEDULES.get(name_of(self.schedule), False)
+        return SCHEDULES.get(name_of(self.schedule), ScheduleFacts()).is_open_ended
 
     def _range_problems(self) -> list[str]:
         problems = name_problems("optim.name", self.name, OPTIMIZERS)
         problems += name_problems("optim.schedule", self.schedule, SCHEDULES)
         problems += check_whole("optim.step_epochs", self.step_epochs, 1, "Give 10 or so.")
+        problems += check_whole("optim.restart_factor", self.restart_factor, 1, "Give 1 or 2.")
         for name, holds, rule in (
             ("learning_rate", self.learning_rate > 0, "a positive number"),
             ("momentum", self.momentum is None or 0 <= self.momentum < 1, "0 ≤ momentum < 1"),
@@ -118,9 +159,11 @@ class OptimConfig:
             ("beta_2", 0 <= self.beta_2 < 1, "0 ≤ beta_2 < 1"),
             ("rho", 0 <= self.rho < 1, "0 ≤ rho < 1"),
             ("epsilon", self.epsilon > 0, "a positive number"),
+            ("power", self.power > 0, "a positive number"),
+            ("sam_radius", self.sam_radius is None or self.sam_radius > 0, "a positive number, like 0.05"),
         ):
             problems += check(f"optim.{name}", getattr(self, name), holds, rule, "Correct it.")
-        return problems + self._option_problems()
+        return problems + self._option_problems() + self._schedule_problems()
 
     def _option_problems(self) -> list[str]:
         """Options that the optimizer would ignore."""
@@ -134,7 +177,21 @@ class OptimConfig:
             problems += check(f"optim.{name}", getattr(self, name), holds, rule, f"Leave it out, or use {users}.")
         if self.name == "sgd" and self.nesterov and not self.momentum:
             problems += check("optim.nesterov", True, False, "a momentum with it", "Set optim.momentum to 0.9 or so.")
+        if self.rules == "optax" and self.name not in BY_OPTAX and not isinstance(self.name, Custom):
+            problems += check("optim.rules", f"optax with {self.name}", False, "keras", "Leave optim.rules out.")
         return problems
+
+    def _schedule_problems(self) -> list[str]:
+        """Options of another schedule, and a warm-up before one that has its own."""
+        if name_of(self.schedule) not in SCHEDULES:
+            return []
+        facts, defaults, problems = SCHEDULES[name_of(self.schedule)], type(self), []
+        for user, name in ((user, name) for user, each in SCHEDULES.items() for name in each.options):
+            holds = name in facts.options or getattr(self, name) == getattr(defaults, name)
+            rule = f"{getattr(defaults, name)} with {self.schedule}, which has no such option"
+            problems += check(f"optim.{name}", getattr(self, name), holds, rule, f"Leave it out, or use {user}.")
+        holds, rule = facts.has_warmup or not self.warmup_epochs, f"0 with {self.schedule}, which starts low by itself"
+        return problems + check("optim.warmup_epochs", self.warmup_epochs, holds, rule, "Leave it out.")
 
     @classmethod
     def upgraded(cls, given: dict[str, Any], version: int) -> dict[str, Any]:

@@ -144,6 +144,7 @@ class RunConfig:
         most = num_examples + (self.augment.pairs_examples and num_examples % 2)  # of an odd one, the last is masked
         if self.train.batch_size != TrainConfig.batch_size or most >= self.train.batch_size:
             return self
+        most = max(most - most % self.train.accumulate, self.train.accumulate)
         return replace(self, train=replace(self.train, batch_size=max(most, 1)))
 
     @classmethod

@@ -48,6 +48,9 @@ class TrainConfig:
     """How much better than the best before an epoch must be to count as a better one for patience."""
     start_epoch: Annotated[int, NOTHING] = field(default=0, kw_only=True, metadata=ADDED)
     """Epochs at the start that patience leaves out: it neither counts them nor compares with them."""
+    accumulate: Annotated[int, RESULT | PROGRAM] = field(default=1, kw_only=True, metadata=ADDED)
+    """Parts of a batch that are computed one after another, adding up their gradients: the step of a whole batch, in
+    the memory of a part. Batch norms use the statistics of each part."""
 
     def __post_init__(self):
         check_all(self, "train", self._range_problems)
@@ -55,6 +58,10 @@ class TrainConfig:
     def _range_problems(self) -> list[str]:
         problems = check_whole("train.epochs", self.epochs, 0, "Give 0 to evaluate only.")
         problems += check_whole("train.batch_size", self.batch_size, 1, "Give 64 or so.")
+        problems += check_whole("train.accumulate", self.accumulate, 1, "Give 4 or so, or 1 for whole batches.")
+        if not problems and self.batch_size % self.accumulate:
+            rule = f"a number that divides train.batch_size, {self.batch_size}"
+            problems += check("train.accumulate", self.accumulate, False, rule, "Change either.")
         if self.patience is not None:
             problems += check_whole("train.patience", self.patience, 1, "Give 10 or so, or leave it out.")
         holds = 0 <= self.min_delta < float("inf")

@@ -25,11 +25,16 @@ def has_stopped_early(config: TrainConfig, history: Sequence[Row]) -> bool:
     Of an ensemble: whether none of its members goes on.
     """
     if config.members == 1:
-        return _has_lost_patience(config, _metrics(history, "validation_"))
+        return _has_lost_patience(config, validation_history(history))
     if config.patience is None or not history:
         return False
     numbers = range(config.first_member, config.first_member + config.members)
     return not any(member_goes_on(config, history, number) for number in numbers)
+
+
+def validation_history(history: Sequence[Row]) -> list[dict[str, Any]]:
+    """The validation metrics of each epoch that has any."""
+    return _metrics(history, "validation_")
 
 
 def member_history(history: Sequence[Row], number: int) -> list[dict[str, Any]]:

@@ -52,6 +52,9 @@ def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     if config.train.patience is not None and splits.validation is None:
         rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
         raise InputError(problem("train.patience", config.train.patience, rule, remedy))
+    if config.optim.schedule == "plateau" and splits.validation is None:
+        rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
+        raise InputError(problem("optim.schedule", "plateau", rule, remedy))
     if config.augment.is_active:
         check_can_augment("augment", train.input_shape, train.images.dtype.name)
 

@@ -97,13 +97,17 @@ class Ensemble:
         """None: each member has its own best step."""
         return None
 
-    def complete_row(self, row: dict[str, Any]) -> None:
-        """Learning rates that differ are columns of the members."""
+    def complete_row(self, row: dict[str, Any], rate_factors: Any) -> None:
+        """Learning rates that may differ are columns of the members."""
         config = self._setup.config
-        if config.ensemble.learning_rates is not None:
-            course = row.pop("learning_rate") / config.optim.learning_rate
-            for number, rate in zip(self._numbers, config.ensemble.learning_rates, strict=True):
-                row[f"member_{number}_learning_rate"] = rate * course
+        rates = config.ensemble.learning_rates
+        if rates is None and rate_factors is None:
+            return
+        course = row.pop("learning_rate") / config.optim.learning_rate
+        factors = np.ones(len(self._numbers)) if rate_factors is None else rate_factors
+        own = rates or (config.optim.learning_rate,) * len(factors)
+        for number, rate, factor in zip(self._numbers, own, factors, strict=True):
+            row[f"member_{number}_learning_rate"] = rate * course * float(factor)
 
     def extra_items(self) -> dict[str, Any]:
         """The best weights of each member."""

@@ -18,6 +18,7 @@ from engine.config.data import Layout
 from engine.config.decoding import ValueRange
 from engine.config.finetune import FeatureCaching
 from engine.config.scoring import takes_numbers
+from engine.config.train import Precision
 from engine.data.contract import under_contract
 from engine.data.in_memory import ClassNames, Reading
 from engine.errors import InputError, problem
@@ -56,6 +57,7 @@ def fit(
     best_by: str = "accuracy", best_is: BestIs | None = None,
     patience: int | None = None, min_delta: float = 0.0, start_epoch: int = 0,
     members: int = 1,
+    precision: Precision = "float32", accumulate: int = 1,
     seed: int = 0,
     run_dir: RunDir = None, resume: bool = False, callbacks: Sequence[Any] = (),
     verbose: bool = True,
@@ -71,6 +73,8 @@ def fit(
     augment: random changes of the training images.
     best_by, best_is, patience, min_delta, start_epoch, label_smoothing: as in TrainConfig.
     members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
+    precision: what the network computes in, like "bfloat16"; weights and losses are float32 (`train.precision`).
+    accumulate: parts of a batch that are computed one after another, to save memory (`train.accumulate`).
     optimizer: a name or a factory of your own (`optim.name`), used with `learning_rate` (None: 0.01 for sgd and
       momentum, else 0.001), or a whole OptimConfig.
     loss: a name, or a function of your own, (outputs [b k], targets) → [b]; metrics: more to report (`train.metrics`).
@@ -82,7 +86,8 @@ def fit(
     check_model(model)
     train_config = TrainConfig(
         epochs, batch_size, _as_named(loss), label_smoothing, seed, best_by, best_is, patience, members,
-        metrics=tuple(map(_as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch,
+        metrics=tuple(map(_as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch, precision=precision,
+        accumulate=accumulate,
     )  # fmt: skip
     reading = Reading(value_range, layout=layout, are_targets=takes_numbers(train_config.loss))
     given, optim = Given(data, validation, class_names, reading, scale), _optim(optimizer, learning_rate)

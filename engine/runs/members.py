@@ -67,8 +67,10 @@ class OneModel:
         """By `best_by`; None without validation metrics."""
         return score(self._setup.config.train, validation) if validation else None
 
-    def complete_row(self, row: dict[str, Any]) -> None:
-        """Nothing to add."""
+    def complete_row(self, row: dict[str, Any], rate_factors: Any) -> None:
+        """The learning rate of the plateau schedule."""
+        if rate_factors is not None:
+            row["learning_rate"] *= float(rate_factors)
 
     def extra_items(self) -> dict[str, Any]:
         """None."""

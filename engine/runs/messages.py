@@ -11,6 +11,7 @@ from engine.config.finetune import freezings, shortened
 from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
+from engine.metrics.plateau import describe_drop
 from engine.report.augmentation import augmentation_text
 from engine.report.history import draw_curves, history_csv
 from engine.report.members import frozen_lines, report_members
@@ -46,10 +47,13 @@ def report_progress(session: Session, reporter: Reporter) -> None:
 
 
 def report_epoch(session: Session, epoch: Epoch, reporter: Reporter) -> None:
-    """Prints the line of an epoch."""
+    """Prints the line of an epoch, and another if it lowers the learning rate."""
     train = session.config.train
     line = epoch_text(epoch.row, epoch.validation, epoch.num_images, train.epochs, train.shown_metrics)
     reporter.epoch_line(line)
+    drop = describe_drop(session.config, session.history)
+    if drop and not session.is_done:
+        reporter.say(drop)
 
 
 def finish_report(session: Session, reporter: Reporter) -> Result:

@@ -163,10 +163,12 @@ def _rates(config: RunConfig, sample: Dataset) -> dict[Plan, float]:
 
 def _training(config: RunConfig, sample: Dataset) -> tuple[Plan, Callable[[], float]]:
     """(plan, a function that trains a while and says how many images a second that were) of a config."""
-    train = replace(config.train, epochs=1, patience=None)
+    train, optim = replace(config.train, epochs=1, patience=None), config.optim
+    if optim.schedule == "plateau":  # which needs validation data
+        optim = replace(optim, schedule="constant")
     session = Session(
         replace(
-            config, train=train, ensemble=EnsembleConfig(), data=replace(config.data, standardize=None),
+            config, train=train, optim=optim, ensemble=EnsembleConfig(), data=replace(config.data, standardize=None),
             finetune=FineTuneConfig(),
         ),
         Splits(sample), Clock(), Path("nowhere"),

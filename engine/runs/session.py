@@ -20,6 +20,7 @@ from engine.errors import Say
 from engine.host.clock import Clock
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier
+from engine.metrics.plateau import rate_factors
 from engine.runs.checks import check_run, check_same_data, fingerprint
 from engine.runs.ensemble_members import make_members
 from engine.runs.run_plan import find_given_plan, make_architecture, make_plan
@@ -27,8 +28,8 @@ from engine.runs.setup import Model, Setup
 from engine.runs.stage import Equipment, equip, start_stage
 from engine.runs.start import restore_source
 from engine.training.memory import batch_errors
-from engine.training.optim import schedule
 from engine.training.program import NEVER, Pacer
+from engine.training.schedules import schedule
 from engine.training.state import TrainState, make_items, make_state
 
 COUNTS = ("n", "skipped")  # the same in every epoch
@@ -163,9 +164,8 @@ class Session:
         with self.clock.measure("train"), batch_errors(self.config.train.batch_size, self.state.params):
             count = self.pacer.steps(min(window.end - self.position, at_most or NEVER))
             place = (len(self.splits.train), self._order[1], self.position, count)
-            self.state, self.totals, bad_step = program.train(
-                self.state, window, *place, self.totals, self.members.are_active(self.history)
-            )
+            varying = (self.members.are_active(self.history), rate_factors(self.config, self.history))
+            self.state, self.totals, bad_step = program.train(self.state, window, *place, self.totals, *varying)
         seconds = self.clock.seconds["train"] - before
         self._epoch_seconds += seconds
         self.members.check_losses(bad_step)
@@ -181,7 +181,7 @@ class Session:
         row.update(self.members.columns)
         row["learning_rate"] = float(np.asarray(self.learning_rate(self.step - 1)))
         row["seconds"] = round(self._epoch_seconds, 3)
-        self.members.complete_row(row)
+        self.members.complete_row(row, rate_factors(self.config, self.history))
         self.history.append(row)
         self.totals, self._epoch_seconds = self.members.make_totals(), 0.0
         return Epoch(row, validation, num_images)

@@ -56,6 +56,9 @@ class Stage:
             augment=config.augment,
             average_decay=config.optim.average_decay,
             penalty=kernel_penalty(config.model),
+            num_parts=config.train.accumulate,
+            unrolls=self.setup.plan.is_stepwise,
+            sam_radius=config.optim.sam_radius,
         )
 
     @property

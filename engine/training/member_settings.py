@@ -23,12 +23,14 @@ class MemberSettings:
     """The uint32 seed of everything a member draws; float32 hyperparameters, or None for the shared ones.
 
     Scalars, or arrays [m] for the members of an ensemble.
+    rate_factor: of the plateau schedule, see `engine.metrics.plateau`; in the calls of a program alone.
     """
 
     seed: Any
     learning_rate: Any = None
     weight_decay: Any = None
     label_smoothing: Any = None
+    rate_factor: Any = None
 
 
 def member_seeds(seed: int, first: int, count: int) -> np.ndarray:
@@ -58,9 +60,12 @@ def tuned(
     config: RunConfig, steps_per_epoch: int, layers: LayerRates | None, objective: Objective, settings: MemberSettings
 ) -> Objective:
     """The objective with a member's hyperparameters in place of the shared ones; traceable."""
-    if settings.learning_rate is not None or settings.weight_decay is not None:
-        own = (settings.learning_rate, settings.weight_decay, layers)
-        objective = replace(objective, optimizer=optimizer(config.optim, steps_per_epoch, config.train.epochs, *own))
+    rate, decay, factor = settings.learning_rate, settings.weight_decay, settings.rate_factor
+    if factor is not None:
+        rate = (config.optim.learning_rate if rate is None else rate) * factor
+    if rate is not None or decay is not None:
+        own = optimizer(config.optim, steps_per_epoch, config.train.epochs, rate, decay, layers)
+        objective = replace(objective, optimizer=own)
     if settings.label_smoothing is not None:
         objective = replace(objective, label_smoothing=settings.label_smoothing)
     return objective

@@ -45,6 +45,7 @@ class OneByOne:
         count: int,
         totals: Metrics,
         is_active: np.ndarray,
+        rate_factor: np.ndarray | None = None,
     ) -> tuple[TrainState, Metrics, np.ndarray]:
         """As `Program.train`."""
         call, number = self._executables.call, len(self._programs)
@@ -54,21 +55,27 @@ class OneByOne:
         for i in np.flatnonzero(is_active):
             images = window.images[i] if has_own_images else window.images
             place = (replace(window, images=images), num_examples, order[i] if order.ndim > 1 else order, first)
-            parts[i], bad_steps[i] = self._train_one(self._programs[i], parts[i], place, count)
+            own = None if rate_factor is None else rate_factor[i]
+            parts[i], bad_steps[i] = self._train_one(self._programs[i], parts[i], place, count, own)
         state, totals = call("together", lambda parts: jax.tree.map(lambda *own: jnp.stack(own), *parts), parts)
         return state, totals, bad_steps
 
     def _train_one(
-        self, program: Program, part: tuple, place: tuple[DataWindow, int, jax.Array, int], count: int
+        self,
+        program: Program,
+        part: tuple,
+        place: tuple[DataWindow, int, jax.Array, int],
+        count: int,
+        rate_factor: np.ndarray | None,
     ) -> tuple[tuple, int]:
         before = jax.tree.map(np.array, part)  # the program overwrites its arguments
-        state, totals, bad_step = program.train(part[0], *place, count, part[1])
+        state, totals, bad_step = program.train(part[0], *place, count, part[1], rate_factor=rate_factor)
         if bad_step == NEVER:
             return (state, totals), NEVER
         good = int(bad_step) - 1 - int(before[0].step)
         part = jax.device_put(before)
         if good:  # train again, and stop before the failing step
-            state, totals, _ = program.train(part[0], *place, good, part[1])
+            state, totals, _ = program.train(part[0], *place, good, part[1], rate_factor=rate_factor)
             part = (state, totals)
         return part, int(bad_step)
 

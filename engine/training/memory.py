@@ -51,7 +51,9 @@ def _batch_remedy(batch_size: int, error: OutOfMemory, params: Tree) -> str:
         smaller = min(smaller, int(batch_size * (SHARE * free_device_bytes() - fixed) / shrinks))
     if smaller < 1:
         return "Use smaller images (data.image-size) or a smaller model: one example is too large."
-    return f"Give {smaller}, or use smaller images (data.image-size)."
+    parts = 2 ** max(1, (batch_size // smaller - 1).bit_length())
+    in_parts = "" if batch_size % parts else f"compute it in parts (train.accumulate {parts}), "
+    return f"Give {smaller}, {in_parts}or use smaller images (data.image-size)."
 
 
 def _remedy(layers: Layers, input_shape: tuple[int, ...], params: Tree) -> str:

@@ -1,4 +1,4 @@
-"""Schedules and Optax chains. Durations in epochs are converted to steps here and nowhere else."""
+"""Optimizers: Optax chains by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ import optax
 from engine.config.optim import OptimConfig
 from engine.errors import InputError, problem
 from engine.records.custom import Custom
+from engine.training.schedules import Rate, check_own, schedule
 
 KERAS_ADAMW_DECAY, OPTAX_ADAMW_DECAY = 0.004, 1e-4
-Rate = float | jax.Array
+LION_BETA_2 = 0.99  # of Lion in Keras and Optax
 
 
 @jax.tree_util.register_dataclass
@@ -39,52 +40,6 @@ class LayerRates:
     first_epoch: Callable[[Any], int]
     has_factors: bool
     has_late: bool
-
-
-def schedule(
-    config: OptimConfig, steps_per_epoch: int, epochs: int, learning_rate: Rate | None = None
-) -> optax.Schedule:
-    """The learning rate at each step: linear warm-up from 0, then the named schedule over the rest of the run.
-
-    learning_rate: in place of the config's; may be traced.
-    """
-    rate: Rate = config.learning_rate if learning_rate is None else learning_rate
-    course = _course(config, steps_per_epoch, epochs)
-    return lambda step: rate * course(step)
-
-
-def _course(config: OptimConfig, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """The factor of the learning rate at each step."""
-    total_steps = max(steps_per_epoch * epochs, 1)
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-    if not config.is_open_ended:
-        warmup_steps = min(warmup_steps, total_steps)
-    decay_steps = max(total_steps - warmup_steps, 1)
-    if isinstance(config.schedule, Custom):
-        after = config.schedule.make("optim.schedule", decay_steps)
-        _check_own("optim.schedule", config.schedule, callable(after), "a factory that returns a function of the step")
-    else:
-        after = SCHEDULES[config.schedule](config, decay_steps, steps_per_epoch)
-    if not warmup_steps:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup_steps), after], [warmup_steps])
-
-
-def _step_schedule(config: OptimConfig, decay_steps: int, steps_per_epoch: int) -> optax.Schedule:
-    return optax.exponential_decay(1.0, config.step_epochs * steps_per_epoch, config.step_factor, staircase=True)
-
-
-SCHEDULES: dict[str, Callable[[OptimConfig, int, int], optax.Schedule]] = {
-    "constant": lambda config, decay_steps, steps_per_epoch: optax.constant_schedule(1.0),
-    "cosine": lambda config, decay_steps, steps_per_epoch: optax.cosine_decay_schedule(
-        1.0, decay_steps, alpha=config.final_fraction
-    ),
-    "linear": lambda config, decay_steps, steps_per_epoch: optax.linear_schedule(
-        1.0, config.final_fraction, decay_steps
-    ),
-    "step": _step_schedule,
-}
-"""(config, steps after warm-up, steps an epoch) → factor of the learning rate at each step after warm-up."""
 
 
 def optimizer(
@@ -144,16 +99,11 @@ def _as_keras(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> 
     if isinstance(config.name, Custom):
         step = config.name.make("optim.name", rate)
         holds = isinstance(step, optax.GradientTransformation)
-        _check_own("optim.name", config.name, holds, "a factory that returns an optax.GradientTransformation")
+        check_own("optim.name", config.name, holds, "a factory that returns an optax.GradientTransformation")
     else:
         step = OPTIMIZERS[config.name](config, rate)
     decay = KERAS_ADAMW_DECAY if decay is None and config.name == "adamw" else decay
     return step if decay is None else optax.chain(step, _decayed(rate, decay))
-
-
-def _check_own(field: str, given: Custom, holds: bool, rule: str) -> None:
-    if not holds:
-        raise InputError(problem(field, f"{given.path}, which returns something else", rule, "Correct it."))
 
 
 def _keras_sgd(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
@@ -191,14 +141,54 @@ def _keras_adam(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTran
     return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
 
 
+def _lion(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.lion(rate, config.beta_1, LION_BETA_2, weight_decay=0.0)
+
+
+def _lamb(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.lamb(rate, config.beta_1, config.beta_2, config.epsilon)
+
+
+def _lars(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    # Biases and the parameters of norms take plain steps, as in SimCLR: a trust ratio would keep those from 0 at 0.
+    momentum = config.momentum or 0.0
+    return optax.lars(rate, trust_ratio_mask=_kernels, momentum=momentum, nesterov=config.nesterov)  # type: ignore[arg-type]
+
+
+def _muon(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Muon for kernels, those of convolutions as matrices [h·w·in, out]; AdamW without decay for other arrays.
+
+    Updates are scaled to the size that AdamW's have (Liu et al. 2025, arXiv 2502.16982), so that one rate suits both.
+    """
+
+    def axes(params: optax.Params) -> optax.Params:
+        specs = lambda array: (  # noqa: E731
+            optax.contrib.MuonDimensionNumbers(tuple(range(array.ndim - 1)), -1) if array.ndim > 1 else None
+        )
+        return jax.tree.map(specs, params)
+
+    return optax.contrib.muon(
+        rate,
+        beta=config.momentum or 0.0,
+        adam_b1=config.beta_1,
+        adam_b2=config.beta_2,
+        muon_weight_dimension_numbers=axes,  # type: ignore[arg-type]
+        consistent_rms=0.2,
+    )
+
+
 OPTIMIZERS: dict[str, Callable[[OptimConfig, optax.Schedule], optax.GradientTransformation]] = {
     "sgd": _keras_sgd,
     "momentum": _keras_sgd,
     "rmsprop": _rmsprop,
     "adam": _keras_adam,
     "adamw": _keras_adam,
+    "lion": _lion,
+    "lamb": _lamb,
+    "lars": _lars,
+    "muon": _muon,
 }
-"""(config, rate at each step) → the optimizer without weight decay, as in Keras."""
+"""(config, rate at each step) → the optimizer without weight decay, as in Keras where that has it."""
 
 
 def _decayed(rate: optax.Schedule, decay: Rate) -> optax.GradientTransformation:

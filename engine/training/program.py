@@ -1,7 +1,9 @@
 """Many steps in one compiled call with donated state, for one model or the members of an ensemble."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from math import lcm
 from typing import Any
 
 import jax
@@ -101,8 +103,11 @@ class Program:
         count: int,
         totals: Metrics,
         is_active: np.ndarray | bool = True,
+        rate_factor: np.ndarray | None = None,
     ) -> tuple[TrainState, Metrics, np.ndarray]:
         """(state, totals, bad step) after `count` batches from `first`, whose images are all in the window.
+
+        rate_factor: of the learning rate, [m] of an ensemble, where the schedule is plateau.
 
         The bad step is the first, counted from 1, whose loss is not finite, or NEVER. A single model keeps training
         past that step; an ensemble member is rolled back to before it, and is never updated if is_active [m] is false.
@@ -112,7 +117,8 @@ class Program:
         bad_step = np.full(np.shape(self.settings.seed), NEVER, np.int32)
         carry = (state, *self.devices.place((totals, bad_step), self.is_ensemble))
         chunk = self._chunk(num_examples, order.ndim > 1)
-        data = (window.images, window.labels, np.int32(window.first), order, self.settings, np.asarray(is_active))
+        settings = replace(self.settings, rate_factor=rate_factor)
+        data = (window.images, window.labels, np.int32(window.first), order, settings, np.asarray(is_active))
         for start, length in calls:
             place = (np.int32(start), np.int32(length))
             carry = self._executables.call("train", chunk, carry, *data, *place, donate=(0,))
@@ -128,7 +134,8 @@ class Program:
         # Per member: carry, order, images, settings, is_active.
         axes = (0, 0 if has_own_order else None, 0 if has_own_order and is_streamed else None, 0, 0)
         carry_axis, order_axis, images_axis, *own_axes = axes if self.is_ensemble else (None,) * 5
-        size = self.devices.padded(self.batch_size, 2 if self.objective.augment.pairs_examples else 1)
+        of_pairs = 2 if self.objective.augment.pairs_examples else 1
+        size = self.devices.padded(self.batch_size, lcm(of_pairs, self.objective.num_parts))
 
         def run(
             carry: tuple, images: Any, labels: Any, window_first: Any, order: Any, settings: Any, is_active: Any,

@@ -1,11 +1,13 @@
 """Pure train and eval steps for one batch, without disk, clock or mesh."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from engine.augment.config import AugmentConfig
 from engine.augment.mixing import partners
@@ -17,17 +19,20 @@ from engine.training.state import TrainState
 NO_AUGMENTATION = AugmentConfig()
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batch:
     """inputs [b …] as stored (uint8 or float32), targets [b] or [b d], mask [b] of the examples that count.
 
     own_share: float32[b] if examples were mixed with partners: the weight of each one's own target.
+    others: the targets of the partners.
     """
 
     inputs: jax.Array
     targets: jax.Array
     mask: jax.Array
     own_share: jax.Array | None = None
+    others: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Objective:
     """What is fixed when the program is built: network, loss and metrics, optimizer, input contract and augmentation.
 
     penalty: of the parameters, added to the training loss but not to the reported one.
+    num_parts: parts of a batch that are computed one after another. unrolls: not in a loop of their own.
+    sam_radius: distance uphill at which the gradient is taken; None for 0.
     """
 
     network: AnyNetwork
@@ -45,21 +52,20 @@ class Objective:
     augment: AugmentConfig = NO_AUGMENTATION
     average_decay: float | None = None
     penalty: Callable[[Tree], jax.Array] | None = None
+    num_parts: int = 1
+    unrolls: bool = False
+    sam_radius: float | None = None
 
 
 def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
     """The state after one update on the mean loss of the batch, and the metrics of the batch before the update."""
 
-    def batch_loss(params: Tree) -> tuple[jax.Array, tuple]:
-        inputs = normalize(batch.inputs, objective.inputs)
-        outputs, model_state = objective.network.apply(params, state.model_state, inputs, batch.mask, key)
-        losses = _losses(objective, outputs, batch)
-        mean = jnp.sum(jnp.where(batch.mask, losses, 0)) / jnp.sum(batch.mask)
-        if objective.penalty is not None:
-            mean = mean + objective.penalty(params)
-        return mean, (outputs, losses, model_state)
-
-    (_, (outputs, losses, model_state)), gradients = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
+    if batch.own_share is not None:
+        batch = replace(batch, others=partners(batch.targets))
+    (outputs, losses, model_state), gradients = _differentiate(objective, state.params, state.model_state, batch, key)
+    if objective.sam_radius is not None:
+        uphill = _climb(state.params, gradients, objective.sam_radius)
+        _, gradients = _differentiate(objective, uphill, state.model_state, batch, key)
     updates, opt_state = objective.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = objective.scoring.measure(outputs, batch.targets, losses, batch.mask)
@@ -71,13 +77,67 @@ def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.A
     return TrainState(state.step + 1, params, model_state, opt_state, averaged), metrics
 
 
+def _differentiate(
+    objective: Objective, params: Tree, model_state: Tree, batch: Batch, key: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array, Tree], Tree]:
+    """((outputs, losses, new model state), gradient of the mean loss of the batch)."""
+    num_examples, is_whole = jnp.sum(batch.mask), objective.num_parts == 1
+
+    def share_of_loss(params: Tree, model_state: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple]:
+        inputs = normalize(part.inputs, objective.inputs)
+        outputs, model_state = objective.network.apply(params, model_state, inputs, part.mask, key)
+        losses = _losses(objective, outputs, part)
+        mean = jnp.sum(jnp.where(part.mask, losses, 0)) / num_examples
+        if objective.penalty is not None and is_whole:
+            mean = mean + objective.penalty(params)
+        return mean, (outputs, losses, model_state)
+
+    differentiate = jax.value_and_grad(share_of_loss, has_aux=True)
+    if is_whole:
+        (_, found), gradients = differentiate(params, model_state, batch, key)
+        return found, gradients
+
+    def add(carry: tuple[Tree, Tree], numbered: tuple[Batch, jax.Array]) -> tuple[tuple, tuple]:
+        (gradients, model_state), (part, number) = carry, numbered
+        own_key = jax.random.fold_in(key, number)
+        (_, (outputs, losses, new_state)), own = differentiate(params, model_state, part, own_key)
+        # A part of a padded batch may have no example that counts.
+        keep = partial(jnp.where, part.mask.any())
+        gradients = jax.tree.map(lambda total, leaf: total + keep(leaf, 0), gradients, own)
+        return (gradients, jax.tree.map(keep, new_state, model_state)), (outputs, losses)
+
+    penalty = objective.penalty
+    start = jax.tree.map(jnp.zeros_like, params) if penalty is None else jax.grad(penalty)(params)
+    parts = jax.tree.map(partial(_split, objective.num_parts), batch), jnp.arange(objective.num_parts)
+    carry, (outputs, losses) = lax.scan(add, (start, model_state), parts, unroll=objective.unrolls)
+    return (_merge(outputs), _merge(losses), carry[1]), carry[0]
+
+
+def _split(num_parts: int, array: jax.Array) -> jax.Array:
+    """[b …] → [parts b/parts …]: every so-manieth example, so that parts share the padding and a mesh's devices."""
+    return array.reshape(-1, num_parts, *array.shape[1:]).swapaxes(0, 1)
+
+
+def _merge(array: jax.Array) -> jax.Array:
+    """[parts b/parts …] → [b …]: undoes `_split`."""
+    return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
+
+
+def _climb(params: Tree, gradients: Tree, radius: float) -> Tree:
+    """The parameters a step of that length along the gradient: Foret et al., 2021, arXiv 2010.01412, equation 2."""
+    # The smallest normal number: where there is no slope, the parameters stay.
+    length = radius / jnp.maximum(optax.tree.norm(gradients), jnp.finfo(jnp.float32).tiny)
+    return jax.tree.map(lambda leaf, gradient: leaf + length * gradient, params, gradients)
+
+
 def _losses(objective: Objective, outputs: jax.Array, batch: Batch) -> jax.Array:
     """[b]; for mixed examples, the losses of both targets weighted by their shares: ours are linear in the target."""
     loss = objective.scoring.loss
     own = loss(outputs, batch.targets, objective.label_smoothing)
     if batch.own_share is None:
         return own
-    other = loss(outputs, partners(batch.targets), objective.label_smoothing)
+    assert batch.others is not None
+    other = loss(outputs, batch.others, objective.label_smoothing)
     return batch.own_share * own + (1 - batch.own_share) * other
 
 

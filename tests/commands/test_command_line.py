@@ -200,7 +200,7 @@ def test_unknown_optimizer_is_refused_with_the_known():
     said = mistake("experiments.convnet", "--optim.name", "adm")
     assert "'adm'" in said
     assert "--optim.name" in said
-    assert "expected one of sgd, momentum, rmsprop, adam, adamw. Did you mean 'adam'?" in said
+    assert "expected one of sgd, momentum, rmsprop, adam, adamw, lion, lamb, lars, muon. Did you mean 'adam'?" in said
 
 
 def test_batch_size_is_refused_when_it_is_zero():

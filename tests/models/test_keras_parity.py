@@ -301,6 +301,8 @@ OPTIMIZERS: dict[str, tuple[OptimConfig, str, dict[str, Any]]] = {
         "AdamW",
         {"weight_decay": 0.3, "amsgrad": True},
     ),
+    "lion": (OptimConfig("lion", RATE, beta_1=0.8, weight_decay=0.1), "Lion", {"beta_1": 0.8, "weight_decay": 0.1}),
+    "lamb": (OptimConfig("lamb", RATE), "Lamb", {}),
 }
 SCHEDULED = [(name, "cosine", False) for name in ("nesterov", "rmsprop centered", "adamw")]
 CASES = [*((name, "constant", False) for name in OPTIMIZERS), *SCHEDULED, ("adam", "constant", True)]
