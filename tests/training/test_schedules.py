@@ -91,9 +91,8 @@ def test_every_schedule_starts_at_the_rate_when_the_run_is_short(name: str, epoc
          {"first_decay_steps": 20, "t_mul": 1.0}),
     ],
 )  # fmt: skip
-def test_schedule_is_that_of_keras(config: OptimConfig, name: str, arguments: dict[str, Any]):
-    schedules = pytest.importorskip("keras").optimizers.schedules
-    theirs = getattr(schedules, name)(0.4, **arguments)
+def test_schedule_is_that_of_keras(keras: Any, config: OptimConfig, name: str, arguments: dict[str, Any]):
+    theirs = getattr(keras.optimizers.schedules, name)(0.4, **arguments)
     ours = schedule(replace(config, learning_rate=0.4), 10, 10)
     steps = [step for step in range(100) if step % 20]  # at its restarts, Keras's logarithm may round down
     np.testing.assert_allclose([ours(step) for step in steps], [theirs(step) for step in steps], rtol=1e-4, atol=1e-6)
