@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from engine.runs.result import Result
 
 
-SHOWN_FILES = ("curves.png", "predictions.png", "reliability.png", "ensemble.csv", "history.csv", "log.txt")
+SHOWN_FILES = (
+    "curves.png",
+    "predictions.png",
+    "reliability.png",
+    "folds.csv",
+    "ensemble.csv",
+    "history.csv",
+    "log.txt",
+)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class RunConfig:
         if isinstance(self.augment, PresetConfig):
             object.__setattr__(self, "data", self.augment.data.added_to(self.data))
             object.__setattr__(self, "augment", self.augment.plain())
+        if self.train.folds is not None and self.data.validation_fraction == DataConfig.validation_fraction:
+            object.__setattr__(self, "data", replace(self.data, validation_fraction=0.0))
         check_all(self, "", self._range_problems)
         if not re.fullmatch(r"[\w][\w.\- ]*", self.name):
             raise InputError(
@@ -74,11 +76,23 @@ class RunConfig:
         if self.ensemble.label_smoothings is not None and not loss_facts(self.train.loss).takes_smoothing:
             got, rule = self.ensemble.label_smoothings, "none with this loss"
             problems.append(problem("ensemble.label_smoothings", got, rule, "Leave it out."))
+        problems += self._fold_problems()
         shares, members = mesh_shape(self.plan.mesh)[0], self.train.members
         if members % shares:
             rule = f"a number along member that divides the members ({members}, train.members)"
             problems.append(problem("plan.mesh", self.plan.mesh, rule, f"Give {gcd(members, shares)}, or data alone."))
         return problems
+
+    def _fold_problems(self) -> list[str]:
+        if self.train.folds is None:
+            return []
+        given, combine = self.data.validation_fraction, self.ensemble.combine
+        rule = "none with train.folds, each of which validates"
+        problems = check("data.validation_fraction", given, not given, rule, "Leave it out.")
+        rule = "mean, logits or vote with train.folds, which leave no data to fit weights on"
+        problems += check("ensemble.combine", combine, combine in ("mean", "logits", "vote"), rule, "Leave it out.")
+        has_temperature, rule = self.ensemble.temperature, "off with train.folds, which leave no data to fit it on"
+        return problems + check("ensemble.temperature", has_temperature, not has_temperature, rule, "Leave it out.")
 
     def marks(self) -> dict[FieldPath, Matters]:
         """What each field matters for in this run: the number of epochs only if the schedule depends on it."""
@@ -110,9 +124,10 @@ class RunConfig:
         smoothing = own(ensemble.label_smoothings, train.label_smoothing)
         rate = own(ensemble.learning_rates, self.optim.learning_rate)
         decay = own(ensemble.weight_decays, self.optim.weight_decay)
+        fold = {} if train.folds is None else {"fold": index}
         return replace(
             self,
-            train=replace(train, members=1, first_member=train.first_member + index, label_smoothing=smoothing),
+            train=replace(train, members=1, first_member=train.first_member + index, label_smoothing=smoothing, **fold),
             optim=replace(self.optim, learning_rate=rate, weight_decay=decay),
             plan=replace(self.plan, mesh=None),
             ensemble=replace(

@@ -51,8 +51,17 @@ class TrainConfig:
     accumulate: Annotated[int, RESULT | PROGRAM] = field(default=1, kw_only=True, metadata=ADDED)
     """Parts of a batch that are computed one after another, adding up their gradients: the step of a whole batch, in
     the memory of a part. Batch norms use the statistics of each part."""
+    folds: Annotated[int | None, RESULT | PROGRAM | PLAN] = field(default=None, kw_only=True, metadata=ADDED)
+    """Cross-validation: the training split in so many parts of equal class counts; as many members, each trained on
+    all parts but one and validated on that."""
+    fold: Annotated[int | None, RESULT | PROGRAM] = field(default=None, kw_only=True, metadata=ADDED)
+    """With folds: train the member that this one validates, counted from 0, alone."""
 
     def __post_init__(self):
+        if self.folds is not None and self.fold is None and self.members == 1:
+            object.__setattr__(self, "members", self.folds)
+        if self.fold is not None and self.first_member == 0:
+            object.__setattr__(self, "first_member", self.fold)
         check_all(self, "train", self._range_problems)
 
     def _range_problems(self) -> list[str]:
@@ -83,6 +92,7 @@ class TrainConfig:
         if not problems and not loss_facts(self.loss).takes_smoothing:
             holds, remedy = not self.label_smoothing, "Set train.label_smoothing to 0."
             problems += check("train.label_smoothing", self.label_smoothing, holds, "0 with this loss", remedy)
+        problems += self._fold_problems()
         own = [metric.name for metric in self.metrics if isinstance(metric, Custom)]
         for name in own:
             holds, rule = name not in ("n", "loss", *METRICS), "a name that no other metric has"
@@ -92,6 +102,20 @@ class TrainConfig:
             rule = f"highest or lowest, because {self.best_by} is a metric of your own"
             problems += check("train.best_is", None, False, rule, "Set train.best_is.")
         return problems
+
+    def _fold_problems(self) -> list[str]:
+        if self.folds is None:
+            rule = "none without train.folds"
+            return check("train.fold", self.fold, self.fold is None, rule, "Set train.folds to 5 or so.")
+        problems = check_whole("train.folds", self.folds, 2, "Give 5 or 10, or leave it out.")
+        if self.fold is None:
+            holds = self.members == self.folds and self.first_member == 0
+            got = f"{self.members} from {self.first_member} on"
+            rule, remedy = f"the {self.folds} of train.folds, one a fold", "Leave out train.members and first_member."
+            return problems + check("train.members", got, holds, rule, remedy)
+        problems += check_whole("train.fold", self.fold, 0, "Give one of the folds.", below=self.folds)
+        got, holds = (self.members, self.first_member), (self.members, self.first_member) == (1, self.fold)
+        return problems + check("train.members, first_member", got, holds, f"1, {self.fold}", "Leave them out.")
 
     @property
     def asked_metrics(self) -> tuple[str | Custom, ...]:

@@ -11,6 +11,8 @@ from engine.models.layer import Layer
 from engine.models.shapes import pair
 from engine.models.specs import LayerRow, Sequential
 
+DEVIATION = "_deviation"  # at the end of a metric's name: that of the folds of a cross-validation
+
 
 def summary_table(
     spec: Sequential,
@@ -50,8 +52,12 @@ def _totals(spec: Sequential, rows: Sequence[LayerRow], frozen: Collection[str])
 
 
 def metrics_table(rows: Sequence[tuple[str, dict[str, Any]]], title: str) -> Table:
-    """One line per split: its metrics and the number of examples, with the total if files were skipped."""
-    names = [name for name in dict.fromkeys(name for _, metrics in rows for name in metrics) if name != "skipped"]
+    """One line per split: its metrics and the number of examples, with the total if files were skipped.
+
+    A metric of which there is a `…_deviation` too is shown with that: `0.8521 ± 0.0060`.
+    """
+    every = dict.fromkeys(name for _, metrics in rows for name in metrics)
+    names = [name for name in every if name != "skipped" and not name.endswith(DEVIATION)]
     table = Table(heading=title)
     table.add_column("split")
     for name in names:
@@ -64,6 +70,8 @@ def metrics_table(rows: Sequence[tuple[str, dict[str, Any]]], title: str) -> Tab
 def _cell(name: str, metrics: dict[str, Any]) -> str:
     if name == "n" and metrics.get("skipped"):
         return f"{metrics['n']:,} of {metrics['n'] + metrics['skipped']:,}"
+    if name + DEVIATION in metrics:
+        return f"{format_metric(name, metrics[name])} ± {format_metric(name, metrics[name + DEVIATION])}"
     return format_metric(name, metrics[name]) if name in metrics else ""
 
 

@@ -1,11 +1,13 @@
 """What config, data and devices of a run must have in common."""
 
+import hashlib
+
 import jax
 import numpy as np
 
 from engine.checkpoints.record import Record
 from engine.config import RunConfig
-from engine.data.decoded.dataset import Dataset, Splits, names_text
+from engine.data.decoded.dataset import Splits, names_text
 from engine.devices.mesh import check_mesh
 from engine.devices.precision import check_precision
 from engine.errors import InputError, problem
@@ -28,7 +30,7 @@ def check_same_data(record: Record, splits: Splits) -> None:
         stored, given = record.data_fingerprint[:12], splits.train.fingerprint[:12]
         rule = f"the data the run was started with ({stored})"
         raise InputError(problem("data", f"content {given}", rule, "Restore that data, or start another run."))
-    if record.validation_fingerprint and record.validation_fingerprint != fingerprint(splits.validation):
+    if record.validation_fingerprint and record.validation_fingerprint != validation_fingerprint(splits):
         rule = "the one the run was started with, which its best step and patience were judged by"
         remedy = "Restore that data, or start another run."
         raise InputError(problem("data", "another validation split", rule, remedy))
@@ -37,19 +39,22 @@ def check_same_data(record: Record, splits: Splits) -> None:
         raise InputError(problem("data", f"classes {got}", f"{rule}, as the run was started", "Restore them."))
 
 
-def fingerprint(dataset: Dataset | None) -> str:
-    """That of the dataset's content; empty if there is none."""
-    return "" if dataset is None else dataset.fingerprint
+def validation_fingerprint(splits: Splits) -> str:
+    """That of what is validated on: of a dataset's content, or of the fold of each example; empty if there is none."""
+    if splits.folds is not None:
+        return hashlib.sha256(splits.folds.astype("<i4").tobytes()).hexdigest()[:32]
+    return "" if splits.validation is None else splits.validation.fingerprint
 
 
 def _check_goes_together(config: RunConfig, splits: Splits) -> None:
-    train = splits.train
-    size, is_all = config.train.batch_size, config.augment.pairs_examples and len(train) % 2
-    if size > len(train) + is_all:
-        rule = f"at most {len(train)}, the training examples of {train.name}"
-        remedy = f"Give {max(len(train) - is_all, 1 + config.augment.pairs_examples)} or fewer."
+    train, least = splits.train, splits.least_trained
+    size, is_all = config.train.batch_size, config.augment.pairs_examples and least % 2
+    if size > least + is_all:
+        beside = " beside the largest fold" if least < len(train) else ""
+        rule = f"at most {least}, the training examples of {train.name}{beside}"
+        remedy = f"Give {max(least - is_all, 1 + config.augment.pairs_examples)} or fewer."
         raise InputError(problem("train.batch_size", size, rule, remedy))
-    if config.train.patience is not None and splits.validation is None:
+    if config.train.patience is not None and not splits.are_validated:
         rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
         raise InputError(problem("train.patience", config.train.patience, rule, remedy))
     if config.optim.schedule == "plateau" and splits.validation is None:
@@ -65,5 +70,5 @@ def _check_can_combine(config: RunConfig, splits: Splits) -> None:
     if not splits.train.class_names and (method != "mean" or has_temperature):
         got, rule = f"{method}{' and a temperature' * has_temperature}", "the mean alone, of a regression"
         raise InputError(problem("ensemble.combine", got, rule, "Leave it out."))
-    if splits.validation is None:
+    if not splits.are_validated:
         fit(method, None, None, has_temperature, np.ones(config.train.members, bool))

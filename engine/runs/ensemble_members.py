@@ -16,7 +16,6 @@ from engine.inference.single import SingleClassifier
 from engine.metrics.combination import Combination, fit
 from engine.metrics.stopping import Row, member_goes_on, member_history, score
 from engine.metrics.sums import Metrics
-from engine.runs.members import OneModel
 from engine.runs.setup import Model, Setup
 from engine.training.program import NEVER
 
@@ -36,7 +35,7 @@ class Ensemble:
         self.combination: Combination | None = None
         self.columns: dict[str, Any] = {}
         self._best: Model | None = None
-        self._best_outputs: np.ndarray | None = None  # [m n k] on the validation data
+        self._best_outputs: Sequence[np.ndarray] | None = None  # of each member [n k], on its validation data
         self._classifier: EnsembleClassifier | None = None
 
     @property
@@ -83,15 +82,11 @@ class Ensemble:
 
         Keeps the weights of members that are now better than ever, and fits their combination.
         """
-        data = self._setup.splits.validation
-        assert data is not None
         self.columns = {}
         if self.are_active(record.history).any():
-            self._compare(record, model, data)
-        assert self._best is not None
-        assert self._best_outputs is not None
+            self._compare(record, model)
         self.combination = self._fit_combination()
-        return self._make(record, self._best).scores_of(self._best_outputs, data)
+        return self._score_best(record)
 
     def compute_score(self, validation: dict[str, Any]) -> float | None:
         """None: each member has its own best step."""
@@ -128,7 +123,18 @@ class Ensemble:
         """(all members, each with its best weights, the last step)."""
         return self._make(record, self._best or model), record.step
 
-    def _compare(self, record: Record, model: Model, data: Dataset) -> None:
+    def _data_of(self, index: int | np.integer) -> Dataset:
+        """What a member is validated on: the same data for all."""
+        assert self._setup.splits.validation is not None
+        return self._setup.splits.validation
+
+    def _score_best(self, record: Record) -> dict[str, Any]:
+        """The metrics of all members together, each with its best weights."""
+        assert self._best is not None
+        assert self._best_outputs is not None
+        return self._make(record, self._best).scores_of(np.stack(self._best_outputs), self._data_of(0))
+
+    def _compare(self, record: Record, model: Model) -> None:
         """Keeps weights and outputs of the members that are at least as good as ever before.
 
         A member whose outputs are no finite numbers fails here.
@@ -136,11 +142,11 @@ class Ensemble:
         train, is_better = self._setup.config.train, np.zeros(len(self._numbers), bool)
         active = self.are_active(record.history)
         outputs = self._compute_outputs(record, model, active)
-        is_bad = active & ~np.isfinite(outputs).all(axis=(1, 2))
+        is_bad = active & [not np.isfinite(own).all() for own in outputs]
         self.check_losses(np.where(is_bad, record.step, NEVER))
         for index in np.flatnonzero(active & ~is_bad):
             number = self._numbers[index]
-            found = self._setup.scoring.score(outputs[index], data.labels)
+            found = self._setup.scoring.score(outputs[index], self._data_of(index).labels)
             metrics = {name: found[name] for name in train.shown_metrics if name in found}
             before = [score(train, row) for row in member_history(record.history, number)]
             is_better[index] = score(train, metrics) >= max(before, default=-np.inf)
@@ -149,19 +155,20 @@ class Ensemble:
             self._best, self._best_outputs = jax.tree.map(np.array, model), outputs
         else:
             self._best = jax.tree.map(lambda new, old: _choose(is_better, np.asarray(new), old), model, self._best)
-            self._best_outputs = _choose(is_better, outputs, self._best_outputs)
+            chosen = zip(is_better, outputs, self._best_outputs, strict=True)
+            self._best_outputs = [new if better else old for better, new, old in chosen]
 
     def _fit_combination(self) -> Combination:
         config, data = self._setup.config.ensemble, self._setup.splits.validation
         if self._best_outputs is None or data is None or not self._setup.splits.train.class_names:
             return fit("mean", None, None, False, self.are_alive)
-        logs = logarithms(self._best_outputs)
+        logs = logarithms(np.stack(self._best_outputs))
         return fit(config.combine, logs, data.labels, config.temperature, self.are_alive)
 
-    def _compute_outputs(self, record: Record, model: Model, wanted: np.ndarray) -> np.ndarray:
-        """float32[m n k] on the validation data, 0 for members that are not wanted."""
+    def _compute_outputs(self, record: Record, model: Model, wanted: np.ndarray) -> Sequence[np.ndarray]:
+        """Of each member float32[n k] on its validation data, 0 for members that are not wanted."""
         assert self._setup.splits.validation is not None
-        return self._make(record, model).member_outputs(self._setup.splits.validation.images, wanted=wanted)
+        return list(self._make(record, model).member_outputs(self._setup.splits.validation.images, wanted=wanted))
 
     def _make(self, record: Record, model: Model) -> EnsembleClassifier:
         record = replace(record, failed_steps=tuple(self.failed_steps), combination=self.combination)
@@ -169,11 +176,6 @@ class Ensemble:
             like = SingleClassifier(record, self._setup.network, None, None, self._setup.executables)
             self._classifier = EnsembleClassifier(members_of(like, model), combination_of(record), record)
         return self._classifier.with_weights(record, *model)
-
-
-def make_members(setup: Setup) -> OneModel | Ensemble:
-    """What a session needs to know of its members: one model, or an ensemble."""
-    return Ensemble(setup) if setup.config.train.members > 1 else OneModel(setup)
 
 
 def _choose(is_new: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def fit(
     augment: AugmentConfig | None = None,
     best_by: str = "accuracy", best_is: BestIs | None = None,
     patience: int | None = None, min_delta: float = 0.0, start_epoch: int = 0,
-    members: int = 1,
+    members: int = 1, folds: int | None = None,
     precision: Precision = "float32", accumulate: int = 1,
     seed: int = 0,
     run_dir: RunDir = None, resume: bool = False, callbacks: Sequence[Any] = (),
@@ -73,6 +73,8 @@ def fit(
     augment: random changes of the training images.
     best_by, best_is, patience, min_delta, start_epoch, label_smoothing: as in TrainConfig.
     members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
+    folds: cross-validation, in place of a validation share: as many members, each validated on the part of the
+      data that it is not trained on; result.metrics["validation"] has means and deviations (`accuracy_deviation`).
     precision: what the network computes in, like "bfloat16"; weights and losses are float32 (`train.precision`).
     accumulate: parts of a batch that are computed one after another, to save memory (`train.accumulate`).
     optimizer: a name or a factory of your own (`optim.name`), used with `learning_rate` (None: 0.01 for sgd and
@@ -87,7 +89,7 @@ def fit(
     train_config = TrainConfig(
         epochs, batch_size, _as_named(loss), label_smoothing, seed, best_by, best_is, patience, members,
         metrics=tuple(map(_as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch, precision=precision,
-        accumulate=accumulate,
+        accumulate=accumulate, folds=folds,
     )  # fmt: skip
     reading = Reading(value_range, layout=layout, are_targets=takes_numbers(train_config.loss))
     given, optim = Given(data, validation, class_names, reading, scale), _optim(optimizer, learning_rate)
@@ -142,6 +144,7 @@ def finetune(
         patience, len(source.members) if isinstance(source, EnsembleClassifier) else 1,
         precision="float32" if settings.precision == "tf32" else settings.precision,  # a CPU has no tf32
         metrics=tuple(map(_as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch,
+        folds=folds,
     )  # fmt: skip
     reading = Reading(value_range, spec.usual_range, layout, takes_numbers(train_config.loss))
     given, optim = Given(data, validation, class_names, reading), _optim(optimizer, learning_rate)

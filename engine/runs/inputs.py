@@ -12,7 +12,8 @@ from engine.config.data import DataConfig
 from engine.data.classes.matching import same_classes
 from engine.data.contract import under_contract
 from engine.data.coverage import check_several_classes, class_notes
-from engine.data.decoded.dataset import Dataset, Splits
+from engine.data.decoded.dataset import Splits
+from engine.data.folds import divide_in_folds
 from engine.data.in_memory import fitting
 from engine.data.load import ClassOrder, load_splits, load_splits_intact
 from engine.devices.mesh import check_mesh
@@ -55,6 +56,7 @@ def match_to_data(
     """
     splits = fitting(splits, config.train.loss)
     check_several_classes(splits.train)
+    splits, of_folds = divide_in_folds(config, splits)
     if is_resumed:
         return config, splits, []
     source = source or read_init_record(config)
@@ -62,10 +64,10 @@ def match_to_data(
     has_classes = bool(splits.train.class_names)
     config, corrected = put_right(config, splits.train.extremes, source is not None, gives, has_levels, has_classes)
     config, followed = follow_source(config, source)
-    config, reduced = _with_batch_within(config, splits.train)
+    config, reduced = _with_batch_within(config, splits)
     untrained = ["warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts"]
     idle = untrained if config.train.epochs == 0 else []
-    return config, splits, [*corrected, *followed, *reduced, *class_notes(splits), *idle]
+    return config, splits, [*corrected, *followed, *reduced, *class_notes(splits), *of_folds, *idle]
 
 
 def read_init_record(config: RunConfig) -> Record | None:
@@ -132,10 +134,11 @@ def _unlike(ours: Model, theirs: Model) -> list[str]:
     return lines
 
 
-def _with_batch_within(config: RunConfig, train: Dataset) -> tuple[RunConfig, list[str]]:
+def _with_batch_within(config: RunConfig, splits: Splits) -> tuple[RunConfig, list[str]]:
     """(the config with a batch size by default that the training examples fill, a line if they are fewer)."""
-    size, config = config.train.batch_size, config.with_batch_within(len(train))
+    count = splits.least_trained
+    size, config = config.train.batch_size, config.with_batch_within(count)
     if config.train.batch_size == size:
         return config, []
-    reason = f"of the {size} by default, because there are {len(train):,} training examples"
+    reason = f"of the {size} by default, because there are {count:,} training examples"
     return config, [f"train.batch_size: {config.train.batch_size} in place {reason}"]

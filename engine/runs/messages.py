@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -12,12 +13,15 @@ from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.metrics.plateau import describe_drop
+from engine.metrics.stopping import member_best_step
 from engine.report.augmentation import augmentation_text
+from engine.report.folds import report_folds
 from engine.report.history import draw_curves, history_csv
 from engine.report.members import frozen_lines, report_members
 from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.tables import metrics_table
+from engine.runs.fold_members import Folds, summarize
 from engine.runs.result import Result
 from engine.runs.session import Epoch, Session
 
@@ -61,6 +65,9 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     classifier, best_step = session.best()
     splits = {"validation": session.splits.validation, "test": session.splits.test}
     metrics = {name: session.evaluate(classifier, data) for name, data in splits.items() if data is not None}
+    of_folds = session.members.scores() if isinstance(session.members, Folds) else []
+    if of_folds:
+        metrics = {"validation": summarize(of_folds), **metrics}
     directory, history, name = session.directory, tuple(session.history), session.config.name
     write_atomically(directory / "history.csv", history_csv(history))
     if history:
@@ -68,9 +75,11 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     _draw_examples(session, classifier)
     which = f"best step {best_step:,}"
     if isinstance(classifier, EnsembleClassifier):
-        which = "each member at its best step" if session.splits.validation else f"step {best_step:,}"
-        if metrics:
-            _report_members(session, classifier, list(metrics)[-1], reporter)
+        which = "each member at its best step" if session.splits.are_validated else f"step {best_step:,}"
+        if of_folds:
+            _report_folds(session, of_folds, metrics["validation"], reporter)
+        if (scored := next((name for name in reversed(splits) if splits[name] is not None), None)) is not None:
+            _report_members(session, classifier, scored, reporter)
     seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
     result = {"best_step": best_step, "metrics": metrics, "seconds": seconds, "device": classifier.record.device}
     write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
@@ -91,6 +100,13 @@ def _report_members(session: Session, classifier: EnsembleClassifier, split: str
     reporter.say(table)
 
 
+def _report_folds(session: Session, scores: list[dict[str, Any]], summary: dict[str, Any], reporter: Reporter) -> None:
+    """Prints the scores of the folds with their mean and deviation, and writes them."""
+    title = f"{session.config.name}: {len(scores)} folds of {session.splits.train.name}"
+    steps = [member_best_step(session.config.train, session.history, k) for k in range(len(scores))]
+    reporter.say(report_folds(scores, summary, steps, session.directory / "folds.csv", title))
+
+
 def _draw_examples(session: Session, classifier: Classifier) -> None:
     """Writes an image to try `engine predict` on, and a grid of predictions, if the examples are pictures."""
     data = session.splits.test or session.splits.validation
@@ -107,6 +123,8 @@ def _describe(session: Session) -> list[str]:
     splits, config, session_plan = session.splits, session.config, session.plan
     named = (("training", splits.train), ("validation", splits.validation), ("test", splits.test))
     counts = ", ".join(f"{len(data):,} {name}" for name, data in named if data is not None)
+    if config.train.folds is not None and config.train.fold is None:
+        counts = counts.replace(" training", f" in {config.train.folds} folds", 1)
     plan = "stepwise" if session_plan.is_stepwise else f"{session_plan.lowering} lowering, whole epochs compiled"
     model = f"{session.setup.model.num_params:,}"
     if config.train.members > 1:

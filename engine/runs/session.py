@@ -21,8 +21,8 @@ from engine.host.clock import Clock
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier
 from engine.metrics.plateau import rate_factors
-from engine.runs.checks import check_run, check_same_data, fingerprint
-from engine.runs.ensemble_members import make_members
+from engine.runs.checks import check_run, check_same_data, validation_fingerprint
+from engine.runs.fold_members import make_members
 from engine.runs.run_plan import find_given_plan, make_architecture, make_plan
 from engine.runs.setup import Model, Setup
 from engine.runs.stage import Equipment, equip, start_stage
@@ -137,6 +137,8 @@ class Session:
     @property
     def images_per_epoch(self) -> int:
         """Images that members are trained on in the epoch under way."""
+        if (subsets := self.setup.subsets) is not None:
+            return int(subsets.counts @ self.members.are_active(self.history))
         return len(self.splits.train) * self._count_active()
 
     @property
@@ -193,7 +195,7 @@ class Session:
 
     def validate(self) -> dict[str, Any]:
         """Metrics on the validation data; empty if there is none."""
-        if self.splits.validation is None:
+        if not self.splits.are_validated:
             return {}
         with self.clock.measure("eval"):
             model = self.whole_model
@@ -246,7 +248,7 @@ class Session:
             score=self.members.compute_score(validation or {}),
             plan=self.plan,
             alternatives=self.setup.alternatives,
-            validation_fingerprint=fingerprint(self.splits.validation),
+            validation_fingerprint=validation_fingerprint(self.splits),
             passed_over=self.splits.passed_over,
             skipped={name: len(split.skipped) for name, split in self.splits.named.items() if split.skipped},
             several_frames={k: split.several_frames for k, split in self.splits.named.items() if split.several_frames},

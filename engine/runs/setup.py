@@ -23,7 +23,7 @@ from engine.metrics.sums import Scoring, make_scoring
 from engine.networks.layer_names import Layers
 from engine.networks.network import WHOLE, AnyNetwork, NetworkPart, Tree, layers_in, network_of, num_params
 from engine.records.custom import find_custom
-from engine.training.batches import OrderSeeds, num_batches
+from engine.training.batches import OrderSeeds, Subsets
 from engine.training.member_settings import MemberSettings, make_order_seeds, read_settings
 
 Model = tuple[Tree, Tree]  # (params, model_state)
@@ -88,18 +88,24 @@ class Setup:
 
     @cached_property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch, the last one padded."""
-        return num_batches(len(self.splits.train), self.config.train.batch_size)
+        """Batches of an epoch, the last one padded; of folds, of the member that has the most examples."""
+        return self.order_seeds.num_batches(len(self.splits.train), self.config.train.batch_size)
 
     @cached_property
     def settings(self) -> MemberSettings:
         """The seed and the hyperparameters of each member."""
-        return read_settings(self.config)
+        return read_settings(self.config, self.subsets)
+
+    @cached_property
+    def subsets(self) -> Subsets | None:
+        """What each member trains on, all folds but its own; None without folds."""
+        folds, members = self.splits.folds, range(self.config.train.members)
+        return None if folds is None else Subsets(tuple(np.flatnonzero(folds != k).astype(np.int32) for k in members))
 
     @cached_property
     def order_seeds(self) -> OrderSeeds:
         """What decides the order of the examples."""
-        return make_order_seeds(self.config)
+        return make_order_seeds(self.config, self.subsets)
 
     @cached_property
     def scoring(self) -> Scoring:

@@ -1,6 +1,8 @@
 """The order of examples and their batches: a pure function of (seed, epoch)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +13,40 @@ from engine.keys import step_key, stream_key
 Seeds = int | tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Subsets:
+    """The examples that each member of an ensemble trains on: indices int32[n_m] into those of the run, by member."""
+
+    examples: tuple[np.ndarray, ...]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int32[m]: how many examples each member has."""
+        return np.array([len(own) for own in self.examples], np.int32)
+
+
 @dataclass(frozen=True)
 class OrderSeeds:
     """The seeds of the order of examples: one, or one for each member of an ensemble.
 
     is_bootstrap: draws the same number of examples with replacement instead of using each once.
+    subsets: what each member trains on, if that is not all; then there is a seed for each.
     """
 
     seeds: Seeds
     is_bootstrap: bool = False
+    subsets: Subsets | None = None
+
+    def num_batches(self, num_examples: int, batch_size: int) -> int:
+        """Batches of an epoch, of the member that has the most examples."""
+        most = num_examples if self.subsets is None else int(self.subsets.counts.max())
+        return num_batches(most, batch_size)
 
     def order(self, epoch: jax.Array | int, num_examples: int, batch_size: int) -> jax.Array:
         """int32[batches × b], or [m, batches × b] for several seeds: `epoch_orders` of these."""
         seeds = jnp.asarray(np.asarray(self.seeds, np.uint32))
-        return epoch_orders(seeds, epoch, num_examples, batch_size, self.is_bootstrap)
+        subsets = self.subsets and self.subsets.examples
+        return epoch_orders(seeds, epoch, num_examples, batch_size, self.is_bootstrap, subsets)
 
 
 def num_batches(num_examples: int, batch_size: int) -> int:
@@ -49,9 +71,24 @@ def epoch_order(
 
 
 def epoch_orders(
-    seeds: jax.Array, epoch: jax.Array | int, num_examples: int, batch_size: int, is_bootstrap: bool
+    seeds: jax.Array,
+    epoch: jax.Array | int,
+    num_examples: int,
+    batch_size: int,
+    is_bootstrap: bool,
+    subsets: Sequence[Any] | None = None,
 ) -> jax.Array:
-    """The `epoch_order` of a seed, or [m, batches × b] of several [m]."""
+    """The `epoch_order` of a seed, or [m, batches × b] of several [m].
+
+    subsets: of each member the indices int32[n_m] of its examples; members with fewer begin theirs again, as padding.
+    """
+    if subsets:
+        length = max(num_batches(len(own), batch_size) for own in subsets) * batch_size
+        orders = [
+            epoch_order(seed, epoch, len(own), batch_size, is_bootstrap)[: len(own)]
+            for seed, own in zip(seeds, subsets, strict=True)
+        ]
+        return jnp.stack([jnp.resize(own[order], (length,)) for own, order in zip(subsets, orders, strict=True)])
 
     def order(seed: jax.Array) -> jax.Array:
         return epoch_order(seed, epoch, num_examples, batch_size, is_bootstrap)

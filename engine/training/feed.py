@@ -84,16 +84,15 @@ def make_feed(
 ) -> Feed:
     """The feed of a run, for all of its devices."""
     if placement == "resident":
-        return Resident(dataset, batch_size, devices)
+        return Resident(dataset, order_seeds.num_batches(len(dataset), batch_size), devices)
     return Streamed(dataset, order_seeds, batch_size, readers, devices)
 
 
 class Resident:
     """A training set replicated on the devices: images as stored, labels."""
 
-    def __init__(self, dataset: Dataset, batch_size: int, devices: Devices = ONE_DEVICE):
+    def __init__(self, dataset: Dataset, steps: int, devices: Devices = ONE_DEVICE):
         self.num_examples = len(dataset)
-        steps = num_batches(len(dataset), batch_size)
         images, labels = devices.place((np.asarray(dataset.images), np.asarray(dataset.labels)))
         self._window = DataWindow(images, labels, 0, steps)
 
@@ -197,7 +196,7 @@ class Chunks:
 
     def __init__(self, images: np.ndarray | StoredImages, order_seeds: OrderSeeds, batch_size: int):
         self._images, self._order_seeds, self._batch_size = images, order_seeds, batch_size
-        self.steps_per_epoch = num_batches(len(images), batch_size)
+        self.steps_per_epoch = order_seeds.num_batches(len(images), batch_size)
         image_bytes = max(1, images.nbytes // len(images)) * np.size(order_seeds.seeds)
         self.steps = max(1, min(self.steps_per_epoch, CHUNK_BYTES // (image_bytes * batch_size)))
         self.per_epoch = num_batches(self.steps_per_epoch, self.steps)

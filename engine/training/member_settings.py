@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from engine.config import RunConfig
-from engine.training.batches import OrderSeeds
+from engine.training.batches import OrderSeeds, Subsets
 from engine.training.optim import LayerRates, optimizer
 from engine.training.step import Objective
 
@@ -22,6 +22,7 @@ from engine.training.step import Objective
 class MemberSettings:
     """The uint32 seed of everything a member draws; float32 hyperparameters, or None for the shared ones.
 
+    num_examples: how many examples a member has of its own; None: all of them.
     Scalars, or arrays [m] for the members of an ensemble.
     rate_factor: of the plateau schedule, see `engine.metrics.plateau`; in the calls of a program alone.
     """
@@ -31,6 +32,7 @@ class MemberSettings:
     weight_decay: Any = None
     label_smoothing: Any = None
     rate_factor: Any = None
+    num_examples: Any = None
 
 
 def member_seeds(seed: int, first: int, count: int) -> np.ndarray:
@@ -39,21 +41,24 @@ def member_seeds(seed: int, first: int, count: int) -> np.ndarray:
     return np.fromiter(seeds, np.uint32, count)
 
 
-def read_settings(config: RunConfig) -> MemberSettings:
-    """The settings of a run's members, arrays [m]; of a single model scalars."""
+def read_settings(config: RunConfig, subsets: Subsets | None = None) -> MemberSettings:
+    """The settings of a run's members, arrays [m]; of a single model scalars. subsets: as of OrderSeeds."""
     train, ensemble = config.train, config.ensemble
     seeds = member_seeds(train.seed, train.first_member, train.members)
     own = (ensemble.learning_rates, ensemble.weight_decays, ensemble.label_smoothings)
-    settings = MemberSettings(seeds, *(None if each is None else np.array(each, np.float32) for each in own))
+    numbers = (None if each is None else np.array(each, np.float32) for each in own)
+    settings = MemberSettings(seeds, *numbers, num_examples=None if subsets is None else subsets.counts)
     return settings if train.members > 1 else jax.tree.map(lambda leaf: leaf[0], settings)
 
 
-def make_order_seeds(config: RunConfig) -> OrderSeeds:
+def make_order_seeds(config: RunConfig, subsets: Subsets | None = None) -> OrderSeeds:
     """The seeds of the data order: one for each member, unless all share it."""
     seeds = tuple(member_seeds(config.train.seed, config.train.first_member, config.train.members).tolist())
     is_one = config.train.members == 1 or config.ensemble.shared_order
     seed = config.train.seed if config.ensemble.shared_order else seeds[0]
-    return OrderSeeds(seed if is_one else seeds, config.ensemble.bootstrap)
+    if subsets is not None and is_one:
+        return OrderSeeds((int(seed),) * config.train.members, config.ensemble.bootstrap, subsets)
+    return OrderSeeds(seed if is_one else seeds, config.ensemble.bootstrap, subsets)
 
 
 def tuned(

@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.devices.executables import Executables
 from engine.metrics.sums import Metrics
+from engine.training.batches import num_batches
 from engine.training.feed import DataWindow
 from engine.training.program import NEVER, Program
 from engine.training.state import TrainState
@@ -23,10 +24,12 @@ class OneByOne:
     def __init__(self, together: Program, executables: Executables):
         self._together, self._executables = together, executables
         seeds, settings = together.order_seeds.seeds, together.settings
+        subsets = together.order_seeds.subsets
+        self._num_batches = subsets and [num_batches(count, together.batch_size) for count in subsets.counts.tolist()]
         self._programs = [
             together.alone(
                 _of_member(settings, i),
-                replace(together.order_seeds, seeds=seeds[i] if isinstance(seeds, tuple) else seeds),
+                replace(together.order_seeds, seeds=seeds[i] if isinstance(seeds, tuple) else seeds, subsets=None),
             )
             for i in range(len(settings.seed))
         ]
@@ -56,7 +59,9 @@ class OneByOne:
             images = window.images[i] if has_own_images else window.images
             place = (replace(window, images=images), num_examples, order[i] if order.ndim > 1 else order, first)
             own = None if rate_factor is None else rate_factor[i]
-            parts[i], bad_steps[i] = self._train_one(self._programs[i], parts[i], place, count, own)
+            own_count = min(count, self._num_batches[i] - first) if self._num_batches else count
+            if own_count > 0:  # one with fewer examples has trained all of its batches
+                parts[i], bad_steps[i] = self._train_one(self._programs[i], parts[i], place, own_count, own)
         state, totals = call("together", lambda parts: jax.tree.map(lambda *own: jnp.stack(own), *parts), parts)
         return state, totals, bad_steps
 

@@ -87,11 +87,12 @@ class Program:
         [m, batches × b] where each member has its own.
         """
 
-        def order(seeds: jax.Array, epoch: jax.Array) -> jax.Array:
-            return epoch_orders(seeds, epoch, num_examples, self.batch_size, self.order_seeds.is_bootstrap)
+        def order(seeds: jax.Array, epoch: jax.Array, subsets: tuple[jax.Array, ...] | None) -> jax.Array:
+            return epoch_orders(seeds, epoch, num_examples, self.batch_size, self.order_seeds.is_bootstrap, subsets)
 
-        seeds = np.asarray(self.order_seeds.seeds, np.uint32)
-        return self.devices.place(self._executables.call("order", order, seeds, np.int32(epoch)), seeds.ndim > 0)
+        seeds, subsets = np.asarray(self.order_seeds.seeds, np.uint32), self.order_seeds.subsets
+        found = self._executables.call("order", order, seeds, np.int32(epoch), subsets and subsets.examples)
+        return self.devices.place(found, seeds.ndim > 0)
 
     def train(
         self,
@@ -144,11 +145,13 @@ class Program:
             def step(i: Any, carry: tuple, order: Any, images: Any, settings: MemberSettings, is_active: Any) -> tuple:
                 examples = lax.dynamic_slice(order, (i * self.batch_size,), (self.batch_size,))
                 places = (i - window_first) * self.batch_size + jnp.arange(self.batch_size) if is_streamed else examples
-                mask = batch_mask(i, num_examples, self.batch_size)
+                num_own = num_examples if settings.num_examples is None else settings.num_examples
+                mask = batch_mask(i, num_own, self.batch_size)
+                has_any = settings.num_examples is None or jnp.any(mask)  # else this member has trained all of its own
                 mask, examples, places = self.devices.share_out(size, mask, examples, places)
                 batch = (_take(images, places), _take(labels, examples), mask)
-                trained = self._step(carry, examples, batch, settings, num_batches(num_examples, self.batch_size))
-                trained = _if_finite(trained, carry, is_active) if self.is_ensemble else trained
+                trained = self._step(carry, examples, batch, settings, num_batches(num_own, self.batch_size))
+                trained = _if_finite(trained, carry, is_active & has_any) if self.is_ensemble else trained
                 return self.devices.keep_everywhere(trained)
 
             def loop(body: Callable[[Any, tuple], tuple], carry: tuple, count: Any) -> tuple:

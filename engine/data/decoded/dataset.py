@@ -31,6 +31,7 @@ class Dataset:
     value_range: (black, white) of the numbers in arrays that the levels were made of; None where they were uint8.
     several_frames: how many pictures hold frames or pages beside the one that is read; of a share set aside, 0.
     targets: float32[n d], the labels as they were given, where numbers were read as class labels; for a regression.
+    groups: int32[n], examples of one group (a patient, a burst of pictures) stay together where folds are made.
     """
 
     images: np.ndarray | StoredImages
@@ -45,6 +46,7 @@ class Dataset:
     value_range: ValueRange | None = None
     targets: np.ndarray | None = None
     several_frames: int = 0
+    groups: np.ndarray | None = None
 
     def __post_init__(self):
         if len(self.images) == 0:
@@ -102,8 +104,9 @@ class Dataset:
         stored = self.images.take(indices) if isinstance(self.images, StoredImages) else self.images[indices]
         hashes = None if self.hashes is None else self.hashes[indices]
         targets = None if self.targets is None else self.targets[indices]
-        labels = self.labels[indices]
-        return replace(self, images=stored, labels=labels, name=name, hashes=hashes, targets=targets)
+        groups = None if self.groups is None else self.groups[indices]
+        own = {"hashes": hashes, "targets": targets, "groups": groups}
+        return replace(self, images=stored, labels=self.labels[indices], name=name, **own)
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,24 @@ class Splits:
     """What a run trains, validates and tests on, kept apart; the classes of all are those of `train`, by name.
 
     passed_over: files and folders that lay there and were not taken for pictures, how many of each kind.
+    folds: int32[n], the fold that each example of `train` is in, where each fold validates what the others trained.
     """
 
     train: Dataset
     validation: Dataset | None = None
     test: Dataset | None = None
     passed_over: dict[str, int] = field(default_factory=dict)
+    folds: np.ndarray | None = None
+
+    @property
+    def least_trained(self) -> int:
+        """How many examples a member is trained on: all of `train`; of folds, all but the largest fold."""
+        return len(self.train) - (0 if self.folds is None else int(np.bincount(self.folds).max()))
+
+    @property
+    def are_validated(self) -> bool:
+        """Whether there is data to validate on: a split, or each fold in its turn."""
+        return self.validation is not None or self.folds is not None
 
     @property
     def named(self) -> dict[str, Dataset]:
