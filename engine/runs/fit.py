@@ -144,7 +144,6 @@ def finetune(
         patience, len(source.members) if isinstance(source, EnsembleClassifier) else 1,
         precision="float32" if settings.precision == "tf32" else settings.precision,  # a CPU has no tf32
         metrics=tuple(map(_as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch,
-        folds=folds,
     )  # fmt: skip
     reading = Reading(value_range, spec.usual_range, layout, takes_numbers(train_config.loss))
     given, optim = Given(data, validation, class_names, reading), _optim(optimizer, learning_rate)
