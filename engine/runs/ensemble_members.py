@@ -123,7 +123,7 @@ class Ensemble:
         """(all members, each with its best weights, the last step)."""
         return self._make(record, self._best or model), record.step
 
-    def _data_of(self, index: int | np.integer) -> Dataset:
+    def _data_of(self, index: int) -> Dataset:
         """What a member is validated on: the same data for all."""
         assert self._setup.splits.validation is not None
         return self._setup.splits.validation
@@ -144,7 +144,7 @@ class Ensemble:
         outputs = self._compute_outputs(record, model, active)
         is_bad = active & [not np.isfinite(own).all() for own in outputs]
         self.check_losses(np.where(is_bad, record.step, NEVER))
-        for index in np.flatnonzero(active & ~is_bad):
+        for index in np.flatnonzero(active & ~is_bad).tolist():
             number = self._numbers[index]
             found = self._setup.scoring.score(outputs[index], self._data_of(index).labels)
             metrics = {name: found[name] for name in train.shown_metrics if name in found}

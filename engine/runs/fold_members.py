@@ -30,7 +30,7 @@ class Folds(Ensemble):
         pairs = zip(outputs, self._data, self.are_alive, strict=False)
         return [score(own, data.labels) if is_alive else {} for own, data, is_alive in pairs]
 
-    def _data_of(self, index: int | np.integer) -> Dataset:
+    def _data_of(self, index: int) -> Dataset:
         return self._data[index]
 
     def _score_best(self, record: Record) -> dict[str, Any]:
