@@ -9,27 +9,37 @@ from typing import Any
 import tyro
 
 from engine import commands
-from engine.commands.process import errors_as_lines
+from engine.commands.process import errors_as_lines, version_text
+from engine.host.console import show
 
 
-def find_commands() -> dict[str, Callable[..., Any]]:
-    """Every command by its name: the entries of COMMANDS in each module of engine/commands that has such a table."""
+def find_commands(table: str = "COMMANDS") -> dict[str, Callable[..., Any]]:
+    """Every command by its name: the entries of such a table in each module of engine/commands that has one.
+
+    COMMANDS are functions whose parameters are the options; PARSERS get all arguments and parse them themselves.
+    """
     names = (module.name for module in pkgutil.iter_modules(commands.__path__))
     modules = [importlib.import_module(f"{commands.__name__}.{name}") for name in names]
-    return {name: run for module in modules for name, run in getattr(module, "COMMANDS", {}).items()}
+    return {name: run for module in modules for name, run in getattr(module, table, {}).items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the `engine` command."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with errors_as_lines():
-        known = find_commands()
-        if given and given[0] in known:
+        known, parsers = find_commands(), find_commands("PARSERS")
+    if given and given[0] in parsers:
+        parsers[given[0]](given[1:])
+        return
+    with errors_as_lines():
+        if given == ["--version"]:
+            show(version_text())
+        elif given and given[0] in known:
             # Parsed alone and not as one of all: faster, and mistakes are reported in the words that were typed.
             tyro.cli(known[given[0]], prog=f"engine {given[0]}", args=given[1:])
-            return
-        about = "Look at data and augmentation before training, and use trained models after it."
-        tyro.extras.subcommand_cli_from_dict(known, prog="engine", args=given, description=about)
+        else:
+            about = "Train image classifiers, look at data before it, and use the models after it."
+            tyro.extras.subcommand_cli_from_dict({**parsers, **known}, prog="engine", args=given, description=about)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,7 @@
-"""Two wide convolutions, each with a pool, 180,874 parameters.
-
-    python -m experiments.convnet_wide
-
-On 2 cores of an Intel Xeon (Sapphire Rapids), fashion_mnist_12k, best of the epochs by validation, 2,000 test images:
-36 s of training, test accuracy 0.71 ± 0.02 (n = 3): plain SGD at this rate has not arrived after 5 epochs.
-"""
+"""The recipe of this name as a file, which does what `engine train convnet_wide` does."""
 
 import engine
-from engine.models import cnn
-
-
-def config() -> engine.RunConfig:
-    """SGD 0.01, batch 64, 5 epochs."""
-    return engine.RunConfig("convnet_wide", cnn((128, 128), pool_last=True), optim=engine.OptimConfig("sgd", 0.01))
-
+from engine.recipes.convnet_wide import config
 
 if __name__ == "__main__":
-    engine.main(config())
+    engine.main(config)

@@ -1,27 +1,7 @@
-"""The convnet of experiments/flowers.py with random flips, turns and zooms before it and dropout in it.
-
-    python -m experiments.flowers_augmented --data.path PATH
-    engine augment PATH --augment.horizontal-flip --augment.rotation 36 --augment.zoom 0.1
-
-The same 3,989,285 parameters. tests/runs/test_photograph_recipes.py trains it on crops of scikit-image's photographs.
-"""
+"""The recipe of this name as a file, which does what `engine train flowers_augmented` does."""
 
 import engine
-from engine.augment.presets import random_flip, random_rotation, random_zoom
-from experiments.flowers import data, model
-
-
-def config() -> engine.RunConfig:
-    """Adam 1e-3, batch 32, 15 epochs; mirrored, turned by up to a tenth of a circle, zoomed by up to a tenth."""
-    return engine.RunConfig(
-        "flowers_augmented",
-        model(dropout=0.2),
-        data(),
-        engine.TrainConfig(epochs=15, batch_size=32, seed=123),
-        engine.OptimConfig("adam", 1e-3),
-        augment=random_flip("horizontal") | random_rotation(0.1) | random_zoom(0.1),
-    )
-
+from engine.recipes.flowers_augmented import config
 
 if __name__ == "__main__":
-    engine.main(config())
+    engine.main(config)

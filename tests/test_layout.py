@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "models": {"text", "errors", "records"},
     "augment": {"text", "errors", "records", "keys"},
     "config": GROUND | {"models", "augment"},
+    "recipes": {"models", "augment"},  # and the public names of `engine`, as files of users
     "data": GROUND | {"config"},
     "devices": GROUND | {"config"},
     "kernels": GROUND | {"config"},
@@ -38,8 +39,9 @@ ROOMS: dict[str, set[str]] = {
     | {"data", "devices", "kernels", "metrics", "networks", "checkpoints", "training", "inference", "report",
        "importers"},
     "commands": SETTINGS
-    | {"data", "metrics", "networks", "checkpoints", "inference", "exporting", "report", "runs", "importers"},
-    "__main__": {"commands"},
+    | {"data", "metrics", "networks", "checkpoints", "inference", "exporting", "report", "runs", "importers",
+       "recipes"},
+    "__main__": {"host", "commands"},
 }  # fmt: skip
 # The same within `data`, whose modules that lie in none of these may import all of them.
 DATA_ROOMS: dict[str, set[str]] = {
@@ -55,7 +57,8 @@ MOST_FUNCTION_LINES, MOST_MEDIAN_LINES = 60, 7
 # Loaded where a question is answered without a device: by `engine summary` and the like.
 WITHOUT_JAX = ("text", "errors", "records", "models", "config", "metrics.stopping", "metrics.combination",
                "metrics.calibration", "augment.rules", "augment.config", "augment.preset_config", "augment.generator",
-               "augment.presets", "augment.keras_arguments", "commands.process", "commands.experiment")  # fmt: skip
+               "augment.presets", "augment.keras_arguments", "commands.process", "commands.experiment",
+               "commands.train", "commands.recipes", "recipes")  # fmt: skip
 
 MODULES = read_modules(ENGINE)
 ARROWS = read_arrows(ENGINE)

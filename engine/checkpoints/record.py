@@ -82,6 +82,15 @@ class Record:
     is_stopped: bool = field(default=False, kw_only=True, metadata=ADDED)
 
     @property
+    def rank(self) -> tuple[float, float] | None:
+        """What is highest at the best step: the score, and of equal scores the lower validation loss."""
+        if self.score is None:
+            return None
+        row = self.history[-1] if self.history else {}
+        loss = row.get("validation_loss") if row.get("step") == self.step else None
+        return self.score, -loss if isinstance(loss, int | float) else 0.0
+
+    @property
     def epochs_done(self) -> int:
         """Completed epochs."""
         return self.step // self.steps_per_epoch

@@ -73,7 +73,7 @@ class Checkpoints:
         _remove_rotated(path)
         set_damaged_aside(path, say)
         self._ocp, self.path, self._log = ocp, path, log
-        scores = self._scores = {step: read_record(path, step).score for step in find_steps(path)}
+        ranks = self._ranks = {step: read_record(path, step).rank for step in find_steps(path)}
         self._under_way: int | None = None
 
         class BestAndLast(policies.PreservationPolicy):
@@ -81,7 +81,7 @@ class Checkpoints:
 
             def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
                 steps = [checkpoint.step for checkpoint in checkpoints]
-                kept = kept_steps(steps, scores, config.keep_last, config.keep_best)
+                kept = kept_steps(steps, ranks, config.keep_last, config.keep_best)
                 return [step in kept for step in steps]
 
         # The callback runs when all files of a step are written, before the step gets its name. Directories are created
@@ -103,11 +103,11 @@ class Checkpoints:
 
         The arrays are not copied: they stay as they are until `wait` returns.
         """
-        if record.step in self._scores:
+        if record.step in self._ranks:
             return
         with _failures_explained(self.path):
             self._wait()  # Orbax would do so too
-            args, self._scores[record.step], self._under_way = self._ocp.args, record.score, record.step
+            args, self._ranks[record.step], self._under_way = self._ocp.args, record.rank, record.step
             record = replace(record, checksums={name: array_checksum(tree) for name, tree in items.items()})
             value = {"format_version": FORMAT_VERSION, **to_json(record)}
             arrays = {name: args.StandardSave(_uncopied(tree)) for name, tree in items.items()}
@@ -157,10 +157,10 @@ def _uncopied(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.view(Uncopied) if isinstance(leaf, np.ndarray) else leaf, tree)
 
 
-def kept_steps(steps: Sequence[int], scores: Mapping[int, float | None], last: int, best: int) -> set[int]:
-    """The `last` newest of the steps and the `best` with the highest scores, the later of ties."""
-    scored = {step: score for step in steps if (score := scores.get(step)) is not None}
-    return {*sorted(steps)[-last:], *sorted(scored, key=lambda step: (scored[step], step))[-best:]}
+def kept_steps(steps: Sequence[int], ranks: Mapping[int, Any], last: int, best: int) -> set[int]:
+    """The `last` newest of the steps and the `best` with the highest ranks (Record.rank), the later of ties."""
+    ranked = {step: rank for step in steps if (rank := ranks.get(step)) is not None}
+    return {*sorted(steps)[-last:], *sorted(ranked, key=lambda step: (ranked[step], step))[-best:]}
 
 
 def set_damaged_aside(path: Path, say: Say = ignore) -> None:

@@ -49,23 +49,23 @@ def check_step(path: Path, step: int) -> None:
 
 
 def choose_step(path: Path, step: int | str = "best") -> int:
-    """The selected step: "best" by validation score (the last one if no step has a score), "last" or a number."""
+    """The selected step: "best" by Record.rank (the last one if no step has a score), "last" or a number."""
     steps = find_steps(path)
     if not steps:
         raise InputError(_nothing_there(path))
     if step == "last":
         return steps[-1]
     if step == "best":
-        best = best_step({s: read_record(path, s).score for s in steps})
+        best = best_step({s: read_record(path, s).rank for s in steps})
         return steps[-1] if best is None else best
     if step not in steps and not (checkpoints_of(path) / str(step)).is_dir():
         raise InputError(problem("step", step, f"one of {', '.join(map(str, steps))}", 'Or give "best" or "last".'))
     return int(step)
 
 
-def best_step(scores: dict[int, float | None]) -> int | None:
-    """The step with the highest score, the later of ties; None if no step has a score."""
-    known = {step: score for step, score in scores.items() if score is not None}
+def best_step(ranks: dict[int, tuple[float, float] | None]) -> int | None:
+    """The step with the highest rank, the later of ties; None if no step has one."""
+    known = {step: rank for step, rank in ranks.items() if rank is not None}
     return max(known, key=lambda step: (known[step], step), default=None)
 
 

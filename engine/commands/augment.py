@@ -41,7 +41,7 @@ def augment(
         out: PNG to draw to; a grid that was drawn before is replaced.
         index: Which of the training images, counted from 0.
         seed: Decides the draws, as --train.seed does in training.
-        experiment: Experiment to take augmentation and image size from, like experiments.flowers_augmented.
+        experiment: Recipe or experiment to take augmentation and image size from, like flowers_augmented or mine.py.
         run: Directory of a run, or the run packed, to take them from. --augment options come on top of either.
         data: Where the image comes from and how it is decoded.
         augment: Random changes, each drawn again for every example in every epoch.

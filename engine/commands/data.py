@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
-from engine.commands.process import engine_command, python_command
+from engine.commands.process import engine_command
 from engine.commands.targets import NameOrPath, ShownData, check_seed
 from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Dataset, Splits
@@ -80,15 +80,13 @@ def _name_of(dataset: Dataset, index: int) -> str:
 
 
 def _next_commands(source: str, config: DataConfig, splits: Splits) -> list[str]:
-    """A look at augmentation; and training, by an experiment that suits the images, where the experiments are."""
+    """A look at augmentation; and training, by a recipe that suits the images."""
     given = options_of(replace(config, path=None, name=DataConfig.name), DATA, "data")
     commands = [[engine_command(), "augment", source]]
     height, width, channels = splits.train.input_shape
     is_small = channels == 1 and height * width <= SMALL_PIXELS
-    experiment = "convnet" if is_small else "flowers"
-    if (Path("experiments") / f"{experiment}.py").exists():
-        which = "--data.name" if config.path is None else "--data.path"
-        commands.append([python_command(), "-m", f"experiments.{experiment}", which, source, *given])
+    which = "--data.name" if config.path is None else "--data.path"
+    commands.append([engine_command(), "train", "convnet" if is_small else "flowers", which, source, *given])
     return [f"  {shlex.join(command)}" for command in commands]
 
 

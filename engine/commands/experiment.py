@@ -1,13 +1,16 @@
-"""The command line of an experiment file: `main(config())` makes every field of the config an option."""
+"""The command line of a recipe or experiment: every field of its config is an option."""
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from engine.commands.choices import Choice, read_choices
+from engine.commands.common_options import only_common
 from engine.commands.process import command_again, command_name, engine_command, errors_as_lines, set_up_process
 from engine.config import RunConfig
 from engine.metrics.stopping import has_stopped_early
@@ -39,35 +42,60 @@ class Options:
     """Resume the run in that directory, if there is one; start it if there is none."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove the run in that directory and start from scratch."""
+    verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print how the run is executed, which the log in its directory always says."""
 
 
-def main(config: RunConfig, arguments: Sequence[str] | None = None) -> None:
+def main(config: RunConfig | Callable[..., RunConfig], arguments: Sequence[str] | None = None) -> None:
     """Runs an experiment with the options of the command line, and says what to do next.
 
+    config: or the function that makes it, whose parameters that are a Literal of texts become options too.
     Exits with 2 and a message for a user's mistake, with 128 + signal after Ctrl-C or SIGTERM (everything saved).
     """
     with errors_as_lines(is_run=True):
-        options = tyro.cli(
-            Options,
-            default=Options(config),
-            args=arguments,
-            prog=command_name(),
-            description=f"Train {config.name}.",
-        )
-        # Imported only now, so that --help and mistakes are answered at once.
-        set_up_process(options.config.data.cache_dir)
-        from engine.report.progress import Reporter
-        from engine.runs.loop import run
+        run_experiment((lambda: config) if isinstance(config, RunConfig) else config, arguments, command_name())
 
-        reporter = Reporter()
-        result = run(
-            options.config,
-            options.run_dir,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            reporter=reporter,
-        )
-        reporter.say(_next_steps(result))
+
+def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | None, program: str) -> None:
+    """What `main` does, for a caller that reports errors; `program` is how help and mistakes call it."""
+    options = read_options(make, arguments, program)
+    # Imported only now, so that --help and mistakes are answered at once.
+    set_up_process(options.config.data.cache_dir)
+    from engine.report.progress import Reporter
+    from engine.runs.loop import run
+
+    reporter = Reporter(is_verbose=options.verbose)
+    result = run(
+        options.config,
+        options.run_dir,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        reporter=reporter,
+    )
+    reporter.say(_next_steps(result))
+
+
+def read_options(make: Callable[..., RunConfig], arguments: Sequence[str] | None, program: str) -> Options:
+    """The options that the arguments give, None for those of this process. `--help` shows the usual ones, and ends."""
+    choices, given = read_choices(make, sys.argv[1:] if arguments is None else arguments)
+    config = make(**{choice.name: choice.value for choice in choices})
+    about = f"Train {config.name}."
+    if "--help-all" in given:
+        given = ["--help"]
+    elif {"-h", "--help"} & {*given}:
+        config, about = only_common(config), f"{about} These are the usual options; --help-all lists all."
+    kind = _with_choices(choices, type(config))
+    options = tyro.cli(kind, default=kind(config), args=given, prog=program, description=about)
+    return Options(**{name: getattr(options, name) for name in Options.__dataclass_fields__})
+
+
+def _with_choices(choices: Sequence[Choice], config: type[RunConfig]) -> Any:
+    """Options of this class of config, with those of the experiment's own among them."""
+    own: list[Any] = [("config", Annotated[config, tyro.conf.arg(name="")])]
+    for each in choices:
+        kind = Annotated[each.kind, tyro.conf.arg(help=f"Variant of the recipe: config({each.name}).")]
+        own.append((each.name, kind, field(default=each.value)))
+    return make_dataclass("Options", own, bases=(Options,), frozen=True)
 
 
 def _next_steps(result: "Result") -> str:

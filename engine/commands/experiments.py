@@ -1,4 +1,4 @@
-"""Experiments by name or file: found without running anything, and imported only if they are what was meant.
+"""Recipes and experiments by name or file: found without running anything, imported only if they are what was meant.
 
 To import a module runs its code and that of the packages around it. A slip of the pen must not do that to a folder of
 downloaded data that happens to hold Python files.
@@ -6,41 +6,70 @@ downloaded data that happens to hold Python files.
 
 import ast
 import contextlib
+import difflib
 import importlib
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from engine import recipes
 from engine.config import RunConfig
 from engine.errors import InputError, problem
+from engine.recipes import RECIPES
 
 MOST_BYTES = 2**20  # of an experiment's source
-RULE = "the directory of a run, or an experiment like experiments.convnet with a function config()"
+RULE = "a recipe (engine recipes lists them), an experiment like mine.py with a function config(), or a run's directory"
 REMEDY = "Check the name and the file."
 
 
-def experiment_config(target: str) -> RunConfig:
-    """The config of an experiment, by module (experiments.convnet) or by file; importing it runs its code.
+def find_config(target: str) -> Callable[..., RunConfig]:
+    """`config` of a recipe, of a module (experiments.convnet) or of a file (mine.py); importing it runs its code.
 
     Raises InputError, with nothing run, unless there is a source file that defines `config`.
     """
+    if target in RECIPES:
+        return importlib.import_module(f"{recipes.__name__}.{target}").config
     directory, name = _place(target)
     file = _source(name, directory)
     if file is None or not _defines_config(file):
         got = f"{target!r}, which names no module" if file is None else f"{target!r} ({file}, without config())"
-        raise InputError(problem("target", got, RULE, REMEDY))
-    try:
-        config = _imported(name, directory).config()
-    except InputError:
-        raise
-    except (ImportError, SyntaxError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(problem("target", f"{target!r} ({error})", RULE, REMEDY)) from error
+        nearest = difflib.get_close_matches(target, RECIPES, n=1) if file is None else []
+        raise InputError(problem("target", got, RULE, f"Did you mean {nearest[0]}?" if nearest else REMEDY))
+    module = _explained(lambda: _imported(name, directory), target, file)
+    if Path(str(module.__file__)) != file:
+        rule = "a name that no other module has"
+        raise InputError(problem("target", f"{target!r}, the name of {module.__file__} too", rule, "Rename the file."))
+    config = _explained(lambda: module.config, target, file)
+    return lambda **choices: _explained(lambda: _checked(config(**choices), target), target, file)
+
+
+def experiment_config(target: str) -> RunConfig:
+    """The config of a recipe or an experiment, as `find_config` finds it."""
+    return find_config(target)()
+
+
+def _checked(config: Any, target: str) -> RunConfig:
     if not isinstance(config, RunConfig):
         rule = "an experiment whose config() returns a RunConfig"
         raise InputError(problem("target", f"{target!r} with {type(config).__name__}", rule, "Correct it."))
     return config
+
+
+def _explained(run: Callable[[], Any], target: str, file: Path) -> Any:
+    """What the user's code returns; raises InputError with the line of the file for whatever it raises."""
+    try:
+        return run()
+    except InputError:
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        where = f", line {lines[-1]}" if lines else ""
+        got = f"{target!r} ({type(error).__name__}: {error}{where})"
+        raise InputError(problem("target", got, RULE, REMEDY)) from error
 
 
 def _place(target: str) -> tuple[Path, str]:

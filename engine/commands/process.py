@@ -2,13 +2,16 @@
 
 import contextlib
 import logging
+import platform
 import shlex
 import shutil
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
+import engine
 from engine.errors import InputError
 from engine.host.console import harden_streams, tell
 from engine.host.interrupts import Interrupted, raised
@@ -67,7 +70,9 @@ def _drop_late_callbacks() -> None:
 
 
 def command_name() -> str:
-    """How this process was started: `python -m experiments.convnet`, or the script."""
+    """How this process was started: `engine`, `python -m experiments.convnet`, or the script."""
+    if Path(sys.argv[0]).name == "engine":
+        return engine_command()
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is None or spec.name == "__main__":
         return shlex.join([_program("python"), sys.argv[0]]) if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
@@ -87,14 +92,15 @@ def command_again(*more: str) -> str:
     return " ".join([command_name(), shlex.join([*given, *spelled])])
 
 
+def version_text() -> str:
+    """`engine 0.1.0, Python 3.11.2, jax 0.10.2, flax 0.12.8`, without importing any of them."""
+    others = (f"{name} {metadata.version(name)}" for name in ("jax", "flax"))
+    return ", ".join([f"engine {engine.__version__}", f"Python {platform.python_version()}", *others])
+
+
 def engine_command() -> str:
     """How to call `engine` from here."""
     return _program("engine")
-
-
-def python_command() -> str:
-    """How to call this environment's Python from here."""
-    return _program("python")
 
 
 def _program(name: str) -> str:

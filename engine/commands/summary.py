@@ -20,7 +20,7 @@ def summary(target: Positional[str], inner: Flag = False, trust: Flag = False) -
     """Show the layers, output shapes and parameters of a run or an experiment.
 
     Args:
-        target: Directory of a run (runs/convnet), the run packed, or an experiment (experiments.convnet).
+        target: Directory of a run (runs/convnet), the run packed, a recipe (convnet), or an experiment (mine.py).
         inner: Show the layers within blocks too.
         trust: Import the author's own code that a run names, which runs it.
     """

@@ -1,4 +1,4 @@
-"""What commands are given, found: experiments, runs, steps, and data by name or path."""
+"""What commands are given, found: runs, steps, and data by name or path."""
 
 import sys
 from dataclasses import dataclass

@@ -19,6 +19,11 @@ def score(config: TrainConfig, validation: Mapping[str, Any]) -> float:
     return validation[name] if best_is == "highest" else -validation[name]
 
 
+def rank(config: TrainConfig, validation: Mapping[str, Any]) -> tuple[float, float]:
+    """What is highest at the best step: its score, and of equal scores the lower loss. Patience goes by the score."""
+    return score(config, validation), -validation["loss"]
+
+
 def has_stopped_early(config: TrainConfig, history: Sequence[Row]) -> bool:
     """Whether `patience` epochs in a row have brought no better score than the best before them.
 
@@ -53,10 +58,10 @@ def member_goes_on(config: TrainConfig, history: Sequence[Row], number: int) -> 
 
 
 def member_best_step(config: TrainConfig, history: Sequence[Row], number: int) -> int | None:
-    """The step at which a member was best, the later of equals; None where it was never judged."""
+    """The step at which a member ranked highest, the later of equals; None where it was never judged."""
     steps = [row["step"] for row in history if f"{_prefix(number)}loss" in row]
-    scores = (score(config, metrics) for metrics in member_history(history, number))
-    return max(zip(scores, steps, strict=True), default=(None, None))[1]
+    ranks = (rank(config, metrics) for metrics in member_history(history, number))
+    return max(zip(ranks, steps, strict=True), default=(None, None))[1]
 
 
 def _has_lost_patience(config: TrainConfig, metrics: Sequence[Row]) -> bool:

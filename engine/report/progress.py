@@ -19,10 +19,10 @@ USUAL_METRICS = ("loss", "accuracy")
 
 
 class Reporter:
-    """Reports to a console, and to a log file once `log_to` names one."""
+    """Reports to a console, and to a log file once `log_to` names one. is_verbose: also how a run is executed."""
 
-    def __init__(self, console: Console | None = None):
-        self.console = console or Console()
+    def __init__(self, console: Console | None = None, is_verbose: bool = False):
+        self.console, self.is_verbose = console or Console(), is_verbose
         self._log: Path | None = None
         self._unlogged: list[str] = []
         self._live: Progress | None = None
@@ -40,6 +40,10 @@ class Reporter:
         self.console.print(message, soft_wrap=isinstance(message, str))
         self.log(message if isinstance(message, str) else as_text(message))
 
+    def detail(self, text: str) -> None:
+        """Logs a text, and prints it if the reporter is verbose."""
+        (self.say if self.is_verbose else self.log)(text)
+
     @contextlib.contextmanager
     def progress(self, total_steps: int, done_steps: int) -> Iterator[None]:
         """Shows the line that `advance` updates, if there is a terminal."""
@@ -47,8 +51,7 @@ class Reporter:
             yield
             return
         columns = (
-            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total} steps"),
-            TextColumn("{task.fields[numbers]}"), _Remaining(),
+            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[numbers]}"), _Remaining(),
         )  # fmt: skip
         with Progress(*columns, console=self.console, transient=True) as live:
             self._live = live
@@ -60,21 +63,22 @@ class Reporter:
 
     def advance(
         self,
-        epoch: str,
         step: int,
         total_steps: int,
+        epochs: int,
         images_per_second: float,
         metrics: dict[str, Any],
-        eta: float,
+        eta: float | None,
         shown: Sequence[str] = USUAL_METRICS,
     ) -> None:
-        """Updates the live line; without a terminal prints a plain one every ten seconds."""
+        """Updates the live line; without a terminal prints a plain one every ten seconds. eta: seconds, if known."""
+        epoch = progress_text(step, total_steps, epochs)
         numbers = f"{images_per_second:,.0f} images/s  {metrics_text(metrics, shown)}"
         if self._live is not None:
             first = self._live.task_ids[0]
             self._live.update(first, description=epoch, completed=step, total=total_steps, numbers=numbers, eta=eta)
         elif time.monotonic() - self._last_line > LINE_SECONDS:
-            self.say(f"{epoch}  step {step}/{total_steps}  {numbers}  ETA {duration_text(eta)}")
+            self.say(f"{epoch}  {numbers}  {_eta_text(eta)}".rstrip())
             self._last_line = time.monotonic()
 
     def epoch_line(self, text: str) -> None:
@@ -108,8 +112,19 @@ class _Remaining(ProgressColumn):
     """Time left at the current rate."""
 
     def render(self, task: Task) -> Text:
-        eta = task.fields.get("eta")
-        return Text("" if eta is None else f"ETA {duration_text(eta)}")
+        return Text(_eta_text(task.fields.get("eta")))
+
+
+def _eta_text(eta: float | None) -> str:
+    return "" if eta is None else f"ETA {duration_text(eta)}"
+
+
+def progress_text(step: int, total_steps: int, epochs: int) -> str:
+    """`epoch 2/5  45 %`: the epoch that this step, counted from 1, is in, and how much of that is done."""
+    steps_per_epoch = total_steps // epochs
+    number = max(-(-step // steps_per_epoch), 1)
+    share = (step - (number - 1) * steps_per_epoch) / steps_per_epoch
+    return f"epoch {number}/{epochs}  {share:4.0%}".replace("%", " %")
 
 
 def metrics_text(metrics: dict[str, Any], shown: Sequence[str], prefix: str = "") -> str:

@@ -14,7 +14,7 @@ from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
 from engine.inference.single import SingleClassifier
 from engine.metrics.combination import Combination, fit
-from engine.metrics.stopping import Row, member_goes_on, member_history, score
+from engine.metrics.stopping import Row, member_goes_on, member_history, rank
 from engine.metrics.sums import Metrics
 from engine.runs.setup import Model, Setup
 from engine.training.program import NEVER
@@ -148,8 +148,10 @@ class Ensemble:
             number = self._numbers[index]
             found = self._setup.scoring.score(outputs[index], self._data_of(index).labels)
             metrics = {name: found[name] for name in train.shown_metrics if name in found}
-            before = [score(train, row) for row in member_history(record.history, number)]
-            is_better[index] = score(train, metrics) >= max(before, default=-np.inf)
+            own = rank(train, metrics)
+            is_better[index] = own >= max(
+                (rank(train, row) for row in member_history(record.history, number)), default=own
+            )
             self.columns.update({f"member_{number}_validation_{name}": value for name, value in metrics.items()})
         if self._best is None or self._best_outputs is None:
             self._best, self._best_outputs = jax.tree.map(np.array, model), outputs

@@ -30,6 +30,7 @@ def report_opening(session: Session, resumed: Record | None, notes: list[str], r
     """Prints what is about to be trained, and logs from here on."""
     reporter.log_to(session.directory / "log.txt")
     reporter.say("\n".join([*_describe(session), *_describe_resumed(session, resumed)]))
+    reporter.detail(_describe_plan(session))
     for note in notes:
         reporter.say(note)
     session.report_to(reporter.say)
@@ -37,15 +38,14 @@ def report_opening(session: Session, resumed: Record | None, notes: list[str], r
 
 def report_progress(session: Session, reporter: Reporter) -> None:
     """Moves the progress line."""
-    number = session.epoch if session.position == 0 else session.epoch + 1
-    left_seconds = (session.total_steps - session.step) * session.pacer.seconds_per_step
+    pacer, left_steps = session.pacer, session.total_steps - session.step
     reporter.advance(
-        f"epoch {number}/{session.config.train.epochs}",
         session.step,
         session.total_steps,
+        session.config.train.epochs,
         session.images_per_second,
         session.training_metrics(),
-        left_seconds,
+        left_steps * pacer.seconds_per_step if pacer.is_settled else None,
         session.config.train.shown_metrics,
     )
 
@@ -73,7 +73,7 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     if history:
         draw_curves(history, directory / "curves.png", name, session.config.train.shown_metrics)
     _draw_examples(session, classifier)
-    which = f"best step {best_step:,}"
+    which = f"best epoch {best_step // session.steps_per_epoch:,} (step {best_step:,})"
     if isinstance(classifier, EnsembleClassifier):
         which = "each member at its best step" if session.splits.are_validated else f"step {best_step:,}"
         if of_folds:
@@ -120,26 +120,29 @@ def _draw_examples(session: Session, classifier: Classifier) -> None:
 
 
 def _describe(session: Session) -> list[str]:
-    splits, config, session_plan = session.splits, session.config, session.plan
+    splits, config = session.splits, session.config
     named = (("training", splits.train), ("validation", splits.validation), ("test", splits.test))
     counts = ", ".join(f"{len(data):,} {name}" for name, data in named if data is not None)
     if config.train.folds is not None and config.train.fold is None:
         counts = counts.replace(" training", f" in {config.train.folds} folds", 1)
-    plan = "stepwise" if session_plan.is_stepwise else f"{session_plan.lowering} lowering, whole epochs compiled"
-    model = f"{session.setup.model.num_params:,}"
+    model = f"{session.setup.model.num_params:,} parameters"
     if config.train.members > 1:
-        model, plan = f"{config.train.members} members of {model}", f"{plan}; members by {session_plan.member_mapping}"
-    size = f"{splits.train.images.nbytes / 1e6:,.0f} MB of training images"
-    lines = [
-        f"{config.name}: {model} parameters; {counts} images of {splits.train.name}",
-        f"{session.device}; {plan}; {size} {session_plan.placement}",
-    ]
+        model = f"{config.train.members} members of {model}"
+    lines = [f"{config.name}: {model}; {counts} images of {splits.train.name}", f"on {session.device}"]
     if config.finetune.freezes:
         trained = f"{session.stage.num_trained:,} of {session.setup.model.num_params:,}"
         lines += [f"{trained} parameters train, the others are frozen", *_freezing_lines(session)]
     if not session.setup.devices.is_one:
         lines.append(session.setup.devices.text(config.train.batch_size))
     return lines
+
+
+def _describe_plan(session: Session) -> str:
+    """How the run is executed."""
+    plan, members = session.plan, session.config.train.members
+    how = "stepwise" if plan.is_stepwise else f"{plan.lowering} lowering, whole epochs compiled"
+    mapping = f"; members by {plan.member_mapping}" if members > 1 else ""
+    return f"{how}{mapping}; {session.splits.train.images.nbytes / 1e6:,.0f} MB of training images {plan.placement}"
 
 
 def _freezing_lines(session: Session) -> list[str]:

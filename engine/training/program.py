@@ -193,7 +193,12 @@ class Pacer:
     def __init__(self, plan: Plan):
         self.chunk_steps = plan.chunk_steps
         self.next_steps = plan.chunk_steps or 1
-        self.seconds_per_step = 0.0
+        self.seconds_per_step, self._num_calls = 0.0, 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the time a step is good for an estimate: of the third call or later, about a hundred steps in."""
+        return self._num_calls >= 3
 
     def steps(self, remaining: int) -> int:
         """Steps to run now, at most `remaining`."""
@@ -201,7 +206,7 @@ class Pacer:
 
     def ran(self, steps: int, seconds: float) -> None:
         """Records how long a call took; the next one runs at most ten times as many steps."""
-        self.seconds_per_step = seconds / steps
+        self.seconds_per_step, self._num_calls = seconds / steps, self._num_calls + 1
         if self.chunk_steps is None:
             wanted = int(CHUNK_SECONDS / max(self.seconds_per_step, 1e-9))
             self.next_steps = max(1, min(wanted, 10 * steps))

@@ -19,7 +19,7 @@ from engine.checkpoints.checksums import SUMS, write_sums
 from engine.checkpoints.record import FORMAT_VERSION, Record
 from engine.checkpoints.run_directory import claimed, open_run
 from engine.checkpoints.saving import Checkpoints, kept_steps
-from engine.checkpoints.steps import choose_step, find_steps, read_record, restore_arrays
+from engine.checkpoints.steps import best_step, choose_step, find_steps, read_record, restore_arrays
 from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock
 from engine.records import from_json, to_json
@@ -247,8 +247,19 @@ def test_step_without_a_record_is_moved_aside_rather_than_hiding_later_saves(run
     [(1, 1, {3, 5}), (2, 1, {3, 4, 5}), (1, 2, {2, 3, 5}), (9, 1, {1, 2, 3, 4, 5}), (1, 9, {1, 2, 3, 5})],
 )
 def test_newest_and_best_steps_are_kept(last: int, best: int, kept: set[int]):
-    scores = {1: 0.1, 2: 0.5, 3: 0.5, 4: None, 5: 0.3}
-    assert kept_steps([1, 2, 3, 4, 5], scores, last, best) == kept
+    ranks = {1: (0.1, 0.0), 2: (0.5, -1.0), 3: (0.5, -1.0), 4: None, 5: (0.3, 0.0)}
+    assert kept_steps([1, 2, 3, 4, 5], ranks, last, best) == kept
+
+
+def test_of_equal_scores_the_lower_loss_is_the_best_and_then_the_later_step(run: Path):
+    record = read_record(run, 4)
+    row = {**record.history[-1], "validation_loss": 0.25}
+    assert replace(record, history=(row,), score=0.5).rank == (0.5, -0.25)
+    assert replace(record, history=({**row, "step": 3},), score=0.5).rank == (0.5, 0.0)
+    assert replace(record, history=({**row, "validation_loss": "?"},), score=0.5).rank == (0.5, 0.0)
+    assert replace(record, score=None).rank is None
+    assert best_step({1: (0.5, -0.3), 2: (0.5, -0.2), 3: (0.5, -0.2), 4: (0.4, -0.1), 5: None}) == 3
+    assert best_step({1: None}) is None
 
 
 def saves(directory: Path) -> list[int]:

@@ -200,7 +200,7 @@ def test_words_name_only_what_is_changed():
         (("pets", "--seed", "4294967296"), r"seed: got 4294967296; expected a whole number of at least 0 and below"),
         (("pets", "--experiment", "a", "--run", "b"), r"run: got both it and --experiment; expected one of them"),
         (("pets", "--run", "nowhere"), r"nowhere: got no such directory; expected the directory of a run"),
-        (("pets", "--experiment", "nowhere"), r"target: got 'nowhere'.*an experiment like experiments.convnet"),
+        (("pets", "--experiment", "nowhere"), r"target: got 'nowhere'.*an experiment like mine.py"),
         (("pets", "--experiment", "experiments.convnet"), r"augment: got none in experiments.convnet; expected"),
         (("notes.txt",), r"data.path: got notes.txt; expected a folder of images"),
         (("broken.png",), r"broken.png: got a file that is not an image; expected"),

@@ -57,7 +57,7 @@ def error_line(*arguments: str) -> str:
 
 
 def test_help_of_an_experiment_shows_type_default_and_help_of_each_option():
-    done = python("-m", "experiments.convnet", "--help")
+    done = python("-m", "experiments.convnet", "--help-all")
     assert done.returncode == 0
     assert done.stderr == ""
     shown = plain(done.stdout)
@@ -210,13 +210,14 @@ def test_batch_size_is_refused_when_it_is_zero():
 
 def test_unknown_command_is_refused_with_the_known():
     said = mistake("engine", "evaluate", "runs/a")
-    assert f"Available subcommands: {', '.join(find_commands())}" in said
+    known = {**find_commands("PARSERS"), **find_commands()}
+    assert f"Available subcommands: {', '.join(known)}" in said
 
 
 def test_unknown_experiment_is_refused_with_an_example():
     said = error_line("engine", "summary", "experiments.cnvnet")
     assert "target: got 'experiments.cnvnet'" in said
-    assert "an experiment like experiments.convnet" in said
+    assert "an experiment like mine.py" in said
 
 
 @pytest.mark.parametrize("target", ["", "nowhere", "runs/nowhere", "engine"])

@@ -259,15 +259,14 @@ def test_options_are_spelled_as_they_are_typed():
 
 
 @pytest.mark.parametrize(("channels", "experiment"), [(1, "convnet"), (3, "flowers")])
-def test_next_command_suits_the_images_and_keeps_the_options(channels: int, experiment: str, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[2])
+def test_next_command_suits_the_images_and_keeps_the_options(channels: int, experiment: str):
     dataset = make_dataset(8)
     images = np.repeat(dataset.images, channels, -1)
     splits = Splits(type(dataset)(images, dataset.labels, dataset.class_names, "d", "x"))
     config = located("some folder/", ShownData(color="rgb"))
     commands = _next_commands("some folder/", config, splits)
     assert commands[0].endswith("engine augment 'some folder/'")
-    assert commands[1].endswith(f" -m experiments.{experiment} --data.path 'some folder/' --data.color rgb")
+    assert commands[1].endswith(f"engine train {experiment} --data.path 'some folder/' --data.color rgb")
 
 
 # The picture

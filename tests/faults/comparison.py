@@ -3,7 +3,7 @@
 import contextlib
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,16 @@ def without_seconds(history: Any) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
 
 
-def best_by_rule(scores: dict[int, float | None], steps: set[int], count: int) -> set[int]:
-    """Of `steps` the `count` with the highest scores, the later of equals: written apart from the engine's own rule."""
-    ranked: Iterator[tuple[float, int]] = ((scores[step], step) for step in steps if scores.get(step) is not None)
-    return {step for _, step in sorted(ranked, reverse=True)[:count]}
+def best_by_rule(contents: dict[int, dict[str, Any]], steps: set[int], count: int) -> set[int]:
+    """Of `steps` the `count` best by their contents, written apart from the engine's own rule.
+
+    The highest score comes first, of equal scores the lower validation loss, and of these the later step.
+    """
+    scored = {step: content for step, content in contents.items() if content["record.score"] is not None}
+    losses = {
+        step: [row["validation_loss"] for row in content.get("record.history", [])] for step, content in scored.items()
+    }
+    ranked = [
+        (scored[step]["record.score"], -losses[step][-1] if losses[step] else 0, step) for step in steps & {*scored}
+    ]
+    return {step for *_, step in sorted(ranked, reverse=True)[:count]}

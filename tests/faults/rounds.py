@@ -116,10 +116,9 @@ class Round:
         """Steps reported as saved that are neither there nor removed by the rule of what is kept."""
         log = self.run_dir / "log.txt"
         reported = reported_steps(log.read_text(encoding="utf-8")) if log.exists() else set()
-        scores = {step: content["record.score"] for step, content in self.reference.content.items()}
         known = reported | found
         newest = set(sorted(known)[-CHECKPOINT.keep_last :])
-        return (reported & (newest | best_by_rule(scores, known, CHECKPOINT.keep_best))) - found
+        return (reported & (newest | best_by_rule(self.reference.content, known, CHECKPOINT.keep_best))) - found
 
     def resume_and_compare(self, *options: str, **faults: Any) -> Outcome:
         """Goes on to the end, which must be that of the reference."""

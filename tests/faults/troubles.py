@@ -199,8 +199,7 @@ def _two_steps(round: Round) -> tuple[int, int]:
     """A run stopped after some saves, of which the best step is one: the last but one and the newest."""
     last = min(EPOCHS * STEPS_PER_EPOCH, max(round.reference.content))
     earlier, newest = sorted(round.random.sample(range(1, last), 2))
-    scores = {step: content["record.score"] for step, content in round.reference.content.items()}
-    steps = sorted({earlier, newest} | best_by_rule(scores, set(range(1, newest)), 1))
+    steps = sorted({earlier, newest} | best_by_rule(round.reference.content, set(range(1, newest)), 1))
     round.copy_reference(steps)
     return steps[-2], newest
 

@@ -175,7 +175,7 @@ SLIPS = (
 
 @pytest.mark.parametrize("target", SLIPS)
 def test_name_that_is_no_experiment_imports_nothing(target: str, project: Path, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(InputError, match=r"target: got .*; expected the directory of a run, or an experiment like"):
+    with pytest.raises(InputError, match=r"target: got .*; expected a recipe .*, an experiment like"):
         experiment_config(target)
     assert not (project / "RAN").exists()
     assert "this" not in sys.modules

@@ -373,6 +373,8 @@ def test_member_that_missed_an_epoch_does_not_go_on_with_more_patience():
     assert has_stopped_early(TrainConfig(members=2, patience=1), history)
     assert not has_stopped_early(TrainConfig(members=2, patience=2), history)
     assert [member_best_step(TrainConfig(members=2), history, n) for n in (0, 1)] == [10, 30]
+    history[1]["member_1_validation_loss"] = 0.5
+    assert member_best_step(TrainConfig(members=2), history, 1) == 20  # as accurate as the third, of a lower loss
     assert member_best_step(TrainConfig(members=3), history, 2) is None
     assert score(TrainConfig(), {"loss": 1.0, "accuracy": 0.6}) == 0.6
 

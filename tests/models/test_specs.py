@@ -101,7 +101,7 @@ def assert_built_as_described(spec: Sequential, input_shape: tuple[int, ...], nu
     ],
 )
 def test_recipe_has_the_known_number_of_parameters(recipe: str, expected: int):
-    config = importlib.import_module(f"experiments.{recipe}").config()
+    config = importlib.import_module(f"engine.recipes.{recipe}").config()
     assert config.name == recipe
     assert config.model.with_outputs(10).num_params((28, 28, 1)) == expected
     assert count_params(abstract(config.model, (28, 28, 1), 10)) == expected

@@ -6,7 +6,7 @@ import pytest
 import engine
 from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
 from engine.models import Sequential
-from experiments import ensemble, fashion_fast
+from engine.recipes import ensemble, fashion_fast
 
 RECIPES = [(fashion_fast, 963_018), (ensemble, 241_898)]
 

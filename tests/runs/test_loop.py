@@ -41,7 +41,7 @@ class StopsAt(Silent):
         super().__init__()
         self.at, self.number = step, number
 
-    def advance(self, epoch, step, *numbers):
+    def advance(self, step, *numbers):
         if step >= self.at:
             self.at = 10**9
             signal.raise_signal(self.number)
@@ -85,7 +85,7 @@ def test_shipped_convnet_learns_and_leaves_what_it_promises(tmp_path):
     for picture in ("curves.png", "predictions.png", "example.png"):
         Image.open(run / picture).verify()
     log, shown = (run / "log.txt").read_text(), console.export_text()
-    for text in ("104,202 parameters", "epoch 3/3", "images/s", "best step", "train"):
+    for text in ("104,202 parameters", "epoch 3/3", "images/s", "best epoch", "train"):
         assert text in log
         assert text in shown
 
@@ -104,8 +104,8 @@ def test_checkpoints_keep_the_best_and_the_last_step(tiny_config, splits, tmp_pa
     config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, epochs=6))
     config = dataclasses.replace(config, optim=engine.OptimConfig("sgd", 0.3))
     result = start(config, splits, tmp_path)
-    scores = {row["step"]: row["validation_accuracy"] for row in result.history}
-    best = max(scores, key=lambda step: (scores[step], step))
+    ranks = {row["step"]: (row["validation_accuracy"], -row["validation_loss"], row["step"]) for row in result.history}
+    best = max(ranks, key=lambda step: ranks[step])
     assert find_steps(tmp_path) == sorted({best, 20, 24})
     assert choose_step(tmp_path, "best") == result.best_step == best
     assert choose_step(tmp_path, "last") == 24

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import engine
+from engine.recipes import flowers, flowers_augmented, malaria
 from engine.report.progress import Silent
-from experiments import flowers, flowers_augmented, malaria
 
 data = pytest.importorskip("skimage.data", reason="needs the photographs of scikit-image")
 

@@ -1,6 +1,7 @@
 """The recipes that start from pretrained networks: their counts, and all stages on a small folder of pictures."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from PIL import Image
 import engine
 from engine.config.finetune import FineTuneConfig
 from engine.models import Sequential
-from experiments import cats_dogs, imagenet_classify, vgg_features
+from engine.recipes import cats_dogs, vgg_features
+from experiments import imagenet_classify
 from tests.importers.tiny import draw_arrays, known_as_tiny, write_h5
 
 __all__ = ["known_as_tiny"]
@@ -36,17 +38,12 @@ def test_vgg_features_has_the_counts_of_the_tutorial():
 
 
 @pytest.mark.parametrize("recipe", [cats_dogs, vgg_features])
-@pytest.mark.parametrize("stage", cats_dogs.STAGES)
+@pytest.mark.parametrize("stage", get_args(cats_dogs.Stage))
 def test_every_stage_is_a_config(recipe, stage: cats_dogs.Stage):
     config = recipe.config(stage)
     assert config.augment.is_active == (stage != "features")
     assert config.finetune.head == (() if (recipe, stage) == (vgg_features, "finetune") else recipe.HEAD)
     assert config.finetune.freezes
-
-
-def test_the_stage_is_taken_from_the_arguments():
-    assert cats_dogs.stage_of(["--stage", "frozen", "--train.epochs", "1"]) == ("frozen", ["--train.epochs", "1"])
-    assert cats_dogs.stage_of([])[0] == "finetune"
 
 
 def test_imagenet_classify_imports_once_and_names_three_classes(tmp_path: Path, known_as_tiny):
