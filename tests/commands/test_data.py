@@ -100,7 +100,8 @@ def test_packaged_data_is_shown_with_splits_classes_statistics_and_a_next_comman
     assert "none between splits" in line_of(shown, "duplicates")
     assert "fewest Bag (886), most Trouser (910)" in shown
     assert "nine of the training images: data.png" in shown
-    assert shown.splitlines()[-1].endswith("engine augment fashion_mnist_12k")
+    assert shown.splitlines()[-2].endswith("engine augment fashion_mnist_12k")
+    assert shown.splitlines()[-1].endswith("engine train convnet --data.name fashion_mnist_12k")
     assert panels(in_tmp / "data.png") == (3, 3)
     assert is_our_picture(in_tmp / "data.png")
 
