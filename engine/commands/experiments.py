@@ -9,7 +9,6 @@ import contextlib
 import difflib
 import importlib
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from engine import recipes
 from engine.config import RunConfig
-from engine.errors import InputError, problem
+from engine.errors import InputError, error_text, problem
 from engine.recipes import RECIPES
 
 MOST_BYTES = 2**20  # of an experiment's source
@@ -39,12 +38,12 @@ def find_config(target: str) -> Callable[..., RunConfig]:
         got = f"{target!r}, which names no module" if file is None else f"{target!r} ({file}, without config())"
         nearest = difflib.get_close_matches(target, RECIPES, n=1) if file is None else []
         raise InputError(problem("target", got, RULE, f"Did you mean {nearest[0]}?" if nearest else REMEDY))
-    module = _explained(lambda: _imported(name, directory), target, file)
+    module = _explained(lambda: _imported(name, directory), target)
     if Path(str(module.__file__)) != file:
         rule = "a name that no other module has"
         raise InputError(problem("target", f"{target!r}, the name of {module.__file__} too", rule, "Rename the file."))
-    config = _explained(lambda: module.config, target, file)
-    return lambda **choices: _explained(lambda: _checked(config(**choices), target), target, file)
+    config = _explained(lambda: module.config, target)
+    return lambda **choices: _explained(lambda: _checked(config(**choices), target), target)
 
 
 def experiment_config(target: str) -> RunConfig:
@@ -59,17 +58,15 @@ def _checked(config: Any, target: str) -> RunConfig:
     return config
 
 
-def _explained(run: Callable[[], Any], target: str, file: Path) -> Any:
-    """What the user's code returns; raises InputError with the line of the file for whatever it raises."""
+def _explained(run: Callable[[], Any], target: str) -> Any:
+    """What the user's code returns; raises InputError with the line of the file for whatever else it raises."""
     try:
         return run()
     except InputError:
         raise
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        where = f", line {lines[-1]}" if lines else ""
-        got = f"{target!r} ({type(error).__name__}: {error}{where})"
-        raise InputError(problem("target", got, RULE, REMEDY)) from error
+        got = f"{target!r}, which raises {error_text(error)}"
+        raise InputError(problem("target", got, RULE, "Correct it.")) from error
 
 
 def _place(target: str) -> tuple[Path, str]:
