@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -11,25 +10,23 @@ import numpy as np
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
 from engine.config.contract import InputSpec
-from engine.config.data import ResizeRule
+from engine.config.data import Layout, ResizeRule
 from engine.config.decoding import ValueRange
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.labels import targets_for_classes
 from engine.data.contract import check_inputs
 from engine.data.coverage import absent_notes
 from engine.data.decoded.dataset import Dataset
-from engine.data.held_out import load_held_out
-from engine.data.in_memory import Reading, as_targets, pair_of, read_dataset
+from engine.data.in_memory import ClassNames, as_targets
 from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import Picture, check_none
 from engine.errors import InputError, Say, problem
 from engine.host.console import tell, warn
+from engine.inference.data_in import Evaluable, read_examples
 from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, checked_array, contract, listed
 from engine.metrics.sums import Scoring, make_scoring
 from engine.networks.network import Tree
 from engine.training.evaluate import eval_batch_size
-
-Examples = Dataset | tuple[Any, Any] | str | PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -213,22 +210,35 @@ class Classifier(ABC):
             raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
 
     @abstractmethod
-    def evaluate(self, data: Examples, value_range: ValueRange | None = None) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data: Evaluable,
+        value_range: ValueRange | None = None,
+        layout: Layout = "auto",
+        class_names: ClassNames | None = None,
+    ) -> dict[str, Any]:
         """n, loss, (for classes) accuracy and top5, and the run's own metrics over every example, each exactly once.
 
-        data: a Dataset, (images, labels) of any form that `engine.dataset` takes, or a path or tfds name, of whose
-          splits test is used, else validation. Its classes are compared by name, in whatever order it has them, and
-          may lack some of the model's; numbers are also indices into these.
-        value_range: of (images, labels), what is black and what is white; by default as in training.
+        data: what `engine.fit` takes: a Dataset, (images, labels), or a path, a tfds name, a DataConfig or Splits, of
+          whose splits test is used, else validation. Its classes are compared by name, in whatever order it has them,
+          and may lack some of the model's; numbers are also indices into these.
+        value_range, layout: of (images, labels), as of `engine.dataset`; by default as in training.
+        class_names: of their labels.
         skipped: how many files of the data could not be read, if there are any.
         """
 
-    def fitting(self, data: Examples, value_range: ValueRange | None = None) -> Dataset:
+    def fitting(
+        self,
+        data: Evaluable,
+        value_range: ValueRange | None = None,
+        layout: Layout = "auto",
+        class_names: ClassNames | None = None,
+    ) -> Dataset:
         """What `evaluate` is given as a Dataset, with labels as indices into the model's classes, matched by name.
 
         Raises InputError, showing both sides, unless it has the model's input, its scale and no classes that it lacks.
         """
-        dataset = data if isinstance(data, Dataset) else self._read(data, value_range)
+        dataset = read_examples(data, self.record, value_range, layout, class_names)
         dataset = dataset if self.class_names else as_targets(dataset)
         check_inputs(dataset, self.input_spec, "the model's input")
         if self.class_names and not dataset.class_names:
@@ -243,15 +253,6 @@ class Classifier(ABC):
         for line in absent_notes(fitting, fitting.name) if fitting is not dataset else []:
             tell(line)
         return fitting
-
-    def _read(self, data: Any, value_range: ValueRange | None) -> Dataset:
-        """A path, a tfds name or (images, labels) as a Dataset, read as the training data were."""
-        spec = self.input_spec
-        if isinstance(data, str | PathLike) and value_range is None:
-            return load_held_out(data, self.record.config.data, spec.levels, spec.color, tell)
-        images, labels = pair_of(data, "data", "a path, a tfds name, a Dataset or (images, labels)")
-        reading = Reading(value_range, spec.usual_range, are_targets=not self.class_names)
-        return read_dataset(images, labels, None, "data", reading, tell)
 
     @property
     def scoring(self) -> Scoring:

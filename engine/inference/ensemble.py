@@ -13,14 +13,17 @@ from flax import nnx
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
 from engine.config import MemberMapping
+from engine.config.data import Layout
 from engine.config.decoding import Levels, ValueRange
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.matching import match
 from engine.data.classes.names import Names
 from engine.data.decoded.dataset import Dataset
+from engine.data.in_memory import ClassNames
 from engine.errors import InputError, problem
 from engine.host.console import tell
-from engine.inference.classifier import Classifier, Examples, with_skipped
+from engine.inference.classifier import Classifier, with_skipped
+from engine.inference.data_in import Evaluable
 from engine.inference.pictures_in import checked_array
 from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
@@ -104,9 +107,15 @@ class EnsembleClassifier(Classifier):
             return np.tensordot(np.asarray(self.combination.weights), outputs, axes=1)
         return self.combination.combine(logarithms(outputs))
 
-    def evaluate(self, data: Examples, value_range: ValueRange | None = None) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data: Evaluable,
+        value_range: ValueRange | None = None,
+        layout: Layout = "auto",
+        class_names: ClassNames | None = None,
+    ) -> dict[str, Any]:
         """n, loss (negative log-likelihood), accuracy, Brier score, calibration error and the run's own metrics."""
-        dataset = self.fitting(data, value_range)
+        dataset = self.fitting(data, value_range, layout, class_names)
         return with_skipped(self.scores_of(self.member_outputs(dataset.images), dataset), dataset)
 
     def scores_of(self, outputs: np.ndarray, dataset: Dataset) -> dict[str, Any]:

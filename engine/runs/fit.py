@@ -24,7 +24,8 @@ from engine.data.in_memory import ClassNames, Reading
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
-from engine.inference.classifier import Classifier, Examples
+from engine.inference.classifier import Classifier
+from engine.inference.data_in import Examples
 from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.restore import Restorable, classifier_of
 from engine.models.layer import Layer

@@ -53,7 +53,8 @@ class Given:
         if isinstance(self.data, DataConfig):
             return self.data
         fraction = float(self.validation) if isinstance(self.validation, Real) else 0.0
-        config = DataConfig(name="arrays", validation_fraction=fraction, scale=self.scale)
+        layout = self.reading.layout
+        config = DataConfig(name="arrays", validation_fraction=fraction, scale=self.scale, layout=layout)
         return located(self.data, config) if isinstance(self.data, (str, PathLike)) else config
 
     def load(self, config: RunConfig, say: Say, resumed: Record | None, source: Record | None) -> Splits:

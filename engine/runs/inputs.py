@@ -1,6 +1,8 @@
 """The config and data of a run before it trains: loaded, in the order of classes of an earlier run, matched."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from engine.checkpoints.packing import opened
 from engine.checkpoints.record import Record
@@ -9,6 +11,7 @@ from engine.checkpoints.steps import choose_step, read_record
 from engine.config import RunConfig
 from engine.config.correction import put_right
 from engine.config.data import DataConfig
+from engine.config.named import name_of
 from engine.data.classes.matching import same_classes
 from engine.data.contract import under_contract
 from engine.data.coverage import check_several_classes, class_notes
@@ -17,9 +20,11 @@ from engine.data.folds import divide_in_folds
 from engine.data.in_memory import fitting
 from engine.data.load import ClassOrder, load_splits, load_splits_intact
 from engine.devices.mesh import check_mesh
-from engine.errors import Say
+from engine.errors import InputError, Say, problem
 from engine.host.storage import expanded
+from engine.metrics.stopping import has_stopped_early
 from engine.models.specs import Model
+from engine.records import check_whole
 from engine.runs.own_outputs import read_outputs
 
 MOST_SHOWN = 5  # layers
@@ -34,6 +39,26 @@ def follow_record(config: RunConfig, record: Record, say: Say) -> RunConfig:
     elif config.model != given.model:
         say("activations mean what they did when the run was begun")
     return replace(config, model=stored.model, data=replace(config.data, scale=stored.data.scale))
+
+
+def longer_config(last: Record, history: Sequence[Any], epochs: int, patience: int | None) -> RunConfig:
+    """The config of a run that has ended, for more epochs; raises InputError if it cannot go on as it was."""
+    problems, optim, train = check_whole("epochs", epochs, 1, "Give 3 or so."), last.config.optim, last.config.train
+    if len(last.history) != len(history):
+        got, rule = f"a result after {len(history)} epochs", f"that after {len(last.history)}, which the run now has"
+        problems.append(problem("train_on", got, rule, "Use the result of the last call of train_on."))
+    if not optim.is_open_ended:
+        got = f"the schedule {name_of(optim.schedule)}, which ends after {train.epochs} epochs"
+        remedy = "Train longer from the start, or: engine.finetune(result.classifier, data)."
+        problems.append(problem("train_on", got, "one that does not depend on the number of epochs", remedy))
+    if problems:
+        raise InputError(*problems)
+    patience = train.patience if patience is None else patience
+    config = replace(last.config, train=replace(train, epochs=last.epochs_done + epochs, patience=patience))
+    if patience is not None and has_stopped_early(config.train, last.history):
+        got, rule = f"{patience}, which is used up", "more epochs without a better one"
+        raise InputError(problem("patience", got, rule, f"Pass patience={patience + epochs}."))
+    return config
 
 
 def load_inputs(config: RunConfig, splits: Splits | None, resumed: Record | None, say: Say) -> Splits:

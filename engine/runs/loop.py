@@ -3,19 +3,22 @@
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import claimed, open_run
+from engine.checkpoints.steps import choose_step, read_record
 from engine.config import RunConfig
 from engine.data.decoded.dataset import Splits
 from engine.devices.precision import computes
 from engine.host.clock import Clock
 from engine.inference.classifier import Classifier
-from engine.report.progress import Reporter
+from engine.report.progress import Reporter, Silent
 from engine.runs.callbacks import Callbacks, LiveRun, make_callbacks
-from engine.runs.inputs import follow_record, load_inputs, match_to_data
+from engine.runs.inputs import follow_record, load_inputs, longer_config, match_to_data
 from engine.runs.messages import finish_report, report_epoch, report_opening, report_progress
 from engine.runs.plan_search import search_plan
 from engine.runs.result import Result
@@ -89,4 +92,14 @@ def train(
                 report_epoch(session, epoch, reporter)
                 saver.save_epoch(epoch)
             saver.stop_if_asked()
-    return finish_report(session, reporter)
+    return replace(finish_report(session, reporter), _resume=partial(_train_on, session.splits, callbacks))
+
+
+def _train_on(
+    splits: Splits, callbacks: Sequence[Any], result: Result, epochs: int, patience: int | None, verbose: bool
+) -> Result:
+    with claimed(result.directory) as directory:
+        last = read_record(directory, choose_step(directory, "last"))
+        config = longer_config(last, result.history, epochs, patience)
+        last = replace(last, is_stopped=False)
+        return train(config, splits, directory, Clock(), Reporter() if verbose else Silent(), last, callbacks=callbacks)

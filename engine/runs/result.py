@@ -2,19 +2,22 @@
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from engine.augment.config import AugmentConfig
 from engine.config import RunConfig
+from engine.config.data import Layout
 from engine.config.decoding import ResizeRule, ValueRange
+from engine.data.in_memory import ClassNames
 from engine.data.pictures.images import Picture
 from engine.errors import InputError, problem
 from engine.host.storage import expanded, new_directory
-from engine.inference.classifier import Classifier, Examples, Prediction
+from engine.inference.classifier import Classifier, Prediction
+from engine.inference.data_in import Evaluable
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +35,29 @@ class Result:
     metrics: dict[str, dict[str, Any]]
     best_step: int
     seconds: dict[str, float]
+    _resume: Callable[..., "Result"] | None = field(default=None, repr=False)
+    _before: "Result | None" = field(default=None, repr=False)  # whose temporary directory this one still needs
 
-    def evaluate(self, data: Examples, value_range: ValueRange | None = None) -> dict[str, Any]:
+    def train_on(self, epochs: int, patience: int | None = None, verbose: bool = True) -> "Result":
+        """The Result after more epochs, the same bits as if training had never stopped.
+
+        The run goes on in its directory, with its data, optimizer state and callbacks; this result keeps its history
+        and classifier, but no longer a directory of its own.
+        patience: another one, as a run needs that has stopped early; None: that of the run.
+        Raises InputError if the learning rate's schedule has come to its end, or the run was trained on already.
+        """
+        assert self._resume is not None
+        return replace(self._resume(self, epochs, patience, verbose), _before=self)
+
+    def evaluate(
+        self,
+        data: Evaluable,
+        value_range: ValueRange | None = None,
+        layout: Layout = "auto",
+        class_names: ClassNames | None = None,
+    ) -> dict[str, Any]:
         """n, loss and accuracy over every example of a Dataset, (images, labels) or a path: see Classifier.evaluate."""
-        return self.classifier.evaluate(data, value_range)
+        return self.classifier.evaluate(data, value_range, layout, class_names)
 
     def predict(
         self,

@@ -1,5 +1,6 @@
 """Training in notebooks: arrays in, a result out that predicts, evaluates and saves."""
 
+import gc
 from inspect import signature
 
 import jax
@@ -10,6 +11,7 @@ from flax import nnx
 import engine
 from engine.models import Conv, Dense, Flatten, GlobalAveragePool, Sequential
 from tests.conftest import TINY, make_dataset
+from tests.runs.test_loop import all_arrays, without_seconds
 
 
 class UsersNet(nnx.Module):
@@ -280,3 +282,90 @@ def test_result_predicts_as_its_classifier(fitted):
     for options in ({"top": 3}, {"tta": augment}, {"resize": "crop"}):
         assert fitted.predict(images, **options) == fitted.classifier.predict(images, **options)
     assert signature(engine.Result.predict) == signature(engine.Classifier.predict)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_training_on_has_the_bits_of_never_having_stopped(members, tmp_path):
+    data, test = make_dataset(150), make_dataset(20, 5)
+    epochs: list[int] = []
+    options = {"members": members, "best_by": "loss", "verbose": False}
+    first = engine.fit(TINY, data, epochs=2, callbacks=[Counting(epochs)], **options)
+    before = first.classifier.outputs(test.images)
+    second = first.train_on(1, verbose=False)
+    whole = engine.fit(TINY, data, epochs=4, **options)
+    directory = first.directory
+    del first
+    gc.collect()
+    third = second.train_on(1, verbose=False)
+    assert epochs == [1, 2, 3, 4]
+    assert without_seconds(third.history) == without_seconds(whole.history)
+    assert third.metrics == whole.metrics
+    assert third.best_step == whole.best_step
+    np.testing.assert_array_equal(third.classifier.outputs(test.images), whole.classifier.outputs(test.images))
+    last = [all_arrays(result.directory, result.history[-1]["step"]) for result in (third, whole)]
+    for one, other in zip(*last, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(before, third.classifier.outputs(test.images))
+    with pytest.raises(engine.InputError, match=r"train_on: got a result after 3 epochs; expected that after 4"):
+        second.train_on(1)
+    del second, third
+    gc.collect()
+    assert not directory.exists()
+
+
+class Counting(engine.Callback):
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_epoch_end(self, run):
+        self.epochs.append(run.epoch)
+
+
+def test_training_on_is_refused_where_it_cannot_be_as_if_never_stopped():
+    data = make_dataset(60)
+    optimizer = engine.OptimConfig("sgd", 0.1, schedule="cosine")
+    ended = engine.fit(TINY, data, epochs=1, optimizer=optimizer, verbose=False)
+    with pytest.raises(engine.InputError, match=r"train_on: got the schedule cosine, which ends after 1 epochs"):
+        ended.train_on(1)
+    with pytest.raises(engine.InputError, match=r"epochs: got 0; expected a whole number of at least 1"):
+        ended.train_on(0)
+    options = {"optimizer": "sgd", "learning_rate": 1e-9, "patience": 1, "best_by": "loss", "verbose": False}
+    early = engine.fit(TINY, data, epochs=9, min_delta=0.1, **options)
+    assert len(early.history) == 2
+    with pytest.raises(engine.InputError, match=r"patience: got 1, which is used up; .* Pass patience=3."):
+        early.train_on(2)
+    assert len(early.train_on(2, patience=3, verbose=False).history) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        ({"layout": "channels_first"}, None),
+        ({"value_range": (0, 1000)}, None),
+        ({"class_names": {0: "a", 1: "b", 2: "c"}}, None),
+        ({"class_names": ["a", "b", "c"]}, np.eye(3)),
+        ({}, np.array(["a", "b", "c"])),
+    ],
+)
+def test_arrays_are_evaluated_as_they_are_trained_on(options, labels):
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 8))
+    images = images.astype(np.float32) if "value_range" in options else images.astype(np.uint8)
+    pair = images, (np.arange(60) % 3 if labels is None else labels[np.arange(60) % 3])
+    model = Sequential((Flatten(), Dense()))
+    result = engine.fit(model, pair, epochs=1, validation=pair, verbose=False, **options)
+    given = {"class_names": options["class_names"]} if "class_names" in options else {}
+    assert result.evaluate(pair, **given) == result.metrics["validation"]
+    assert result.classifier.evaluate(pair, **options) == result.metrics["validation"]
+
+
+def test_evaluation_takes_splits_and_a_data_config(fitted, tmp_path):
+    test = make_dataset(30, 9)
+    wanted = fitted.evaluate(test)
+    assert fitted.evaluate(engine.Splits(make_dataset(30), make_dataset(30, 3), test)) == wanted
+    assert fitted.evaluate(engine.Splits(make_dataset(30), test, None)) == wanted
+    with pytest.raises(engine.InputError, match=r"data: got training data alone"):
+        fitted.evaluate(engine.Splits(test, None, None))
+    np.savez(tmp_path / "test.npz", x_train=test.images, y_train=test.labels, x_test=test.images, y_test=test.labels)
+    assert fitted.evaluate(engine.DataConfig(path=tmp_path / "test.npz"))["loss"] == wanted["loss"]
+    with pytest.raises(engine.InputError, match=r"value_range, layout, class_names: got one with Dataset"):
+        fitted.evaluate(test, layout="channels_first")
