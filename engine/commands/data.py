@@ -11,7 +11,9 @@ from engine.commands.targets import NameOrPath, ShownData, check_seed
 from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.locate import located
+from engine.data.pictures.images import is_picture_name
 from engine.host.console import show, tell
+from engine.host.storage import expanded
 
 SMALL_PIXELS = 64 * 64
 DATA = ShownData()
@@ -26,7 +28,8 @@ def data(
     """Look at a dataset: its splits, classes, sizes and levels, what occurs twice, and nine of its images.
 
     Args:
-        source: A tfds name, or a path: a folder of images, a CSV table, arrays (.npz, .npy, IDX), prepared tfds data.
+        source: A tfds name, or a path: a folder of images, a CSV table, arrays (.npz, .npy, IDX), prepared tfds data,
+            or a single picture.
         out: PNG to draw the nine images to; a grid that was drawn before is replaced.
         seed: Draws the validation share, as --train.seed does in an experiment.
         data: Where the images come from and how they are divided and decoded.
@@ -34,6 +37,9 @@ def data(
     check_seed(seed)
     check_picture_file(out)
     config = located(source, data, "NAME|PATH")
+    if config.path is not None and expanded(config.path).is_file() and is_picture_name(config.path.name):
+        _show_picture(expanded(config.path), config, out)
+        return
     from engine.data.coverage import class_notes
     from engine.data.kinds import open_source
     from engine.data.load import load_splits
@@ -61,6 +67,26 @@ def data(
     )
     _draw_samples(splits, out, opened.name)
     show(f"nine of the training images: {out}", "next:", *_next_commands(source, config, splits))
+
+
+def _show_picture(path: Path, config: DataConfig, out: Path) -> None:
+    """The facts of a single picture, and what can be done with it."""
+    from engine.report.data import picture_table
+    from engine.report.examples import example_of_file
+    from engine.report.grid import draw_grid
+    from engine.report.survey import survey
+
+    example = example_of_file(path, config)
+    draw_grid([example.image], [path.name], out, example.title)
+    augmented = shlex.join([engine_command(), "augment", str(path)])
+    predicted = shlex.join([engine_command(), "predict", "RUN", str(path)])
+    show(
+        picture_table(survey([str(path)]), example.image),
+        f"the picture: {out}",
+        "a dataset is a folder of pictures with one sub-folder a class, or a table; of a single picture:",
+        f"  {augmented}",
+        f"  {predicted}",
+    )
 
 
 def _draw_samples(splits: Splits, out: Path, title: str) -> None:

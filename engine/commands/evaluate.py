@@ -19,8 +19,9 @@ class EvaluationData:
     """Any tfds image-classification builder."""
     path: Path | None = None
     """A folder of images, a CSV table, arrays or prepared tfds data in place of a name."""
-    split: str = "test"
-    """Split in tfds notation."""
+    split: str | None = None
+    """Split in tfds notation; validation is also the share of the training split that the run set aside. None: test,
+    else validation."""
     path_column: str | None = None
     """Column of a table that names the files."""
     label_column: str | None = None
@@ -60,8 +61,8 @@ def evaluate(
     set_up_process(data.cache_dir)
     find_own_classes(trust)
     from engine.data.coverage import absent_notes
-    from engine.data.held_out import decoded_as_in_training
-    from engine.data.kinds import open_source, without_ignored
+    from engine.data.held_out import decoded_as_in_training, load_scored
+    from engine.data.kinds import without_ignored
     from engine.inference.restore import restore
     from engine.report.tables import metrics_table
 
@@ -80,7 +81,9 @@ def evaluate(
     spec = classifier.input_spec
     config = decoded_as_in_training(config, known, spec.levels, spec.color)
     check_trust(config.source, "data.source", trust, "Add --trust")
-    dataset = open_source(config, tell).load(data.split, "data.split")
+    record = classifier.record
+    trained_on = record.class_names, record.data_fingerprint
+    dataset = load_scored(record.config, config, data.split, trained_on, tell)
     if dataset.class_names == classifier.class_names:  # else it is said where they are matched
         for line in absent_notes(dataset, dataset.name):
             tell(line)

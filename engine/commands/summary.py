@@ -8,26 +8,32 @@ from tyro.conf import Positional
 from engine.commands.experiments import experiment_config
 from engine.commands.targets import Flag, find_own_classes
 from engine.config import RunConfig
+from engine.config.data import DataConfig
+from engine.config.decoding import NUM_CHANNELS
 from engine.config.finetune import frozen_layers, layer_names
+from engine.config.scoring import loss_facts
+from engine.errors import InputError, problem
 from engine.host.console import Console, show, tell
 from engine.models.specs import Sequential
 from engine.records.custom import check_trust
 
+SHOWN_CLASSES = 2  # of an experiment without its data, which knows how many there are
 TABLE_COLUMNS = 120  # of Flax's own table of a model, at most
 
 
-def summary(target: Positional[str], inner: Flag = False, trust: Flag = False) -> None:
+def summary(target: Positional[str], inner: Flag = False, classes: int | None = None, trust: Flag = False) -> None:
     """Show the layers, output shapes and parameters of a run or an experiment.
 
     Args:
         target: Directory of a run (runs/convnet), the run packed, a recipe (convnet), or an experiment (mine.py).
         inner: Show the layers within blocks too.
+        classes: Number of classes of an experiment, whose data is then not opened; None: as many as the data has.
         trust: Import the author's own code that a run names, which runs it.
     """
     from engine.report.tables import summary_table
 
     is_run = _is_run(target)
-    config, input_shape, num_outputs = _of_run(Path(target)) if is_run else _of_experiment(target)
+    config, input_shape, num_outputs = _of_run(Path(target)) if is_run else _of_experiment(target, classes)
     check_trust(config.model, "model", trust or not is_run, "Add --trust")
     find_own_classes(trust or not is_run)
     if not isinstance(config.model, Sequential):
@@ -66,15 +72,38 @@ def _provenance_lines(path: Path) -> list[str]:
     return [f"weights of {about.model}: {about.file}, {about.hash}{terms}"]
 
 
-def _of_experiment(target: str) -> tuple[RunConfig, tuple[int, ...], int]:
+def _of_experiment(target: str, classes: int | None) -> tuple[RunConfig, tuple[int, ...], int]:
+    """(config, input shape, number of outputs): of its data, or without it, as far as the config says them."""
     from engine.data.contract import input_spec
     from engine.data.kinds import open_source
     from engine.data.load import num_outputs
 
     config = experiment_config(target)
-    train = open_source(config.data, tell).load(config.data.split, "data.split")
+    shape = _shape_without_data(config.data)
+    if classes is not None and shape is not None:
+        return config, shape, _count_outputs(config, classes)
+    try:
+        train = open_source(config.data, tell).load(config.data.split, "data.split")
+    except InputError:
+        if shape is None:
+            raise
+        count = len(config.data.class_names or ()) or SHOWN_CLASSES
+        tell(f"the data of {target} is not here: shown for {count} classes; --classes sets another number")
+        return config, shape, _count_outputs(config, count)
     spec = input_spec(replace(config.data, standardize=None), train)  # nothing is fitted for a look at shapes
     return config, spec.network_shape, num_outputs(config, train)
+
+
+def _shape_without_data(data: DataConfig) -> tuple[int, ...] | None:
+    """What the model is fed, if the config says the size and the colours."""
+    size = data.crop_height_width or data.height_width
+    return None if size is None or data.color is None else (*size, NUM_CHANNELS[data.color])
+
+
+def _count_outputs(config: RunConfig, classes: int) -> int:
+    if classes < 2:
+        raise InputError(problem("classes", classes, "2 or more", "Give the number of classes."))
+    return 1 if loss_facts(config.train.loss).activation == "sigmoid" else classes
 
 
 def _tabulate_custom(config: RunConfig, input_shape: tuple[int, ...], num_outputs: int) -> None:

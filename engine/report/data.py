@@ -69,6 +69,18 @@ def facts_table(splits: Splits, found: Survey, decoded_as: str) -> Table:
     return table
 
 
+def picture_table(found: Survey, levels: np.ndarray) -> Table:
+    """Properties of a single picture, one line each; levels: uint8[h w c] as it is decoded, perhaps made smaller."""
+    table = Table(box=None, padding=(0, 2), collapse_padding=True, show_header=False, show_edge=False, pad_edge=False)
+    (kind,) = found.formats
+    table.add_row("picture", kind)
+    table.add_row("size", f"{shape_text(found.sizes[0])} (height×width)")
+    table.add_row("levels", f"{levels.min()} to {levels.max()}, read as {levels.shape[-1]} channels of 8 bits")
+    table.add_row("mean", _numbers(levels.mean(axis=(0, 1)) / 255))
+    table.add_row("deviation", _numbers(levels.std(axis=(0, 1)) / 255))
+    return table
+
+
 def sample_indices(dataset: Dataset, count: int = PLACES) -> list[int]:
     """Examples to show: the first of every class, then the second of every class, …; without classes the first ones."""
     if not dataset.class_names:

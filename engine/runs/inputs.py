@@ -19,6 +19,7 @@ from engine.data.decoded.dataset import Splits
 from engine.data.folds import divide_in_folds
 from engine.data.in_memory import fitting
 from engine.data.load import ClassOrder, load_splits, load_splits_intact
+from engine.data.pictures.ranges import find_usual
 from engine.devices.mesh import check_mesh
 from engine.errors import InputError, Say, problem
 from engine.host.storage import expanded
@@ -89,6 +90,9 @@ def match_to_data(
     has_classes = bool(splits.train.class_names)
     config, corrected = put_right(config, splits.train.extremes, source is not None, gives, has_levels, has_classes)
     config, followed = follow_source(config, source)
+    if splits.train.extremes and (usual := find_usual(splits.train.extremes)):
+        scaled = "picture files are scaled to that when the model predicts them"
+        corrected.append(f"the images are floats from {usual[0]:g} to {usual[1]:g}; {scaled}")
     config, reduced = _with_batch_within(config, splits)
     untrained = ["warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts"]
     idle = untrained if config.train.epochs == 0 else []

@@ -153,8 +153,23 @@ def test_float_model_takes_its_floats_and_refuses_those_of_another_scale(images)
         engine.InputError, match=r"value_range: got \(0, 1\); expected none: the model's input is float32"
     ):
         float_model.predict(inputs, value_range=(0, 1))
-    with pytest.raises(engine.InputError, match=r"got a picture; expected an array of 8×8×1 \(float32\)"):
-        float_model.predict(Image.new("L", (8, 8)))
+
+
+@pytest.mark.parametrize("usual", [(0, 1), (-1, 1), (0, 255)])
+def test_model_of_float_pictures_takes_files_as_levels_of_its_range(images, usual):
+    black, white = usual
+    inputs = (images / 255 * (white - black) + black).astype(np.float32)
+    found = engine.fit(TINY, (inputs, np.arange(len(inputs)) % 3), epochs=1, validation=0, verbose=False).classifier
+    files = [png(image) for image in images]
+    np.testing.assert_allclose(found.predict_proba(files), found.predict_proba(inputs), rtol=1e-4, atol=1e-5)
+    assert len(found.predict(Image.new("L", (9, 9)), resize="stretch")) == 1
+
+
+def test_model_of_standardized_floats_says_how_to_train_for_files():
+    inputs = np.random.default_rng(0).normal(0, 1, (60, 8, 8, 1)).astype(np.float32)
+    model = engine.fit(TINY, (inputs, np.arange(60) % 3), epochs=1, validation=0, verbose=False).classifier
+    with pytest.raises(engine.InputError, match=r"got a picture; .* 8×8×1 \(float32\).*train with value_range="):
+        model.predict(Image.new("L", (8, 8)))
 
 
 # Streams

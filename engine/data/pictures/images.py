@@ -22,7 +22,7 @@ from engine.config.decoding import (
 from engine.data.pictures.formats import SUFFIXES
 from engine.data.pictures.levels import as_levels, check_range, extremes
 from engine.data.pictures.opening import MODES, Ranging, open_levels
-from engine.data.pictures.ranges import check_like_training, check_not_raw, converting
+from engine.data.pictures.ranges import check_like_training, check_not_raw, converting, find_usual
 from engine.data.pictures.resampling import fitted
 from engine.data.pictures.stored import Stored, UnreadablePicture, name_of_picture
 from engine.errors import InputError, problem, shape_text
@@ -66,6 +66,7 @@ def read_picture(
 ) -> np.ndarray:
     """uint8[h w c] of one picture, in the contract's colours, and in its size if a resize rule says how.
 
+    For a model of float32 pictures float32[h w c]: levels 0 to 255 brought to the usual range of its training images.
     Files, bytes and PIL images are turned into the contract's colour mode; arrays keep theirs, see `fit_array`.
     value_range: of arrays and of pictures with more than 8 bits, what is black and what is white.
     several: as of `open_levels`.
@@ -73,9 +74,15 @@ def read_picture(
     """
     if isinstance(picture, np.ndarray):
         return fit_array(picture, spec, value_range)
+    are_floats = spec.dtype == "float32" and len(spec.shape) == 3 and spec.color is not None
+    if are_floats and spec.value_range is not None and (usual := find_usual(spec.value_range)):
+        levels = read_picture(picture, replace(spec, dtype="uint8", value_range=None), value_range, several)
+        return (levels * np.float32((usual[1] - usual[0]) / 255) + np.float32(usual[0])).astype(np.float32)
     if len(spec.shape) != 3 or spec.dtype != "uint8" or spec.color is None:
         rule = f"an array of {shape_text(spec.shape)} ({spec.dtype}), the model's input"
-        raise InputError(problem(name_of_picture(picture), "a picture", rule, "Pass arrays."))
+        ways = ", scaled as for training; or train with value_range=(black, white)" if are_floats else ""
+        remedy = f"Pass arrays{ways}."
+        raise InputError(problem(name_of_picture(picture), "a picture", rule, remedy))
     height_width, decoding = (spec.shape[0], spec.shape[1]), spec.decoding
     if value_range is not None:
         check_range(value_range)

@@ -135,7 +135,7 @@ def check_like_training(found: ValueRange, trained: ValueRange, field: str, dtyp
     width = trained[1] - trained[0]
     if width <= 0:
         return
-    low, high = _usual(trained) or (trained[0] - width, trained[1] + width)
+    low, high = find_usual(trained) or (trained[0] - width, trained[1] + width)
     slack = (high - low) / 510
     is_outside = found[0] < low - slack or found[1] > high + slack
     magnitude, usual = (max(map(abs, pair)) for pair in (found, trained))
@@ -173,8 +173,8 @@ def _recognised(low: float, high: float, are_whole: bool) -> ValueRange | None:
     return usual_range(low, high, True) if low >= 0 and high <= MOST_WHITE and are_whole else None
 
 
-def _usual(found: ValueRange) -> ValueRange | None:
-    """The usual range that all values lie in and that they use."""
+def find_usual(found: ValueRange) -> ValueRange | None:
+    """The usual range (0 to 1, -1 to 1, 0 to 255) that all values lie in and that they use."""
     return next(
         (
             usual
@@ -188,7 +188,7 @@ def _usual(found: ValueRange) -> ValueRange | None:
 def converting(dtype: str, found: ValueRange | None, trained: ValueRange | None) -> str:
     """How pictures become of the dtype, and the range, of a model's float inputs."""
     remedy = f"Convert them: images.astype(np.{dtype})."
-    if found is None or trained is None or _usual(found) == _usual(trained):
+    if found is None or trained is None or find_usual(found) == find_usual(trained):
         return remedy
     return f"{remedy} {_rescaling(found, trained)}"
 
@@ -201,7 +201,7 @@ def _restating(found: ValueRange, stated: ValueRange) -> str:
 
 def _rescaling(found: ValueRange, trained: ValueRange) -> str:
     """How the values become like those of training, where that is plain."""
-    theirs, ours = _usual(trained), _usual(found)
+    theirs, ours = find_usual(trained), find_usual(found)
     is_twice = theirs == (0, 1) and found[0] >= 0 and found[1] <= 1 / 254
     if is_twice or (theirs, ours) == ((0, 255), (0, 1)):
         return "Multiply them by 255."
