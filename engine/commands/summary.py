@@ -27,12 +27,14 @@ def summary(target: Positional[str], inner: Flag = False, classes: int | None = 
     Args:
         target: Directory of a run (runs/convnet), the run packed, a recipe (convnet), or an experiment (mine.py).
         inner: Show the layers within blocks too.
-        classes: Number of classes of an experiment, whose data is then not opened; None: as many as the data has.
+        classes: Of a recipe or experiment, the number of classes; None: as many as its data has.
         trust: Import the author's own code that a run names, which runs it.
     """
     from engine.report.tables import summary_table
 
     is_run = _is_run(target)
+    if is_run and classes is not None:
+        raise InputError(problem("classes", classes, "none of a run, which has its own", "Leave it out."))
     config, input_shape, num_outputs = _of_run(Path(target)) if is_run else _of_experiment(target, classes)
     check_trust(config.model, "model", trust or not is_run, "Add --trust")
     find_own_classes(trust or not is_run)
@@ -91,7 +93,8 @@ def _of_experiment(target: str, classes: int | None) -> tuple[RunConfig, tuple[i
         tell(f"the data of {target} is not here: shown for {count} classes; --classes sets another number")
         return config, shape, _count_outputs(config, count)
     spec = input_spec(replace(config.data, standardize=None), train)  # nothing is fitted for a look at shapes
-    return config, spec.network_shape, num_outputs(config, train)
+    counted = num_outputs(config, train) if classes is None else _count_outputs(config, classes)
+    return config, spec.network_shape, counted
 
 
 def _shape_without_data(data: DataConfig) -> tuple[int, ...] | None:

@@ -334,7 +334,6 @@ def test_grid_is_replaced_but_no_other_file(capsys, tmp_path):
         (("no/where",), r"data.path: got no/where; expected a folder or file that exists"),
         (("",), r"NAME\|PATH: got ''; expected a tfds name"),
         (("fashion_mnist_13k",), r"data.name: got 'fashion_mnist_13k'; .*Did you mean fashion_mnist_12k"),
-        (("photo.png",), r"data.path: got photo.png; expected a folder of images, a table"),
     ],
 )
 def test_mistake_is_told_in_one_line(arguments, expected, capsys, in_tmp):

@@ -45,10 +45,11 @@ def test_the_share_of_data_that_has_changed_is_not_taken_for_the_one_set_aside(r
         assert "of which this share was set aside" in said
     finally:
         (directory.parent / "data" / "ant" / "0.png").write_bytes(kept)
-    (tmp_path / "other" / "ant").mkdir(parents=True)
-    (tmp_path / "other" / "ant" / "0.png").write_bytes(kept)
+    for name in ("ant", "bee"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        (tmp_path / "other" / name / "0.png").write_bytes(kept)
     said = mistake(capsys, "eval", directory, "--data.path", tmp_path / "other", "--data.split", "validation")
-    assert "data.split: got 'validation'; expected one of train" in said
+    assert "data.split: got 'validation'" in said
 
 
 EXPERIMENT = """
