@@ -99,6 +99,8 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     combination.fit_scaling: [(shares("n k"), LABELS)],
     losses.softmax_cross_entropy: [(LOGITS, TARGETS)],
     losses.binary_cross_entropy: [(array("b 1"), array("b", "int32", 2))],
+    losses.focal: [(LOGITS, TARGETS)],
+    losses.binary_focal: [(array("b 1"), array("b", "int32", 2))],
     losses.mean_squared_error: [(array("b d"), array("b d"))],
     losses.mean_absolute_error: [(array("b d"), array("b d"))],
     losses.probabilities: [(LOGITS, "softmax")],

@@ -77,6 +77,14 @@ class RunConfig:
             got, rule = self.ensemble.label_smoothings, "none with this loss"
             problems.append(problem("ensemble.label_smoothings", got, rule, "Leave it out."))
         problems += self._fold_problems()
+        if self.train.sampling == "balanced":
+            whole, bootstrap = self.train.folds is None or self.train.fold is not None, self.ensemble.bootstrap
+            remedy = "Leave out one or the other."
+            problems += check(
+                "ensemble.bootstrap", bootstrap, not bootstrap, "off with train.sampling balanced", remedy
+            )
+            remedy = "Use train.class_weight balanced."
+            problems += check("train.sampling", "balanced", whole, "shuffled with train.folds", remedy)
         shares, members = mesh_shape(self.plan.mesh)[0], self.train.members
         if members % shares:
             rule = f"a number along member that divides the members ({members}, train.members)"

@@ -8,6 +8,8 @@ from engine.records.custom import Custom
 
 OutputActivation = Literal["softmax", "sigmoid", "linear"]
 BestIs = Literal["highest", "lowest"]
+Task = Literal["classes", "labels", "numbers"]
+"""What is predicted of an example: one of the classes, any of the labels, or the numbers of a regression."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class LossFacts:
 
     activation: what predictions apply to the outputs. softmax: one output a class; sigmoid: one output for two classes;
       linear: the outputs of a regression, whose targets are numbers.
-    metric: the metric that an ensemble's combined predictions are reported by as their loss.
+    metric: the metric that an ensemble's combined predictions are reported by as their loss; "": the loss itself.
     """
 
     activation: OutputActivation
@@ -35,6 +37,8 @@ class MetricFacts:
 LOSSES = {
     "softmax_cross_entropy": LossFacts("softmax", "nll", takes_smoothing=True),
     "binary_cross_entropy": LossFacts("sigmoid", "nll", takes_smoothing=True),
+    "focal": LossFacts("softmax", takes_smoothing=True),
+    "binary_focal": LossFacts("sigmoid", takes_smoothing=True),
     "mean_squared_error": LossFacts("linear", "mean_squared_error"),
     "mean_absolute_error": LossFacts("linear", "mean_absolute_error"),
 }

@@ -1,7 +1,9 @@
 """TrainConfig: how long a run trains, and on what objective."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from math import inf
+from typing import Annotated, Any, Literal
 
 from engine.config.matters import NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE
 from engine.config.named import name_problems
@@ -10,6 +12,14 @@ from engine.records import ADDED, check, check_all, check_whole
 from engine.records.custom import Custom
 
 Precision = Literal["float32", "tf32", "bfloat16"]
+ClassWeight = Literal["balanced"] | tuple[tuple[str, float], ...]
+ClassWeights = Mapping[Any, float] | Literal["balanced"]  # as they may be given in Python
+Sampling = Literal["shuffled", "balanced"]
+
+
+def weight_pairs(given: Any) -> Any:
+    """A mapping of weights as the pairs of a config; anything else as it is."""
+    return tuple((str(name), weight) for name, weight in given.items()) if isinstance(given, Mapping) else given
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,8 @@ class TrainConfig:
     batch_size: Annotated[int, RESULT | PROGRAM | PLAN] = 64
     """Examples a step. The default is reduced to all training examples where there are fewer, and this is reported."""
     loss: LossName = "softmax_cross_entropy"
-    """softmax_cross_entropy on integer labels, binary_cross_entropy on one logit, mean_squared_error or
-    mean_absolute_error of a regression. One of your own: custom(function, …), (outputs [b k], targets) → [b]."""
+    """softmax_cross_entropy or focal on classes, binary_cross_entropy or binary_focal on one logit, mean_squared_error
+    or mean_absolute_error of a regression. One of your own: custom(function, …), (outputs [b k], targets) → [b]."""
     label_smoothing: float = 0.0
     """Share of the probability spread evenly over all classes in the training loss."""
     seed: Annotated[int, RESULT] = 0
@@ -56,8 +66,17 @@ class TrainConfig:
     all parts but one and validated on that."""
     fold: Annotated[int | None, RESULT | PROGRAM] = field(default=None, kw_only=True, metadata=ADDED)
     """With folds: train the member that this one validates, counted from 0, alone."""
+    class_weight: Annotated[ClassWeight | None, RESULT | PROGRAM] = field(default=None, kw_only=True, metadata=ADDED)
+    """What the training loss of each class is multiplied by: pairs of class and number, or of index and number, 1 for
+    the others; balanced: n / (k × its examples). None: 1 for all. In Python a mapping, as of Keras."""
+    sampling: Annotated[Sampling, RESULT | PROGRAM] = field(default="shuffled", kw_only=True, metadata=ADDED)
+    """Which examples an epoch has: shuffled: each once; balanced: as many, drawn so that all classes are as frequent,
+    those of a large class less than once and those of a small one several times."""
+    focal_power: float = field(default=2.0, kw_only=True, metadata=ADDED)
+    """Of focal losses the power γ of (1 - p): how little examples count whose label is already probable."""
 
     def __post_init__(self):
+        object.__setattr__(self, "class_weight", weight_pairs(self.class_weight))
         if self.folds is not None and self.fold is None and self.members == 1:
             object.__setattr__(self, "members", self.folds)
         if self.fold is not None and self.first_member == 0:
@@ -86,6 +105,8 @@ class TrainConfig:
             "train.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1,
             "0 ≤ smoothing < 1", "Give 0.1 or so, or 0 for none.",
         )  # fmt: skip
+        problems += check("train.focal_power", self.focal_power, 0 <= self.focal_power < inf, "0 or more", "Give 2.")
+        problems += self._weight_problems()
         problems += name_problems("train.loss", self.loss, LOSSES)
         for metric in self.metrics:
             problems += name_problems("train.metrics", metric, METRICS)
@@ -95,7 +116,7 @@ class TrainConfig:
         problems += self._fold_problems()
         own = [metric.name for metric in self.metrics if isinstance(metric, Custom)]
         for name in own:
-            holds, rule = name not in ("n", "loss", *METRICS), "a name that no other metric has"
+            holds, rule = name not in ("n", "loss", "weight", *METRICS), "a name that no other metric has"
             problems += check("train.metrics", name, holds, rule, "Rename your function.")
         problems += name_problems("train.best_by", self.best_by, ["loss", *METRICS, *own])
         if self.best_by in own and self.best_is is None:
@@ -116,6 +137,20 @@ class TrainConfig:
         problems += check_whole("train.fold", self.fold, 0, "Give one of the folds.", below=self.folds)
         got, holds = (self.members, self.first_member), (self.members, self.first_member) == (1, self.fold)
         return problems + check("train.members, first_member", got, holds, f"1, {self.fold}", "Leave them out.")
+
+    def _weight_problems(self) -> list[str]:
+        if not isinstance(self.class_weight, tuple):
+            holds = self.class_weight is None or self.sampling == "shuffled"
+            rule, remedy = (
+                "not balanced with train.sampling balanced, which does the same",
+                "Leave out one or the other.",
+            )
+            return check("train.class_weight", self.class_weight, holds, rule, remedy)
+        weights, names = [weight for _, weight in self.class_weight], [name for name, _ in self.class_weight]
+        holds, rule = all(0 <= weight < inf for weight in weights), "a number of 0 or more for each class"
+        problems = check("train.class_weight", self.class_weight, holds, rule, "Correct it.")
+        holds, rule = 0 < len(names) == len(set(names)), "at least one class, each once"
+        return problems + check("train.class_weight", self.class_weight, holds, rule, "Correct it.")
 
     @property
     def asked_metrics(self) -> tuple[str | Custom, ...]:

@@ -20,6 +20,7 @@ from engine.host.console import tell
 from engine.records.custom import Custom
 
 ClassNames = Sequence[str] | Mapping[Any, Any]
+Arrays = tuple[Any, Any, Any]  # images, labels, and weights or None
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def dataset(
     class_names: ClassNames | None = None,
     name: str = "arrays",
     *,
+    weights: Any = None,
     value_range: ValueRange | None = None,
     layout: Layout = "auto",
 ) -> Dataset:
@@ -56,17 +58,30 @@ def dataset(
       or [n d] of a regression.
     class_names: a list that numbers are indices into, or {label: name}; by default each label that occurs is a class
       of that name, and so is each column of one-hot labels.
+    weights: numbers [n] of 0 or more, how much each example counts in the loss and in metrics; None: all the same.
     value_range: what is black and what white, like (0, 4095).
     layout: where the channels are; auto: last, or first where the shape leaves no doubt.
     Raises InputError for anything else, saying what it is taken for.
     """
-    return read_dataset(images, labels, class_names, name, Reading(value_range, layout=layout), tell)
+    return read_dataset((images, labels, weights), class_names, name, Reading(value_range, layout=layout), tell)
 
 
-def read_dataset(
+def read_dataset(arrays: Arrays, class_names: ClassNames | None, name: str, reading: Reading, say: Say) -> Dataset:
+    """As `dataset`, with what is known of the arrays; `say` gets a line for all that is converted."""
+    images, labels, weights = arrays
+    field = f"{reading.of}weights"
+    weights = None if weights is None else _one_axis(plain_array(weights, field))
+    return _read_unweighted(images, labels, class_names, name, reading, say).weighted(weights, field)
+
+
+def _one_axis(values: np.ndarray) -> np.ndarray:
+    """[n 1] as [n], as data frames give a column."""
+    return values[:, 0] if values.shape[1:] == (1,) else values
+
+
+def _read_unweighted(
     images: Any, labels: Any, class_names: ClassNames | None, name: str, reading: Reading, say: Say
 ) -> Dataset:
-    """As `dataset`, with what is known of the arrays; `say` gets a line for all that is converted."""
     if class_names is not None and not isinstance(class_names, Mapping):
         class_names = read_names(class_names)
     pixels, value_range = read_images(images, f"{reading.of}images", reading, say)
@@ -117,15 +132,18 @@ def read_images(given: Any, field: str, reading: Reading, say: Say) -> tuple[np.
     return _levels(images, found), found
 
 
-def pair_of(given: Any, field: str, rule: str) -> tuple[Any, Any]:
-    """(images, labels) of a tuple or list of these two; raises InputError, with what is taken instead, for others."""
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
+def unpack_arrays(given: Any, field: str, rule: str) -> Arrays:
+    """(images, labels, weights or None) of a tuple or list of these two or three.
+
+    Raises InputError, with what is taken instead, for others.
+    """
+    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         raise InputError(problem(field, type(given).__name__, rule, "Pass one of these."))
     if all(isinstance(part, tuple) and len(part) == 2 for part in given):
         got = "two pairs, ((x_train, y_train), (x_test, y_test))"
         remedy = "Pass the first, and evaluate on the second: result.evaluate(engine.dataset(x_test, y_test))."
         raise InputError(problem(field, got, rule, remedy))
-    return given[0], given[1]
+    return given[0], given[1], given[2] if len(given) == 3 else None
 
 
 def _stacked(images: np.ndarray, field: str) -> np.ndarray:
@@ -197,5 +215,4 @@ def fitting(splits: Splits, loss: str | Custom) -> Splits:
     """The splits with labels as a loss takes them: of a regression the floats they were given as."""
     if not takes_numbers(loss):
         return splits
-    parts = (splits.train, splits.validation, splits.test)
-    return Splits(*(None if part is None else as_targets(part) for part in parts))  # type: ignore[arg-type]
+    return replace(splits, **{name: as_targets(part) for name, part in splits.named.items()})

@@ -7,13 +7,13 @@ import numpy as np
 
 from engine.config.data import DataConfig
 from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
-from engine.data.in_memory import Reading, pair_of, read_dataset
+from engine.data.in_memory import Reading, read_dataset, unpack_arrays
 from engine.data.pictures.images import fit_images
 from engine.data.sources.class_order import in_listed_order
 from engine.data.sources.source import Source, split_title
 from engine.errors import InputError, Say, problem
 
-RULE = "a function that returns Splits, a Dataset, (images, labels) or a Source"
+RULE = "a function that returns Splits, a Dataset, (images, labels), also with weights, or a Source"
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def open_own(config: DataConfig, say: Say) -> Source:
     if isinstance(given, Splits):
         return OwnSource(name, given.named, config, say)
     if not isinstance(given, Dataset):
-        images, labels = pair_of(given, "data.source", RULE)
+        arrays = unpack_arrays(given, "data.source", RULE)
         usual = config.levels if isinstance(config.levels, tuple) else None
-        given = read_dataset(images, labels, None, name, Reading(None, usual, config.layout), say)
+        given = read_dataset(arrays, None, name, Reading(None, usual, config.layout), say)
     return OwnSource(name, {"train": given}, config, say)
 
 

@@ -219,11 +219,12 @@ class Classifier(ABC):
     ) -> dict[str, Any]:
         """n, loss, (for classes) accuracy and top5, and the run's own metrics over every example, each exactly once.
 
-        data: what `engine.fit` takes: a Dataset, (images, labels), or a path, a tfds name, a DataConfig or Splits, of
-          whose splits test is used, else validation. Its classes are compared by name, in whatever order it has them,
-          and may lack some of the model's; numbers are also indices into these.
+        data: what `engine.fit` takes: a Dataset, (images, labels), also with weights, or a path, a tfds name, a
+          DataConfig or Splits, of whose splits test is used, else validation. Its classes are compared by name, in
+          whatever order it has them, and may lack some of the model's; numbers are also indices into these.
         value_range, layout: of (images, labels), as of `engine.dataset`; by default as in training.
         class_names: of their labels.
+        Where examples have weights, all of these are weighted means.
         skipped: how many files of the data could not be read, if there are any.
         """
 

@@ -8,7 +8,7 @@ from engine.config.data import DataConfig, Layout
 from engine.config.decoding import ValueRange
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.held_out import load_held_out
-from engine.data.in_memory import ClassNames, Reading, pair_of, read_dataset
+from engine.data.in_memory import ClassNames, Reading, read_dataset, unpack_arrays
 from engine.data.load import load_splits
 from engine.errors import InputError, problem
 from engine.host.console import tell
@@ -35,10 +35,10 @@ def read_examples(
             return load_held_out(data, config.data, spec.levels, spec.color, tell)
         if isinstance(data, Splits | DataConfig):
             return _held_out(data if isinstance(data, Splits) else load_splits(data, config.train.seed, tell))
-    images, labels = pair_of(data, "data", "a path, a tfds name, a DataConfig, Splits, a Dataset or (images, labels)")
+    arrays = unpack_arrays(data, "data", "a path, a tfds name, a DataConfig, Splits, a Dataset or (images, labels)")
     layout = config.data.layout if layout == "auto" else layout
     reading = Reading(value_range, spec.usual_range, layout, are_targets=not record.class_names)
-    return read_dataset(images, labels, class_names, "data", reading, tell)
+    return read_dataset(arrays, class_names, "data", reading, tell)
 
 
 def _held_out(splits: Splits) -> Dataset:

@@ -120,7 +120,7 @@ class EnsembleClassifier(Classifier):
 
     def scores_of(self, outputs: np.ndarray, dataset: Dataset) -> dict[str, Any]:
         """What `evaluate` says, from the members' outputs [m n k]."""
-        return self.scoring.score(self.combined(outputs), dataset.labels)
+        return self.scoring.score(self.combined(outputs), dataset.labels, dataset.weights)
 
 
 def logarithms(probabilities: np.ndarray) -> np.ndarray:

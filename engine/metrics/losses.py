@@ -1,6 +1,7 @@
 """Losses of each example: outputs [b k] and targets → float32[b]. Sums and means are taken elsewhere."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,6 +34,36 @@ def binary_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing:
     return optax.sigmoid_binary_cross_entropy(outputs[:, 0], targets)
 
 
+def focal(outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.0, power: float = 2.0) -> jax.Array:
+    """Σ over classes of -t (1 - p)^power log p, of logits [b k] on integer labels [b]; t is 1 for the label.
+
+    Lin et al. 2017, arXiv:1708.02002, without their α, which class weights are.
+    """
+    logs = jax.nn.log_softmax(outputs)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, outputs.shape[-1]), label_smoothing)
+    return -jnp.sum(targets * _unsure(logs, power) * logs, axis=-1)
+
+
+def binary_focal(
+    outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.0, power: float = 2.0
+) -> jax.Array:
+    """`focal` of one logit [b 1] on labels 0 or 1 [b]; 1 - p is the target's distance."""
+    assert outputs.shape == (len(labels), 1)
+    targets, logits = labels * (1 - label_smoothing) + label_smoothing / 2, outputs[:, 0]
+    missed = targets * jax.nn.sigmoid(-logits) + (1 - targets) * jax.nn.sigmoid(logits)
+    return _power(missed, power) * optax.sigmoid_binary_cross_entropy(logits, targets)
+
+
+def _unsure(logs: jax.Array, power: float) -> jax.Array:
+    """(1 - p)^power of log-probabilities."""
+    return _power(-jnp.expm1(logs), power)
+
+
+def _power(base: jax.Array, power: float) -> jax.Array:
+    """base^power, whose gradient is finite where the base is 0."""
+    return jnp.maximum(base, jnp.finfo(base.dtype).tiny) ** power
+
+
 def mean_squared_error(outputs: jax.Array, targets: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
     """Mean over the outputs [b d] of the squared distance to the targets [b d]."""
     assert outputs.shape == targets.shape
@@ -45,19 +76,21 @@ def mean_absolute_error(outputs: jax.Array, targets: jax.Array, label_smoothing:
     return jnp.mean(jnp.abs(outputs - targets), axis=-1)
 
 
+FOCAL = {"focal": focal, "binary_focal": binary_focal}
 LOSSES: dict[str, LossFunction] = {
     "softmax_cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
+    **FOCAL,
     "mean_squared_error": mean_squared_error,
     "mean_absolute_error": mean_absolute_error,
 }
 """(outputs, targets, label smoothing) → [b]. What each expects: engine.config.scoring.LOSSES."""
 
 
-def make_loss(given: str | Custom) -> LossFunction:
+def make_loss(given: str | Custom, focal_power: float = 2.0) -> LossFunction:
     """The function of a loss; one of the user's own, (outputs, targets) → [b], is imported."""
     if not isinstance(given, Custom):
-        return LOSSES[given]
+        return partial(FOCAL[given], power=focal_power) if given in FOCAL else LOSSES[given]
     function, arguments = given.load("train.loss"), given.arguments
     return lambda outputs, targets, label_smoothing: function(outputs, targets, **arguments)
 

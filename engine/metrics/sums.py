@@ -15,6 +15,8 @@ from engine.metrics.losses import LossFunction, make_loss
 from engine.metrics.table import METRICS, Metric, mean, safe_logarithms, score_outputs
 from engine.records.custom import Custom
 
+WEIGHT = "weight"
+"""The name of the sum of the weights of examples, which no metric has."""
 BEFORE_NAMES = {"loss": "loss_sum", "accuracy": "correct", "top5": "top5"}
 """What the sums of metrics were called in older records."""
 
@@ -22,7 +24,10 @@ BEFORE_NAMES = {"loss": "loss_sum", "accuracy": "correct", "top5": "top5"}
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Metrics:
-    """Sums over the examples seen: their count, int32, and by name the sums of each metric, the loss among them."""
+    """Sums over the examples seen: their count, int32, and by name the sums of each metric, the loss among them.
+
+    Of examples with weights, sums has WEIGHT too, the sum of these.
+    """
 
     count: Any
     sums: dict[str, Any]
@@ -52,31 +57,48 @@ class Scoring:
     combined: dict[str, Metric]
     num_outputs: int
 
-    def measure(self, outputs: jax.Array, targets: jax.Array, losses: jax.Array, mask: jax.Array) -> Metrics:
-        """The sums of one batch: outputs [b k], targets [b] or [b d], losses [b], examples counted where mask [b]."""
+    def measure(
+        self,
+        outputs: jax.Array,
+        targets: jax.Array,
+        losses: jax.Array,
+        mask: jax.Array,
+        weights: jax.Array | None = None,
+    ) -> Metrics:
+        """The sums of one batch: outputs [b k], targets [b] or [b d], losses [b], examples counted where mask [b].
+
+        weights: float32[b], how much each example counts; the losses have been multiplied by them.
+        """
         if self.activation == "sigmoid":
             outputs = jnp.concatenate([jnp.zeros_like(outputs), outputs], axis=-1)  # [b 1] → logits [b 2]
-        found = {name: metric.sums(outputs, targets, mask) for name, metric in self.metrics.items()}
-        return Metrics(_count(mask), {"loss": jnp.sum(jnp.where(mask, losses, 0)), **found})
+        counted = mask if weights is None else jnp.where(mask, weights, 0)
+        found = {name: metric.sums(outputs, targets, counted) for name, metric in self.metrics.items()}
+        total = {} if weights is None else {WEIGHT: jnp.sum(counted)}
+        return Metrics(_count(mask), {"loss": jnp.sum(jnp.where(mask, losses, 0)), **found, **total})
 
-    def zeros(self) -> Metrics:
+    def zeros(self, has_weights: bool = False) -> Metrics:
         """Nothing seen yet, as host arrays."""
         shape = (1, self.num_outputs)
         targets = (shape, jnp.float32) if self.activation == "linear" else ((1,), jnp.int32)
         arguments = ((shape, jnp.float32), targets, ((1,), jnp.float32), ((1,), jnp.bool))
-        found = jax.eval_shape(self.measure, *(jax.ShapeDtypeStruct(*each) for each in arguments))
+        weights = [((1,), jnp.float32)] * has_weights
+        found = jax.eval_shape(self.measure, *(jax.ShapeDtypeStruct(*each) for each in (*arguments, *weights)))
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), found)
 
     def means(self, found: Metrics) -> dict[str, Any]:
-        """n, loss and every metric, as plain numbers; NaN where nothing was seen."""
+        """n, loss and every metric, as plain numbers; NaN where nothing was seen, or nothing that counts."""
         n, sums = int(found.count), jax.tree.map(np.asarray, found.sums)
+        total = float(sums[WEIGHT]) if WEIGHT in sums else n
         every = {"loss": mean(lambda outputs, targets: outputs), **self.metrics}
-        return {"n": n, **{name: each.compute(sums[name], n) if n else float("nan") for name, each in every.items()}}
+        return {"n": n, **{name: e.compute(sums[name], total) if total else float("nan") for name, e in every.items()}}
 
-    def score(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-        """n, loss and every metric of an ensemble's probabilities [n k], or of a regression's outputs [n d]."""
+    def score(self, predictions: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> dict[str, Any]:
+        """n, loss and every metric of an ensemble's probabilities [n k], or of a regression's outputs [n d].
+
+        weights: [n], how much each example counts; None: all the same.
+        """
         outputs = predictions if self.activation == "linear" else safe_logarithms(predictions)
-        return score_outputs(self.combined, outputs, targets)
+        return score_outputs(self.combined, outputs, targets, weights)
 
 
 def make_scoring(train: TrainConfig, num_outputs: int, has_classes: bool) -> Scoring:
@@ -84,11 +106,16 @@ def make_scoring(train: TrainConfig, num_outputs: int, has_classes: bool) -> Sco
 
     Raises InputError for a metric that is not defined for the targets, and for functions that do not fit them.
     """
-    facts, loss = loss_facts(train.loss, has_classes), make_loss(train.loss)
+    facts, loss = loss_facts(train.loss, has_classes), make_loss(train.loss, train.focal_power)
+
+    def as_given(outputs: np.ndarray) -> np.ndarray:
+        """The outputs that the loss takes of those that metrics take: one logit in place of two."""
+        return outputs[:, 1:] - outputs[:, :1] if facts.activation == "sigmoid" else outputs
+
     own = {metric_name(each): _load_metric(each, has_classes) for each in train.asked_metrics}
     usual = ["accuracy"] if has_classes else []
     top5 = ["top5"] if facts.activation == "softmax" and num_outputs > 5 else []
-    own_loss = mean(lambda outputs, targets: loss(jnp.asarray(outputs, jnp.float32), targets, 0.0))
+    own_loss = mean(lambda outputs, targets: loss(jnp.asarray(as_given(outputs), jnp.float32), targets, 0.0))
     combined = {"loss": METRICS.get(facts.metric, own_loss), **_named([*usual, *(["brier", "ece"] * has_classes)])}
     scoring = Scoring(loss, facts.activation, {**_named([*usual, *top5]), **own}, {**combined, **own}, num_outputs)
     _check_runs(train, scoring)

@@ -21,11 +21,12 @@ class Metric:
     """A number over examples that is computed from sums.
 
     sums: (outputs, targets, mask bool[b] of the examples that count) → an array or a tree of arrays, which add up.
-    compute: (the sums over all batches, how many examples were seen, at least 1) → the metric.
+      Where examples have weights, mask is float[b]: these, and 0 for those that do not count.
+    compute: (the sums over all batches, how many examples were seen or the sum of their weights) → the metric.
     """
 
     sums: Callable[[Any, Any, Any], Any]
-    compute: Callable[[Any, int], float]
+    compute: Callable[[Any, float], float]
 
 
 def mean(values: Callable[[Any, Any], Any]) -> Metric:
@@ -34,11 +35,21 @@ def mean(values: Callable[[Any, Any], Any]) -> Metric:
     def sums(outputs: Any, targets: Any, mask: Any) -> Any:
         found = values(outputs, targets)
         xp = found.__array_namespace__()
+        if mask.dtype != bool:
+            return xp.sum(xp.where(mask > 0, found * mask, 0))
         if found.dtype == bool:
             return xp.sum(found & mask, dtype=xp.int32)
         return xp.sum(xp.where(mask, found, 0))
 
-    return Metric(sums, lambda total, count: float(total) / count)
+    return Metric(sums, lambda total, count: float(total) / float(count))
+
+
+def count_where(holds: Any, mask: Any) -> Any:
+    """[k]: how many examples count, or the sum of their weights, where bool[b k] holds; int32 without weights."""
+    xp = holds.__array_namespace__()
+    if mask.dtype == bool:
+        return xp.sum(holds & mask[:, None], axis=0, dtype=xp.int32)
+    return xp.sum(xp.where(holds, mask[:, None], 0), axis=0)
 
 
 def label_rank(outputs: Any, labels: Any) -> Any:
@@ -65,12 +76,12 @@ def reliability_sums(probabilities: Any, labels: Any, mask: Any, num_bins: int =
     confidence, edges = xp.max(probabilities, axis=-1), xp.linspace(0, 1, num_bins + 1)
     # Rounding can leave a confidence slightly above 1.
     bins = xp.clip(xp.searchsorted(edges, confidence) - 1, 0, num_bins - 1)
-    is_in = (bins[:, None] == xp.arange(num_bins)[None]) & mask[:, None]  # [b bins]
+    is_in = bins[:, None] == xp.arange(num_bins)[None]  # [b bins]
     is_right = label_rank(probabilities, labels) < 1
     return {
-        "counts": xp.sum(is_in, axis=0, dtype=xp.int32),
-        "confidence_sums": xp.sum(xp.where(is_in, confidence[:, None], 0), axis=0),
-        "num_right": xp.sum(is_in & is_right[:, None], axis=0, dtype=xp.int32),
+        "counts": count_where(is_in, mask),
+        "confidence_sums": xp.sum(xp.where(is_in & (mask[:, None] > 0), (confidence * mask)[:, None], 0), axis=0),
+        "num_right": count_where(is_in & is_right[:, None], mask),
     }
 
 
@@ -94,19 +105,18 @@ def _brier_score(logits: Any, labels: Any) -> Any:
 
 def _class_counts(outputs: Any, labels: Any, mask: Any) -> dict[str, Any]:
     xp = outputs.__array_namespace__()
-    is_label = (xp.arange(outputs.shape[-1])[None] == labels[:, None]) & mask[:, None]  # [b k]
+    is_label = xp.arange(outputs.shape[-1])[None] == labels[:, None]  # [b k]
     is_right = label_rank(outputs, labels) < 1
-    right = xp.sum(is_label & is_right[:, None], axis=0, dtype=xp.int32)
-    return {"right": right, "seen": xp.sum(is_label, axis=0, dtype=xp.int32)}
+    return {"right": count_where(is_label & is_right[:, None], mask), "seen": count_where(is_label, mask)}
 
 
-def _mean_recall(sums: dict[str, Any], count: int) -> float:
+def _mean_recall(sums: dict[str, Any], count: float) -> float:
     """The mean over the classes that were seen of the share of their examples that are right."""
     is_seen = sums["seen"] > 0
     return float((sums["right"][is_seen] / sums["seen"][is_seen]).mean())
 
 
-def _calibration_error(sums: dict[str, Any], count: int) -> float:
+def _calibration_error(sums: dict[str, Any], count: float) -> float:
     """The distance of confidence and accuracy, averaged over examples: 0 to 1 (Guo et al. 2017, arXiv:1706.04599)."""
     return float(abs(sums["num_right"] - sums["confidence_sums"]).sum() / count)
 
@@ -130,9 +140,13 @@ def safe_logarithms(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities, LEAST_PROBABILITY, dtype=np.float64))
 
 
-def score_outputs(metrics: dict[str, Metric], outputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    """n and the metrics of outputs [n k] on targets, in float64; NaN where there are no examples."""
-    n, outputs, mask = len(outputs), outputs.astype(np.float64), np.ones(len(outputs), bool)
-    if not n:
-        return {"n": 0, **dict.fromkeys(metrics, float("nan"))}
-    return {"n": n, **{name: each.compute(each.sums(outputs, targets, mask), n) for name, each in metrics.items()}}
+def score_outputs(
+    metrics: dict[str, Metric], outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None
+) -> dict[str, Any]:
+    """n and the metrics of outputs [n k] on targets, by weights [n] if any, in float64; NaN where nothing counts."""
+    n, outputs = len(outputs), outputs.astype(np.float64)
+    mask = np.ones(n, bool) if weights is None else weights.astype(np.float64)
+    if not mask.any():
+        return {"n": n, **dict.fromkeys(metrics, float("nan"))}
+    total = n if weights is None else float(mask.sum())
+    return {"n": n, **{name: each.compute(each.sums(outputs, targets, mask), total) for name, each in metrics.items()}}

@@ -65,5 +65,5 @@ def _rows(classifier: EnsembleClassifier, outputs: np.ndarray, dataset: Dataset,
     alive = [step is None for step in failed_steps]
     for own, row, is_scored in zip([*outputs, classifier.combined(outputs)], rows, [*alive, True], strict=True):
         if is_scored:  # a regression has no other score than its loss
-            row.update(n=len(dataset), loss=classifier.scoring.score(own, dataset.labels)["loss"])
+            row.update(n=len(dataset), loss=classifier.scoring.score(own, dataset.labels, dataset.weights)["loss"])
     return rows

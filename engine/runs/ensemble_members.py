@@ -53,7 +53,8 @@ class Ensemble:
 
     def make_totals(self) -> Metrics:
         """Zeros [m]."""
-        zeros, members = self._setup.scoring.zeros(), (len(self._numbers),)
+        has_weights, members = self._setup.splits.train.weights is not None, (len(self._numbers),)
+        zeros = self._setup.scoring.zeros(has_weights)
         return jax.tree.map(lambda leaf: np.zeros(members + leaf.shape, leaf.dtype), zeros)
 
     def sum_totals(self, totals: Metrics, history: Sequence[Row]) -> Metrics | None:
@@ -146,7 +147,8 @@ class Ensemble:
         self.check_losses(np.where(is_bad, record.step, NEVER))
         for index in np.flatnonzero(active & ~is_bad).tolist():
             number = self._numbers[index]
-            found = self._setup.scoring.score(outputs[index], self._data_of(index).labels)
+            own = self._data_of(index)
+            found = self._setup.scoring.score(outputs[index], own.labels, own.weights)
             metrics = {name: found[name] for name in train.shown_metrics if name in found}
             own = rank(train, metrics)
             is_better[index] = own >= max(

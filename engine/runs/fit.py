@@ -18,7 +18,7 @@ from engine.config.data import Layout
 from engine.config.decoding import ValueRange
 from engine.config.finetune import FeatureCaching
 from engine.config.scoring import takes_numbers
-from engine.config.train import Precision
+from engine.config.train import ClassWeights, Precision, Sampling, weight_pairs
 from engine.data.contract import under_contract
 from engine.data.in_memory import ClassNames, Reading
 from engine.errors import InputError, problem
@@ -51,6 +51,7 @@ def fit(
     learning_rate: float | None = None,
     optimizer: Own | OptimConfig = "adam",
     loss: Own = "softmax_cross_entropy", metrics: Sequence[Own] = (), label_smoothing: float = 0.0,
+    class_weight: ClassWeights | None = None, sampling: Sampling = "shuffled",
     validation: float | Examples | None = 0.1,
     class_names: ClassNames | None = None,
     scale: float = 1 / 255, value_range: ValueRange | None = None, layout: Layout = "auto",
@@ -81,6 +82,8 @@ def fit(
     optimizer: a name or a factory of your own (`optim.name`), used with `learning_rate` (None: 0.01 for sgd and
       momentum, else 0.001), or a whole OptimConfig.
     loss: a name, or a function of your own, (outputs [b k], targets) → [b]; metrics: more to report (`train.metrics`).
+    class_weight: "balanced", or what multiplies the training loss of each class, {"cat": 1, "dog": 5} or by index.
+    sampling: "balanced" draws all classes equally often.
     value_range, layout: of (images, labels), as of `engine.dataset`.
     run_dir: where the run is kept, and resumed with `resume`; by default a temporary directory that lives as long as
       the result does; `result.save(path)` copies it. Ctrl-C saves there, and raises Interrupted, with the path.
@@ -90,7 +93,7 @@ def fit(
     train_config = TrainConfig(
         epochs, batch_size, _as_named(loss), label_smoothing, seed, best_by, best_is, patience, members,
         metrics=tuple(map(_as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch, precision=precision,
-        accumulate=accumulate, folds=folds,
+        accumulate=accumulate, folds=folds, class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
     reading = Reading(value_range, layout=layout, are_targets=takes_numbers(train_config.loss))
     given, optim = Given(data, validation, class_names, reading, scale), _optim(optimizer, learning_rate)
@@ -113,6 +116,7 @@ def finetune(
     learning_rate: float | None = None,
     optimizer: Own | OptimConfig = "adam",
     loss: Own | None = None, metrics: Sequence[Own] = (), label_smoothing: float = 0.0,
+    class_weight: ClassWeights | None = None, sampling: Sampling = "shuffled",
     validation: float | Examples | None = 0.1,
     class_names: ClassNames | None = None,
     value_range: ValueRange | None = None, layout: Layout = "auto",
@@ -145,6 +149,7 @@ def finetune(
         patience, len(source.members) if isinstance(source, EnsembleClassifier) else 1,
         precision="float32" if settings.precision == "tf32" else settings.precision,  # a CPU has no tf32
         metrics=tuple(map(_as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch,
+        class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
     reading = Reading(value_range, spec.usual_range, layout, takes_numbers(train_config.loss))
     given, optim = Given(data, validation, class_names, reading), _optim(optimizer, learning_rate)

@@ -11,13 +11,13 @@ from engine.config.data import DataConfig
 from engine.config.decoding import USUAL_COLORS
 from engine.data.decoded.dataset import Dataset, Splits, split_by_fraction
 from engine.data.held_out import load_held_out
-from engine.data.in_memory import ClassNames, Reading, as_targets, pair_of, read_dataset
+from engine.data.in_memory import ClassNames, Reading, as_targets, read_dataset, unpack_arrays
 from engine.data.load import load_splits, load_splits_intact
 from engine.data.locate import located
 from engine.errors import InputError, Say, problem
 from engine.runs.inputs import class_order
 
-Arrays = tuple[Any, Any]
+Arrays = tuple[Any, Any] | tuple[Any, Any, Any]
 Data = str | PathLike[str] | DataConfig | Splits | Dataset | Arrays
 DATA_RULE = "a path, a tfds name, a DataConfig, Splits, a Dataset or (images, labels)"
 
@@ -66,9 +66,9 @@ class Given:
         elif isinstance(data, Splits):
             splits = data.in_classes(order(data.train.class_names), say)
         else:
-            pair = data if isinstance(data, Dataset) else pair_of(data, "data", DATA_RULE)
+            pair = data if isinstance(data, Dataset) else unpack_arrays(data, "data", DATA_RULE)
             is_read = isinstance(pair, Dataset)
-            whole = pair if is_read else read_dataset(*pair, self.class_names, "arrays", self.reading, say)
+            whole = pair if is_read else read_dataset(pair, self.class_names, "arrays", self.reading, say)
             whole = whole.in_classes(order(whole.class_names), "the model", say)
             splits = Splits(*split_by_fraction(whole, config.data.validation_fraction, config.train.seed))
         if self.validation is None or isinstance(self.validation, Real):
@@ -85,7 +85,7 @@ class Given:
             validation = load_held_out(validation, config, levels, color, say, splits=("validation", "test"))
         if isinstance(validation, Dataset):
             return validation if train.class_names else as_targets(validation)
-        pair = pair_of(validation, "validation", "a share like 0.1, a path, a Dataset or (images, labels)")
+        pair = unpack_arrays(validation, "validation", "a share like 0.1, a path, a Dataset or (images, labels)")
         usual = train.value_range or self.reading.usual_range
         known = replace(self.reading, usual_range=usual, are_targets=not train.class_names, of="validation ")
-        return read_dataset(*pair, self.class_names, "validation arrays", known, say)
+        return read_dataset(pair, self.class_names, "validation arrays", known, say)

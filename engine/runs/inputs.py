@@ -20,6 +20,7 @@ from engine.data.folds import divide_in_folds
 from engine.data.in_memory import fitting
 from engine.data.load import ClassOrder, load_splits, load_splits_intact
 from engine.data.pictures.ranges import find_usual
+from engine.data.weighing import weight_notes
 from engine.devices.mesh import check_mesh
 from engine.errors import InputError, Say, problem
 from engine.host.storage import expanded
@@ -96,7 +97,8 @@ def match_to_data(
     config, reduced = _with_batch_within(config, splits)
     untrained = ["warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts"]
     idle = untrained if config.train.epochs == 0 else []
-    return config, splits, [*corrected, *followed, *reduced, *class_notes(splits), *of_folds, *idle]
+    weighed = weight_notes(config.train.class_weight, splits.train)
+    return config, splits, [*corrected, *followed, *reduced, *class_notes(splits), *weighed, *of_folds, *idle]
 
 
 def read_init_record(config: RunConfig) -> Record | None:

@@ -38,7 +38,7 @@ class OneModel:
 
     def make_totals(self) -> Metrics:
         """Zeros."""
-        return self._setup.scoring.zeros()
+        return self._setup.scoring.zeros(self._setup.splits.train.weights is not None)
 
     def sum_totals(self, totals: Metrics, history: Sequence[Row]) -> Metrics | None:
         """The totals themselves."""

@@ -14,6 +14,7 @@ from engine.config import Lowering, RunConfig
 from engine.config.contract import InputSpec
 from engine.config.plan import Alternative, Plan
 from engine.data.decoded.dataset import Splits
+from engine.data.weighing import class_draws, class_weights
 from engine.devices.executables import Executables
 from engine.devices.mesh import Devices
 from engine.errors import InputError, problem
@@ -105,7 +106,13 @@ class Setup:
     @cached_property
     def order_seeds(self) -> OrderSeeds:
         """What decides the order of the examples."""
-        return make_order_seeds(self.config, self.subsets)
+        draws = class_draws(self.splits.train) if self.config.train.sampling == "balanced" else None
+        return make_order_seeds(self.config, self.subsets, draws)
+
+    @cached_property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """What the training loss of each class is multiplied by."""
+        return class_weights(self.config.train.class_weight, self.splits.train)
 
     @cached_property
     def scoring(self) -> Scoring:
@@ -132,7 +139,7 @@ class Setup:
         config, splits, shared_by = self.config, self.splits, None
         if not any(find_custom(config.as_computed())):  # in a notebook the code behind a path may change
             sizes = len(splits.train), len(splits.validation or ()), self.steps_per_epoch, self.model.num_outputs
-            shared_by = (part, config.as_computed(), self.model.inputs, self.plan, *sizes)
+            shared_by = (part, config.as_computed(), self.model.inputs, self.plan, self.class_weights, *sizes)
         return Executables(self.clock, config.train.deterministic, shared_by)
 
     def not_finite(self, quantity: str, step: int) -> NotFinite:

@@ -59,6 +59,7 @@ class Stage:
             num_parts=config.train.accumulate,
             unrolls=self.setup.plan.is_stepwise,
             sam_radius=config.optim.sam_radius,
+            class_weights=self.setup.class_weights,
         )
 
     @property

@@ -24,13 +24,18 @@ def evaluate(
     """The metric sums over a dataset. Compiled once: batches are cut on the host and padded to one size."""
 
     def add_batch(params: Tree, model_state: Tree, batch: tuple, totals: Metrics) -> Metrics:
-        return totals + eval_step(objective, params, model_state, Batch(*batch))
+        *of_batch, weights = batch
+        return totals + eval_step(objective, params, model_state, Batch(*of_batch, weights=weights))
 
-    size, totals = eval_batch_size(dataset.input_shape), objective.scoring.zeros()
+    name = "evaluate" if dataset.weights is None else ("evaluate", "weighted")
+    size, totals = eval_batch_size(dataset.input_shape), objective.scoring.zeros(dataset.weights is not None)
     for start in range(0, len(dataset), size):
-        images, labels = dataset.images[start : start + size], dataset.labels[start : start + size]
-        batch = (pad_to(images, size), pad_to(labels, size), np.arange(size) < len(images))
-        totals = executables.call("evaluate", add_batch, params, model_state, batch, totals)
+        part = slice(start, start + size)
+        images, labels = dataset.images[part], dataset.labels[part]
+        weights = None if dataset.weights is None else pad_to(dataset.weights[part], size)
+        mask = np.arange(size) < len(images)
+        batch = (pad_to(images, size), pad_to(labels, size), mask, weights)
+        totals = executables.call(name, add_batch, params, model_state, batch, totals)
     return jax.block_until_ready(totals)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,7 +32,7 @@ CHUNKS_AHEAD = 2
 
 @dataclass(frozen=True)
 class DataWindow:
-    """Images on the devices for the steps `first` to `end` of an epoch, and the labels of all examples.
+    """Images on the devices for the steps `first` to `end` of an epoch, and the labels and weights of all examples.
 
     images: the whole training set; streamed: the batches of those steps one after another, with a leading axis if the
       members of an ensemble have separate batches.
@@ -43,6 +42,7 @@ class DataWindow:
     labels: jax.Array
     first: int
     end: int
+    weights: jax.Array | None = None
 
 
 class Feed(Protocol):
@@ -93,8 +93,9 @@ class Resident:
 
     def __init__(self, dataset: Dataset, steps: int, devices: Devices = ONE_DEVICE):
         self.num_examples = len(dataset)
-        images, labels = devices.place((np.asarray(dataset.images), np.asarray(dataset.labels)))
-        self._window = DataWindow(images, labels, 0, steps)
+        arrays = (np.asarray(dataset.images), np.asarray(dataset.labels), dataset.weights)
+        images, labels, weights = devices.place(arrays)
+        self._window = DataWindow(images, labels, 0, steps, weights)
 
     def window(self, epoch: int, step: int, order: jax.Array | None = None) -> DataWindow:
         """The whole training set."""
@@ -118,7 +119,7 @@ class Streamed:
         self.num_examples = len(dataset)
         self._chunks = Chunks(dataset.images, order_seeds, batch_size)
         self._batch_size = batch_size
-        self._labels = devices.place(np.asarray(dataset.labels))
+        self._labels, self._weights = devices.place((np.asarray(dataset.labels), dataset.weights))
         self._readers, self._name, self._devices = readers, dataset.name, devices
         self._carrier = ThreadPoolExecutor(1, "feed")
         self._iterator: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
@@ -154,7 +155,8 @@ class Streamed:
             self._check_order(number, examples, order)
         self._next_number, self._ahead = number + 1, self._carrier.submit(_carry, self._iterator, self._devices)
         first = number % self._chunks.per_epoch * self._chunks.steps
-        return DataWindow(images, self._labels, first, min(first + self._chunks.steps, self._chunks.steps_per_epoch))
+        end = min(first + self._chunks.steps, self._chunks.steps_per_epoch)
+        return DataWindow(images, self._labels, first, end, self._weights)
 
     def _check_order(self, number: int, examples: np.ndarray, order: jax.Array) -> None:
         """Checks that the reader, possibly another process, read the examples whose labels are trained on here."""
@@ -201,6 +203,7 @@ class Chunks:
         self.steps = max(1, min(self.steps_per_epoch, CHUNK_BYTES // (image_bytes * batch_size)))
         self.per_epoch = num_batches(self.steps_per_epoch, self.steps)
         self.first = 0
+        self._orders: dict[int, np.ndarray] = {}  # of the last two epochs
 
     def starting_at(self, number: int) -> "Chunks":
         """The same chunks, numbered from that one."""
@@ -217,12 +220,19 @@ class Chunks:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, part = divmod(self.first + index, self.per_epoch)
-        order = _order(self._order_seeds, epoch, len(self._images), self._batch_size)
+        order = self._order(epoch)
         size = self.steps * self._batch_size
         chosen = order[..., part * size : (part + 1) * size]
         if chosen.ndim == 1:
             return self._padded(chosen, size), chosen
         return np.stack([self._padded(row, size) for row in chosen]), chosen
+
+    def _order(self, epoch: int) -> np.ndarray:
+        found = self._orders.get(epoch)
+        if found is None:
+            found = _compute_order(self._order_seeds, epoch, len(self._images), self._batch_size)
+            self._orders = dict([*self._orders.items()][-1:]) | {epoch: found}
+        return found
 
     def _padded(self, chosen: np.ndarray, size: int) -> np.ndarray:
         """The images [size …]: the last chunk of an epoch is padded to the shape that the program was compiled for."""
@@ -230,8 +240,7 @@ class Chunks:
         return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
 
 
-@lru_cache(2)
-def _order(order_seeds: OrderSeeds, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
+def _compute_order(order_seeds: OrderSeeds, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
     # On the CPU, wherever the model trains: readers must not use an accelerator's memory or wait for it.
     try:
         device = jax.local_devices(backend="cpu")[0]

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from engine.config import RunConfig
+from engine.data.weighing import ClassDraws
 from engine.training.batches import OrderSeeds, Subsets
 from engine.training.optim import LayerRates, optimizer
 from engine.training.step import Objective
@@ -51,14 +52,14 @@ def read_settings(config: RunConfig, subsets: Subsets | None = None) -> MemberSe
     return settings if train.members > 1 else jax.tree.map(lambda leaf: leaf[0], settings)
 
 
-def make_order_seeds(config: RunConfig, subsets: Subsets | None = None) -> OrderSeeds:
-    """The seeds of the data order: one for each member, unless all share it."""
+def make_order_seeds(config: RunConfig, subsets: Subsets | None = None, draws: ClassDraws | None = None) -> OrderSeeds:
+    """The seeds of the data order: one for each member, unless all share it; draws: of balanced sampling."""
     seeds = tuple(member_seeds(config.train.seed, config.train.first_member, config.train.members).tolist())
     is_one = config.train.members == 1 or config.ensemble.shared_order
     seed = config.train.seed if config.ensemble.shared_order else seeds[0]
     if subsets is not None and is_one:
-        return OrderSeeds((int(seed),) * config.train.members, config.ensemble.bootstrap, subsets)
-    return OrderSeeds(seed if is_one else seeds, config.ensemble.bootstrap, subsets)
+        return OrderSeeds((int(seed),) * config.train.members, config.ensemble.bootstrap, subsets, draws)
+    return OrderSeeds(seed if is_one else seeds, config.ensemble.bootstrap, subsets, draws)
 
 
 def tuned(

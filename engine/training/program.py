@@ -14,6 +14,7 @@ from jax import lax
 from engine.augment.apply import augment_batch, example_keys
 from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
 from engine.config.plan import Plan
+from engine.data.weighing import ClassDraws
 from engine.devices.executables import Executables
 from engine.devices.mesh import ONE_DEVICE, Devices
 from engine.kernels.eigen import stalls_in_loops
@@ -87,11 +88,13 @@ class Program:
         [m, batches × b] where each member has its own.
         """
 
-        def order(seeds: jax.Array, epoch: jax.Array, subsets: tuple[jax.Array, ...] | None) -> jax.Array:
-            return epoch_orders(seeds, epoch, num_examples, self.batch_size, self.order_seeds.is_bootstrap, subsets)
+        of_seeds = self.order_seeds
 
-        seeds, subsets = np.asarray(self.order_seeds.seeds, np.uint32), self.order_seeds.subsets
-        found = self._executables.call("order", order, seeds, np.int32(epoch), subsets and subsets.examples)
+        def order(seeds: jax.Array, epoch: jax.Array, subsets: Any, draws: ClassDraws | None) -> jax.Array:
+            return epoch_orders(seeds, epoch, num_examples, self.batch_size, of_seeds.is_bootstrap, subsets, draws)
+
+        seeds, subsets = np.asarray(of_seeds.seeds, np.uint32), of_seeds.subsets and of_seeds.subsets.examples
+        found = self._executables.call("order", order, seeds, np.int32(epoch), subsets, of_seeds.draws)
         return self.devices.place(found, seeds.ndim > 0)
 
     def train(
@@ -119,7 +122,8 @@ class Program:
         carry = (state, *self.devices.place((totals, bad_step), self.is_ensemble))
         chunk = self._chunk(num_examples, order.ndim > 1)
         settings = replace(self.settings, rate_factor=rate_factor)
-        data = (window.images, window.labels, np.int32(window.first), order, settings, np.asarray(is_active))
+        targets = (window.labels, window.weights)
+        data = (window.images, targets, np.int32(window.first), order, settings, np.asarray(is_active))
         for start, length in calls:
             place = (np.int32(start), np.int32(length))
             carry = self._executables.call("train", chunk, carry, *data, *place, donate=(0,))
@@ -139,7 +143,7 @@ class Program:
         size = self.devices.padded(self.batch_size, lcm(of_pairs, self.objective.num_parts))
 
         def run(
-            carry: tuple, images: Any, labels: Any, window_first: Any, order: Any, settings: Any, is_active: Any,
+            carry: tuple, images: Any, targets: tuple, window_first: Any, order: Any, settings: Any, is_active: Any,
             first: Any, count: Any,
         ) -> tuple:  # fmt: skip
             def step(i: Any, carry: tuple, order: Any, images: Any, settings: MemberSettings, is_active: Any) -> tuple:
@@ -149,7 +153,8 @@ class Program:
                 mask = batch_mask(i, num_own, self.batch_size)
                 has_any = settings.num_examples is None or jnp.any(mask)  # else this member has trained all of its own
                 mask, examples, places = self.devices.share_out(size, mask, examples, places)
-                batch = (_take(images, places), _take(labels, examples), mask)
+                labels, weights = jax.tree.map(lambda values: _take(values, examples), targets)
+                batch = (_take(images, places), labels, mask, weights)
                 trained = self._step(carry, examples, batch, settings, num_batches(num_own, self.batch_size))
                 trained = _if_finite(trained, carry, is_active & has_any) if self.is_ensemble else trained
                 return self.devices.keep_everywhere(trained)
@@ -174,15 +179,15 @@ class Program:
     def _step(
         self, carry: tuple, examples: jax.Array, batch: tuple, settings: MemberSettings, epoch_steps: int
     ) -> tuple:
-        """(state, totals, bad step) of one model after one batch of (images, labels, mask)."""
-        (state, totals, bad_step), (inputs, labels, mask), own_share = carry, batch, None
+        """(state, totals, bad step) of one model after one batch of (images, labels, mask, weights)."""
+        (state, totals, bad_step), (inputs, labels, mask, weights), own_share = carry, batch, None
         objective = self._tune(self.objective, settings)
         if objective.augment.is_active:
             keys = example_keys(settings.seed, state.step // epoch_steps, examples)
             # The barrier keeps XLA from augmenting again for each of the slices that the first layer reads.
             inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, objective.augment))
         key = step_key(settings.seed, "dropout", state.step)
-        state, metrics = train_step(objective, state, Batch(inputs, labels, mask, own_share), key)
+        state, metrics = train_step(objective, state, Batch(inputs, labels, mask, own_share, weights), key)
         bad_here = jnp.where(jnp.isfinite(metrics.sums["loss"]), NEVER, state.step)
         return state, totals + metrics, jnp.minimum(bad_step, bad_here)
 

@@ -25,7 +25,8 @@ class Batch:
     """inputs [b …] as stored (uint8 or float32), targets [b] or [b d], mask [b] of the examples that count.
 
     own_share: float32[b] if examples were mixed with partners: the weight of each one's own target.
-    others: the targets of the partners.
+    others, other_weights: the targets and weights of the partners.
+    weights: float32[b], how much each example counts; None: all the same.
     """
 
     inputs: jax.Array
@@ -33,6 +34,8 @@ class Batch:
     mask: jax.Array
     own_share: jax.Array | None = None
     others: jax.Array | None = None
+    weights: jax.Array | None = None
+    other_weights: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Objective:
     penalty: of the parameters, added to the training loss but not to the reported one.
     num_parts: parts of a batch that are computed one after another. unrolls: not in a loop of their own.
     sam_radius: distance uphill at which the gradient is taken; None for 0.
+    class_weights: what the training loss of each class is multiplied by.
     """
 
     network: AnyNetwork
@@ -55,20 +59,25 @@ class Objective:
     num_parts: int = 1
     unrolls: bool = False
     sam_radius: float | None = None
+    class_weights: tuple[float, ...] | None = None
 
 
 def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-    """The state after one update on the mean loss of the batch, and the metrics of the batch before the update."""
+    """The state after one update on the mean loss of the batch, and the metrics of the batch before the update.
+
+    The mean is Keras's: the sum of weighted losses, divided by the number of examples and not by their weights.
+    """
 
     if batch.own_share is not None:
-        batch = replace(batch, others=partners(batch.targets))
+        others, other_weights = jax.tree.map(partners, (batch.targets, batch.weights))
+        batch = replace(batch, others=others, other_weights=other_weights)
     (outputs, losses, model_state), gradients = _differentiate(objective, state.params, state.model_state, batch, key)
     if objective.sam_radius is not None:
         uphill = _climb(state.params, gradients, objective.sam_radius)
         _, gradients = _differentiate(objective, uphill, state.model_state, batch, key)
     updates, opt_state = objective.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = objective.scoring.measure(outputs, batch.targets, losses, batch.mask)
+    metrics = objective.scoring.measure(outputs, batch.targets, losses, batch.mask, batch.weights)
     averaged = state.averaged
     if objective.average_decay is not None:
         # A smaller decay in the first steps, as in TensorFlow's ExponentialMovingAverage, forgets the start sooner.
@@ -131,13 +140,19 @@ def _climb(params: Tree, gradients: Tree, radius: float) -> Tree:
 
 
 def _losses(objective: Objective, outputs: jax.Array, batch: Batch) -> jax.Array:
-    """[b]; for mixed examples, the losses of both targets weighted by their shares: ours are linear in the target."""
-    loss = objective.scoring.loss
-    own = loss(outputs, batch.targets, objective.label_smoothing)
+    """[b], weighted; for mixed examples, the losses of both targets by their shares: ours are linear in the target."""
+
+    def weighted(targets: jax.Array, weights: jax.Array | None) -> jax.Array:
+        losses = objective.scoring.loss(outputs, targets, objective.label_smoothing)
+        if objective.class_weights is not None:
+            losses = losses * jnp.asarray(objective.class_weights, losses.dtype)[targets]
+        return losses if weights is None else losses * weights
+
+    own = weighted(batch.targets, batch.weights)
     if batch.own_share is None:
         return own
     assert batch.others is not None
-    other = loss(outputs, batch.others, objective.label_smoothing)
+    other = weighted(batch.others, batch.other_weights)
     return batch.own_share * own + (1 - batch.own_share) * other
 
 
@@ -146,4 +161,5 @@ def eval_step(objective: Objective, params: Tree, model_state: Tree, batch: Batc
     inputs = normalize(batch.inputs, objective.inputs)
     outputs, _ = objective.network.apply(params, model_state, inputs, None, None)
     losses = objective.scoring.loss(outputs, batch.targets, 0.0)  # the reported loss has no label smoothing
-    return objective.scoring.measure(outputs, batch.targets, losses, batch.mask)
+    losses = losses if batch.weights is None else losses * batch.weights
+    return objective.scoring.measure(outputs, batch.targets, losses, batch.mask, batch.weights)

@@ -229,7 +229,7 @@ def test_value_of_another_type_is_refused_with_the_field(kind: Any, field: str, 
         kind(**{field: value})
 
 
-LOSS_NAMES = "softmax_cross_entropy, binary_cross_entropy, mean_squared_error, mean_absolute_error"
+LOSS_NAMES = "softmax_cross_entropy, binary_cross_entropy, focal, binary_focal, mean_squared_error, mean_absolute_error"
 UNKNOWN_NAMES = [
     (OptimConfig, "name", "adm", "sgd, momentum, rmsprop, adam, adamw, lion, lamb, lars, muon", "adam"),
     (

@@ -1,5 +1,7 @@
 """Losses against float64 in numpy and scipy; metrics against counting by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,9 @@ from engine.config.scoring import LOSSES as FACTS
 from engine.metrics.losses import (
     LOSSES,
     binary_cross_entropy,
+    binary_focal,
+    focal,
+    make_loss,
     mean_absolute_error,
     mean_squared_error,
     probabilities,
@@ -51,6 +56,35 @@ def test_binary_cross_entropy_equals_float64(logits: np.ndarray, labels: np.ndar
     targets, z = labels * (1 - smoothing) + smoothing / 2, logits[:, 0].astype(np.float64)
     expected = -targets * scipy.special.log_expit(z) - (1 - targets) * scipy.special.log_expit(-z)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@SETTINGS
+@given(LOGITS, LABELS, SMOOTHING)
+def test_focal_losses_of_power_0_are_cross_entropies(logits: np.ndarray, labels: np.ndarray, smoothing: float):
+    of_many = focal(jnp.asarray(logits), jnp.asarray(labels), smoothing, power=0.0)
+    np.testing.assert_allclose(of_many, softmax_cross_entropy(logits, labels, smoothing), rtol=1e-5, atol=3e-5)
+    binary, labels = jnp.asarray(logits[:, :1]), labels % 2
+    of_two = binary_focal(binary, labels, smoothing, power=0.0)
+    np.testing.assert_allclose(of_two, binary_cross_entropy(binary, labels, smoothing), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.5, 2.0, 3.0])
+def test_focal_losses_equal_those_of_keras(keras: Any, power: float):
+    draw = np.random.default_rng(0)
+    logits, labels = 3 * draw.normal(size=(B, K)).astype(np.float32), draw.integers(0, K, B).astype(np.int32)
+    theirs = keras.losses.CategoricalFocalCrossentropy(1.0, power, from_logits=True, reduction=None)
+    ours = make_loss("focal", power)(jnp.asarray(logits), labels, 0.0)
+    np.testing.assert_allclose(ours, theirs(np.eye(K, dtype=np.float32)[labels], logits), rtol=2e-5, atol=1e-6)
+    theirs = keras.losses.BinaryFocalCrossentropy(gamma=power, from_logits=True, reduction=None)
+    ours = make_loss("binary_focal", power)(jnp.asarray(logits[:, :1]), labels % 2, 0.0)
+    np.testing.assert_allclose(ours, theirs((labels[:, None] % 2).astype(np.float32), logits[:, :1]), rtol=2e-5)
+
+
+@pytest.mark.parametrize("power", [0.5, 2.0])
+def test_focal_losses_have_a_finite_gradient_where_the_label_is_certain(power: float):
+    for loss, logits in (("focal", [[0.0, 200.0]]), ("binary_focal", [[200.0]])):
+        gradient = jax.grad(lambda x, loss=loss: make_loss(loss, power)(x, np.array([1]), 0.0).sum())(jnp.array(logits))
+        assert np.isfinite(gradient).all()
 
 
 @SETTINGS

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.data.weighing import ClassDraws
 from engine.keys import step_key, stream_key
 from engine.training.batches import batch_mask, epoch_order, num_batches
 
@@ -55,6 +56,24 @@ def test_epoch_order_is_the_same_when_seed_and_epoch_are_traced():
     traced = jax.jit(lambda seed, epoch: epoch_order(seed, epoch, 12, 5))
     for seed, epoch in ((0, 0), (7, 3), (LARGEST_SEED, 2)):
         np.testing.assert_array_equal(traced(np.uint32(seed), np.int32(epoch)), epoch_order(seed, epoch, 12, 5))
+
+
+def test_balanced_order_draws_all_classes_equally_often():
+    counts = np.array([40, 9, 1], np.int32)
+    draws = ClassDraws(np.random.default_rng(0).permutation(np.repeat(np.arange(3, dtype=np.int32), counts)), counts)
+    ordered = jax.jit(lambda seed, epoch: epoch_order(seed, epoch, 50, 50, draws=draws))
+    orders = [np.asarray(ordered(np.uint32(3), np.int32(epoch))) for epoch in range(20)]
+    extra = np.zeros(3, int)
+    for order in orders:
+        of_class = np.bincount(draws.classes[order], minlength=3)
+        assert sorted(of_class) == [16, 17, 17]
+        extra += of_class - 16
+        times = np.bincount(order, minlength=50)
+        for k in range(3):  # of one class none is drawn again before all have been
+            assert np.ptp(times[draws.classes == k]) <= 1
+    assert (extra > 5).all()  # which class has one fewer is drawn
+    assert len({order.tobytes() for order in orders}) == 20
+    assert len(np.unique(np.concatenate(orders))) == 50
 
 
 @pytest.mark.parametrize(("num", "batch_size", "expected"), [(128, 64, 2), (129, 64, 3), (1, 64, 1), (0, 64, 0)])

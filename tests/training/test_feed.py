@@ -16,6 +16,7 @@ from engine.checkpoints.steps import choose_step, read_record
 from engine.config import PlanConfig
 from engine.data.arrays.stored import StoredImages
 from engine.data.decoded.dataset import Dataset, Splits
+from engine.data.weighing import ClassDraws
 from engine.errors import InputError
 from engine.host.clock import Clock
 from engine.report.progress import Silent
@@ -98,6 +99,16 @@ def test_streamed_batches_are_those_of_the_epoch_order(tmp_path: Path, small_chu
             expected = data.images[order[step * BATCH : (step + 1) * BATCH]]
             np.testing.assert_array_equal(batch_of(streamed, epoch, step), expected)
     streamed.close()
+
+
+def test_streamed_batches_of_two_draws_with_one_seed_are_not_mixed_up(small_chunks: None):
+    data = make_dataset(60)
+    for classes in (data.labels, data.labels[::-1].copy()):
+        draws = ClassDraws(classes, np.bincount(classes).astype(np.int32))
+        streamed = Streamed(data, OrderSeeds(7, draws=draws), BATCH)
+        order = np.asarray(epoch_order(7, 0, 60, BATCH, draws=draws))
+        np.testing.assert_array_equal(batch_of(streamed, 0, 1), data.images[order[BATCH : 2 * BATCH]])
+        streamed.close()
 
 
 def test_stream_taken_up_in_the_middle_of_an_epoch_goes_on_with_the_same_batches(tmp_path: Path, small_chunks: None):

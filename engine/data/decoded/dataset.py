@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from engine.config.decoding import ValueRange
+from engine.config.scoring import Task
 from engine.data.arrays.stored import StoredImages, image_hashes
 from engine.data.classes.matching import match
 from engine.data.classes.names import Names, names_text
@@ -32,6 +33,7 @@ class Dataset:
     several_frames: how many pictures hold frames or pages beside the one that is read; of a share set aside, 0.
     targets: float32[n d], the labels as they were given, where numbers were read as class labels; for a regression.
     groups: int32[n], examples of one group (a patient, a burst of pictures) stay together where folds are made.
+    weights: float32[n], how much each example counts in the loss and in metrics; None: all the same. Set by `weighted`.
     """
 
     images: np.ndarray | StoredImages
@@ -47,6 +49,7 @@ class Dataset:
     targets: np.ndarray | None = None
     several_frames: int = 0
     groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __post_init__(self):
         if len(self.images) == 0:
@@ -70,6 +73,16 @@ class Dataset:
     def num_classes(self) -> int:
         """How many classes there are; 0 for a regression."""
         return len(self.class_names)
+
+    @property
+    def task(self) -> Task:
+        """What is predicted of an example: one of the classes, or the numbers of a regression."""
+        return "classes" if self.class_names else "numbers"
+
+    @property
+    def class_numbers(self) -> np.ndarray:
+        """int[n]: the class of each example."""
+        return self.labels
 
     @cached_property
     def extremes(self) -> ValueRange | None:
@@ -96,8 +109,25 @@ class Dataset:
         """The same examples with other labels, indices into `class_names`."""
         fingerprint = self.fingerprint
         if self.hashes is not None and not np.array_equal(labels, self.labels):
-            fingerprint = combined_fingerprint(self.input_shape, self.hashes, labels)
+            fingerprint = combined_fingerprint(self.input_shape, self.hashes, labels, self.weights)
         return replace(self, labels=labels, class_names=class_names, fingerprint=fingerprint)
+
+    def weighted(self, weights: np.ndarray | None, field: str = "weights") -> "Dataset":
+        """The same examples with how much each counts, numbers [n] of 0 or more; raises InputError for others."""
+        if weights is None:
+            return self
+        weights = np.asarray(weights)
+        if weights.shape != (len(self),) or weights.dtype.kind not in "biuf":
+            got, rule = f"{weights.dtype.name} of {shape_text(weights.shape)}", f"{len(self):,} numbers, one an example"
+            raise InputError(problem(field, got, rule, "Give a number of 0 or more for each."))
+        bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0) & (weights <= np.finfo(np.float32).max)))
+        if len(bad):
+            at, rule = f"{field} of example {bad[0]}", "a finite number of 0 or more"
+            raise InputError(problem(at, weights[bad[0]], rule, "Correct it; 0 leaves an example out."))
+        weights = weights.astype(np.float32)
+        if not weights.any():
+            raise InputError(problem(field, "0 for every example", "some above 0", "Correct them."))
+        return replace(self, weights=weights, fingerprint=weighted_fingerprint(self.fingerprint, weights))
 
     def take(self, indices: np.ndarray, name: str) -> "Dataset":
         """The examples at `indices`, in that order; copied, unless their images are in a file."""
@@ -105,7 +135,8 @@ class Dataset:
         hashes = None if self.hashes is None else self.hashes[indices]
         targets = None if self.targets is None else self.targets[indices]
         groups = None if self.groups is None else self.groups[indices]
-        own = {"hashes": hashes, "targets": targets, "groups": groups}
+        weights = None if self.weights is None else self.weights[indices]
+        own = {"hashes": hashes, "targets": targets, "groups": groups, "weights": weights}
         return replace(self, images=stored, labels=self.labels[indices], name=name, **own)
 
 
@@ -207,12 +238,21 @@ def fingerprint_of(images: np.ndarray, labels: np.ndarray) -> str:
     return combined_fingerprint(images.shape[1:], image_hashes(images), labels)
 
 
-def combined_fingerprint(input_shape: tuple[int, ...], hashes: np.ndarray, labels: np.ndarray) -> str:
+def combined_fingerprint(
+    input_shape: tuple[int, ...], hashes: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> str:
     """The fingerprint of images whose hashes are known."""
     digest = hashlib.sha256(repr(tuple(input_shape)).encode())
     digest.update(hashes.astype("<u8").tobytes())
     digest.update(np.ascontiguousarray(labels).tobytes())
-    return digest.hexdigest()[:32]
+    return weighted_fingerprint(digest.hexdigest()[:32], weights)
+
+
+def weighted_fingerprint(fingerprint: str, weights: np.ndarray | None) -> str:
+    """The fingerprint of examples that have weights, from that without them."""
+    if weights is None:
+        return fingerprint
+    return hashlib.sha256(fingerprint.encode() + weights.tobytes()).hexdigest()[:32]
 
 
 def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
