@@ -68,9 +68,7 @@ def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.A
     The mean is Keras's: the sum of weighted losses, divided by the number of examples and not by their weights.
     """
 
-    if batch.own_share is not None:
-        others, other_weights = jax.tree.map(partners, (batch.targets, batch.weights))
-        batch = replace(batch, others=others, other_weights=other_weights)
+    batch = with_partners(batch)
     (outputs, losses, model_state), gradients = _differentiate(objective, state.params, state.model_state, batch, key)
     if objective.sam_radius is not None:
         uphill = _climb(state.params, gradients, objective.sam_radius)
@@ -84,6 +82,14 @@ def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.A
         decay = jnp.minimum(objective.average_decay, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
         averaged = optax.incremental_update(params, averaged, 1 - decay)
     return TrainState(state.step + 1, params, model_state, opt_state, averaged), metrics
+
+
+def with_partners(batch: Batch) -> Batch:
+    """The batch with the targets and weights that its examples were mixed with, if they were."""
+    if batch.own_share is None:
+        return batch
+    others, other_weights = jax.tree.map(partners, (batch.targets, batch.weights))
+    return replace(batch, others=others, other_weights=other_weights)
 
 
 def _differentiate(

@@ -23,7 +23,7 @@ from engine.metrics.sums import make_scoring
 from engine.models import Dense, Flatten, Sequential
 from engine.networks.network import network_of
 from engine.training.state import init_state
-from engine.training.step import Batch, Objective, _losses, train_step
+from engine.training.step import Batch, Objective, _losses, train_step, with_partners
 from tests.augment.test_geometry import HARNESSES, looks_even, looks_uniform, looped, random_image
 
 NUM = 2000
@@ -261,14 +261,16 @@ def test_loss_of_mixed_examples_is_that_of_blended_targets(loss: str, smoothing:
     objective, _ = task_of(loss, smoothing, outputs.shape[1])
     batch = Batch(jnp.zeros((size, 4, 3, 1)), jnp.asarray(labels), jnp.ones(size, bool), jnp.asarray(shares))
     expected = blended_loss(outputs, labels, shares, loss, smoothing)
-    np.testing.assert_allclose(_losses(objective, jnp.asarray(outputs), batch), expected, rtol=1e-4, atol=1e-5)
+    losses = _losses(objective, jnp.asarray(outputs), with_partners(batch))
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_loss_of_mixed_regression_targets_is_the_mean_of_both_by_their_shares():
     objective, _ = task_of("mean_squared_error", 0.0, 2)
     outputs, targets = jnp.array([[0.0, 0.0], [1.0, 2.0]]), jnp.array([[2.0, 0.0], [0.0, 4.0]])
     shares = jnp.array([0.25, 1.0])
-    losses = _losses(objective, outputs, Batch(jnp.zeros((2, 4, 3, 1)), targets, jnp.ones(2, bool), shares))
+    batch = Batch(jnp.zeros((2, 4, 3, 1)), targets, jnp.ones(2, bool), shares)
+    losses = _losses(objective, outputs, with_partners(batch))
     np.testing.assert_allclose(losses, [0.25 * 2 + 0.75 * 8, 2.5], rtol=1e-6)
 
 
@@ -306,4 +308,4 @@ def test_loss_of_examples_that_are_not_mixed_stays_that_of_their_own_target():
     own = LOSSES["softmax_cross_entropy"](outputs, labels, 0.1)
     np.testing.assert_array_equal(_losses(objective, outputs, alone), own)
     mixed_by_nothing = Batch(alone.inputs, labels, alone.mask, jnp.ones(4))
-    np.testing.assert_allclose(_losses(objective, outputs, mixed_by_nothing), own, rtol=1e-6)
+    np.testing.assert_allclose(_losses(objective, outputs, with_partners(mixed_by_nothing)), own, rtol=1e-6)
