@@ -1,11 +1,23 @@
 # `make run` trains a convnet on real images; `make test` passes all tests. Both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+RUNS := .venv/.runs
 READY := .venv/.ready
+comma := ,
 
-.PHONY: run test lint types site docs lock clean
+# Creates .venv, and installs this checkout there with the extras $(1). Not in isolation, where building it would install jaxlib twice.
+install = if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python '>=3.11' .venv && install="uv pip install --compile-bytecode --python $(BIN)/python"; \
+	else \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 run")' && \
+	  $(PYTHON) -m venv .venv && install="$(BIN)/python -m pip install --disable-pip-version-check"; \
+	fi && \
+	$$install --quiet --constraint constraints.txt hatchling editables && \
+	$$install --constraint constraints.txt --no-build-isolation --editable '.$(1)'
 
-run: $(READY)
+.PHONY: run test lint types site docs lock wheel clean
+
+run: $(RUNS)
 	$(BIN)/python -m experiments.convnet --resume
 
 test: $(READY)
@@ -33,16 +45,19 @@ lock:
 	uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header \
 	  --upgrade --quiet pyproject.toml --output-file constraints.txt
 
+$(RUNS): pyproject.toml constraints.txt
+	@echo "installing what running needs into .venv (about 1 GB, a minute or two)"
+	@$(call install,)
+	@touch $(RUNS)
+
 $(READY): pyproject.toml constraints.txt
-	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv --quiet --allow-existing --python '>=3.11' .venv && \
-	  uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,docs]'; \
-	else \
-	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 run")' && \
-	  $(PYTHON) -m venv .venv && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'; \
-	fi
-	@touch $(READY)
+	@echo "installing what developing needs into .venv (about 3 GB, some minutes)"
+	@$(call install,[dev$(comma)docs])
+	@touch $(RUNS) $(READY)
+
+# The wheel in dist/, with our C++ compiled for every level of processors: needs g++ and g++-aarch64-linux-gnu.
+wheel: $(READY)
+	ENGINE_KERNELS=all $(BIN)/python -m hatchling build -t wheel
 
 clean:
-	rm -rf .venv site .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv dist site .pytest_cache .ruff_cache .hypothesis

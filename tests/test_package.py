@@ -1,24 +1,73 @@
 """What is shipped: the wheel holds the code, the embedded data and the licences, and nothing of this machine."""
 
+import os
+import platform
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from engine.host.library import shipped_file
+from engine.host.processor import FLAGS, LEVELS
+
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    target = tmp_path_factory.mktemp("wheel")
+MACHINES = ("x86_64", "aarch64")
+
+
+def make_compilers(directory: Path, machines: tuple[str, ...]) -> dict[str, str]:
+    """An environment whose compilers write their arguments into what they are to make."""
+    directory.mkdir()
+    for machine in machines:
+        script = directory / f"{machine}-linux-gnu-g++"
+        script.write_text('#!/bin/sh\nfor made; do :; done\necho "$@" > "$made"\n')
+        script.chmod(0o755)
+    own = directory / f"{platform.machine()}-linux-gnu-g++"
+    return {**os.environ, "PATH": str(directory), "CXX": str(own), "ENGINE_KERNELS": "all"}
+
+
+def build(target: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    target = tmp_path_factory.mktemp("wheel")
+    done = build(target, make_compilers(target / "bin", MACHINES))
+    assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(target.glob("*.whl"))) as archive:
         yield archive
+
+
+needs_linux = pytest.mark.skipif(
+    platform.system() != "Linux" or platform.machine() not in MACHINES, reason="needs Linux on one of these machines"
+)
+
+
+@needs_linux
+def test_wheel_has_a_library_of_each_source_for_each_level(wheel):
+    sources = [path.relative_to(ROOT) for path in (ROOT / "engine").rglob("*.cc")]
+    assert sources
+    for source in sources:
+        for name, level in LEVELS.items():
+            arguments = wheel.read(str(shipped_file(source, name))).decode().split()
+            assert {*FLAGS, *level.options} <= set(arguments)
+            assert str(ROOT / source) in arguments
+
+
+@needs_linux
+def test_wheel_for_all_processors_needs_all_compilers(tmp_path: Path):
+    done = build(tmp_path / "dist", make_compilers(tmp_path / "bin", (platform.machine(),)))
+    assert done.returncode != 0
+    other = next(machine for machine in MACHINES if machine != platform.machine())
+    assert f"{other}-linux-gnu-g++ is missing" in done.stderr
 
 
 def test_wheel_contains_the_embedded_data_and_its_licence(wheel):

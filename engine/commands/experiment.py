@@ -15,6 +15,7 @@ from engine.commands.process import command_again, command_name, engine_command,
 from engine.config import RunConfig
 from engine.metrics.stopping import has_stopped_early
 from engine.records.custom import find_custom
+from engine.runs.needed_kernels import begin_kernels
 
 if TYPE_CHECKING:
     from engine.runs.result import Result
@@ -59,6 +60,7 @@ def main(config: RunConfig | Callable[..., RunConfig], arguments: Sequence[str] 
 def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | None, program: str) -> None:
     """What `main` does, for a caller that reports errors; `program` is how help and mistakes call it."""
     options = read_options(make, arguments, program)
+    begin_kernels(options.config)
     # Imported only now, so that --help and mistakes are answered at once.
     set_up_process(options.config.data.cache_dir)
     from engine.report.progress import Reporter

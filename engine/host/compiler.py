@@ -1,23 +1,23 @@
-"""Our own C++ for the CPU, compiled for this processor on first use and cached.
-
-Only speed depends on it: without a C++ compiler there is no library, and callers use a fallback.
-"""
+"""Our own C++ for the CPU, compiled for this processor and cached."""
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import os
-import platform
 import shlex
 import shutil
+import signal
 import subprocess
+import weakref
 from importlib import metadata
 from pathlib import Path
 
-from engine.host.code_cache import CAN_CHECK, find_code_directory
+from engine.host.code_cache import CAN_CHECK, CodeDirectory, find_code_directory
+from engine.host.processor import FLAGS, instructions
 
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared")
+NATIVE = ("-march=native",)
 MOST_SECONDS = 120  # time limit of a compilation
 # Other environment variables from which compilers and their wrapper scripts take options and files.
 VARIABLES = (
@@ -25,44 +25,93 @@ VARIABLES = (
     "GCC_EXEC_PREFIX", "CCC_OVERRIDE_OPTIONS", "SDKROOT", "MACOSX_DEPLOYMENT_TARGET", "CONDA_BUILD_SYSROOT",
     "NIX_CFLAGS_COMPILE", "NIX_LDFLAGS",
 )  # fmt: skip
+FAILURES = (OSError, subprocess.SubprocessError, ValueError)  # the last of quotes in $CXX
 
 
-def library(source: Path, include_directory: str = "") -> ctypes.CDLL | None:
-    """The library of a C++ source, compiled or from the cache; None, for the rest of the process, if that fails.
+def find_compiler() -> list[str] | None:
+    """The command of the C++ compiler: $CXX, or the first of COMPILERS; None if there is none that answers."""
+    if not CAN_CHECK:  # on Windows
+        return None
+    with contextlib.suppress(*FAILURES):
+        compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
+        _program(compiler[0])
+        _version(tuple(compiler))
+        return compiler
+    return None
+
+
+class Compilation:
+    """A library for this processor: from the cache, or in the making, by another process, since this was created.
 
     source: its file; the headers that it includes are in the same directory.
     include_directory: of other headers, those of jaxlib.
     """
-    if not CAN_CHECK:  # on Windows
-        return None
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):  # the last of quotes in $CXX
-        compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(None, map(shutil.which, COMPILERS)), "")]
-        file = f"{source.stem}-{_key(source, compiler, include_directory)}.so"
-        directory = find_code_directory(f"native-{os.geteuid()}", is_executed=True)
-        if directory is None:
-            return None
-        with directory:
-            found = directory.load(file)
-            if found is None:
-                with directory.scratch() as scratch:
-                    made = _compile(compiler, source, include_directory, scratch)
-                directory.write(file, made)
-                found = directory.load(file)
-            return found
-    return None
+
+    def __init__(self, compiler: list[str], source: Path, include_directory: str = ""):
+        self._found: ctypes.CDLL | None = None
+        self._running: tuple[subprocess.Popen[bytes], CodeDirectory, Path] | None = None
+        self._stop: weakref.finalize | None = None
+        with contextlib.suppress(*FAILURES):
+            self._file = f"{source.stem}-{_key(source, compiler, include_directory)}.so"
+            directory = find_code_directory(f"native-{os.geteuid()}", is_executed=True)
+            self._found = directory.load(self._file) if directory else None
+            if directory and self._found is None:
+                self._begin(compiler, source, include_directory, directory)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has yet to be waited for."""
+        return self._running is not None
+
+    def finish(self) -> ctypes.CDLL | None:
+        """The library, loaded until the process ends; None if it cannot be compiled or kept."""
+        if self._running and self._stop:
+            process, directory, made = self._running
+            with contextlib.suppress(*FAILURES):
+                process.communicate(timeout=MOST_SECONDS)
+                if process.returncode == 0:
+                    directory.write(self._file, made.read_bytes())
+                    self._found = directory.load(self._file)
+            self._running = None
+            self._stop()
+        return self._found
+
+    def _begin(self, compiler: list[str], source: Path, include_directory: str, directory: CodeDirectory) -> None:
+        stack = contextlib.ExitStack()
+        try:
+            stack.enter_context(directory)
+            scratch = stack.enter_context(directory.scratch())
+            made = scratch / "library.so"
+            process = _compile(compiler, source, include_directory, made)
+        except BaseException:
+            stack.close()
+            raise
+        self._running = process, directory, made
+        self._stop = weakref.finalize(self, _stop, process, stack)  # also where the interpreter ends before it is done
 
 
 def _key(source: Path, compiler: list[str], include_directory: str = "") -> str:
     """Hash of everything that affects the binary; the cache may be shared by different machines."""
-    version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, timeout=MOST_SECONDS).stdout
     headers = Path(include_directory).rglob("*.h") if include_directory else ()
     sources = [source, *sorted(source.parent.glob("*.h")), *sorted(headers)]
-    settings = (compiler, FLAGS, [(name, os.environ.get(name)) for name in VARIABLES], metadata.version("jaxlib"))
-    parts = (repr(settings).encode(), version, _program(compiler[0]), instructions(), *map(Path.read_bytes, sources))
+    settings = (
+        compiler,
+        FLAGS,
+        NATIVE,
+        [(name, os.environ.get(name)) for name in VARIABLES],
+        metadata.version("jaxlib"),
+    )
+    of_compiler = _version(tuple(compiler)), _program(compiler[0])
+    parts = (repr(settings).encode(), *of_compiler, instructions(), *map(Path.read_bytes, sources))
     digest = hashlib.blake2b(digest_size=10)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
+
+
+@functools.cache
+def _version(compiler: tuple[str, ...]) -> bytes:
+    return subprocess.run([*compiler, "--version"], check=True, capture_output=True, timeout=MOST_SECONDS).stdout
 
 
 def _program(name: str) -> bytes:
@@ -72,20 +121,19 @@ def _program(name: str) -> bytes:
     return repr((path, status.st_size, status.st_mtime_ns)).encode()
 
 
-def instructions() -> bytes:
-    """The instruction sets of this processor, as far as the system reports them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-        return next(line for line in lines if line.startswith((b"flags", b"Features")))
-    except (OSError, StopIteration):
-        return f"{platform.machine()} {platform.processor()}".encode()
-
-
-def _compile(compiler: list[str], source: Path, include_directory: str, scratch: Path) -> bytes:
-    """The compiled library of a source. The compiler writes to `scratch` only, also if it is killed."""
-    made = scratch / "library.so"
+def _compile(compiler: list[str], source: Path, include_directory: str, made: Path) -> "subprocess.Popen[bytes]":
+    """The process that compiles a source. It writes to the directory of `made` only, also if it is killed."""
     include = [f"-I{include_directory}"] if include_directory else []
-    command = [*compiler, *FLAGS, *include, str(source), "-o", str(made)]
-    environment = {**os.environ, "TMPDIR": str(scratch)}
-    subprocess.run(command, check=True, capture_output=True, timeout=MOST_SECONDS, env=environment)
-    return made.read_bytes()
+    command = [*compiler, *FLAGS, *NATIVE, *include, str(source), "-o", str(made)]
+    environment = {**os.environ, "TMPDIR": str(made.parent)}
+    none = subprocess.DEVNULL
+    return subprocess.Popen(command, env=environment, process_group=0, stdin=none, stdout=none, stderr=none)
+
+
+def _stop(process: "subprocess.Popen[bytes]", stack: contextlib.ExitStack) -> None:
+    """Ends a compiler that is still running, with the processes that it started, and removes what it wrote."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    stack.close()

@@ -13,7 +13,7 @@ from jax._src import compilation_cache
 from jax._src.compilation_cache_interface import CacheInterface
 
 from engine.host.code_cache import CodeDirectory, find_code_directory, say_once
-from engine.host.compiler import instructions
+from engine.host.processor import instructions
 
 
 class CheckedCache(CacheInterface):

@@ -4,47 +4,46 @@ It accumulates a block of sums in registers, reads images without copying them, 
 kernels. XLA's own code for CPUs copies windows first, and transposes images and gradients before it computes the
 gradient with respect to a kernel.
 
-Without a C++ compiler, or on another backend, it is not used.
+It is shipped for most processors, and compiled for others. Without it, or on another backend, callers use a fallback.
 
 Axes: b batch, h w input, y x output, v u windows of a pool, i j kernel, c input channels, o output channels.
 """
 
-import functools
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.host import compiler
+from engine.kernels.libraries import BACKWARD, CONVOLUTIONS, FORWARD
 from engine.kernels.windows import Window, padded_size
-
-SOURCE = Path(__file__).parent / "cpu" / "convolution.cc"
 
 LANES = 16  # of a vector; divides the supported numbers of filters
 FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; larger ones exceed the L2 cache and are faster as products
 FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with many, more weights pay off
 MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same for minimal filtering, whose tiles come from many images
-FORWARD, BACKWARD = TARGETS = ("engine_convolution_forward", "engine_convolution_backward")
 MOST_POSITIONS = 255  # positions of a pool's window: the largest one's is kept in a byte, and 255 stands for none
 NO_POOL = Window((1, 1), (1, 1))
 
 
 def is_available() -> bool:
-    """Whether convolutions can run directly: on a CPU, with a C++ compiler. The first call on a machine compiles."""
-    return jax.default_backend() == "cpu" and _is_registered()
+    """Whether convolutions can run directly: on a CPU for which there is a library, or a C++ compiler."""
+    return jax.default_backend() == "cpu" and CONVOLUTIONS.is_available()
 
 
 def supports(images: jax.Array, kernel: Any, window: Window) -> bool:
-    """True if this kernel supports the shapes and is faster than Eigen for them.
+    """True if this kernel supports the shapes and is faster than Eigen for them; the library is then loaded.
 
     kernel: an array, or its shape and dtype.
     """
     is_float32 = images.dtype == kernel.dtype == jnp.float32
-    if not (is_float32 and kernel.shape[3] and kernel.shape[3] % LANES == 0 and is_available()):
+    if not (is_float32 and kernel.shape[3] and kernel.shape[3] % LANES == 0):
         return False
+    return _is_faster(images, kernel, window) and jax.default_backend() == "cpu" and CONVOLUTIONS.load() is not None
+
+
+def _is_faster(images: jax.Array, kernel: Any, window: Window) -> bool:
     weights, pixels = prod(kernel.shape), prod(window.positions(*padded_size(images.shape, window)))
     if _is_minimal(kernel.shape, window):
         return pixels >= MINIMAL_PIXELS and weights <= MINIMAL_WEIGHTS
@@ -123,12 +122,3 @@ def _sizes(window: Window) -> np.ndarray:
 def _pool_sizes(pool: Window | None) -> np.ndarray:
     pool = pool or NO_POOL
     return np.asarray([*pool.size, *pool.strides], np.int64)
-
-
-@functools.cache
-def _is_registered() -> bool:
-    """Registers the library's functions with XLA once; False without a library. It stays loaded until process exit."""
-    library = compiler.library(SOURCE, jax.ffi.include_dir())
-    for target in TARGETS if library else ():
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
-    return library is not None

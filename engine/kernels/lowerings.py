@@ -107,7 +107,7 @@ def choose_lowering(
     """
     if config.lowering == "direct" and (config.mesh or not direct.is_available()):
         got = f"'direct' with the mesh {config.mesh}" if config.mesh else "'direct'"
-        where = "where there is neither an NVIDIA GPU nor a CPU with a C++ compiler (c++, g++ or clang++)"
+        where = "where there is neither an NVIDIA GPU nor a CPU that our C++ is shipped for or can be compiled for"
         rule = f"another on several devices, and {where}"
         raise InputError(problem("plan.lowering", got, rule, "Leave it out to choose."))
     if config.lowering != "auto":

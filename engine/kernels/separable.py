@@ -6,24 +6,17 @@ its own, so that a kernel that is used many times is packed once.
 Axes: b batch, h w input, y x output, i j kernel, c input channels, o output channels. Images are NHWC, kernels HWIO.
 """
 
-import functools
 from functools import partial
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.host import compiler
+from engine.kernels.libraries import SEPARABLE
 from engine.kernels.windows import Window, padded_size
 
-SOURCE = Path(__file__).parent / "cpu" / "separable.cc"
-TARGETS = (
-    "engine_depthwise", "engine_depthwise_gradients", "engine_pointwise", "engine_pointwise_gradient",
-    "engine_pointwise_pack",
-)  # fmt: skip
 LANES = 16  # of a vector; divides the supported numbers of channels of a depthwise convolution
 MOST_TAPS = 64  # of a depthwise kernel
 
@@ -32,22 +25,23 @@ TAILS: tuple[Tail, ...] = ("linear", "relu", "relu6")
 """Activations that are computed with a convolution, in the order of their numbers in `cpu/tails.h`."""
 
 
-def is_available() -> bool:
-    """Whether these run here: on a CPU, with a C++ compiler. The first call on a machine compiles."""
-    return jax.default_backend() == "cpu" and _is_registered()
-
-
 def supports_depthwise(images: Any, kernel: Any, window: Window) -> bool:
-    """Whether `convolve_depthwise` runs for images [b h w c] and a kernel [i j 1 c], or their shapes and dtypes."""
+    """Whether `convolve_depthwise` runs for images [b h w c] and a kernel [i j 1 c], or their shapes and dtypes.
+
+    The library is then loaded.
+    """
     fits = images.shape[3] % LANES == 0 and prod(window.size) <= MOST_TAPS and min(images.shape) > 0
     is_plain = window.dilation == (1, 1) and min(map(min, window.pads)) >= 0
-    return fits and is_plain and images.dtype == kernel.dtype == jnp.float32 and is_available()
+    return fits and is_plain and images.dtype == kernel.dtype == jnp.float32 and is_loaded()
 
 
 def supports_pointwise(images: Any, kernel: Any, window: Window) -> bool:
-    """Whether `convolve_pointwise` runs for images [b h w c] and a kernel [1 1 c o], or their shapes and dtypes."""
+    """Whether `convolve_pointwise` runs for images [b h w c] and a kernel [1 1 c o], or their shapes and dtypes.
+
+    The library is then loaded.
+    """
     fits = window.size == (1, 1) and not any(map(any, window.pads)) and min(*images.shape, *kernel.shape) > 0
-    return fits and images.dtype == kernel.dtype == jnp.float32 and is_available()
+    return fits and images.dtype == kernel.dtype == jnp.float32 and is_loaded()
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -141,10 +135,6 @@ def _sizes(window: Window) -> np.ndarray:
     return np.asarray([*window.strides, window.pads[0][0], window.pads[1][0]], np.int64)
 
 
-@functools.cache
-def _is_registered() -> bool:
-    """Registers the library's functions with XLA once; False without a library. It stays loaded until process exit."""
-    library = compiler.library(SOURCE, jax.ffi.include_dir())
-    for target in TARGETS if library else ():
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
-    return library is not None
+def is_loaded() -> bool:
+    """Whether these run here; loads the library, compiled first if there is none."""
+    return jax.default_backend() == "cpu" and SEPARABLE.load() is not None

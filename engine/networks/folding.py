@@ -148,7 +148,7 @@ def _folded_rows(rows: list[Row]) -> list[Row]:
     made, rest = list[Row](), list(rows)
     while rest:
         layer, shape, takes_mask = rest.pop(0)
-        if _folds(layer) and rest and isinstance(inner(rest[0][0]), BatchNormModule):
+        if rest and isinstance(inner(rest[0][0]), BatchNormModule) and _folds(layer):
             norm = rest.pop(0)[0]
             activation = norm.activation if isinstance(norm, Activated) else None
             if activation is None and rest and (activation := _activation_of(rest[0][0])):
@@ -162,7 +162,7 @@ def _folded_rows(rows: list[Row]) -> list[Row]:
 
 def _folds(layer: nnx.Module) -> bool:
     """Whether a layer is a convolution that a batch norm may be folded into: one that our own code for CPUs runs."""
-    if getattr(layer, "conv_general_dilated", None) is not direct_conv_general_dilated or not separable.is_available():
+    if getattr(layer, "conv_general_dilated", None) is not direct_conv_general_dilated or not separable.is_loaded():
         return False
     if isinstance(layer, DepthwiseModule) and layer.multiplier > 1:
         return False

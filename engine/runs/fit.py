@@ -35,6 +35,7 @@ from engine.report.progress import Reporter, Silent
 from engine.runs.fit_data import Data, Given
 from engine.runs.inputs import follow_record
 from engine.runs.loop import train
+from engine.runs.needed_kernels import begin_kernels
 from engine.runs.result import Result
 from engine.runs.tuning import read_tuning
 
@@ -188,6 +189,7 @@ def _train(
     source: Classifier | None = None,
 ) -> Result:
     """Trains in the directory, or in a temporary one that is removed with the result."""
+    begin_kernels(config)
     reporter = Reporter() if verbose else Silent()
 
     def train_in(directory: Path, config: RunConfig, resumed: Record | None = None) -> Result:

@@ -20,6 +20,7 @@ from engine.report.progress import Reporter, Silent
 from engine.runs.callbacks import Callbacks, LiveRun, make_callbacks
 from engine.runs.inputs import follow_record, load_inputs, longer_config, match_to_data
 from engine.runs.messages import finish_report, report_epoch, report_opening, report_progress
+from engine.runs.needed_kernels import begin_kernels
 from engine.runs.plan_search import search_plan
 from engine.runs.result import Result
 from engine.runs.saver import saving, start_directory
@@ -48,6 +49,7 @@ def run(
     with claimed(Path(run_dir or f"runs/{config.name}")) as directory:
         record = open_run(directory, config, resume, overwrite, reporter.say)
         config = follow_record(config, record, reporter.say) if record else config
+        begin_kernels(config)
         with clock.measure("data"):
             splits = load_inputs(config, splits, record, reporter.say)
         return train(config, splits, directory, clock, reporter, record, overwrite, callbacks=callbacks)

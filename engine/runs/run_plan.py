@@ -12,7 +12,7 @@ from engine.data.decoded.dataset import Splits
 from engine.data.load import num_outputs
 from engine.devices.mesh import has_enough_devices
 from engine.errors import Say
-from engine.kernels.lowerings import choose_lowering, evaluation_lowering, runs_here
+from engine.kernels.lowerings import choose_lowering, runs_here
 from engine.runs.feature_cache import affordable_megabytes, may_cache
 from engine.runs.setup import Architecture
 from engine.training.feed import choose_placement
@@ -43,8 +43,7 @@ def find_lowering(config: RunConfig, inputs: InputSpec, given: Plan | None, say:
 def make_architecture(
     config: RunConfig, splits: Splits, contract: InputSpec, given: Plan | None, say: Say
 ) -> Architecture:
-    """The model of a run; compiles the direct convolutions, which evaluation needs too, if this machine has none."""
-    evaluation_lowering(config.plan)
+    """The model of a run."""
     lowering = find_lowering(config, contract, given, say)
     return Architecture(config, contract, num_outputs(config, splits.train), lowering)
 

@@ -68,8 +68,7 @@ class Session:
         begun = resumed or (source.record if source else None)
         self._provenance = begun.provenance if begun else None
         contract = known.input_spec if known else input_spec(config.data, splits.train)
-        with clock.measure("compile"):  # of the direct convolutions, the first time on a machine
-            model = make_architecture(config, splits, contract, given, self._say)
+        model = make_architecture(config, splits, contract, given, self._say)
         chosen, measured = make_plan(config, splits, model, given, resumed is not None), resumed or plan
         self.setup = Setup(config, splits, clock, directory, model, chosen, measured.alternatives if measured else ())
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory

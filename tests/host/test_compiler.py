@@ -1,5 +1,6 @@
 """Our own compiled code: when it is there, and when it is not."""
 
+import ctypes
 import os
 import shutil
 from pathlib import Path
@@ -8,8 +9,13 @@ import pytest
 
 from engine.data.pictures.resampling import SOURCE
 from engine.host import compiler
+from engine.host.library import Library
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, compiler.COMPILERS)), reason="needs a C++ compiler")
+
+
+def load() -> ctypes.CDLL | None:
+    return Library(SOURCE, "resizing of pictures").load()
 
 
 @pytest.fixture
@@ -29,24 +35,24 @@ def compiler_that_fails(tmp_path: Path) -> tuple[str, Path]:
 
 @needs_compiler
 def test_library_is_compiled_once_and_read_from_the_cache_after_that(cache: Path):
-    assert compiler.library(SOURCE) is not None
+    assert load() is not None
     (file,) = cache.glob("native-*/*.so")
     assert list(file.parent.iterdir()) == [file]  # nothing is left of the compilation
     made = file.stat().st_mtime_ns
-    assert compiler.library(SOURCE) is not None
+    assert load() is not None
     assert file.stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize("command", ["no-such-compiler", "false", 'g++ "'])
 def test_without_a_compiler_there_is_no_library(command: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CXX", command)
-    assert compiler.library(SOURCE) is None
+    assert load() is None
 
 
 def test_without_a_compiler_on_the_path_there_is_no_library(cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
-    assert compiler.library(SOURCE) is None
+    assert load() is None
 
 
 def test_compilation_that_failed_leaves_nothing_and_is_tried_again(
@@ -54,18 +60,18 @@ def test_compilation_that_failed_leaves_nothing_and_is_tried_again(
 ):
     command, calls = compiler_that_fails(tmp_path)  # as a full disk or Ctrl-C may have it
     monkeypatch.setenv("CXX", command)
-    assert [compiler.library(SOURCE) for _ in range(3)] == [None] * 3
+    assert [load() for _ in range(3)] == [None] * 3
     assert calls.read_text() == "called\n" * 3
     assert not list(cache.glob("native-*/*"))
 
 
 @needs_compiler
 def test_library_cut_short_is_compiled_again(cache: Path):
-    assert compiler.library(SOURCE) is not None
+    assert load() is not None
     (file,) = cache.glob("native-*/*.so")
     whole = file.stat().st_size
     os.truncate(file, int(0.999 * whole))
-    assert compiler.library(SOURCE) is not None
+    assert load() is not None
     assert file.stat().st_size == whole
     assert list(file.parent.iterdir()) == [file]
 
@@ -98,7 +104,7 @@ def test_library_is_not_loaded_from_where_others_can_write(
     for directory in (cache / f"native-{os.getuid()}", tmp_path / "home" / "engine"):
         directory.mkdir(parents=True)
         directory.chmod(0o777)
-    assert compiler.library(SOURCE) is None
+    assert load() is None
     assert not list((cache / f"native-{os.getuid()}").iterdir())
 
 
@@ -106,4 +112,4 @@ def test_library_that_cannot_be_kept_is_none(cache: Path, tmp_path: Path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     for file in (cache, tmp_path / "home"):
         file.write_text("a file where a directory should be")
-    assert compiler.library(SOURCE) is None
+    assert load() is None

@@ -9,10 +9,11 @@ import pytest
 from jax import lax
 
 from engine.kernels import separable
+from engine.kernels.libraries import SEPARABLE
 from engine.kernels.windows import Window, window_pads
 from engine.kernels.xla import NHWC
 
-pytestmark = pytest.mark.skipif(not separable.is_available(), reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(not SEPARABLE.is_available(), reason="needs a C++ compiler")
 BOUND = 2e-6  # of the sum of magnitudes
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from engine.kernels import separable
+from engine.kernels.libraries import SEPARABLE
 from engine.models import (
     Activation,
     BatchNorm,
@@ -23,7 +23,7 @@ from engine.networks.build import build
 from engine.networks.folding import FoldedConv, fold
 from engine.networks.network import NetworkPart, layers_in, network_of
 
-pytestmark = pytest.mark.skipif(not separable.is_available(), reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(not SEPARABLE.is_available(), reason="needs a C++ compiler")
 
 
 def normed(*layers: Layer, activation: str = "relu6") -> tuple[Layer, ...]:

@@ -7,7 +7,6 @@ to the bit, so that a model sees what it was trained on wherever it runs.
 import ctypes
 import functools
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from PIL import Image
 
 from engine.config.decoding import USUAL, Decoding, Interpolation, ResizeRule
 from engine.data.pictures.interpolating import interpolated
-from engine.host import compiler
+from engine.host.library import Library
 
 SOURCE = Path(__file__).with_name("resampling.cc")
 
@@ -35,7 +34,7 @@ KEPT_WEIGHTS = 2**14  # of a table that is kept: 512 of them take 32 MB
 MOST_RATIO = 16  # times as long as its shorter side asks for: more of a picture is cut off before it is enlarged
 WEIGHT_BITS = 22  # behind the point, as in cpu/resampling.cc
 IS_ROW_ALWAYS_FIRST = int(PIL.__version__.split(".")[0]) < 13  # in which order Pillow goes, and so rounds
-_LOADING = Lock()
+_LIBRARY = Library(SOURCE, "resizing of pictures")
 
 
 def fitted(
@@ -72,8 +71,7 @@ def resized(levels: np.ndarray, height_width: tuple[int, int]) -> np.ndarray:
     (h, w, c), (y, x) = levels.shape, height_width
     if (h, w) == (y, x):
         return levels
-    with _LOADING:  # for a library that must be compiled, threads wait for one of them
-        resample = _resample()
+    resample = _resample()
     if resample is None:
         return _by_pillow(levels, height_width, "bilinear")
     levels = np.ascontiguousarray(levels)
@@ -181,7 +179,7 @@ def _laid(levels: np.ndarray, corner: tuple[int, int], height_width: tuple[int, 
 
 @functools.cache
 def _resample() -> Any:
-    library = compiler.library(SOURCE)
+    library = _LIBRARY.load()
     if library is None:
         return None
     function = library.engine_resample

@@ -1,0 +1,18 @@
+# The engine on a CPU, without a compiler and not as root. CUDA: docs/install.md.
+#
+#     docker build -t engine .
+#     docker run --rm -v "$PWD/runs:/work/runs" engine data
+FROM python:3.13-slim AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends g++
+COPY . /source
+RUN pip wheel --no-deps --wheel-dir /wheels /source
+
+FROM python:3.13-slim
+COPY --from=build /wheels /wheels
+COPY constraints.txt /wheels/
+RUN pip install --no-cache-dir --constraint /wheels/constraints.txt /wheels/*.whl
+RUN useradd --create-home engine && install --directory --owner engine /work /work/runs
+USER engine
+WORKDIR /work
+ENTRYPOINT ["engine"]
+CMD ["--help"]

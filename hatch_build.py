@@ -1,0 +1,80 @@
+"""Compiles our C++ for each level of processors while a wheel is built, and puts the libraries into it.
+
+A level whose compiler is missing is left out, with a warning; with ENGINE_KERNELS=all that is an error.
+"""
+
+import importlib.util
+import os
+import platform
+import runpy
+import shlex
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+# Nothing that later systems have only: a symbol of a newer C library would keep a library from being loaded.
+SHIPPED = ("-s", "-static-libstdc++", "-static-libgcc")
+
+
+class KernelsHook(BuildHookInterface):
+    """The libraries of a wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Adds them to the files of the wheel; a development install compiles what it needs later."""
+        if version == "editable":
+            return
+        known = runpy.run_path(str(Path(self.root, "engine", "host", "processor.py")))
+        jobs, self._scratch = [], tempfile.TemporaryDirectory()
+        for name, level in known["LEVELS"].items():
+            compiler, headers = _find_compiler(level.machine), _find_headers()
+            if compiler is None or headers is None:
+                needed = "jaxlib" if compiler else f"{level.machine}-linux-gnu-g++"
+                self._report(f"no libraries for {name}: {needed} is missing")
+                continue
+            command = [*compiler, *known["FLAGS"], *SHIPPED, *level.options, "-I", headers]
+            sources = sorted(Path(self.root, "engine").rglob("*.cc"))
+            jobs += [(command, source, f"{source.stem}-{name}.so") for source in sources]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for job, problem in zip(jobs, pool.map(lambda job: self._compile(*job), jobs), strict=True):
+                if problem:
+                    self._report(f"no {job[2]}: {problem}")
+                else:
+                    inside = job[1].with_name(job[2]).relative_to(self.root)
+                    build_data["force_include"][str(Path(self._scratch.name, job[2]))] = str(inside)
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Removes what was compiled, which is in the wheel by now."""
+        if version != "editable":
+            self._scratch.cleanup()
+
+    def _compile(self, command: list[str], source: Path, name: str) -> str:
+        """Compiles one library; gives the first line of what the compiler said if that fails."""
+        made = str(Path(self._scratch.name, name))
+        done = subprocess.run([*command, str(source), "-o", made], capture_output=True, text=True, check=False)
+        return "" if done.returncode == 0 else (done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]
+
+    def _report(self, text: str) -> None:
+        if os.environ.get("ENGINE_KERNELS") == "all":
+            raise RuntimeError(text)
+        self.app.display_warning(text)
+
+
+def _find_compiler(machine: str) -> list[str] | None:
+    """$CXX or c++ for this machine, GNU's cross-compiler for another; None if there is none."""
+    if platform.system() == "Linux" and machine == platform.machine():
+        if "CXX" in os.environ:
+            return shlex.split(os.environ["CXX"])
+        return next(([name] for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+    name = f"{machine}-linux-gnu-g++"
+    return [name] if shutil.which(name) else None
+
+
+def _find_headers() -> str | None:
+    found = importlib.util.find_spec("jaxlib")
+    places = found.submodule_search_locations if found else None
+    return str(Path(places[0], "include")) if places else None
