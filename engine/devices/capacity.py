@@ -31,9 +31,14 @@ def check_call_fits(name: str, compiled: Any) -> None:
     sizes, free = compiled.memory_analysis(), free_device_bytes()
     if sizes is None:
         return
-    needed = sizes.temp_size_in_bytes + max(0, sizes.output_size_in_bytes - sizes.alias_size_in_bytes)
+    needed = bytes_beside_arguments(sizes)
     if needed > free:
         raise OutOfMemory(_call_text(name, _size(needed), free), needed)
+
+
+def bytes_beside_arguments(sizes: Any) -> int:
+    """The memory that a compiled function needs beside its arguments, by its `memory_analysis`."""
+    return sizes.temp_size_in_bytes + max(0, sizes.output_size_in_bytes - sizes.alias_size_in_bytes)
 
 
 @contextlib.contextmanager

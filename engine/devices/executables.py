@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.devices.capacity import check_call_fits, memory_errors
+from engine.devices.capacity import bytes_beside_arguments, check_call_fits, memory_errors
 from engine.devices.precision import computes
 from engine.host.clock import Clock
 
@@ -44,6 +44,11 @@ class Executables:
     def num_compiled(self, for_task: str) -> int:
         """Number of executables for one task."""
         return sum(_task(name) == for_task for name in self._compiled)
+
+    def step_bytes(self, for_task: str) -> int | None:
+        """Memory that the executables of a task need beside their arguments, the most of any; None if not known."""
+        sizes = [compiled.memory_analysis() for name, compiled in self._compiled.items() if _task(name) == for_task]
+        return max((bytes_beside_arguments(size) for size in sizes if size is not None), default=None)
 
     def _compile(self, name: Name, function: Callable[..., Any], arguments: tuple, donate: tuple[int, ...]) -> Any:
         with self._lock:

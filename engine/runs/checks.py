@@ -57,7 +57,7 @@ def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     if config.train.patience is not None and not splits.are_validated:
         rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
         raise InputError(problem("train.patience", config.train.patience, rule, remedy))
-    if config.optim.schedule == "plateau" and splits.validation is None:
+    if config.optim.schedule == "plateau" and not splits.are_validated:
         rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
         raise InputError(problem("optim.schedule", "plateau", rule, remedy))
     if config.augment.is_active:

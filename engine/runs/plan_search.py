@@ -163,28 +163,31 @@ def _rates(config: RunConfig, sample: Dataset) -> dict[Plan, float]:
 
 def _training(config: RunConfig, sample: Dataset) -> tuple[Plan, Callable[[], float]]:
     """(plan, a function that trains a while and says how many images a second that were) of a config."""
-    train, optim = replace(config.train, epochs=1, patience=None), config.optim
-    if optim.schedule == "plateau":  # which needs validation data
-        optim = replace(optim, schedule="constant")
-    session = Session(
-        replace(
-            config, train=train, optim=optim, ensemble=EnsembleConfig(), data=replace(config.data, standardize=None),
-            finetune=FineTuneConfig(),
-        ),
-        Splits(sample), Clock(), Path("nowhere"),
-    )  # fmt: skip
-
-    def epoch() -> int:
-        end = session.step + session.steps_per_epoch
-        while session.step < end:
-            session.train_chunk()
-        return session.images_per_epoch
+    session = make_probe(config, sample)
 
     def rate() -> float:
         start, images = time.perf_counter(), 0
         while time.perf_counter() - start < MEASURED_SECONDS / ROUNDS:
-            images += epoch()
+            images += train_sample(session)
         return images / (time.perf_counter() - start)
 
-    epoch()  # compiles
+    train_sample(session)  # compiles
     return session.plan, rate
+
+
+def make_probe(config: RunConfig, sample: Dataset) -> Session:
+    """A session that trains on a sample to see how long that takes: whatever does not change this is left out."""
+    train, optim = replace(config.train, epochs=1, patience=None, min_delta=0.0, start_epoch=0), config.optim
+    if optim.schedule == "plateau":  # which needs validation data
+        optim = replace(optim, schedule="constant")
+    data, rest = replace(config.data, standardize=None), {"ensemble": EnsembleConfig(), "finetune": FineTuneConfig()}
+    changed = replace(config, train=train, optim=optim, data=data, **rest)
+    return Session(changed, Splits(sample), Clock(), Path("nowhere"))
+
+
+def train_sample(session: Session) -> int:
+    """Trains on all examples of the sample once; returns how many they are, of all members."""
+    end = session.step + session.steps_per_epoch
+    while session.step < end:
+        session.train_chunk()
+    return session.images_per_epoch
