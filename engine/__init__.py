@@ -30,6 +30,8 @@ _HOMES = {
     "EnsembleClassifier": "engine.inference.ensemble",
     "EnsembleConfig": "engine.config",
     "FineTuneConfig": "engine.config",
+    "find_batch_size": "engine.runs.finders",
+    "find_learning_rate": "engine.runs.finders",
     "finetune": "engine.runs.fit",
     "fit": "engine.runs.fit",
     "join": "engine.inference.restore",
@@ -60,6 +62,8 @@ __all__ = [
     "custom",
     "dataset",
     "export",
+    "find_batch_size",
+    "find_learning_rate",
     "finetune",
     "fit",
     "join",
@@ -87,6 +91,7 @@ if TYPE_CHECKING:
     from engine.models import cnn, mlp
     from engine.records.custom import custom
     from engine.runs.callbacks import Callback
+    from engine.runs.finders import find_batch_size, find_learning_rate
     from engine.runs.fit import finetune, fit
     from engine.runs.loop import run
     from engine.runs.result import Result

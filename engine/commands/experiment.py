@@ -3,9 +3,9 @@
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
@@ -47,6 +47,9 @@ class Options:
     """Print how the run is executed, which the log in its directory always says."""
 
 
+AnyOptions = TypeVar("AnyOptions")
+
+
 def main(config: RunConfig | Callable[..., RunConfig], arguments: Sequence[str] | None = None) -> None:
     """Runs an experiment with the options of the command line, and says what to do next.
 
@@ -77,27 +80,36 @@ def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | No
     reporter.say(_next_steps(result))
 
 
-def read_options(make: Callable[..., RunConfig], arguments: Sequence[str] | None, program: str) -> Options:
-    """The options that the arguments give, None for those of this process. `--help` shows the usual ones, and ends."""
+def read_options(
+    make: Callable[..., RunConfig],
+    arguments: Sequence[str] | None,
+    program: str,
+    kind: type[AnyOptions] = Options,
+    about: str = "Train {}.",
+) -> AnyOptions:
+    """The options that the arguments give, None for those of this process. `--help` shows the usual ones, and ends.
+
+    kind: a dataclass with `config` and options of its own, which all have defaults. about: of the config's name.
+    """
     choices, given = read_choices(make, sys.argv[1:] if arguments is None else arguments)
     config = make(**{choice.name: choice.value for choice in choices})
-    about = f"Train {config.name}."
+    about = about.format(config.name)
     if "--help-all" in given:
         given = ["--help"]
     elif {"-h", "--help"} & {*given}:
         config, about = only_common(config), f"{about} These are the usual options; --help-all lists all."
-    kind = _with_choices(choices, type(config))
-    options = tyro.cli(kind, default=kind(config), args=given, prog=program, description=about)
-    return Options(**{name: getattr(options, name) for name in Options.__dataclass_fields__})
+    whole = _with_choices(choices, type(config), kind)
+    options = tyro.cli(whole, default=whole(config), args=given, prog=program, description=about)
+    return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
 
 
-def _with_choices(choices: Sequence[Choice], config: type[RunConfig]) -> Any:
+def _with_choices(choices: Sequence[Choice], config: type[RunConfig], kind: Any) -> Any:
     """Options of this class of config, with those of the experiment's own among them."""
     own: list[Any] = [("config", Annotated[config, tyro.conf.arg(name="")])]
     for each in choices:
         kind = Annotated[each.kind, tyro.conf.arg(help=f"Variant of the recipe: config({each.name}).")]
         own.append((each.name, kind, field(default=each.value)))
-    return make_dataclass("Options", own, bases=(Options,), frozen=True)
+    return make_dataclass("Options", own, bases=(kind,), frozen=True)
 
 
 def _next_steps(result: "Result") -> str:

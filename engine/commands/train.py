@@ -28,14 +28,20 @@ USAGE = (
 def train(arguments: Sequence[str]) -> None:
     """Train a recipe (engine train convnet) or an experiment of your own (engine train mine.py)."""
     with errors_as_lines(is_run=True):
-        if not arguments or arguments[0] in ("-h", "--help"):
-            show("\n".join(USAGE))
-            sys.exit(0 if arguments else 2)
-        target = arguments[0]
-        if target.startswith("-"):
-            rule = "the name of a recipe or the file of an experiment first"
-            raise InputError(problem("target", target, rule, f"Write: engine train convnet {target} …"))
+        target = read_target("train", arguments, USAGE)
         run_experiment(find_config(target), arguments[1:], f"{command_name()} train {target}")
+
+
+def read_target(command: str, arguments: Sequence[str], usage: Sequence[str]) -> str:
+    """What comes first, a recipe or a file; shows the usage, and ends, where nothing does or help is asked for."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        show("\n".join(usage))
+        sys.exit(0 if arguments else 2)
+    if arguments[0].startswith("-"):
+        rule = "the name of a recipe or the file of an experiment first"
+        remedy = f"Write: engine {command} convnet {arguments[0]} …"
+        raise InputError(problem("target", arguments[0], rule, remedy))
+    return arguments[0]
 
 
 PARSERS = {"train": train}

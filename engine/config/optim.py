@@ -26,7 +26,7 @@ OPTIMIZERS = {
     "rmsprop": OptimizerFacts(("momentum", "rho", "epsilon", "centered")),
     "adam": OptimizerFacts(_OF_ADAM),
     "adamw": OptimizerFacts(_OF_ADAM),
-    "lion": OptimizerFacts(("beta_1",), 1e-4),
+    "lion": OptimizerFacts(("beta_1",)),
     "lamb": OptimizerFacts(("beta_1", "beta_2", "epsilon")),
     "lars": OptimizerFacts(_OF_MOMENTUM, 0.1, 0.9),
     "muon": OptimizerFacts(("momentum", "beta_1", "beta_2"), 1e-3, 0.95),
@@ -74,7 +74,7 @@ class OptimConfig:
     or muon: those of Optax. One of your own: custom(factory, …), called as factory(rate, …), the rate an Optax
     schedule, gives an Optax transformation."""
     learning_rate: float = cast(float, None)  # a number once the config is built
-    """The rate after warm-up; by default 0.01 for sgd and momentum, 0.1 for lars, 0.0001 for lion, else 0.001."""
+    """The rate after warm-up; by default 0.01 for sgd and momentum, 0.1 for lars, else 0.001."""
     momentum: float | None = None
     """Of sgd, momentum, rmsprop, lars and muon; by default 0.9 for momentum and lars, 0.95 for muon, else none."""
     weight_decay: float | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLUMNS = 3
 PLACES = COLUMNS**2
 TITLE_LETTERS = 24
-# Written into every grid, so that a later one may replace it and nothing else.
+# Written into the pictures of commands, so that a later one may replace them and nothing else.
 SIGNATURE = "engine"
 
 
@@ -50,7 +50,7 @@ def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], title: str)
 
 
 def is_our_picture(path: Path) -> bool:
-    """Whether a file is a grid that `draw_grid` wrote."""
+    """Whether a file is a picture that a command of ours drew."""
     try:
         with PngImageFile(path) as image:
             return image.info.get("Software") == SIGNATURE

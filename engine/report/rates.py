@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.host.storage import replaced
+from engine.report.grid import SIGNATURE
 
 
 def draw_rates(
@@ -27,4 +28,4 @@ def draw_rates(
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     with replaced(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+        figure.savefig(file, dpi=130, format="png", metadata={"Software": SIGNATURE})

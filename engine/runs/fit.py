@@ -81,7 +81,7 @@ def fit(
     precision: what the network computes in, like "bfloat16"; weights and losses are float32 (`train.precision`).
     accumulate: parts of a batch that are computed one after another, to save memory (`train.accumulate`).
     optimizer: a name or a factory of your own (`optim.name`), used with `learning_rate` (None: 0.01 for sgd and
-      momentum, else 0.001), or a whole OptimConfig.
+      momentum, 0.1 for lars, else 0.001), or a whole OptimConfig.
     loss: a name, or a function of your own, (outputs [b k], targets) → [b]; metrics: more to report (`train.metrics`).
     class_weight: "balanced", or what multiplies the training loss of each class, {"cat": 1, "dog": 5} or by index.
     sampling: "balanced" draws all classes equally often.
@@ -92,12 +92,12 @@ def fit(
     """
     check_model(model)
     train_config = TrainConfig(
-        epochs, batch_size, _as_named(loss), label_smoothing, seed, best_by, best_is, patience, members,
-        metrics=tuple(map(_as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch, precision=precision,
+        epochs, batch_size, as_named(loss), label_smoothing, seed, best_by, best_is, patience, members,
+        metrics=tuple(map(as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch, precision=precision,
         accumulate=accumulate, folds=folds, class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
     reading = Reading(value_range, layout=layout, are_targets=takes_numbers(train_config.loss))
-    given, optim = Given(data, validation, class_names, reading, scale), _optim(optimizer, learning_rate)
+    given, optim = Given(data, validation, class_names, reading, scale), read_optimizer(optimizer, learning_rate)
     config = RunConfig("fit", model, given.make_config(), train_config, optim, augment=augment or AugmentConfig())
     return _train(config, given, run_dir, resume, callbacks, verbose)
 
@@ -146,14 +146,14 @@ def finetune(
         head, freeze, freeze_first, freeze_until, unfreeze, learning_rates, cache_features,
     )  # fmt: skip
     train_config = TrainConfig(
-        epochs, batch_size, _as_named(loss or _usual_loss(source.record)), label_smoothing, seed, best_by, best_is,
+        epochs, batch_size, as_named(loss or _usual_loss(source.record)), label_smoothing, seed, best_by, best_is,
         patience, len(source.members) if isinstance(source, EnsembleClassifier) else 1,
         precision="float32" if settings.precision == "tf32" else settings.precision,  # a CPU has no tf32
-        metrics=tuple(map(_as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch,
+        metrics=tuple(map(as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch,
         class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
     reading = Reading(value_range, spec.usual_range, layout, takes_numbers(train_config.loss))
-    given, optim = Given(data, validation, class_names, reading), _optim(optimizer, learning_rate)
+    given, optim = Given(data, validation, class_names, reading), read_optimizer(optimizer, learning_rate)
     config = RunConfig("finetune", model, under_contract(given.make_config(), spec), train_config, optim)
     config = replace(config, augment=augment or AugmentConfig(), finetune=tuning)
     return _train(config, given, run_dir, resume, callbacks, verbose, source)
@@ -165,16 +165,17 @@ def _usual_loss(record: Record) -> Own:
     return TrainConfig.loss if is_trunk else record.config.train.loss
 
 
-def _optim(optimizer: Own | OptimConfig, learning_rate: float | None) -> OptimConfig:
+def read_optimizer(optimizer: Own | OptimConfig, learning_rate: float | None) -> OptimConfig:
+    """The optimizer by name, by a factory of the user's own, or as it is given."""
     if not isinstance(optimizer, OptimConfig):
-        return OptimConfig(_as_named(optimizer), learning_rate)  # type: ignore[arg-type]  # None is the optimizer's own
+        return OptimConfig(as_named(optimizer), learning_rate)  # type: ignore[arg-type]  # None is the optimizer's own
     if learning_rate is not None:
         rule = "that of the OptimConfig"
         raise InputError(problem("learning_rate", f"{learning_rate} beside an OptimConfig", rule, "Set it there."))
     return optimizer
 
 
-def _as_named(given: Own) -> str | Custom:
+def as_named(given: Own) -> str | Custom:
     """A name as it is, a function of the user's own as a config stores it."""
     return custom(given) if callable(given) else given
 

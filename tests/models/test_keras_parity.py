@@ -370,7 +370,13 @@ def test_twenty_whole_steps_are_those_of_keras(keras, name: str, course: str, is
 
 
 def test_default_rates_and_decay_are_those_of_keras(keras):
-    for name, theirs in (("sgd", "SGD"), ("rmsprop", "RMSprop"), ("adam", "Adam"), ("adamw", "AdamW")):
+    for name, theirs in (
+        ("sgd", "SGD"),
+        ("rmsprop", "RMSprop"),
+        ("adam", "Adam"),
+        ("adamw", "AdamW"),
+        ("lion", "Lion"),
+    ):
         assert float(getattr(keras.optimizers, theirs)().learning_rate) == pytest.approx(
             OptimConfig(name).learning_rate
         )

@@ -305,7 +305,7 @@ def test_record_of_a_later_version_is_refused():
 
 
 def test_rate_is_that_of_the_optimizer_when_none_is_given():
-    rates = [0.01, 0.01, 0.001, 0.001, 0.001, 1e-4, 0.001, 0.1, 0.001]
+    rates = [0.01, 0.01, 0.001, 0.001, 0.001, 0.001, 0.001, 0.1, 0.001]
     assert [OptimConfig(name).learning_rate for name in OPTIMIZERS] == rates
 
 

@@ -1,0 +1,15 @@
+"""The table of batch sizes that `engine batch-find` shows."""
+
+from collections.abc import Sequence
+
+from engine.host.console import Table
+
+
+def batch_table(rows: Sequence[tuple[int, int | None, float]], title: str) -> Table:
+    """rows: batch size, bytes that a step needs beside weights and data (None if not known), images a second."""
+    table = Table(heading=title)
+    for name in ("batch size", "memory of a step", "images/s"):
+        table.add_column(name, justify="right")
+    for size, count, rate in rows:
+        table.add_row(f"{size:,}", "–" if count is None else f"{count / 2**20:,.1f} MiB", f"{rate:,.0f}")
+    return table
