@@ -18,6 +18,8 @@ from engine.records.custom import find_custom
 from engine.runs.needed_kernels import begin_kernels
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from engine.runs.result import Result
 
 
@@ -47,7 +49,7 @@ class Options:
     """Print how the run is executed, which the log in its directory always says."""
 
 
-AnyOptions = TypeVar("AnyOptions")
+AnyOptions = TypeVar("AnyOptions", bound="DataclassInstance")
 
 
 def main(config: RunConfig | Callable[..., RunConfig], arguments: Sequence[str] | None = None) -> None:
@@ -103,13 +105,13 @@ def read_options(
     return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
 
 
-def _with_choices(choices: Sequence[Choice], config: type[RunConfig], kind: Any) -> Any:
+def _with_choices(choices: Sequence[Choice], config: type[RunConfig], base: type) -> Any:
     """Options of this class of config, with those of the experiment's own among them."""
     own: list[Any] = [("config", Annotated[config, tyro.conf.arg(name="")])]
     for each in choices:
         kind = Annotated[each.kind, tyro.conf.arg(help=f"Variant of the recipe: config({each.name}).")]
         own.append((each.name, kind, field(default=each.value)))
-    return make_dataclass("Options", own, bases=(kind,), frozen=True)
+    return make_dataclass("Options", own, bases=(base,), frozen=True)
 
 
 def _next_steps(result: "Result") -> str:

@@ -33,7 +33,7 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def read_target(command: str, arguments: Sequence[str], usage: Sequence[str]) -> str:
-    """What comes first, a recipe or a file; shows the usage, and ends, where nothing does or help is asked for."""
+    """What comes first, a recipe or a file; shows the usage, and ends, if nothing does or help is requested."""
     if not arguments or arguments[0] in ("-h", "--help"):
         show("\n".join(usage))
         sys.exit(0 if arguments else 2)

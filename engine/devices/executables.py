@@ -28,7 +28,7 @@ class Executables:
 
     def __init__(self, clock: Clock, is_deterministic: bool = False, of: Hashable = None):
         self.clock, self._options, self._of = clock, compiler_options(is_deterministic), of
-        self._compiled: dict[Name, Callable[..., Any]] = {}
+        self._compiled: dict[Name, Any] = {}
         self._lock = Lock()  # of compilations: several threads may query one classifier
 
     @computes

@@ -6,7 +6,7 @@ from engine.config.scoring import takes_numbers
 from engine.config.train import Precision
 from engine.data.decoded.dataset import Splits
 from engine.data.in_memory import Reading
-from engine.inference.classifier import Examples
+from engine.inference.data_in import Examples
 from engine.models.specs import Model
 from engine.report.progress import Reporter, Silent
 from engine.runs.batch_finder import LARGEST, SMALLEST, BatchSearch, search_batch_sizes

@@ -126,17 +126,18 @@ def _train(session: Session, num_rates: int) -> np.ndarray:
     trace: Metrics = LossTrace(np.int32(0), {"loss": np.full(num_rates, np.nan, np.float32)})
     state, num_examples, step = session.state, len(session.splits.train), 0
     program, feed, pacer = session.equipment.program, session.equipment.feed, session.pacer
+    losses = np.zeros(0, np.float32)
     while step < num_rates:
         epoch, position = divmod(step, session.steps_per_epoch)
         order = program.order(epoch, num_examples)
         window = feed.window(epoch, position, order)
         count = pacer.steps(min(window.end - position, num_rates - step))
         with session.clock.measure("train"):
-            state, trace, _ = program.train(state, window, num_examples, order, position, count, trace)
+            state, trace, _ = program.train(state, window, num_examples, order, position, count, trace, np.array(True))
         step += count
         losses = np.asarray(trace.sums["loss"])[:step]
         if _find_divergence(losses) is not None:
-            return losses
+            break
     return losses
 
 
