@@ -16,7 +16,7 @@ from engine.host.console import show
 def find_commands(table: str = "COMMANDS") -> dict[str, Callable[..., Any]]:
     """Every command by its name: the entries of such a table in each module of engine/commands that has one.
 
-    COMMANDS are functions whose parameters are the options; PARSERS get all arguments and parse them themselves.
+    COMMANDS are functions whose parameters are the options. PARSERS of the same names get all arguments as they are.
     """
     names = (module.name for module in pkgutil.iter_modules(commands.__path__))
     modules = [importlib.import_module(f"{commands.__name__}.{name}") for name in names]
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # Parsed alone and not as one of all: faster, and mistakes are reported in the words that were typed.
             tyro.cli(known[given[0]], prog=f"engine {given[0]}", args=given[1:])
         else:
-            about = "Train image classifiers, look at data before it, and use the models after it."
-            tyro.extras.subcommand_cli_from_dict({**parsers, **known}, prog="engine", args=given, description=about)
+            about = "Train image classifiers, look at data before, use the models after. --version: of the package."
+            tyro.extras.subcommand_cli_from_dict(known, prog="engine", args=given, description=about)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,19 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
-from engine.commands.experiment import run_experiment
+from tyro.conf import Positional, arg
+
+from engine.commands.experiment import Options, run_experiment
 from engine.commands.experiments import find_config
 from engine.commands.process import command_name, errors_as_lines
 from engine.errors import InputError, problem
 from engine.host.console import show
 from engine.recipes import RECIPES
+from engine.recipes.convnet import config as convnet
 
+OPTIONS = Options(convnet())
 USAGE = (
     "usage: engine train NAME|FILE [OPTIONS]",
     "",
@@ -26,7 +31,7 @@ USAGE = (
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train a recipe (engine train convnet) or an experiment of your own (engine train mine.py)."""
+    """Trains what the first argument names, with the options that follow it."""
     with errors_as_lines(is_run=True):
         target = read_target("train", arguments, USAGE)
         run_experiment(find_config(target), arguments[1:], f"{command_name()} train {target}")
@@ -44,4 +49,11 @@ def read_target(command: str, arguments: Sequence[str], usage: Sequence[str]) ->
     return arguments[0]
 
 
+def show_train(
+    target: Annotated[str, Positional, arg(metavar="NAME|FILE")], options: Annotated[Options, arg(name="")] = OPTIONS
+) -> None:
+    """Train a recipe (engine train convnet) or an experiment of your own (engine train mine.py)."""
+
+
 PARSERS = {"train": train}
+COMMANDS = {"train": show_train}  # never called: for the list of commands and the completion of options
