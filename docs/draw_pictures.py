@@ -1,13 +1,17 @@
-"""Draws the pictures of docs/data.md and docs/augment.md from photographs of scikit-image.
+"""Draws the pictures of the pages: from photographs of scikit-image, and from what a run printed (docs/terminal.txt).
 
 make docs
 """
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from skimage import data
 
@@ -16,7 +20,9 @@ from engine.augment.config import AugmentConfig
 from engine.data.pictures.images import fit_picture
 from engine.report.augmentation import draws_of
 from engine.report.grid import draw_grid
+from engine.report.history import draw_curves
 
+TRANSCRIPT = Path(__file__).parent / "terminal.txt"  # of `engine train convnet`
 PHOTOGRAPHS = ("chelsea", "astronaut", "coffee", "rocket")
 SIZE = (180, 180)
 COLORS = (
@@ -75,8 +81,33 @@ def draw_all(folder: Path) -> None:
     draw_grid([cat, *turned], ["original", *FILLS], folder / "fill.png", "turned by 30°")
     shown = [changed(cat, config) for _, config in COLORS]
     draw_grid(shown, [name for name, _ in COLORS], folder / "color.png", "colour")
+    transcript = TRANSCRIPT.read_text(encoding="utf-8")
+    draw_curves(read_history(transcript), folder / "curves.png", "convnet")
     for path in folder.glob("*.png"):
         _shrink(path)
+    draw_terminal(transcript, folder / "terminal.png")
+
+
+def read_history(transcript: str) -> list[dict[str, Any]]:
+    """The history of a run, from the lines of its epochs."""
+    line = r"^epoch (\d+)/.* loss (\S+)  accuracy (\S+)  val loss (\S+)  val accuracy (\S+)$"
+    names = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+    found = re.findall(line, transcript, re.MULTILINE)
+    return [{"epoch": int(epoch), **dict(zip(names, map(float, values), strict=True))} for epoch, *values in found]
+
+
+def draw_terminal(text: str, path: Path) -> None:
+    """Draws text as a terminal shows it."""
+    lines = text.rstrip().splitlines()
+    figure = Figure(figsize=(0.079 * max(map(len, lines)) + 0.3, 0.165 * len(lines) + 0.3), facecolor="#1e1e2e")
+    FigureCanvasAgg(figure)
+    for number, line in enumerate(lines):
+        height = 1 - (0.165 * (number + 1) + 0.1) / figure.get_figheight()
+        color = "#89b4fa" if line.startswith("$") else "#cdd6f4"
+        figure.text(0.15 / figure.get_figwidth(), height, line, family="DejaVu Sans Mono", fontsize=9, color=color)
+    figure.savefig(path, dpi=110)
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(16).save(path, optimize=True)
 
 
 def _shrink(path: Path) -> None:

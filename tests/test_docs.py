@@ -29,7 +29,9 @@ def test_pictures_of_the_pages_are_those_the_script_draws(tmp_path: Path):
     spec.loader.exec_module(script)
     script.draw_all(tmp_path)
     drawn = {path.name for path in tmp_path.iterdir()}
-    shown = {match for page in PAGES for match in re.findall(r"\]\(pictures/([\w.]+)\)", page.read_text("utf-8"))}
+    shown = {
+        match for page in PAGES for match in re.findall(r"\]\((?:docs/)?pictures/([\w.]+)\)", page.read_text("utf-8"))
+    }
     assert drawn == shown == {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
     for name in drawn:
         with Image.open(tmp_path / name) as fresh, Image.open(ROOT / "docs" / "pictures" / name) as committed:
@@ -46,18 +48,3 @@ def test_settings_and_modules_named_on_a_page_exist(page: Path):
         assert importlib.util.find_spec(module), module
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (page.parent / target).exists(), target
-
-
-PYTHON_BLOCKS = {
-    f"{name} {number}": code
-    for name in ("learning_rate.md",)
-    for number, code in enumerate(
-        re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / name).read_text("utf-8"), re.M | re.S), 1
-    )
-}
-
-
-@pytest.mark.parametrize("block", PYTHON_BLOCKS)
-@pytest.mark.usefixtures("in_tmp")
-def test_python_on_a_page_runs(block: str):
-    exec(compile(PYTHON_BLOCKS[block], block, "exec"), {})  # of our own pages
