@@ -16,7 +16,7 @@ from engine.host.console import show
 def find_commands(table: str = "COMMANDS") -> dict[str, Callable[..., Any]]:
     """Every command by its name: the entries of such a table in each module of engine/commands that has one.
 
-    COMMANDS are functions whose parameters are the options. PARSERS of the same names get all arguments as they are.
+    COMMANDS are functions whose parameters are the options; PARSERS get all arguments, and parse them themselves.
     """
     names = (module.name for module in pkgutil.iter_modules(commands.__path__))
     modules = [importlib.import_module(f"{commands.__name__}.{name}") for name in names]
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the `engine` command."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with errors_as_lines():
-        known, parsers = find_commands(), find_commands("PARSERS")
+        parsers = find_commands("PARSERS")
+        known = {**parsers, **find_commands()}  # of a name in both, COMMANDS has what help and completion show
     if given and given[0] in parsers:
         parsers[given[0]](given[1:])
         return

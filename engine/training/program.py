@@ -187,7 +187,7 @@ class Program:
             # The barrier keeps XLA from augmenting again for each of the slices that the first layer reads.
             inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, objective.augment))
         key = step_key(settings.seed, "dropout", state.step)
-        state, metrics = train_step(objective, state, Batch(inputs, labels, mask, own_share, weights), key)
+        state, metrics = train_step(objective, state, Batch(inputs, labels, mask, own_share, weights=weights), key)
         bad_here = jnp.where(jnp.isfinite(metrics.sums["loss"]), NEVER, state.step)
         return state, totals + metrics, jnp.minimum(bad_step, bad_here)
 
