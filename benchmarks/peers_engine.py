@@ -9,12 +9,14 @@ from benchmarks.peers_worker import Job, Unavailable
 from benchmarks.throughput import Training, with_precision
 from engine.devices.precision import check_precision
 from engine.errors import InputError
+from engine.host.memory import keep_freed_memory
 
 
 class EnginePeer:
     """A run's own session, which trains, and the classifier that it makes."""
 
     def __init__(self, job: Job, plan_mode: str = "auto"):
+        keep_freed_memory()  # as `engine.fit` does first
         config = with_precision(job.workload.config(), job.precision)
         config = replace(config, plan=replace(config.plan, mode=plan_mode))
         try:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from engine.config import Precision
 from engine.errors import InputError, problem
 from engine.host.forking import check_not_forked
+from engine.host.memory import keep_freed_memory
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -25,12 +26,15 @@ TENSOR_CORES_WITH_TF32 = 8.0  # compute capability of NVIDIA's Ampere, the first
 def computes(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
     """Decorator of entry points: runs the function with 32-bit types, and raises InputError if JAX would hang.
 
+    The process keeps freed memory from then on.
+
     JAX_ENABLE_X64 of the caller is ignored: with 64 bits, random draws differ and programs mix two precisions.
     """
 
     @functools.wraps(function)
     def wrapped(*arguments: Arguments.args, **named: Arguments.kwargs) -> Returned:
         check_not_forked()
+        keep_freed_memory()
         with jax.enable_x64(False):
             return function(*arguments, **named)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from engine.errors import InputError, problem, shape_text
-from engine.kernels import lowerings, pooling
+from engine.kernels import lowerings, pooling, separable
 from engine.models import blocks, convolutions, layers, norms, pools, specs, tokens
 from engine.models.activations import Activation, activation_spec
 from engine.models.cropping import inputs_that_count
@@ -45,6 +45,8 @@ def run_rows(rows: Sequence[Row], x: jax.Array, mask: jax.Array | None) -> jax.A
             x = x[:, : shape[0], : shape[1]]
         if lowerings.runs_directly(inner(layer), x):
             x = _run_directly(layer, rest, x)
+        elif isinstance(norm := inner(layer), BatchNormModule) and norm.runs_directly(x):
+            x = _normalize_directly(layer, norm, rest, x, mask if takes_mask else None)
         else:
             x = _run(layer, x, mask if takes_mask else None)
     return x
@@ -132,6 +134,26 @@ def _run_directly(layer: nnx.Module, rest: deque[Row], x: jax.Array) -> jax.Arra
     is_fused = activation.known.is_fused
     x = lowerings.convolve_directly(inner(layer), x, pool, is_fused)  # type: ignore[arg-type]
     return x if is_fused else activation.apply(x)
+
+
+def _normalize_directly(
+    layer: nnx.Module, norm: BatchNormModule, rest: deque[Row], x: jax.Array, mask: jax.Array | None
+) -> jax.Array:
+    """A batch norm with its activation, or with one that follows, which is taken from the rest."""
+    activation = layer.activation if isinstance(layer, Activated) else None
+    if activation is None and rest and (activation := activation_of(rest[0][0])):
+        rest.popleft()
+    tail: Any = activation.function if activation else "linear"
+    if tail in separable.TAILS:
+        return norm.run_directly(x, mask, tail)
+    x = norm.run_directly(x, mask)
+    return activation.apply(x) if activation else x
+
+
+def activation_of(layer: nnx.Module) -> Activation | None:
+    """The activation that a layer is."""
+    is_one = isinstance(layer, Function) and isinstance(layer.layer, Activation)
+    return layer.layer if is_one else None  # type: ignore[union-attr]
 
 
 def inner(layer: nnx.Module) -> nnx.Module:

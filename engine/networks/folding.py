@@ -20,8 +20,8 @@ from engine.kernels.windows import Window, sliding
 from engine.kernels.xla import NHWC
 from engine.models.activations import Activation
 from engine.models.blocks import Join
-from engine.networks.build import PathsModule, Row, SequentialModule, inner, run_rows
-from engine.networks.modules import Activated, BatchNormModule, DepthwiseModule, Function
+from engine.networks.build import PathsModule, Row, SequentialModule, activation_of, inner, run_rows
+from engine.networks.modules import Activated, BatchNormModule, DepthwiseModule
 
 LINEAR = Activation("linear")
 CACHED_VALUES = 2**18  # of images that are convolved at once; one of 224×224, whose maps are 32 times as many values
@@ -151,7 +151,7 @@ def _folded_rows(rows: list[Row]) -> list[Row]:
         if rest and isinstance(inner(rest[0][0]), BatchNormModule) and _folds(layer):
             norm = rest.pop(0)[0]
             activation = norm.activation if isinstance(norm, Activated) else None
-            if activation is None and rest and (activation := _activation_of(rest[0][0])):
+            if activation is None and rest and (activation := activation_of(rest[0][0])):
                 rest.pop(0)
             layer, takes_mask = FoldedConv(layer, inner(norm), activation or LINEAR), False  # type: ignore[arg-type]
         elif isinstance(inner(layer), PathsModule):
@@ -168,11 +168,6 @@ def _folds(layer: nnx.Module) -> bool:
         return False
     groups = layer.feature_group_count if isinstance(layer, nnx.Conv) else 0
     return groups == 1 or (groups > 1 and isinstance(layer, DepthwiseModule))
-
-
-def _activation_of(layer: nnx.Module) -> Activation | None:
-    is_one = isinstance(layer, Function) and isinstance(layer.layer, Activation)
-    return layer.layer if is_one else None  # type: ignore[union-attr]
 
 
 def _folded_paths(layer: nnx.Module) -> nnx.Module:

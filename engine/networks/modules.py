@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from engine.kernels import batch_norm
 from engine.kernels.lowerings import Lowered
+from engine.kernels.separable import Tail
 from engine.kernels.windows import Pads, Window, collect
 from engine.kernels.xla import NHWC, xla_conv_general_dilated
 from engine.models.activations import Activation
@@ -44,7 +46,7 @@ class Function(nnx.Module):
         return self.layer.apply(x) if self.function is None else self.function(self.layer, x)
 
 
-class BatchNormModule(nnx.BatchNorm):
+class BatchNormModule(Lowered, nnx.BatchNorm):
     """Flax's batch norm with a variance that is exact however far the mean is from 0; bfloat16 for bfloat16."""
 
     def __init__(self, layer: BatchNorm, shape: Shape, rngs: nnx.Rngs):
@@ -60,10 +62,11 @@ class BatchNormModule(nnx.BatchNorm):
         is_fixed = self.use_running_average if use_running_average is None else use_running_average
         if is_fixed:
             mean, variance = self.mean[...], self.var[...]
+        elif self.runs_directly(x):
+            return self.run_directly(x, mask)
         else:
             mean, variance = moments(x, mask)
-            for average, new in ((self.mean, mean), (self.var, variance)):
-                average[...] = self.momentum * average[...] + (1 - self.momentum) * new
+            self._average(mean, variance)
         by_channel = (1,) * (x.ndim - 1) + (-1,)
         own = [part[...] for part in (self.scale, self.bias) if part is not None]
         factor = lax.rsqrt(variance + self.epsilon).reshape(by_channel)
@@ -73,6 +76,21 @@ class BatchNormModule(nnx.BatchNorm):
         if self.bias is not None:
             outputs = outputs + self.bias[...].reshape(by_channel)
         return outputs.astype(jnp.result_type(x, *own))
+
+    def runs_directly(self, x: jax.Array) -> bool:
+        """Whether it can be one operation with the activation after it, by the statistics of the batch."""
+        return self.lowering == "direct" and not self.use_running_average and batch_norm.supports(x)
+
+    def run_directly(self, x: jax.Array, mask: jax.Array | None, tail: Tail = "linear") -> jax.Array:
+        """[b … c] → [b … c], the activation applied."""
+        scale, offset = (None if part is None else part[...] for part in (self.scale, self.bias))
+        outputs, *moments = batch_norm.normalize(x, scale, offset, mask, self.epsilon, tail)
+        self._average(*moments)
+        return outputs
+
+    def _average(self, mean: jax.Array, variance: jax.Array) -> None:
+        for average, new in ((self.mean, mean), (self.var, variance)):
+            average[...] = self.momentum * average[...] + (1 - self.momentum) * new
 
 
 def moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:

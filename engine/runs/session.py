@@ -18,6 +18,7 @@ from engine.data.contract import input_spec
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.errors import Say
 from engine.host.clock import Clock
+from engine.host.memory import give_back_freed_memory
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier
 from engine.metrics.plateau import rate_factors
@@ -229,9 +230,10 @@ class Session:
             return classifier.evaluate(dataset)
 
     def close(self) -> None:
-        """Stops reading ahead."""
+        """Stops reading ahead, and gives back the memory of what is done."""
         if self._equipment is not None:
             self._equipment.feed.close()
+        give_back_freed_memory()
 
     def make_record(self, validation: dict[str, Any] | None = None) -> Record:
         """What is saved beside the arrays."""

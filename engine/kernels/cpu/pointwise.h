@@ -138,13 +138,29 @@ void add_channels(const float* const* from, const float* gradient, int64_t rows,
   }
 }
 
-// The same for the filters that do not fill a vector.
-inline void add_rest(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t end,
-                     int64_t o, int64_t count, float* sums) {
-  for (; channel < end; ++channel) {
-    Vector sum = {};
-    for (int64_t n = 0; n < rows; ++n) sum += from[n][channel] * load_some(gradient + n * o, count);
-    store_some(sums + channel * o, load_some(sums + channel * o, count) + sum, count);
+// The same for `T` channels and the last filters, which do not fill a vector: `count` of them.
+template <int T>
+void add_rest(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t end, int64_t o,
+              int64_t count, float* sums) {
+  if constexpr (T > 0) {
+    float counted[LANES] = {};
+    std::fill_n(counted, count, 1.f);
+    Vector is_one = load(counted), zero = {};
+    for (; channel + T <= end; channel += T) {
+      Vector sum[T] = {};
+      for (int64_t n = 0; n < rows; ++n) {
+        const float* values = from[n] + channel;
+        // Of all rows but the last, a whole vector may be read: what follows are values of the next.
+        Vector g = n + 1 < rows ? is_one > 0 ? load(gradient + n * o) : zero : load_some(gradient + n * o, count);
+#pragma GCC unroll 32
+        for (int t = 0; t < T; ++t) sum[t] += values[t] * g;
+      }
+      for (int t = 0; t < T; ++t) {
+        float* to = sums + (channel + t) * o;
+        store_some(to, load_some(to, count) + sum[t], count);
+      }
+    }
+    if (channel < end) add_rest<(T > 8 ? T - 4 : T - 1)>(from, gradient, rows, channel, end, o, count, sums);
   }
 }
 
@@ -168,7 +184,7 @@ inline void kernel_gradient(xla::ffi::ThreadPool threads, const float* images, c
       for (; o + 2 * LANES <= s.o; o += 2 * LANES)
         add_channels<REGISTERS / 2, 2>(from, g + o, count, channel, end, s.o, out + o);
       for (; o + LANES <= s.o; o += LANES) add_channels<12, 1>(from, g + o, count, channel, end, s.o, out + o);
-      if (o < s.o) add_rest(from, g + o, count, channel, end, s.o, s.o - o, out + o);
+      if (o < s.o) add_rest<12>(from, g + o, count, channel, end, s.o, s.o - o, out + o);
     }
   });
 }
