@@ -42,3 +42,4 @@ SEPARABLE = _make_library(
     ("engine_depthwise", "engine_depthwise_gradients", "engine_pointwise", "engine_pointwise_gradient",
      "engine_pointwise_pack"),
 )  # fmt: skip
+BATCH_NORM = _make_library("batch_norm", "batch norms", ("engine_batch_norm", "engine_batch_norm_gradients"))

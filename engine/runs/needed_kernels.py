@@ -5,8 +5,9 @@ import os
 from math import prod
 
 from engine.config import RunConfig
-from engine.kernels.libraries import CONVOLUTIONS, SEPARABLE
+from engine.kernels.libraries import BATCH_NORM, CONVOLUTIONS, SEPARABLE
 from engine.models.convolutions import Conv, DepthwiseConv, SeparableConv
+from engine.models.norms import BatchNorm
 from engine.models.shapes import pair
 from engine.models.specs import Sequential
 
@@ -27,6 +28,8 @@ def begin_kernels(config: RunConfig) -> None:
         CONVOLUTIONS.begin()
     if any(isinstance(layer, DepthwiseConv | SeparableConv) or _is_pointwise(layer) for layer in layers):
         SEPARABLE.begin()
+    if any(isinstance(layer, BatchNorm) for layer in layers):
+        BATCH_NORM.begin()
 
 
 def _is_pointwise(layer: object) -> bool:
