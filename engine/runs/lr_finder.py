@@ -14,7 +14,7 @@ from engine.data.decoded.dataset import Splits
 from engine.devices.precision import computes
 from engine.errors import InputError, Say, problem
 from engine.host.clock import Clock
-from engine.metrics.sums import Metrics
+from engine.metrics.sums import WEIGHT, Metrics
 from engine.records import check, check_whole
 from engine.records.custom import custom
 from engine.runs.inputs import match_to_data
@@ -31,7 +31,8 @@ class LossTrace(Metrics):
     """In the place of a run's totals: count, the steps so far; sums["loss"], float32[n], the mean loss of each."""
 
     def __add__(self, other: Metrics) -> "LossTrace":
-        losses = self.sums["loss"].at[self.count].set(other.sums["loss"] / other.count)
+        weight = other.sums.get(WEIGHT, other.count)
+        losses = self.sums["loss"].at[self.count].set(other.sums["loss"] / weight)
         return LossTrace(self.count + 1, {"loss": losses})
 
 
@@ -81,6 +82,7 @@ def search_rates(
     config, splits, notes = match_to_data(config, splits, None, is_resumed=False)
     for note in notes:
         say(note)
+    say(f"testing {num_rates} learning rates from {low:g} to {high:g}, a step each …")
     session = Session(_as_test(config, len(splits.train), low, high, num_rates), Splits(splits.train), Clock(), Path())
     session.report_to(say)
     try:

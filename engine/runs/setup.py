@@ -137,7 +137,8 @@ class Setup:
     def make_executables(self, part: Hashable) -> Executables:
         """The compiled functions for a part of the run, shared with every run of the process with equal settings."""
         config, splits, shared_by = self.config, self.splits, None
-        if not any(find_custom(config.as_computed())):  # in a notebook the code behind a path may change
+        own = [each for each in find_custom(config.as_computed()) if not each.path.startswith("engine.")]
+        if not own:  # in a notebook the code behind a path may change
             sizes = len(splits.train), len(splits.validation or ()), self.steps_per_epoch, self.model.num_outputs
             shared_by = (part, config.as_computed(), self.model.inputs, self.plan, self.class_weights, *sizes)
         return Executables(self.clock, config.train.deterministic, shared_by)
