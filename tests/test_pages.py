@@ -15,8 +15,9 @@ from PIL import Image
 
 import engine
 from engine.__main__ import find_commands, main
-from engine.commands.experiment import read_options
+from engine.commands.experiment import Options, read_options
 from engine.commands.experiments import find_config
+from engine.commands.finders import BatchOptions, RateOptions
 from engine.recipes import RECIPES
 from engine.report.progress import Silent
 
@@ -29,6 +30,7 @@ PYTHON = {
     if (blocks := re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
 }
 COMMANDS, PARSERS = find_commands(), find_commands("PARSERS")
+KINDS = {"train": Options, "lr-find": RateOptions, "batch-find": BatchOptions}
 SMALL = ("--train.epochs", "1", "--train.batch-size", "8")
 
 
@@ -46,9 +48,9 @@ def test_command_on_a_page_is_one(line: str):
     name, *given = shlex.split(line)
     if "--help" in given:
         return
-    if name == "train":
+    if name in KINDS:
         target = given[0] if given[0] in RECIPES else "convnet"  # for a file of the reader's own
-        assert read_options(find_config(target), given[1:], "engine train").config.name == target
+        assert read_options(find_config(target), given[1:], f"engine {name}", KINDS[name]).config.name == target
     elif name not in PARSERS:
         function = COMMANDS[name]
 
