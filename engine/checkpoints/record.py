@@ -43,6 +43,16 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A setting that has another value from a step on, at which the run was resumed."""
+
+    step: int
+    field: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
 class Record:
     """Everything needed, besides the arrays, to use a model and to resume its training.
 
@@ -53,6 +63,7 @@ class Record:
     several_frames: number of pictures with more frames than the one that is read, by split.
     provenance: of imported weights, and of what was trained from them. combination: of an ensemble, how its members are
     combined. alternatives: the measured plans, fastest first. callbacks: the state of each. is_stopped: by one of them.
+    changes: of settings, in order. steps_ahead: added to a step, makes it what it were with one batch size throughout.
     """
 
     config: RunConfig
@@ -80,6 +91,8 @@ class Record:
     provenance: Provenance | None = field(default=None, kw_only=True, metadata=ADDED)
     callbacks: dict[str, Any] | None = field(default=None, kw_only=True, metadata=ADDED)
     is_stopped: bool = field(default=False, kw_only=True, metadata=ADDED)
+    changes: tuple[Change, ...] | None = field(default=None, kw_only=True, metadata=ADDED)
+    steps_ahead: int = field(default=0, kw_only=True, metadata=ADDED)
 
     @property
     def rank(self) -> tuple[float, float] | None:
@@ -93,7 +106,12 @@ class Record:
     @property
     def epochs_done(self) -> int:
         """Completed epochs."""
-        return self.step // self.steps_per_epoch
+        return (self.step + self.steps_ahead) // self.steps_per_epoch
+
+    @property
+    def last_epoch(self) -> int:
+        """Index of the epoch of the last step."""
+        return max(self.step + self.steps_ahead - 1, 0) // self.steps_per_epoch
 
     @property
     def is_complete(self) -> bool:
@@ -126,6 +144,7 @@ def _contradictions(record: Record) -> list[str]:
         *check("input_spec.shape", shown(spec.shape), is_size, f"sizes of 1 or more, {MOST_INPUTS:,} in all", remedy),
         *check("input_spec.dtype", shown(spec.dtype), spec.dtype in DTYPES, f"one of {', '.join(DTYPES)}", remedy),
         *check("step", record.step, record.step >= 0, "0 or more", remedy),
+        *check("steps_ahead", record.steps_ahead, record.step + record.steps_ahead >= 0, "at least -step", remedy),
         *check("steps_per_epoch", record.steps_per_epoch, record.steps_per_epoch >= 1, "1 or more", remedy),
         *check("failed_steps", f"{failed:,}", failed in (0, train.members), members, remedy),
         *check("combination", f"{combined:,} weights", combined == train.members, members, remedy),

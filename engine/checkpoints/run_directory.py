@@ -4,19 +4,18 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from engine.checkpoints.changes import CHANGEABLE_FIELDS, check_changeable, find_changes, in_terms_of
 from engine.checkpoints.record import Record
 from engine.checkpoints.saving import set_damaged_aside
 from engine.checkpoints.steps import check_location, choose_step, find_steps, read_record, step_directories
 from engine.config import RunConfig
-from engine.config.correction import variants
-from engine.config.matters import RESULT
 from engine.errors import InputError, Say, ignore, problem
 from engine.host.storage import check_can_write, expanded, open_own, remove, write_atomically
-from engine.records import Difference, differences
+from engine.records import Difference
 from engine.text import one_line
 
 try:
@@ -30,21 +29,31 @@ FILES = (
 )  # fmt: skip
 
 
-def open_run(path: Path, config: RunConfig, resume: bool, overwrite: bool, say: Say = ignore) -> Record | None:
+def open_run(
+    path: Path,
+    config: RunConfig,
+    resume: bool,
+    overwrite: bool,
+    say: Say = ignore,
+    allow_change: Iterable[str] = (),
+) -> Record | None:
     """Checks that `path` can be used for a run of `config`; returns the record to resume from, if any.
 
     Removes nothing: with `overwrite`, `clear_run` is called once everything else is known to work. With `resume`,
-    damaged checkpoints are moved aside and reported to `say`.
+    damaged checkpoints are moved aside and reported to `say`. allow_change: fields that may differ, like
+    optim.learning_rate.
     Raises InputError if the path is a file, cannot be written or contains other files; if it contains a run and neither
     `resume` nor `overwrite` is set; or if the run to resume has another config. A run stopped before its first save
     counts as empty.
     """
     if resume and overwrite:
         raise InputError(problem("overwrite", "both it and resume", "one of them", "Leave one out."))
+    if (allowed := check_changeable(allow_change)) and not resume:
+        raise InputError(problem("allow_change", "it without resume", "both or none", "Add --resume."))
     _check_place(path)
     record = None
     if step_directories(path):
-        record = None if overwrite else _resumable(path, config, resume, say)
+        record = None if overwrite else _resumable(path, config, resume, say, allowed)
     elif (path / "result.json").exists() and not overwrite:
         remedy = "Put the checkpoints back, add --overwrite, or choose another --run-dir."
         got = f"{path}, which contains a run without its checkpoints"
@@ -112,7 +121,7 @@ def write_skipped(path: Path, lines: list[str]) -> None:
         write_atomically(path / "skipped.txt", "\n".join(map(one_line, lines)) + "\n")
 
 
-def _resumable(path: Path, config: RunConfig, resume: bool, say: Say) -> Record:
+def _resumable(path: Path, config: RunConfig, resume: bool, say: Say, allowed: frozenset[str]) -> Record:
     """The last undamaged record of the run in `path`, if it can be resumed with this config."""
     newest = int(step_directories(path)[-1].name)
     if resume:
@@ -123,38 +132,20 @@ def _resumable(path: Path, config: RunConfig, resume: bool, say: Say) -> Record:
     record = read_record(path, choose_step(path, "last"))
     if record.step < newest:
         say(f"resuming from step {record.step:,}: {newest - record.step:,} steps are lost and trained again")
-    changes = _changes(record.config, in_terms_of(record, config))
+    changes = find_changes(record.config, in_terms_of(record, config, allowed))
     if not resume:
         state = "a run of another config" if changes else _progress(record)
         remedy = "Add --resume to continue it, --overwrite to start from scratch, or choose another --run-dir."
         got = f"{path}, which contains {state}"
         raise InputError(problem("run_dir", got, "a new directory", remedy), *_lines(changes))
-    if changes:
-        remedy = "Give the same settings, or choose another --run-dir."
+    if changes := [change for change in changes if change.field not in allowed]:
+        names = " ".join(change.field.replace("_", "-") for change in changes)
+        change_them = f"To change them from here on, add --allow-change {names}. "
+        are_changeable = all(change.field in CHANGEABLE_FIELDS for change in changes)
+        remedy = f"{change_them * are_changeable}Give the same settings, or choose another --run-dir."
         got = f"{path}, which contains a run of another config"
         raise InputError(problem("run_dir", got, "the config it was started with", remedy), *_lines(changes))
     return record
-
-
-def in_terms_of(record: Record, given: RunConfig) -> RunConfig:
-    """The given config in the terms of a run that was saved earlier, to compare the two.
-
-    Names are read as in earlier versions if that brings the config closer to the stored one. A default batch size is
-    the number of examples if there are fewer.
-    """
-    if record.steps_per_epoch == 1:
-        given = given.with_batch_within(record.config.train.batch_size)
-    before = [given.in_terms_of_version_1("model"), given.in_terms_of_version_1("model", "optim")]
-    return min(given, *before, key=lambda config: len(_changes(record.config, config)))
-
-
-def _changes(stored: RunConfig, given: RunConfig) -> list[Difference]:
-    """Fields that differ and matter for what the run computes."""
-    free = tuple(f"{'.'.join(path)}." for path, mark in given.marks().items() if RESULT not in mark)
-    every = (differences(stored.to_json(), variant.to_json()) for variant in variants(given))
-    return min(
-        ([change for change in changes if not f"{change.field}.".startswith(free)] for changes in every), key=len
-    )
 
 
 def _progress(record: Record) -> str:

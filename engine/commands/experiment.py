@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from engine.checkpoints.changes import CHANGEABLE_FIELDS
 from engine.commands.choices import Choice, read_choices
 from engine.commands.common_options import only_common
 from engine.commands.process import command_again, command_name, engine_command, errors_as_lines, set_up_process
@@ -43,6 +44,9 @@ class Options:
     """Where the run is kept; None for runs/<name>."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Resume the run in that directory, if there is one; start it if there is none."""
+    allow_change: tuple[str, ...] = ()
+    """Settings that the resumed run may have another value of from here on, like optim.learning-rate, where that
+    stands in the experiment's file; an option given with --resume needs no mention."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove the run in that directory and start from scratch."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -77,6 +81,7 @@ def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | No
         options.run_dir,
         resume=options.resume,
         overwrite=options.overwrite,
+        allow_change=(*options.allow_change, *find_typed_changes(arguments)),
         reporter=reporter,
     )
     reporter.say(_next_steps(result))
@@ -103,6 +108,12 @@ def read_options(
     whole = _with_choices(choices, type(config), kind)
     options = tyro.cli(whole, default=whole(config), args=given, prog=program, description=about)
     return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
+
+
+def find_typed_changes(arguments: Sequence[str] | None) -> list[str]:
+    """Settings that are given as options beside --resume, which allows them to differ from before."""
+    words = [word.split("=")[0].replace("_", "-") for word in (sys.argv[1:] if arguments is None else arguments)]
+    return [name for name in CHANGEABLE_FIELDS if "--resume" in words and f"--{name.replace('_', '-')}" in words]
 
 
 def _with_choices(choices: Sequence[Choice], config: type[RunConfig], base: type) -> Any:

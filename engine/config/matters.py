@@ -16,6 +16,7 @@ class Matters(Flag):
 
     PROGRAM: what may be compiled; runs of one process share programs only if their values are equal.
     PLAN: what is fastest; a plan is made for one value. SCHEDULE: RESULT and PROGRAM, if a learning rate depends on it.
+    CHANGEABLE: may have another value from the step on at which a run is resumed, if that is allowed.
     """
 
     NOTHING = 0
@@ -23,9 +24,10 @@ class Matters(Flag):
     PROGRAM = auto()
     PLAN = auto()
     SCHEDULE = auto()
+    CHANGEABLE = auto()
 
 
-NOTHING, RESULT, PROGRAM, PLAN, SCHEDULE = Matters(0), *Matters
+NOTHING, RESULT, PROGRAM, PLAN, SCHEDULE, CHANGEABLE = Matters(0), *Matters
 
 
 @functools.cache

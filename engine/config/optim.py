@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal, cast
 
+from engine.config.matters import CHANGEABLE, PROGRAM, RESULT
 from engine.config.named import name_of, name_problems, option
 from engine.records import ADDED, check, check_all, check_whole
 from engine.records.custom import Custom
 
+COURSE = RESULT | PROGRAM | CHANGEABLE
 OptimizerRules = Literal["keras", "optax"]
 _OF_MOMENTUM, _OF_ADAM = ("momentum", "nesterov"), ("beta_1", "beta_2", "epsilon", "amsgrad")
 
@@ -73,28 +75,28 @@ class OptimConfig:
     """sgd, momentum, rmsprop, adam, adamw, lion or lamb: the algorithms and constants of Keras under these names; lars
     or muon: those of Optax. One of your own: custom(factory, …), called as factory(rate, …), the rate an Optax
     schedule, gives an Optax transformation."""
-    learning_rate: float = cast(float, None)  # a number once the config is built
+    learning_rate: Annotated[float, COURSE] = cast(float, None)  # a number once the config is built
     """The rate after warm-up; by default 0.01 for sgd and momentum, 0.1 for lars, else 0.001."""
     momentum: float | None = None
     """Of sgd, momentum, rmsprop, lars and muon; by default 0.9 for momentum and lars, 0.95 for muon, else none."""
-    weight_decay: float | None = None
+    weight_decay: Annotated[float | None, COURSE] = None
     """Share of all weights, times the rate, that each step takes off. None: 0.004 for adamw, 0 for the others."""
     clip_norm: float | None = None
     """Gradients are scaled down to this global norm when it is exceeded."""
-    schedule: ScheduleName = "constant"
+    schedule: Annotated[ScheduleName, COURSE] = "constant"
     """Course of the rate after warm-up. constant; cosine, linear or polynomial: down to final_fraction by the end; step
     or exponential: times step_factor every step_epochs, at once or smoothly; cosine_restarts: cosine after cosine, the
     first of step_epochs; one_cycle: up over the first 30 % of the run, then down; plateau: times step_factor after
     step_epochs without a better epoch (train.best_by). One of your own: custom(factory, …), called as
     factory(steps, …), gives the share of learning_rate at each step."""
-    final_fraction: float = 0.0
+    final_fraction: Annotated[float, COURSE] = 0.0
     """What cosine, linear, polynomial and cosine_restarts end at, and plateau at the least, as a share of
     learning_rate."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, COURSE] = 0.0
     """Epochs, or parts of one, over which the rate rises linearly from 0."""
-    step_epochs: int = 10
+    step_epochs: Annotated[int, COURSE] = 10
     """Epochs between two drops of the step schedule; what they are for others, schedule says."""
-    step_factor: float = 0.1
+    step_factor: Annotated[float, COURSE] = 0.1
     """What step multiplies the rate by at each drop, exponential in as many epochs, and plateau."""
     average_decay: float | None = None
     """Decay, at each step, of a running average of the weights, which then is the model: what is evaluated and saved.
@@ -116,9 +118,9 @@ class OptimConfig:
     rules: OptimizerRules = "keras"
     """keras, or optax, as runs were trained before: Adam's epsilon beside the corrected root, weight_decay on kernels
     alone, added to the gradient (adamw: decoupled, None is 0.0001), the rate outside the momentum."""
-    power: float = field(default=2.0, kw_only=True, metadata=ADDED)
+    power: Annotated[float, COURSE] = field(default=2.0, kw_only=True, metadata=ADDED)
     """Exponent of the polynomial schedule: 1 is linear; with a larger one the rate falls fast first."""
-    restart_factor: int = field(default=1, kw_only=True, metadata=ADDED)
+    restart_factor: Annotated[int, COURSE] = field(default=1, kw_only=True, metadata=ADDED)
     """How many times as long as the one before each cosine of cosine_restarts is."""
     sam_radius: float | None = field(default=None, kw_only=True, metadata=ADDED)
     """Sharpness-aware minimization (SAM) around the optimizer, 0.05 or so: the gradient is taken where a step of this

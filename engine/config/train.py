@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Annotated, Any, Literal
 
-from engine.config.matters import NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE
+from engine.config.matters import CHANGEABLE, NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE
 from engine.config.named import name_problems
 from engine.config.scoring import LOSSES, METRICS, BestIs, LossName, MetricName, loss_facts, metric_name
 from engine.records import ADDED, check, check_all, check_whole
@@ -26,9 +26,9 @@ def weight_pairs(given: Any) -> Any:
 class TrainConfig:
     """How long and on what objective."""
 
-    epochs: Annotated[int, SCHEDULE] = 5
+    epochs: Annotated[int, SCHEDULE | CHANGEABLE] = 5
     """Times the training split is gone through; 0 evaluates and saves the untrained model."""
-    batch_size: Annotated[int, RESULT | PROGRAM | PLAN] = 64
+    batch_size: Annotated[int, RESULT | PROGRAM | PLAN | CHANGEABLE] = 64
     """Examples a step. The default is reduced to all training examples where there are fewer, and this is reported."""
     loss: LossName = "softmax_cross_entropy"
     """softmax_cross_entropy or focal on classes, binary_cross_entropy or binary_focal on one logit, mean_squared_error

@@ -62,7 +62,7 @@ def fit(
     members: int = 1, folds: int | None = None,
     precision: Precision = "float32", accumulate: int = 1,
     seed: int = 0,
-    run_dir: RunDir = None, resume: bool = False, callbacks: Sequence[Any] = (),
+    run_dir: RunDir = None, resume: bool = False, allow_change: Sequence[str] = (), callbacks: Sequence[Any] = (),
     verbose: bool = True,
 ) -> Result:  # fmt: skip
     """Trains a model on data at hand and returns its history, metrics and classifier.
@@ -86,8 +86,9 @@ def fit(
     class_weight: "balanced", or what multiplies the training loss of each class, {"cat": 1, "dog": 5} or by index.
     sampling: "balanced" draws all classes equally often.
     value_range, layout: of (images, labels), as of `engine.dataset`.
-    run_dir: where the run is kept, and resumed with `resume`; by default a temporary directory that lives as long as
-      the result does; `result.save(path)` copies it. Ctrl-C saves there, and raises Interrupted, with the path.
+    run_dir: where the run is kept, and resumed with `resume` and `allow_change` as of `engine.run`; by default a
+      temporary directory that lives as long as the result does; `result.save(path)` copies it. Ctrl-C saves there, and
+      raises Interrupted, with the path.
     callbacks: objects like engine.Callback that are called while it trains.
     """
     check_model(model)
@@ -99,7 +100,7 @@ def fit(
     reading = Reading(value_range, layout=layout, are_targets=takes_numbers(train_config.loss))
     given, optim = Given(data, validation, class_names, reading, scale), read_optimizer(optimizer, learning_rate)
     config = RunConfig("fit", model, given.make_config(), train_config, optim, augment=augment or AugmentConfig())
-    return _train(config, given, run_dir, resume, callbacks, verbose)
+    return _train(config, given, (run_dir, resume, allow_change), callbacks, verbose)
 
 
 def finetune(
@@ -125,7 +126,7 @@ def finetune(
     best_by: str = "accuracy", best_is: BestIs | None = None,
     patience: int | None = None, min_delta: float = 0.0, start_epoch: int = 0,
     seed: int = 0,
-    run_dir: RunDir = None, resume: bool = False, callbacks: Sequence[Any] = (),
+    run_dir: RunDir = None, resume: bool = False, allow_change: Sequence[str] = (), callbacks: Sequence[Any] = (),
     verbose: bool = True,
 ) -> Result:  # fmt: skip
     """Trains the model of a run, or of a classifier at hand, further on, or with a new head for other classes.
@@ -156,7 +157,7 @@ def finetune(
     given, optim = Given(data, validation, class_names, reading), read_optimizer(optimizer, learning_rate)
     config = RunConfig("finetune", model, under_contract(given.make_config(), spec), train_config, optim)
     config = replace(config, augment=augment or AugmentConfig(), finetune=tuning)
-    return _train(config, given, run_dir, resume, callbacks, verbose, source)
+    return _train(config, given, (run_dir, resume, allow_change), callbacks, verbose, source)
 
 
 def _usual_loss(record: Record) -> Own:
@@ -183,15 +184,14 @@ def as_named(given: Own) -> str | Custom:
 def _train(
     config: RunConfig,
     given: Given,
-    run_dir: RunDir,
-    resume: bool,
+    place: tuple[RunDir, bool, Sequence[str]],
     callbacks: Sequence[Any],
     verbose: bool,
     source: Classifier | None = None,
 ) -> Result:
     """Trains in the directory, or in a temporary one that is removed with the result."""
     begin_kernels(config)
-    reporter = Reporter() if verbose else Silent()
+    reporter, (run_dir, resume, allow_change) = Reporter() if verbose else Silent(), place
 
     def train_in(directory: Path, config: RunConfig, resumed: Record | None = None) -> Result:
         clock, start = Clock(), None if resumed else source
@@ -201,8 +201,9 @@ def _train(
 
     if run_dir is not None:
         with claimed(Path(run_dir)) as directory:
-            record = open_run(directory, config, resume, False, reporter.say)
-            return train_in(directory, follow_record(config, record, reporter.say) if record else config, record)
+            record = open_run(directory, config, resume, False, reporter.say, allow_change)
+            config = follow_record(config, record, reporter.say, allow_change) if record else config
+            return train_in(directory, config, record)
     if resume:
         raise InputError(problem("resume", "True", "False without run_dir", "Pass run_dir, the run to resume."))
     directory = Path(tempfile.mkdtemp(prefix="engine-fit-"))

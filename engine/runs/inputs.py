@@ -1,12 +1,12 @@
 """The config and data of a run before it trains: loaded, in the order of classes of an earlier run, matched."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from engine.checkpoints.changes import check_changeable, in_terms_of
 from engine.checkpoints.packing import opened
 from engine.checkpoints.record import Record
-from engine.checkpoints.run_directory import in_terms_of
 from engine.checkpoints.steps import choose_step, read_record
 from engine.config import RunConfig
 from engine.config.correction import put_right
@@ -33,9 +33,9 @@ MOST_SHOWN = 5  # layers
 NOT_COMPUTED = ("units", "kernel_initializer", "kernel_regularizer", "rate", "momentum")
 
 
-def follow_record(config: RunConfig, record: Record, say: Say) -> RunConfig:
-    """The config of a resumed run, with what was corrected when the run was started."""
-    stored, given, config = record.config, config, in_terms_of(record, config)
+def follow_record(config: RunConfig, record: Record, say: Say, allow_change: Iterable[str] = ()) -> RunConfig:
+    """The config of a resumed run, with what was corrected when it was started, and what was changed since."""
+    stored, given, config = record.config, config, in_terms_of(record, config, check_changeable(allow_change))
     if config.optim != given.optim:
         say("optimizer and activations mean what they did when the run was begun (optim.rules optax)")
     elif config.model != given.model:

@@ -34,6 +34,7 @@ def run(
     splits: Splits | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    allow_change: Sequence[str] = (),
     callbacks: Sequence[Any] = (),
     reporter: Reporter | None = None,
 ) -> Result:
@@ -41,14 +42,15 @@ def run(
 
     splits: data at hand, in place of what the config names.
     resume: continue the run in that directory, if there is one. overwrite: remove it and start from scratch.
+    allow_change: settings that a resumed run may have another value of, like "optim.learning_rate".
     callbacks: called while it trains (engine.Callback), after those that the config names.
     Raises InputError for anything in the config, the data or the directory that cannot be used, and Interrupted, a
     KeyboardInterrupt, after Ctrl-C or SIGTERM, once everything is saved.
     """
     reporter, clock = reporter or Reporter(), Clock()
     with claimed(Path(run_dir or f"runs/{config.name}")) as directory:
-        record = open_run(directory, config, resume, overwrite, reporter.say)
-        config = follow_record(config, record, reporter.say) if record else config
+        record = open_run(directory, config, resume, overwrite, reporter.say, allow_change)
+        config = follow_record(config, record, reporter.say, allow_change) if record else config
         begin_kernels(config)
         with clock.measure("data"):
             splits = load_inputs(config, splits, record, reporter.say)
@@ -81,7 +83,7 @@ def train(
     calls = Callbacks(made, LiveRun(session, reporter.say), resumed)
     with (
         closing(session),
-        reporter.progress(session.total_steps, session.step),
+        reporter.progress(session.total_steps + session.setup.steps_ahead, session.course_step),
         saving(session, calls, reporter) as saver,
     ):
         while not session.is_done:

@@ -40,8 +40,8 @@ def report_progress(session: Session, reporter: Reporter) -> None:
     """Moves the progress line."""
     pacer, left_steps = session.pacer, session.total_steps - session.step
     reporter.advance(
-        session.step,
-        session.total_steps,
+        session.course_step,
+        session.course_step + left_steps,
         session.config.train.epochs,
         session.images_per_second,
         session.training_metrics(),
@@ -73,7 +73,8 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     if history:
         draw_curves(history, directory / "curves.png", name, session.config.train.shown_metrics)
     _draw_examples(session, classifier)
-    which = f"best epoch {best_step // session.steps_per_epoch:,} (step {best_step:,})"
+    epochs = {row["step"]: row["epoch"] for row in history}
+    which = f"best epoch {epochs.get(best_step, session.epoch):,} (step {best_step:,})"
     if isinstance(classifier, EnsembleClassifier):
         which = "each member at its best step" if session.splits.are_validated else f"step {best_step:,}"
         if of_folds:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from engine.checkpoints.changes import describe_new, list_changes
 from engine.checkpoints.record import Record
 from engine.checkpoints.saving import Checkpoints
 from engine.checkpoints.steps import restore_arrays
@@ -22,6 +23,7 @@ from engine.host.memory import give_back_freed_memory
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier
 from engine.metrics.plateau import rate_factors
+from engine.runs.changed import follow_changes, shapes_before_changes
 from engine.runs.checks import check_run, check_same_data, validation_fingerprint
 from engine.runs.fold_members import make_members
 from engine.runs.run_plan import find_given_plan, make_architecture, make_plan
@@ -31,7 +33,7 @@ from engine.runs.start import restore_source
 from engine.training.memory import batch_errors
 from engine.training.program import NEVER, Pacer
 from engine.training.schedules import schedule
-from engine.training.state import TrainState, make_items, make_state
+from engine.training.state import TrainState, make_items, make_state, restructured
 
 COUNTS = ("n", "skipped")  # the same in every epoch
 
@@ -71,21 +73,24 @@ class Session:
         contract = known.input_spec if known else input_spec(config.data, splits.train)
         model = make_architecture(config, splits, contract, given, self._say)
         chosen, measured = make_plan(config, splits, model, given, resumed is not None), resumed or plan
-        self.setup = Setup(config, splits, clock, directory, model, chosen, measured.alternatives if measured else ())
+        alternatives = measured.alternatives if measured else ()
+        setup = Setup(config, splits, clock, directory, model, chosen, alternatives)
+        self.setup = follow_changes(setup, resumed, self._say) if resumed else setup
         self.config, self.splits, self.clock, self.directory = config, splits, clock, directory
         self.plan, self.steps_per_epoch = self.setup.plan, self.setup.steps_per_epoch
         self.members, self.pacer = make_members(self.setup), Pacer(self.plan)
-        self.learning_rate = schedule(config.optim, self.steps_per_epoch, config.train.epochs)
+        counts = self.steps_per_epoch, config.train.epochs
+        self.learning_rate = schedule(config.optim, *counts, steps_ahead=self.setup.steps_ahead)
         self.device = device_text()
         self.step, self.totals = 0, self.members.make_totals()
         self.history: list[dict[str, Any]] = []
-        self.is_resumed = resumed is not None
+        self.is_resumed, self._changes = resumed is not None, list_changes(resumed, config) if resumed else ()
         self.is_stopped = resumed is not None and resumed.is_stopped_for(config)
         self._epoch_seconds = 0.0
         self._order: tuple[int, Any] = (-1, None)
         self._equipment: Equipment | None = None
         # What is saved after the last step of an epoch is still like that epoch's state.
-        self.stage = start_stage(self.setup, max(resumed.step - 1, 0) // self.steps_per_epoch if resumed else 0)
+        self.stage = start_stage(self.setup, resumed.last_epoch if resumed else 0)
         if resumed:
             self._resume(resumed, self.stage.abstract_state())
         else:
@@ -99,8 +104,9 @@ class Session:
 
     def _resume(self, record: Record, shapes: TrainState) -> None:
         check_same_data(record, self.splits)
-        arrays = restore_arrays(self.directory, record, **make_items(shapes))
+        arrays = restore_arrays(self.directory, record, **make_items(shapes_before_changes(self.stage, record, shapes)))
         whole = make_state(*jax.device_put((arrays["model"], arrays["optimizer"])))
+        whole = replace(whole, opt_state=restructured(whole.opt_state, shapes.opt_state, whole.step))
         self.state = self.stage.place(self.stage.phase.apart(whole))
         self.step, self.history = record.step, [dict(row) for row in record.history]
         self._epoch_seconds = record.epoch_seconds
@@ -111,17 +117,22 @@ class Session:
     @property
     def epoch(self) -> int:
         """Whole epochs trained: the index of the one under way."""
-        return self.step // self.steps_per_epoch
+        return self.course_step // self.steps_per_epoch
+
+    @property
+    def course_step(self) -> int:
+        """What the step were if the batch size had never changed."""
+        return self.step + self.setup.steps_ahead
 
     @property
     def position(self) -> int:
         """Batches done in the epoch under way."""
-        return self.step % self.steps_per_epoch
+        return self.course_step % self.steps_per_epoch
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.steps_per_epoch * self.config.train.epochs
+        return self.steps_per_epoch * self.config.train.epochs - self.setup.steps_ahead
 
     @property
     def is_done(self) -> bool:
@@ -183,6 +194,7 @@ class Session:
         row.update(self.members.columns)
         row["learning_rate"] = float(np.asarray(self.learning_rate(self.step - 1)))
         row["seconds"] = round(self._epoch_seconds, 3)
+        row.update(describe_new(self._changes, self.history))
         self.members.complete_row(row, rate_factors(self.config, self.history))
         self.history.append(row)
         self.totals, self._epoch_seconds = self.members.make_totals(), 0.0
@@ -262,6 +274,8 @@ class Session:
             combination=self.members.combination,
             provenance=self._provenance,
             is_stopped=self.is_stopped,
+            changes=self._changes or None,
+            steps_ahead=self.setup.steps_ahead,
         )
 
     def _enter_stage(self) -> None:

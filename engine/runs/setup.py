@@ -77,7 +77,10 @@ class Architecture:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What a run is made of. alternatives: plans that were measured, fastest first."""
+    """What a run is made of. alternatives: plans that were measured, fastest first.
+
+    steps_ahead: as in Record: added to the steps of the run, makes them count epochs of the present batch size.
+    """
 
     config: RunConfig
     splits: Splits
@@ -86,6 +89,7 @@ class Setup:
     model: Architecture
     plan: Plan
     alternatives: tuple[Alternative, ...] = ()
+    steps_ahead: int = 0
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -140,12 +144,13 @@ class Setup:
         own = [each for each in find_custom(config.as_computed()) if not each.path.startswith("engine.")]
         if not own:  # in a notebook the code behind a path may change
             sizes = len(splits.train), len(splits.validation or ()), self.steps_per_epoch, self.model.num_outputs
-            shared_by = (part, config.as_computed(), self.model.inputs, self.plan, self.class_weights, *sizes)
+            computed = config.as_computed(), self.model.inputs, self.plan, self.class_weights
+            shared_by = (part, *computed, *sizes, self.steps_ahead)
         return Executables(self.clock, config.train.deterministic, shared_by)
 
     def not_finite(self, quantity: str, step: int) -> NotFinite:
         """The error for a quantity that is no finite number at a step."""
-        epoch = (step - 1) // self.steps_per_epoch + 1
+        epoch = (step + self.steps_ahead - 1) // self.steps_per_epoch + 1
         kept = f"The last good checkpoint in {self.directory} is kept. " if find_steps(self.directory) else ""
         remedy = f"{kept}Lower --optim.learning-rate or set --optim.clip-norm 1."
         got = f"no finite number at step {step} (epoch {epoch})"

@@ -47,11 +47,12 @@ class Stage:
     def objective(self) -> Objective:
         """What is minimized, by which optimizer."""
         config, model = self.setup.config, self.setup.model
+        counts = self.setup.steps_per_epoch, config.train.epochs
         return Objective(
             network=model.make_network(model.lowering, self.phase.part),
             scoring=self.setup.scoring,
             label_smoothing=config.train.label_smoothing,
-            optimizer=optimizer(config.optim, self.setup.steps_per_epoch, config.train.epochs, layers=self.phase.rates),
+            optimizer=optimizer(config.optim, *counts, layers=self.phase.rates, steps_ahead=self.setup.steps_ahead),
             inputs=model.inputs,
             augment=config.augment,
             average_decay=config.optim.average_decay,
@@ -79,7 +80,9 @@ class Stage:
 
     def tune(self, objective: Objective, settings: MemberSettings) -> Objective:
         """The objective with the hyperparameters of one member; traceable."""
-        return tuned(self.setup.config, self.setup.steps_per_epoch, self.phase.rates, objective, settings)
+        setup = self.setup
+        counts = setup.steps_per_epoch, setup.steps_ahead
+        return tuned(setup.config, *counts, self.phase.rates, objective, settings)
 
     def begin(self, settings: MemberSettings, params: Tree, model_state: Tree) -> TrainState:
         """The state at the start of the stage, from the arrays of whole models; traceable."""
@@ -162,7 +165,8 @@ def equip(stage: Stage, model: Callable[[], Model], say: Say) -> Equipment:
             objective, network=setup.model.make_network(setup.model.lowering, part), inputs=features.inputs
         )
         plan, train = replace(plan, placement="resident"), features.train
-    program = Program(objective, plan, setup.settings, setup.order_seeds, size, executables, stage.tune, devices)
+    own = (setup.settings, setup.order_seeds, size, executables, stage.tune, devices, setup.steps_ahead)
+    program = Program(objective, plan, *own)
     feed = make_feed(plan.placement, train, setup.order_seeds, size, setup.config.plan.readers, devices)
     return Equipment(stage, program_of(program, executables), feed, features)
 

@@ -63,14 +63,19 @@ def make_order_seeds(config: RunConfig, subsets: Subsets | None = None, draws: C
 
 
 def tuned(
-    config: RunConfig, steps_per_epoch: int, layers: LayerRates | None, objective: Objective, settings: MemberSettings
+    config: RunConfig,
+    steps_per_epoch: int,
+    steps_ahead: int,
+    layers: LayerRates | None,
+    objective: Objective,
+    settings: MemberSettings,
 ) -> Objective:
     """The objective with a member's hyperparameters in place of the shared ones; traceable."""
     rate, decay, factor = settings.learning_rate, settings.weight_decay, settings.rate_factor
     if factor is not None:
         rate = (config.optim.learning_rate if rate is None else rate) * factor
     if rate is not None or decay is not None:
-        own = optimizer(config.optim, steps_per_epoch, config.train.epochs, rate, decay, layers)
+        own = optimizer(config.optim, steps_per_epoch, config.train.epochs, rate, decay, layers, steps_ahead)
         objective = replace(objective, optimizer=own)
     if settings.label_smoothing is not None:
         objective = replace(objective, label_smoothing=settings.label_smoothing)

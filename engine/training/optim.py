@@ -49,16 +49,17 @@ def optimizer(
     learning_rate: Rate | None = None,
     weight_decay: Rate | None = None,
     layers: LayerRates | None = None,
+    steps_ahead: int = 0,
 ) -> optax.GradientTransformation:
     """The Optax chain: clip by global norm, then the named optimizer with its weight decay, by `config.rules`.
 
-    learning_rate, weight_decay: in place of the config's; may be traced.
+    learning_rate, weight_decay: in place of the config's; may be traced. steps_ahead: of the schedule.
     layers: settings by layer. Layers that start to train in the same epoch share an optimizer state. With one step
       count for all, Adam would treat its initial zeros as a long running mean, and make its first hundred steps
       several times too large. The learning rate follows the steps of the run for all.
     """
     decay = config.weight_decay if weight_decay is None else weight_decay
-    rate = schedule(config, steps_per_epoch, epochs, learning_rate)
+    rate = schedule(config, steps_per_epoch, epochs, learning_rate, steps_ahead)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
     rules = "keras" if isinstance(config.name, Custom) else config.rules
     if rules == "optax" and config.name != "adamw" and (weight_decay is not None or decay):

@@ -55,6 +55,7 @@ class Program:
 
     settings: seeds and hyperparameters of the members. order_seeds: determine the order of the examples.
     tune: (objective, settings of a member) → its objective. devices: where all arguments have been placed.
+    steps_ahead: of Record.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Program:
         executables: Executables,
         tune: Callable[[Objective, MemberSettings], Objective] | None = None,
         devices: Devices = ONE_DEVICE,
+        steps_ahead: int = 0,
     ):
         self.objective, self.plan, self.settings, self.order_seeds, self.batch_size = (
             objective,
@@ -75,12 +77,13 @@ class Program:
             order_seeds,
             batch_size,
         )
-        self.is_ensemble, self.devices = np.ndim(settings.seed) > 0, devices
+        self.is_ensemble, self.devices, self._steps_ahead = np.ndim(settings.seed) > 0, devices, steps_ahead
         self._executables, self._tune = executables, tune or (lambda objective, settings: objective)
 
     def alone(self, settings: MemberSettings, order_seeds: OrderSeeds) -> "Program":
         """The program of a single model with these settings, which shares compiled functions."""
-        return Program(self.objective, self.plan, settings, order_seeds, self.batch_size, self._executables, self._tune)
+        own = settings, order_seeds, self.batch_size, self._executables, self._tune
+        return Program(self.objective, self.plan, *own, steps_ahead=self._steps_ahead)
 
     def order(self, epoch: int, num_examples: int) -> jax.Array:
         """int32[batches × b]: the examples of an epoch in training order, on the devices.
@@ -183,7 +186,8 @@ class Program:
         (state, totals, bad_step), (inputs, labels, mask, weights), own_share = carry, batch, None
         objective = self._tune(self.objective, settings)
         if objective.augment.is_active:
-            keys = example_keys(settings.seed, state.step // epoch_steps, examples)
+            step = state.step + self._steps_ahead if self._steps_ahead else state.step
+            keys = example_keys(settings.seed, step // epoch_steps, examples)
             # The barrier keeps XLA from augmenting again for each of the slices that the first layer reads.
             inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, objective.augment))
         key = step_key(settings.seed, "dropout", state.step)

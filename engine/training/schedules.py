@@ -17,15 +17,15 @@ Rate = float | jax.Array
 
 
 def schedule(
-    config: OptimConfig, steps_per_epoch: int, epochs: int, learning_rate: Rate | None = None
+    config: OptimConfig, steps_per_epoch: int, epochs: int, learning_rate: Rate | None = None, steps_ahead: int = 0
 ) -> optax.Schedule:
     """The learning rate at each step: linear warm-up from 0, then the named schedule over the rest of the run.
 
-    learning_rate: in place of the config's; may be traced.
+    learning_rate: in place of the config's; may be traced. steps_ahead: added to the step (Record.steps_ahead).
     """
     rate: Rate = config.learning_rate if learning_rate is None else learning_rate
     course = _course(config, steps_per_epoch, epochs)
-    return lambda step: rate * course(step)
+    return lambda step: rate * course(step + steps_ahead if steps_ahead else step)
 
 
 def _course(config: OptimConfig, steps_per_epoch: int, epochs: int) -> optax.Schedule:

@@ -51,3 +51,14 @@ def make_state(model: tuple[Tree, Tree], optimizer: tuple) -> TrainState:
     if not trained:
         return TrainState(step, params, model_state, opt_state)
     return TrainState(step, trained[0], model_state, opt_state, params)
+
+
+def restructured(opt_state: Tree, like: Tree, step: jax.Array) -> Tree:
+    """The optimizer state in the structure of one with other settings of the same optimizer.
+
+    Weight decay, last in the chain, has a count of its own: where it is new, that is the steps done.
+    """
+    leaves, shapes = jax.tree.leaves(opt_state), jax.tree.leaves(like)
+    leaves = [*leaves, jnp.copy(step)][: len(shapes)]
+    assert [leaf.shape for leaf in leaves] == [shape.shape for shape in shapes]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import engine
+from engine.checkpoints.changes import in_terms_of
 from engine.checkpoints.packing import opened, pack, unpack
 from engine.checkpoints.record import FORMAT_VERSION
-from engine.checkpoints.run_directory import in_terms_of, open_run
+from engine.checkpoints.run_directory import open_run
 from engine.checkpoints.steps import check_step, choose_step, read_record
 from engine.config import RunConfig, TrainConfig
 from engine.data.decoded.dataset import Splits
