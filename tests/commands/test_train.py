@@ -63,7 +63,14 @@ def test_help_shows_some_twenty_options_and_help_all_the_rest(
             main(["train", "convnet", option])
         shown[option] = {*re.findall(r"^\W*(--[a-z][a-z.-]+)", capsys.readouterr().out, re.MULTILINE)}
     common = {f"--{section}.{name.replace('_', '-')}" for section, names in COMMON.items() for name in names}
-    common = common - {"--finetune.init"} | {"--init", "--run-dir", "--resume", "--overwrite", "--verbose"}
+    common = common - {"--finetune.init"} | {
+        "--init",
+        "--run-dir",
+        "--resume",
+        "--allow-change",
+        "--overwrite",
+        "--verbose",
+    }
     assert shown["--help"] == common
     assert 18 <= len(common) <= 26
     assert common < shown["--help-all"]
