@@ -32,7 +32,7 @@ def free_device_bytes() -> int:
 def keep_freed_memory() -> None:
     """Lets the process keep memory that is freed for what is allocated next, where its C library is glibc.
 
-    XLA allocates the intermediate arrays of each call anew, by default from the system, which clears every page: of a
+    XLA allocates the intermediate arrays of each call again, by default from the system, which clears every page: of a
     training step of MobileNetV2 that took a third of the time. It has to be called before XLA's threads start.
     """
     if mallopt := _of_library("mallopt"):
