@@ -25,7 +25,8 @@ except ImportError:  # Windows
 
 FILES = (
     "config.json", "history.csv", "curves.png", "log.txt", "result.json", "predictions.png", "example.png",
-    "skipped.txt", "checkpoints", "damaged", "ensemble.csv", "folds.csv", "uncertainty.csv", "reliability.png",
+    "skipped.txt", "checkpoints", "damaged", "ensemble.csv", "folds.csv", "sweep.csv", "uncertainty.csv",
+    "reliability.png",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from engine.commands.choices import Choice, read_choices
 from engine.commands.common_options import only_common
 from engine.commands.process import command_again, command_name, engine_command, errors_as_lines, set_up_process
 from engine.config import RunConfig
+from engine.config.sweep import with_sweep
 from engine.metrics.stopping import has_stopped_early
 from engine.records.custom import find_custom
 from engine.runs.needed_kernels import begin_kernels
@@ -29,6 +30,7 @@ SHOWN_FILES = (
     "predictions.png",
     "reliability.png",
     "folds.csv",
+    "sweep.csv",
     "ensemble.csv",
     "history.csv",
     "log.txt",
@@ -49,6 +51,9 @@ class Options:
     stands in the experiment's file; an option given with --resume needs no mention."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove the run in that directory and start from scratch."""
+    sweep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FIELD=VALUES")] = ()
+    """Train a member for each value of a number, all in one program: optim.learning-rate=1e-4:1e-1:log:8 or
+    train.label-smoothing=0,0.1; given again, for each combination."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print how the run is executed, which the log in its directory always says."""
 
@@ -77,7 +82,7 @@ def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | No
 
     reporter = Reporter(is_verbose=options.verbose)
     result = run(
-        options.config,
+        with_sweep(options.config, options.sweep),
         options.run_dir,
         resume=options.resume,
         overwrite=options.overwrite,

@@ -13,7 +13,7 @@ from engine.augment.preset_config import PresetConfig
 from engine.augment.rules import crop_problems
 from engine.config.checkpoint import CheckpointConfig
 from engine.config.data import DataConfig
-from engine.config.ensemble import EnsembleConfig
+from engine.config.ensemble import EnsembleConfig, MemberNumbers
 from engine.config.finetune import FineTuneConfig, layer_names, name_problems
 from engine.config.matters import NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE, Matters, read_marks
 from engine.config.matters import Path as FieldPath
@@ -73,6 +73,10 @@ class RunConfig:
             given, rule = getattr(self.ensemble, name), f"one a member, {self.train.members} of them (train.members)"
             holds = given is None or len(given) == self.train.members
             problems += check(f"ensemble.{name}", given, holds, rule, "Give as many, or leave it out.")
+        for each in self.ensemble.numbers:
+            rule = f"one a member, {self.train.members} of them (train.members)"
+            holds = len(each.values) == self.train.members
+            problems += check(f"ensemble.numbers {each.name}", each.values, holds, rule, "Give as many.")
         if self.ensemble.label_smoothings is not None and not loss_facts(self.train.loss).takes_smoothing:
             got, rule = self.ensemble.label_smoothings, "none with this loss"
             problems.append(problem("ensemble.label_smoothings", got, rule, "Leave it out."))
@@ -99,6 +103,8 @@ class RunConfig:
         problems = check("data.validation_fraction", given, not given, rule, "Leave it out.")
         rule = "mean, logits or vote with train.folds, which leave no data to fit weights on"
         problems += check("ensemble.combine", combine, combine in ("mean", "logits", "vote"), rule, "Leave it out.")
+        selects, rule = self.ensemble.select_best, "off with train.folds, whose members are scored on different data"
+        problems += check("ensemble.select_best", selects, not selects, rule, "Leave it out.")
         has_temperature, rule = self.ensemble.temperature, "off with train.folds, which leave no data to fit it on"
         return problems + check("ensemble.temperature", has_temperature, not has_temperature, rule, "Leave it out.")
 
@@ -132,17 +138,20 @@ class RunConfig:
         smoothing = own(ensemble.label_smoothings, train.label_smoothing)
         rate = own(ensemble.learning_rates, self.optim.learning_rate)
         decay = own(ensemble.weight_decays, self.optim.weight_decay)
+        numbers = {each.name: each.values[index] for each in ensemble.numbers}
         fold = {} if train.folds is None else {"fold": index}
         return replace(
             self,
             train=replace(train, members=1, first_member=train.first_member + index, label_smoothing=smoothing, **fold),
-            optim=replace(self.optim, learning_rate=rate, weight_decay=decay),
+            optim=replace(self.optim, learning_rate=rate, weight_decay=decay, **numbers),
             plan=replace(self.plan, mesh=None),
             ensemble=replace(
                 ensemble,  # still of one a member: the program is then the same, and so are its bits
                 learning_rates=ensemble.learning_rates and (rate,),
                 weight_decays=ensemble.weight_decays and (decay,),
                 label_smoothings=ensemble.label_smoothings and (smoothing,),
+                numbers=tuple(MemberNumbers(name, (value,)) for name, value in numbers.items()),
+                select_best=False,
             ),
         )
 

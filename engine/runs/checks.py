@@ -66,6 +66,9 @@ def _check_goes_together(config: RunConfig, splits: Splits) -> None:
 
 def _check_can_combine(config: RunConfig, splits: Splits) -> None:
     """Raises InputError for a combination that the data cannot give."""
+    if config.ensemble.select_best and splits.validation is None:
+        rule = "validation data to compare members by"
+        raise InputError(problem("ensemble.select_best", "no validation data", rule, "Set data.validation_fraction."))
     method, has_temperature = config.ensemble.combine, config.ensemble.temperature
     if not splits.train.class_names and (method != "mean" or has_temperature):
         got, rule = f"{method}{' and a temperature' * has_temperature}", "the mean alone, of a regression"

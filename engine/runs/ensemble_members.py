@@ -162,8 +162,21 @@ class Ensemble:
             chosen = zip(is_better, outputs, self._best_outputs, strict=True)
             self._best_outputs = [new if better else old for better, new, old in chosen]
 
+    def _choose_best(self) -> Combination:
+        """All weight on the member that is best on the validation data, of equal ones the first."""
+        assert self._best_outputs is not None
+        train, measure = self._setup.config.train, self._setup.scoring.score
+        ranks = {
+            index: rank(train, measure(self._best_outputs[index], self._data_of(index).labels))
+            for index in np.flatnonzero(self.are_alive).tolist()
+        }
+        weights = np.arange(len(self._numbers)) == max(ranks, key=lambda index: ranks[index])
+        return Combination("mean", tuple(weights.astype(float).tolist()))
+
     def _fit_combination(self) -> Combination:
         config, data = self._setup.config.ensemble, self._setup.splits.validation
+        if self._best_outputs is not None and config.select_best:
+            return self._choose_best()
         if self._best_outputs is None or data is None or not self._setup.splits.train.class_names:
             return fit("mean", None, None, False, self.are_alive)
         logs = logarithms(np.stack(self._best_outputs))

@@ -18,6 +18,7 @@ from engine.config.data import Layout
 from engine.config.decoding import ValueRange
 from engine.config.finetune import FeatureCaching
 from engine.config.scoring import takes_numbers
+from engine.config.sweep import Sweep, with_sweep
 from engine.config.train import ClassWeights, Precision, Sampling, weight_pairs
 from engine.data.contract import under_contract
 from engine.data.in_memory import ClassNames, Reading
@@ -59,7 +60,7 @@ def fit(
     augment: AugmentConfig | None = None,
     best_by: str = "accuracy", best_is: BestIs | None = None,
     patience: int | None = None, min_delta: float = 0.0, start_epoch: int = 0,
-    members: int = 1, folds: int | None = None,
+    members: int = 1, folds: int | None = None, sweep: Sweep = (),
     precision: Precision = "float32", accumulate: int = 1,
     seed: int = 0,
     run_dir: RunDir = None, resume: bool = False, allow_change: Sequence[str] = (), callbacks: Sequence[Any] = (),
@@ -78,6 +79,8 @@ def fit(
     members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
     folds: cross-validation, in place of a validation share: as many members, each validated on the part of the
       data that it is not trained on; result.metrics["validation"] has means and deviations (`accuracy_deviation`).
+    sweep: {"optim.learning_rate": [1e-4, 1e-3, 1e-2]}, a member for each value, of which the best one predicts; of
+      several fields for each combination. Or texts, as --sweep has them (docs/sweeps.md).
     precision: what the network computes in, like "bfloat16"; weights and losses are float32 (`train.precision`).
     accumulate: parts of a batch that are computed one after another, to save memory (`train.accumulate`).
     optimizer: a name or a factory of your own (`optim.name`), used with `learning_rate` (None: 0.01 for sgd and
@@ -100,7 +103,7 @@ def fit(
     reading = Reading(value_range, layout=layout, are_targets=takes_numbers(train_config.loss))
     given, optim = Given(data, validation, class_names, reading, scale), read_optimizer(optimizer, learning_rate)
     config = RunConfig("fit", model, given.make_config(), train_config, optim, augment=augment or AugmentConfig())
-    return _train(config, given, (run_dir, resume, allow_change), callbacks, verbose)
+    return _train(with_sweep(config, sweep), given, (run_dir, resume, allow_change), callbacks, verbose)
 
 
 def finetune(

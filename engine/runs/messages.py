@@ -9,6 +9,7 @@ from flax import nnx
 
 from engine.checkpoints.record import Record
 from engine.config.finetune import freezings, shortened
+from engine.config.sweep import swept_columns
 from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
@@ -20,6 +21,7 @@ from engine.report.history import draw_curves, history_csv
 from engine.report.members import frozen_lines, report_members
 from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
+from engine.report.sweep import report_sweep
 from engine.report.tables import metrics_table
 from engine.runs.fold_members import Folds, summarize
 from engine.runs.result import Result
@@ -77,6 +79,9 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     which = f"best epoch {epochs.get(best_step, session.epoch):,} (step {best_step:,})"
     if isinstance(classifier, EnsembleClassifier):
         which = "each member at its best step" if session.splits.are_validated else f"step {best_step:,}"
+        columns = swept_columns(session.config)
+        if columns and session.splits.validation:
+            reporter.say(report_sweep(session.config, columns, history, directory / "sweep.csv"))
         if of_folds:
             _report_folds(session, of_folds, metrics["validation"], reporter)
         if (scored := next((name for name in reversed(splits) if splits[name] is not None), None)) is not None:

@@ -5,6 +5,7 @@ Member 0 has the seed of the run itself, so a single model is member 0 of any en
 """
 
 import hashlib
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ class MemberSettings:
     """The uint32 seed of everything a member draws; float32 hyperparameters, or None for the shared ones.
 
     num_examples: how many examples a member has of its own; None: all of them.
+    numbers: other fields of the optimizer by name, those of `EnsembleConfig.numbers`.
     Scalars, or arrays [m] for the members of an ensemble.
     rate_factor: of the plateau schedule, see `engine.metrics.plateau`; in the calls of a program alone.
     """
@@ -34,6 +36,7 @@ class MemberSettings:
     label_smoothing: Any = None
     rate_factor: Any = None
     num_examples: Any = None
+    numbers: dict[str, Any] | None = None
 
 
 def member_seeds(seed: int, first: int, count: int) -> np.ndarray:
@@ -45,17 +48,19 @@ def member_seeds(seed: int, first: int, count: int) -> np.ndarray:
 def read_settings(config: RunConfig, subsets: Subsets | None = None) -> MemberSettings:
     """The settings of a run's members, arrays [m]; of a single model scalars. subsets: as of OrderSeeds."""
     train, ensemble = config.train, config.ensemble
-    seeds = member_seeds(train.seed, train.first_member, train.members)
+    seeds = _draw_seeds(config)
     own = (ensemble.learning_rates, ensemble.weight_decays, ensemble.label_smoothings)
     numbers = (None if each is None else np.array(each, np.float32) for each in own)
-    settings = MemberSettings(seeds, *numbers, num_examples=None if subsets is None else subsets.counts)
+    others = {each.name: np.array(each.values, np.float32) for each in ensemble.numbers}
+    counts = None if subsets is None else subsets.counts
+    settings = MemberSettings(seeds, *numbers, num_examples=counts, numbers=others or None)
     return settings if train.members > 1 else jax.tree.map(lambda leaf: leaf[0], settings)
 
 
 def make_order_seeds(config: RunConfig, subsets: Subsets | None = None, draws: ClassDraws | None = None) -> OrderSeeds:
     """The seeds of the data order: one for each member, unless all share it; draws: of balanced sampling."""
-    seeds = tuple(member_seeds(config.train.seed, config.train.first_member, config.train.members).tolist())
-    is_one = config.train.members == 1 or config.ensemble.shared_order
+    seeds = tuple(_draw_seeds(config).tolist())
+    is_one = config.train.members == 1 or config.ensemble.shared_order or config.ensemble.shared_seed
     seed = config.train.seed if config.ensemble.shared_order else seeds[0]
     if subsets is not None and is_one:
         return OrderSeeds((int(seed),) * config.train.members, config.ensemble.bootstrap, subsets, draws)
@@ -74,12 +79,27 @@ def tuned(
     rate, decay, factor = settings.learning_rate, settings.weight_decay, settings.rate_factor
     if factor is not None:
         rate = (config.optim.learning_rate if rate is None else rate) * factor
-    if rate is not None or decay is not None:
-        own = optimizer(config.optim, steps_per_epoch, config.train.epochs, rate, decay, layers, steps_ahead)
+    optim, numbers = config.optim, settings.numbers or {}
+    if numbers:
+        optim = copy(optim)
+        for name, value in numbers.items():
+            object.__setattr__(optim, name, value)  # traced, so no config that checks itself
+        ours = {name: value for name, value in numbers.items() if name in ("average_decay", "sam_radius")}
+        objective = replace(objective, **ours)
+    if rate is not None or decay is not None or numbers:
+        own = optimizer(optim, steps_per_epoch, config.train.epochs, rate, decay, layers, steps_ahead)
         objective = replace(objective, optimizer=own)
     if settings.label_smoothing is not None:
         objective = replace(objective, label_smoothing=settings.label_smoothing)
     return objective
+
+
+def _draw_seeds(config: RunConfig) -> np.ndarray:
+    """uint32[m]: the seed of each member, or that of the run for all."""
+    train = config.train
+    if config.ensemble.shared_seed:
+        return np.full(train.members, train.seed, np.uint32)
+    return member_seeds(train.seed, train.first_member, train.members)
 
 
 def _hashed(text: str) -> int:
