@@ -166,10 +166,8 @@ class Ensemble:
         """All weight on the member that is best on the validation data, of equal ones the first."""
         assert self._best_outputs is not None
         train, measure = self._setup.config.train, self._setup.scoring.score
-        ranks = {
-            index: rank(train, measure(self._best_outputs[index], self._data_of(index).labels))
-            for index in np.flatnonzero(self.are_alive).tolist()
-        }
+        outputs = [(i, self._best_outputs[i], self._data_of(i)) for i in np.flatnonzero(self.are_alive).tolist()]
+        ranks = {index: rank(train, measure(own, data.labels, data.weights)) for index, own, data in outputs}
         weights = np.arange(len(self._numbers)) == max(ranks, key=lambda index: ranks[index])
         return Combination("mean", tuple(weights.astype(float).tolist()))
 

@@ -28,7 +28,7 @@ class Folds(Ensemble):
         """The metrics of each member, with its best weights, on its fold; of one that failed none."""
         score, outputs = self._setup.scoring.score, self._best_outputs or []
         pairs = zip(outputs, self._data, self.are_alive, strict=False)
-        return [score(own, data.labels) if is_alive else {} for own, data, is_alive in pairs]
+        return [score(own, data.labels, data.weights) if is_alive else {} for own, data, is_alive in pairs]
 
     def _data_of(self, index: int) -> Dataset:
         return self._data[index]

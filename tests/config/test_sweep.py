@@ -40,7 +40,7 @@ def test_no_sweep_is_no_change():
         (["optim.learning-rate"], r"expected FIELD="),
         (["optim.learning-rate=1e-3,x"], r"expected FIELD="),
         (["optim.learning-rate=1e-3"], r"expected two values or more, all different"),
-        (["optim.learning-rate=1e-3,nan"], r"."),
+        (["optim.learning-rate=1e-3,nan"], r"optim\.learning_rate: got nan; expected a finite number"),
         (["optim.learning-rate=1e-3,-1"], r"optim\.learning_rate: got -1\.0; expected a positive number"),
         (["optim.rho=0.8,0.9"], r"optim\.rho: got 0\.8; expected 0\.9 with adam, which has no such option"),
         (["optim.learning-rate=1e-4:1:log:40", "optim.beta-1=0.1:0.9:linear:40"], r"got 1,600 members"),
