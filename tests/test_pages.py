@@ -91,6 +91,8 @@ def desk(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.mark.parametrize("page", PYTHON)
 def test_python_on_a_page_runs(page: str, desk: Path):
+    if "import optuna" in PYTHON[page]:
+        pytest.importorskip("optuna", reason="needs the tune extra")
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (64, 28, 28, 1), np.uint8), np.arange(64) % 2
     names = {"engine": engine, "images": images, "labels": labels}
