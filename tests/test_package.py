@@ -82,6 +82,20 @@ def test_wheel_contains_the_embedded_data_and_its_licence(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_readme_on_a_package_index_links_to_the_repository(wheel):
+    metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("METADATA"))).decode()
+    links = re.findall(r"\]\(([^)]+)\)", metadata)
+    source = re.search(r"^Project-URL: Source, (\S+)$", metadata, re.MULTILINE).group(1)
+    assert f"{source}/blob/main/docs/data.md" in links
+    assert f"{source}/raw/main/docs/pictures/terminal.png" in links
+    assert not [link for link in links if not link.startswith("https://")]
+    for link in links:
+        path = link.removeprefix(source).split("/main/")[-1]
+        assert not link.startswith(source) or (ROOT / path).exists(), link
+    for label in ("Documentation", "Changelog", "Issues"):
+        assert f"Project-URL: {label}, {source}/" in metadata
+
+
 def test_wheel_tells_type_checkers_that_it_is_typed(wheel):
     assert "engine/py.typed" in wheel.namelist()
 

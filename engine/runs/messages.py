@@ -27,6 +27,8 @@ from engine.runs.fold_members import Folds, summarize
 from engine.runs.result import Result
 from engine.runs.session import Epoch, Session
 
+LEAST_SECONDS = 0.05  # of a kind of work, to be listed
+
 
 def report_opening(session: Session, resumed: Record | None, notes: list[str], reporter: Reporter) -> None:
     """Prints what is about to be trained, and logs from here on."""
@@ -92,7 +94,7 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     reporter.say(metrics_table(list(metrics.items()), f"{name}, {which}"))
     for line in frozen_lines(classifier.record):
         reporter.say(line)
-    spent = "  ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items())
+    spent = "  ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items() if value >= LEAST_SECONDS)
     reporter.say(f"{spent}  total {session.clock.total_seconds():.1f} s")
     return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
 
