@@ -6,6 +6,7 @@ A level whose compiler is missing is left out, with a warning; with ENGINE_KERNE
 import importlib.util
 import os
 import platform
+import re
 import runpy
 import shlex
 import shutil
@@ -17,8 +18,18 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# Nothing that later systems have only: a symbol of a newer C library would keep a library from being loaded.
-SHIPPED = ("-s", "-static-libstdc++", "-static-libgcc")
+# The newest versions of symbols that every system has on which jaxlib can be installed (manylinux_2_27).
+NEWEST = {"GLIBC": (2, 27), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11)}
+# What newer compilers otherwise take from newer systems.
+OLD_SYSTEMS = """
+#include <new>
+#include <sstream>
+#define HIDDEN __attribute__((visibility("hidden")))
+extern "C" HIDDEN char __libc_single_threaded;
+char __libc_single_threaded = 0;
+namespace std { HIDDEN void __throw_bad_array_new_length() { throw bad_array_new_length(); } }
+template std::stringstream::basic_stringstream();
+"""
 
 
 class KernelsHook(BuildHookInterface):
@@ -30,13 +41,15 @@ class KernelsHook(BuildHookInterface):
             return
         known = runpy.run_path(str(Path(self.root, "engine", "host", "processor.py")))
         jobs, self._scratch = [], tempfile.TemporaryDirectory()
+        also = Path(self._scratch.name, "old_systems.cc")
+        also.write_text(OLD_SYSTEMS, encoding="ascii")
         for name, level in known["LEVELS"].items():
             compiler, headers = _find_compiler(level.machine), _find_headers()
             if compiler is None or headers is None:
                 needed = "jaxlib" if compiler else f"{level.machine}-linux-gnu-g++"
                 self._report(f"no libraries for {name}: {needed} is missing")
                 continue
-            command = [*compiler, *known["FLAGS"], *SHIPPED, *level.options, "-I", headers]
+            command = [*compiler, *known["FLAGS"], *level.options, "-s", "-I", headers, str(also)]
             sources = sorted(Path(self.root, "engine").rglob("*.cc"))
             jobs += [(command, source, f"{source.stem}-{name}.so") for source in sources]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -53,15 +66,26 @@ class KernelsHook(BuildHookInterface):
             self._scratch.cleanup()
 
     def _compile(self, command: list[str], source: Path, name: str) -> str:
-        """Compiles one library; gives the first line of what the compiler said if that fails."""
-        made = str(Path(self._scratch.name, name))
-        done = subprocess.run([*command, str(source), "-o", made], capture_output=True, text=True, check=False)
-        return "" if done.returncode == 0 else (done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]
+        """Compiles one library; gives what is wrong with it, the compiler's first line, or nothing."""
+        made = Path(self._scratch.name, name)
+        done = subprocess.run([*command, str(source), "-o", str(made)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            return (done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]
+        return _find_newer(made.read_bytes())
 
     def _report(self, text: str) -> None:
         if os.environ.get("ENGINE_KERNELS") == "all":
             raise RuntimeError(text)
         self.app.display_warning(text)
+
+
+def _find_newer(library: bytes) -> str:
+    """What a library needs of a system that is newer than NEWEST."""
+    for name, newest in NEWEST.items():
+        for found in re.findall(rb"\0%s_([\d.]+)\0" % name.encode(), library):
+            if tuple(map(int, found.split(b"."))) > newest:
+                return f"it needs {name} {found.decode()}"
+    return ""
 
 
 def _find_compiler(machine: str) -> list[str] | None:
