@@ -35,7 +35,7 @@ class PlanConfig(_Versioned):
 
     lowering: LoweringName = "auto"
     """Convolutions by our own code for this processor (direct), in the form that XLA hands to Eigen (eigen), as matrix
-    products (matrix) or by XLA's own (xla); auto: on the CPU direct, or eigen without a C++ compiler; on an NVIDIA GPU
+    products (matrix) or by XLA's own (xla); auto: on the CPU direct, or eigen without our C++; on an NVIDIA GPU
     direct in bfloat16, else matrix for images of up to 32 pixels a side; xla elsewhere."""
     chunk_steps: Annotated[int | None, PROGRAM] = None
     """Most steps a compiled call runs; None: as many as take about one second."""
