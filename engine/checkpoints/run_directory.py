@@ -105,6 +105,19 @@ def _opened_lock(lock: Path) -> IO[str]:
         raise InputError(problem("run_dir", got, rule, "Remove it, or choose another with --run-dir.")) from None
 
 
+def make_numbered(base: Path) -> Path:
+    """A new directory beside others, base-1, base-2, …, of the first number after all that are there."""
+    base = expanded(base)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    ends = (entry.name.removeprefix(f"{base.name}-") for entry in base.parent.iterdir())
+    number = max((int(end) for end in ends if end.isascii() and end.isdigit() and len(end) < 10), default=0) + 1
+    while True:
+        with contextlib.suppress(FileExistsError):  # another process took it
+            (path := base.parent / f"{base.name}-{number}").mkdir()
+            return path
+        number += 1
+
+
 def clear_run(path: Path) -> None:
     """Removes the files of a run, and nothing else."""
     for name in FILES:

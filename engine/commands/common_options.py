@@ -10,7 +10,7 @@ from engine.config import RunConfig
 # Section of RunConfig → the fields that `--help` shows.
 COMMON = {
     "data": ("name", "path", "image_size", "validation_fraction"),
-    "train": ("epochs", "batch_size", "seed", "best_by", "patience", "members", "precision"),
+    "train": ("epochs", "batch_size", "seed", "best_by", "patience", "members", "folds", "precision"),
     "optim": ("name", "learning_rate", "schedule", "weight_decay"),
     "augment": ("horizontal_flip", "rotation", "zoom"),
     "finetune": ("init",),

@@ -12,9 +12,17 @@ import tyro
 from engine.checkpoints.changes import CHANGEABLE_FIELDS
 from engine.commands.choices import Choice, read_choices
 from engine.commands.common_options import only_common
-from engine.commands.process import command_again, command_name, engine_command, errors_as_lines, set_up_process
+from engine.commands.process import (
+    command_again,
+    command_name,
+    engine_command,
+    errors_as_lines,
+    restate,
+    set_up_process,
+)
 from engine.config import RunConfig
 from engine.config.sweep import with_sweep
+from engine.errors import InputError, problem
 from engine.metrics.stopping import has_stopped_early
 from engine.records.custom import find_custom
 from engine.runs.needed_kernels import begin_kernels
@@ -44,6 +52,8 @@ class Options:
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     run_dir: Path | None = None
     """Where the run is kept; None for runs/<name>."""
+    numbered: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep it in a new directory of the next number: runs/<name>-1, runs/<name>-2, …"""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Resume the run in that directory, if there is one; start it if there is none."""
     allow_change: tuple[str, ...] = ()
@@ -74,22 +84,36 @@ def main(config: RunConfig | Callable[..., RunConfig], arguments: Sequence[str] 
 def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | None, program: str) -> None:
     """What `main` does, for a caller that reports errors; `program` is how help and mistakes call it."""
     options = read_options(make, arguments, program)
-    begin_kernels(options.config)
+    config = with_sweep(options.config, options.sweep)
+    begin_kernels(config)
     # Imported only now, so that --help and mistakes are answered at once.
-    set_up_process(options.config.data.cache_dir)
+    set_up_process(config.data.cache_dir)
     from engine.report.progress import Reporter
     from engine.runs.loop import run
 
     reporter = Reporter(is_verbose=options.verbose)
     result = run(
-        with_sweep(options.config, options.sweep),
-        options.run_dir,
+        config,
+        _number_directory(options, config) if options.numbered else options.run_dir,
         resume=options.resume,
         overwrite=options.overwrite,
         allow_change=(*options.allow_change, *find_typed_changes(arguments)),
         reporter=reporter,
     )
     reporter.say(_next_steps(result))
+
+
+def _number_directory(options: Options, config: RunConfig) -> Path:
+    """A new directory of the next number, which the commands that are suggested later name."""
+    from engine.checkpoints.run_directory import make_numbered
+
+    for name in ("resume", "overwrite"):
+        if getattr(options, name):
+            rule = "off with --numbered, which makes a new directory"
+            raise InputError(problem(name, True, rule, "Name the run with --run-dir."))
+    path = make_numbered(options.run_dir or Path("runs") / config.name)
+    restate(f"--run-dir={path}", "--numbered")
+    return path
 
 
 def read_options(

@@ -17,6 +17,8 @@ from engine.host.console import harden_streams, tell
 from engine.host.interrupts import Interrupted, raised
 from engine.text import one_line
 
+FLAGS = ("--overwrite", "--resume", "--numbered")  # without a value
+
 
 def set_up_process(cache_dir: Path | None = None) -> None:
     """Settings that only a process of our own may make: a persistent compilation cache."""
@@ -81,15 +83,25 @@ def command_name() -> str:
 
 def command_again(*more: str) -> str:
     """The command that this process was started with, `more` (`--flag`, `--option=value`) in place of its own."""
-    replaced = {argument.split("=")[0] for argument in more} | {"--overwrite"}
+    spelled = [part for argument in more for part in argument.split("=", 1)]
+    return " ".join([command_name(), shlex.join([*_without(*more, "--overwrite"), *spelled])])
+
+
+def restate(option: str, *flags: str) -> None:
+    """Lets `command_again` give an option (`--option=value`) in place of its own and of some flags."""
+    sys.argv[1:] = [*_without(option, *flags), *option.split("=", 1)]
+
+
+def _without(*options: str) -> list[str]:
+    """The arguments of this process without some: flags, and options with their values."""
+    replaced = {option.split("=")[0] for option in options}
     given, rest = [], iter(sys.argv[1:])
     for argument in rest:
         if argument.split("=")[0] not in replaced:
             given.append(argument)
-        elif "=" not in argument and argument not in ("--overwrite", "--resume"):
+        elif "=" not in argument and argument not in FLAGS:
             next(rest, None)  # its value
-    spelled = [part for argument in more for part in argument.split("=", 1)]
-    return " ".join([command_name(), shlex.join([*given, *spelled])])
+    return given
 
 
 def version_text() -> str:
