@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with errors_as_lines():
         parsers = find_commands("PARSERS")
         known = {**parsers, **find_commands()}  # of a name in both, COMMANDS has what help and completion show
+        known = dict(sorted(known.items(), key=lambda each: (each[0] != "train", each[0])))
     if given and given[0] in parsers:
         parsers[given[0]](given[1:])
         return
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tyro.cli(known[given[0]], prog=f"engine {given[0]}", args=given[1:])
         else:
             about = "Train image classifiers, look at data before, use the models after. --version: of the package."
-            tyro.extras.subcommand_cli_from_dict(known, prog="engine", args=given, description=about)
+            tyro.extras.subcommand_cli_from_dict(known, prog="engine", args=given or ["--help"], description=about)
 
 
 if __name__ == "__main__":
