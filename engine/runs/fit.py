@@ -128,6 +128,7 @@ def finetune(
     augment: AugmentConfig | None = None,
     best_by: str = "accuracy", best_is: BestIs | None = None,
     patience: int | None = None, min_delta: float = 0.0, start_epoch: int = 0,
+    precision: Precision | None = None, accumulate: int = 1,
     seed: int = 0,
     run_dir: RunDir = None, resume: bool = False, allow_change: Sequence[str] = (), callbacks: Sequence[Any] = (),
     verbose: bool = True,
@@ -140,7 +141,8 @@ def finetune(
     head, freeze, freeze_first, freeze_until, cache_features: as in FineTuneConfig, layers by name or pattern. A head of
       layers, like [GlobalAveragePool(), Dense(64, "relu"), Dense()], takes the place of what follows the trunk.
     unfreeze: epochs done → layers that train from there on: {2: ["conv_3"], 4: ["*"]}. learning_rates: layer → factor.
-    model: another one, whose layers have those of the source among them by name. loss: by default that of the source.
+    model: another one, whose layers have those of the source among them by name.
+    loss, precision: by default those of the source.
     An ensemble is fine-tuned member by member; other arguments and the result are as of `fit`.
     """
     source = classifier_of(source, "source")
@@ -152,7 +154,8 @@ def finetune(
     train_config = TrainConfig(
         epochs, batch_size, as_named(loss or _usual_loss(source.record)), label_smoothing, seed, best_by, best_is,
         patience, len(source.members) if isinstance(source, EnsembleClassifier) else 1,
-        precision="float32" if settings.precision == "tf32" else settings.precision,  # a CPU has no tf32
+        precision=precision or ("float32" if settings.precision == "tf32" else settings.precision),  # a CPU has no tf32
+        accumulate=accumulate,
         metrics=tuple(map(as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch,
         class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip

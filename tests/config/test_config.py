@@ -103,27 +103,37 @@ TRAIN = st.builds(
     label_smoothing=st.floats(0, 1, exclude_max=True),
     seed=st.integers(0, 2**32 - 1),
 )
-OPTIM = st.builds(
-    OptimConfig,
-    name=st.sampled_from(("sgd", "momentum", "rmsprop")),
-    learning_rate=POSITIVE,
-    momentum=st.none() | st.floats(0, 1, exclude_max=True),
-    weight_decay=st.none() | st.just(0.0) | POSITIVE,
-    clip_norm=st.none() | POSITIVE,
-    schedule=st.sampled_from([name for name, facts in SCHEDULES.items() if facts.has_warmup]),
-    final_fraction=st.floats(0, 1),
-    warmup_epochs=st.floats(0, 100),
-    step_epochs=st.integers(1, 1000),
-    step_factor=st.floats(0, 1, exclude_min=True),
-    average_decay=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
-    rules=st.sampled_from(("keras", "optax")),
-) | st.builds(
-    OptimConfig,
-    name=st.sampled_from(("adam", "adamw")),
-    beta_1=st.floats(0, 1, exclude_max=True),
-    beta_2=st.floats(0, 1, exclude_max=True),
-    epsilon=POSITIVE,
-    amsgrad=st.booleans(),
+OPTIM = (
+    st.builds(
+        OptimConfig,
+        name=st.sampled_from(("sgd", "momentum", "rmsprop")),
+        learning_rate=POSITIVE,
+        momentum=st.none() | st.floats(0, 1, exclude_max=True),
+        weight_decay=st.none() | st.just(0.0) | POSITIVE,
+        clip_norm=st.none() | POSITIVE,
+        schedule=st.sampled_from([name for name, facts in SCHEDULES.items() if facts.has_warmup]),
+        final_fraction=st.floats(0, 1),
+        warmup_epochs=st.floats(0, 100),
+        step_epochs=st.integers(1, 1000),
+        step_factor=st.floats(0, 1, exclude_min=True),
+        average_decay=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+        rules=st.sampled_from(("keras", "optax")),
+    )
+    | st.builds(
+        OptimConfig,
+        name=st.sampled_from(("adam", "adamw")),
+        beta_1=st.floats(0, 1, exclude_max=True),
+        beta_2=st.floats(0, 1, exclude_max=True),
+        epsilon=POSITIVE,
+        amsgrad=st.booleans(),
+    )
+    | st.builds(
+        OptimConfig,
+        name=st.sampled_from(("lion", "lamb", "lars", "muon")),
+        schedule=st.just("cosine_restarts"),
+        restart_factor=st.integers(1, 5),
+        sam_radius=st.none() | POSITIVE,
+    )
 )
 PLAN = st.builds(
     PlanConfig,

@@ -32,11 +32,11 @@ def config():
 """
 
 
-def curve_of(steepest: float, diverging: float = 3.0) -> np.ndarray:
+def curve_of(steepest: float, diverging: float = 3.0, noise: float = 0.03) -> np.ndarray:
     """Losses that fall fastest at a rate and explode at another."""
     draw, place = np.random.default_rng(0), np.log10(RATES)
     falling = 2.3 - 1.5 / (1 + np.exp(-3 * (place - np.log10(steepest))))
-    return falling + 0.03 * draw.normal(size=100) + 1e4 * np.maximum(0, place - np.log10(diverging))
+    return falling + noise * draw.normal(size=100) + 1e4 * np.maximum(0, place - np.log10(diverging))
 
 
 def test_losses_are_those_of_steps_at_these_rates(splits: Splits):
@@ -56,10 +56,12 @@ def test_losses_are_those_of_steps_at_these_rates(splits: Splits):
     assert found.suggestion is not None
 
 
+@pytest.mark.parametrize("noise", [0.03, 0.15])
 @pytest.mark.parametrize("steepest", [1e-4, 2e-3, 0.05])
-def test_suggestion_is_where_the_loss_falls_fastest(steepest: float):
-    found = judge_losses(RATES, curve_of(steepest))
-    assert found.suggestion == pytest.approx(steepest, rel=1)
+def test_suggestion_is_where_the_loss_falls_fastest(steepest: float, noise: float):
+    found = judge_losses(RATES, curve_of(steepest, noise=noise))
+    assert found.suggestion is not None
+    assert abs(np.log10(found.suggestion / steepest)) < 0.4  # of a range of seven decades
     assert found.has_diverged
     assert steepest < found.lowest < 5
 
