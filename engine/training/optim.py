@@ -152,8 +152,8 @@ def _lamb(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransforma
 
 def _lars(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     # Biases and the parameters of norms take plain steps, as in SimCLR: a trust ratio would keep those from 0 at 0.
-    momentum = config.momentum or 0.0
-    return optax.lars(rate, trust_ratio_mask=_kernels, momentum=momentum, nesterov=config.nesterov)  # type: ignore[arg-type]
+    assert config.momentum is not None
+    return optax.lars(rate, trust_ratio_mask=_kernels, momentum=config.momentum, nesterov=config.nesterov)  # type: ignore[arg-type]
 
 
 def _muon(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
@@ -168,9 +168,10 @@ def _muon(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransforma
         )
         return jax.tree.map(specs, params)
 
+    assert config.momentum is not None
     return optax.contrib.muon(
         rate,
-        beta=config.momentum or 0.0,
+        beta=config.momentum,
         adam_b1=config.beta_1,
         adam_b2=config.beta_2,
         muon_weight_dimension_numbers=axes,  # type: ignore[arg-type]

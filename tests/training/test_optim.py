@@ -1,6 +1,7 @@
 """Every optimizer crossed with the properties all must have; schedules and single steps against arithmetic."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -213,6 +214,24 @@ def test_muon_takes_the_kernel_of_a_convolution_as_a_matrix():
     updates, _ = chain.update(given, chain.init(params), params)
     expected = muon(np.zeros((18, 5)), [gradient.reshape(18, 5)])
     np.testing.assert_allclose(np.asarray(updates["kernel"]).reshape(18, 5), expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", [name for name, facts in FACTS.items() if "momentum" in facts.options])
+def test_momentum_may_be_that_of_a_member(name: str):
+    gradients, config = [params_of(FIRST), params_of(SECOND)], OptimConfig(name, RATE, momentum=0.5)
+
+    def train(momentum: jax.Array) -> dict[str, jax.Array]:
+        own, params = copy(config), params_of()
+        object.__setattr__(own, "momentum", momentum)  # as engine.training.member_settings does
+        chain = optimizer(own, 10, 10)
+        state = chain.init(params)
+        for gradient in gradients:
+            updates, state = chain.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    got, expected = jax.jit(train)(jnp.float32(0.5)), after_steps(config, gradients)
+    np.testing.assert_allclose(got["kernel"], expected["kernel"], rtol=1e-5)
 
 
 def test_nesterov_is_an_option():
