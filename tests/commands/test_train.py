@@ -134,3 +134,17 @@ def test_usage_names_the_recipes(capsys: pytest.CaptureFixture[str], own_process
 def test_version_is_that_of_the_package_and_loads_no_jax(capsys: pytest.CaptureFixture[str]):
     main(["--version"])
     assert re.fullmatch(r"engine \d\S*, Python 3\.\S+, jax \S+, flax \S+\n", capsys.readouterr().out)
+
+
+def test_completion_knows_commands_and_the_options_of_training(tmp_path: Path):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--tyro-write-completion", "bash", str(tmp_path / "engine")])
+    script = (tmp_path / "engine").read_text("utf-8")
+    for word in ("'train'", "'lr-find'", "'predict'", "--optim.learning-rate", "--augment.rotation"):
+        assert word in script
+
+
+def test_engine_alone_shows_its_commands(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        main([])
+    assert "usage: engine" in capsys.readouterr().out
