@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ import engine
 from engine.__main__ import main
 from engine.commands.choices import read_choices
 from engine.commands.common_options import COMMON
-from engine.commands.experiment import read_options
+from engine.commands.experiment import Options, read_options
 from engine.recipes.cats_dogs import config as cats_dogs
 from engine.recipes.convnet import config as convnet
 
@@ -63,16 +64,10 @@ def test_help_shows_some_twenty_options_and_help_all_the_rest(
             main(["train", "convnet", option])
         shown[option] = {*re.findall(r"^\W*(--[a-z][a-z.-]+)", capsys.readouterr().out, re.MULTILINE)}
     common = {f"--{section}.{name.replace('_', '-')}" for section, names in COMMON.items() for name in names}
-    common = common - {"--finetune.init"} | {
-        "--init",
-        "--run-dir",
-        "--resume",
-        "--allow-change",
-        "--overwrite",
-        "--verbose",
-    }
+    own = {f"--{each.name.replace('_', '-')}" for each in fields(Options) if each.name != "config"}
+    common = common - {"--finetune.init"} | {"--init"} | own
     assert shown["--help"] == common
-    assert 18 <= len(common) <= 26
+    assert 18 <= len(common) <= 30
     assert common < shown["--help-all"]
     assert "--data.standardize" in shown["--help-all"]
 
@@ -137,7 +132,7 @@ def test_version_is_that_of_the_package_and_loads_no_jax(capsys: pytest.CaptureF
 
 
 def test_completion_knows_commands_and_the_options_of_training(tmp_path: Path):
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit):
         main(["--tyro-write-completion", "bash", str(tmp_path / "engine")])
     script = (tmp_path / "engine").read_text("utf-8")
     for word in ("'train'", "'lr-find'", "'predict'", "--optim.learning-rate", "--augment.rotation"):
