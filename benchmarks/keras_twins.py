@@ -1,7 +1,8 @@
 """A model of Keras and its twin of ours with the same weights, moved over by name, and how far apart they are."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import Any
@@ -19,6 +20,8 @@ from engine.models.specs import Sequential
 from engine.networks.network import AnyNetwork, network_of
 
 Arrays = dict[str, np.ndarray]
+AWAY = 0.25
+"""How far running averages are drawn from a batch's, as a share: with 1, values in EfficientNet grow to thousands."""
 
 
 def make_keras(make: Callable[..., Any], size: int, **settings: Any) -> Any:
@@ -51,17 +54,28 @@ def calibrated(model: Any, values: Arrays, inputs: np.ndarray) -> Arrays:
     """
     stored = {name for name in values if name.endswith(("/moving_mean", "/moving_variance"))}
     assign(model, {name: np.zeros_like(value) if name in stored else value for name, value in values.items()})
-    state = run_keras(model, inputs, training=True)[1]
+    with _without_dropout(model):  # also of whole paths, as in EfficientNet
+        state = run_keras(model, inputs, training=True)[1]
     after = dict(zip((v.path for v in model.non_trainable_variables), state, strict=True))
     changed = dict(values)
     for layer in {name.rpartition("/")[0] for name in stored}:
         mean, variance = f"{layer}/moving_mean", f"{layer}/moving_variance"
         new = 1 - model.get_layer(layer).momentum
         average, spread = np.asarray(after[mean]) / new, np.asarray(after[variance]) / new
-        changed[mean] = (average + values[mean] * np.sqrt(spread)).astype(np.float32)
+        changed[mean] = (average + AWAY * values[mean] * np.sqrt(spread)).astype(np.float32)
         # Not far below average²: what rounding changes there would grow with each layer, in Keras as here.
-        changed[variance] = ((spread + average**2 / 4) * values[variance] + 1e-3).astype(np.float32)
+        changed[variance] = ((spread + average**2 / 4) * values[variance] ** AWAY + 1e-3).astype(np.float32)
     return changed
+
+
+@contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    rates = {layer: layer.rate for layer in model.layers if hasattr(layer, "rate")}
+    for layer in rates:
+        layer.rate = 0.0
+    yield
+    for layer, rate in rates.items():
+        layer.rate = rate
 
 
 def assign(model: Any, values: Mapping[str, np.ndarray]) -> None:

@@ -5,6 +5,7 @@ import os
 from math import prod
 
 from engine.config import RunConfig
+from engine.config.finetune import frozen_layers, layer_names
 from engine.kernels.libraries import BATCH_NORM, CONVOLUTIONS, SEPARABLE
 from engine.models.convolutions import Conv, DepthwiseConv, SeparableConv
 from engine.models.norms import BatchNorm
@@ -28,8 +29,14 @@ def begin_kernels(config: RunConfig) -> None:
         CONVOLUTIONS.begin()
     if any(isinstance(layer, DepthwiseConv | SeparableConv) or _is_pointwise(layer) for layer in layers):
         SEPARABLE.begin()
-    if any(isinstance(layer, BatchNorm) for layer in layers):
+    if _trains_batch_norms(config, model):
         BATCH_NORM.begin()
+
+
+def _trains_batch_norms(config: RunConfig, model: Sequential) -> bool:
+    """Whether any trains, at least at the end: frozen ones are folded into convolutions."""
+    frozen = frozen_layers(config.finetune, layer_names(model.named), config.train.epochs)
+    return any(isinstance(each.layer, BatchNorm) and each.name not in frozen for each in model.named)
 
 
 def _is_pointwise(layer: object) -> bool:

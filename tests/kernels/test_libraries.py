@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from engine.config import PlanConfig, RunConfig
+from engine.config import FineTuneConfig, PlanConfig, RunConfig
 from engine.host import library
 from engine.host.compiler import COMPILERS
 from engine.host.library import shipped_file
@@ -61,7 +61,7 @@ def test_library_for_another_ffi_is_refused(
         ((Conv(32), MaxPool(), Flatten(), Dense()), {"convolutions"}),
         ((Conv(8), *HEADS), set()),  # too few filters for our code
         ((Conv(16, 1), *HEADS), {"separable"}),
-        ((residual((Conv(32, padding="same"), BatchNorm())), *HEADS), {"convolutions"}),
+        ((residual((Conv(32, padding="same"), BatchNorm())), *HEADS), {"convolutions", "batch norms"}),
         ((Conv(32), DepthwiseConv(), *HEADS), {"convolutions", "separable"}),
     ],
 )
@@ -71,9 +71,22 @@ def test_only_what_a_layer_needs_is_compiled(
     begun = set[str]()
     monkeypatch.setattr(needed_kernels.CONVOLUTIONS, "begin", lambda: begun.add("convolutions"))
     monkeypatch.setattr(needed_kernels.SEPARABLE, "begin", lambda: begun.add("separable"))
+    monkeypatch.setattr(needed_kernels.BATCH_NORM, "begin", lambda: begun.add("batch norms"))
     monkeypatch.setattr(needed_kernels, "_has_only_cpu", lambda: True)
     needed_kernels.begin_kernels(RunConfig("a", Sequential(layers), plan=PlanConfig(mode="safe")))
     needed_kernels.begin_kernels(RunConfig("a", Sequential(layers), plan=PlanConfig(lowering="eigen")))
     assert not begun
     needed_kernels.begin_kernels(RunConfig("a", Sequential(layers)))
     assert begun == needed
+
+
+def test_batch_norms_that_stay_frozen_need_no_code(monkeypatch: pytest.MonkeyPatch):
+    def fail() -> None:
+        raise AssertionError("they are folded into convolutions")
+
+    monkeypatch.setattr(needed_kernels.BATCH_NORM, "begin", fail)
+    monkeypatch.setattr(needed_kernels, "_has_only_cpu", lambda: True)
+    layers = (Conv(8), BatchNorm(), *HEADS)
+    needed_kernels.begin_kernels(RunConfig("a", Sequential(layers), finetune=FineTuneConfig(freeze=("*norm*",))))
+    with pytest.raises(AssertionError):
+        needed_kernels.begin_kernels(RunConfig("a", Sequential(layers)))
