@@ -22,13 +22,14 @@ from engine.data import coverage
 from engine.data.arrays import axes, stored
 from engine.data.classes import labels as class_labels
 from engine.data.classes import reading
+from engine.data.classes import several as class_several
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures import images as pictures
 from engine.data.pictures import interpolating, levels, ranges, resampling
 from engine.data.sources import array_files
 from engine.kernels import depthwise, eigen, ffi, matrix, pooling, separable, triton, windows, xla
 from engine.kernels.windows import Window
-from engine.metrics import calibration, combination, losses, table
+from engine.metrics import calibration, combination, losses, per_class, several, table
 from engine.models import UpSample
 from engine.networks import build, folding, functions, modules, network
 
@@ -58,7 +59,7 @@ def shares(axes: str) -> np.ndarray:
 MAPS, KERNEL, BIAS = array("b h w c"), array("i j c o"), array("o")
 PICTURES, PICTURE = array("n h w c", "uint8"), array("h w c", "uint8")
 LOGS, LABELS, WEIGHTS = np.log(shares("m n k")), array("n", "int32", 10), np.full(13, 1 / 13)
-LOGITS, TARGETS = array("b k"), array("b", "int32", 10)
+LOGITS, TARGETS, MARKS = array("b k"), array("b", "int32", 10), array("b k", "int32", 2)
 SPEC, CONFIG = InputSpec((20, 12, 3)), DataConfig(image_size="20x12")
 DATA = Dataset(PICTURES, LABELS, tuple("abcdefghij"), "some", "")
 FLIPPED = (eigen.flip(KERNEL), eigen.flipped_window(WINDOW, (20, 12), (19, 8)))
@@ -98,9 +99,17 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     combination.greedy_weights: [(shares("m n"),)],
     combination.fit_scaling: [(shares("n k"), LABELS)],
     losses.softmax_cross_entropy: [(LOGITS, TARGETS)],
-    losses.binary_cross_entropy: [(array("b 1"), array("b", "int32", 2))],
+    losses.binary_cross_entropy: [(array("b 1"), array("b", "int32", 2)), (LOGITS, MARKS)],
     losses.focal: [(LOGITS, TARGETS)],
-    losses.binary_focal: [(array("b 1"), array("b", "int32", 2))],
+    losses.binary_focal: [(array("b 1"), array("b", "int32", 2)), (LOGITS, MARKS)],
+    per_class.count_confusion: [(shares("n k"), LABELS), (shares("n k"), array("n k", "uint8", 2), None, [0.5] * 10)],
+    per_class.find_best_thresholds: [(shares("n k"), array("n k", "uint8", 2))],
+    several.log_odds: [(shares("n k"),)],
+    class_labels.are_truths: [(array("n d"),)],
+    class_labels.is_one_hot: [(array("n k"),)],
+    class_labels.are_shares: [(shares("n k"),)],
+    class_several.are_class_shares: [(shares("n k"),)],
+    class_several.normalize_shares: [(shares("n k"),)],
     losses.mean_squared_error: [(array("b d"), array("b d"))],
     losses.mean_absolute_error: [(array("b d"), array("b d"))],
     losses.probabilities: [(LOGITS, "softmax")],

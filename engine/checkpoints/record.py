@@ -7,7 +7,7 @@ from typing import Any
 from engine.config import RunConfig
 from engine.config.contract import InputSpec
 from engine.config.plan import Alternative, Plan
-from engine.config.scoring import loss_facts
+from engine.config.scoring import Task, loss_facts
 from engine.host.json_files import shown
 from engine.metrics.combination import Combination
 from engine.metrics.stopping import has_stopped_early
@@ -103,6 +103,15 @@ class Record:
         loss = row.get("validation_loss") if row.get("step") == self.step else None
         return self.score, -loss if isinstance(loss, int | float) else 0.0
 
+    has_several_labels: bool = field(default=False, kw_only=True, metadata=ADDED)
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts of an example: one class, any of the labels, or numbers."""
+        if not self.class_names:
+            return "numbers"
+        return "labels" if self.has_several_labels else "classes"
+
     @property
     def epochs_done(self) -> int:
         """Completed epochs."""
@@ -132,7 +141,7 @@ def _contradictions(record: Record) -> list[str]:
     """Contradictions among values that each have the right type."""
     spec, train, remedy = record.input_spec, record.config.train, "Use another step or run."
     names, outputs = record.class_names, record.num_outputs
-    is_binary = loss_facts(train.loss).activation == "sigmoid"
+    is_binary = loss_facts(train.loss, record.task).activation == "sigmoid"
     holds = (len(names), outputs) == (2, 1) if is_binary else len(names) in (0, outputs)
     members = f"{train.members:,}, the members"
     combined = len(record.combination.weights) if record.combination else train.members

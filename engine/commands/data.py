@@ -4,6 +4,8 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from engine.commands.options import options_of
 from engine.commands.outputs import check_picture_file
 from engine.commands.process import engine_command
@@ -100,9 +102,13 @@ def _draw_samples(splits: Splits, out: Path, title: str) -> None:
 
 
 def _name_of(dataset: Dataset, index: int) -> str:
-    """The class of an example, or its targets."""
+    """The class of an example, its labels or its targets."""
+    if dataset.task == "classes":
+        return dataset.class_names[dataset.class_numbers[index]]
     label = dataset.labels[index]
-    return dataset.class_names[label] if dataset.class_names else " ".join(f"{value:g}" for value in label)
+    if dataset.task == "labels":
+        return ", ".join(dataset.class_names[k] for k in np.flatnonzero(label)) or "none"
+    return " ".join(f"{value:g}" for value in label)
 
 
 def _next_commands(source: str, config: DataConfig, splits: Splits) -> list[str]:

@@ -2,13 +2,20 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+from tyro.conf import arg
+
+from engine.commands.outputs import check_csv_file
 from engine.commands.process import set_up_process
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
 from engine.config.data import BadFileRule, DataConfig
 from engine.errors import InputError, problem
 from engine.host.console import show, tell
 from engine.records.custom import check_trust
+
+if TYPE_CHECKING:
+    from engine.metrics.per_class import ClassScores
 
 
 @dataclass(frozen=True)
@@ -47,17 +54,23 @@ def evaluate(
     data: EvaluationData = EvaluationData(),
     step: str = "best",
     member: int | None = None,
+    out: Annotated[Path | None, arg(aliases=["--csv"])] = None,
+    overwrite: Flag = False,
     trust: Flag = False,
 ) -> None:
-    """Evaluate a run's model on a dataset, every example once.
+    """Evaluate a run's model on a dataset, every example once, and class by class.
 
     Args:
         run: Directory of the run, or the run packed.
         data: What to evaluate on.
         step: Checkpoint to use: best, last or a step number.
         member: Of an ensemble the member with this number alone; None for all, combined.
+        out: CSV file to write the scores of every class to, and how often it was taken for each of the others.
+        overwrite: Replace that file if there is one.
         trust: Import the author's own code that the run names, which runs it.
     """
+    if out is not None:
+        check_csv_file(out, overwrite)
     set_up_process(data.cache_dir)
     find_own_classes(trust)
     from engine.data.coverage import absent_notes
@@ -90,6 +103,20 @@ def evaluate(
     metrics = classifier.evaluate(dataset)
     which = "" if member is None else f", member {member}"
     show(metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}{which}"))
+    if classifier.class_names:
+        _show_classes(classifier.class_scores(dataset), dataset.name, out)
+
+
+def _show_classes(scores: "ClassScores", name: str, out: Path | None) -> None:
+    from engine.report.per_class import class_scores_table, mistakes_text, write_class_scores
+
+    kind = "labels" if scores.confusion.ndim == 3 else "classes"
+    show("", class_scores_table(scores, f"{len(scores.class_names):,} {kind} of {name}"))
+    if text := mistakes_text(scores):
+        show(text)
+    if out is not None:
+        write_class_scores(out, scores)
+        show(f"scores of all {kind}: {out}")
 
 
 COMMANDS = {"eval": evaluate}

@@ -10,7 +10,7 @@ from dataclasses import replace
 from engine.config.decoding import LEAST_SHARE, ValueRange
 from engine.config.named import name_of
 from engine.config.run import RunConfig
-from engine.config.scoring import loss_facts
+from engine.config.scoring import Task, loss_facts
 from engine.errors import InputError, problem
 from engine.models.activations import ACTIVATIONS, activation_spec
 from engine.models.layer import Layer
@@ -31,17 +31,17 @@ def put_right(
     has_contract: bool = False,
     gives: Gives = "logits",
     has_levels: bool = False,
-    has_classes: bool = True,
+    task: Task = "classes",
 ) -> tuple[RunConfig, list[str]]:
     """(the config of a run that starts, what was put right and why, in words).
 
     floats: the extremes of the training images, where they are float32 and no uint8 levels.
     has_contract: how inputs are scaled is taken over from another run.
     gives: what the outputs of a class of the user's own are. has_levels: the training images are uint8.
-    has_classes: the targets are classes, which decides what a loss of the user's own is given.
+    task: what the targets are, which decides what a loss is given.
     Raises InputError for a last layer that goes with another loss.
     """
-    model, lines = _without_probabilities(config.model, config.train.loss, gives, has_classes)
+    model, lines = _without_probabilities(config.model, config.train.loss, gives, task)
     config = replace(config, model=model)
     if has_contract:
         return config, lines
@@ -56,17 +56,16 @@ def variants(config: RunConfig) -> list[RunConfig]:
     try:
         found = [put_right(config)[0], put_right(config, (0, 1))[0], put_right(config, has_contract=True)[0]]
         found += [put_right(config, gives=gives)[0] for gives in PROBABILITIES]
-        found += [put_right(config, has_levels=True)[0], put_right(config, has_classes=False)[0]]
+        found += [put_right(config, has_levels=True)[0]]
+        found += [put_right(config, task=task)[0] for task in ("labels", "numbers")]
     except InputError:
         return [config]
     return [config, *found]
 
 
-def _without_probabilities(
-    model: Model, given: str | Custom, gives: Gives, has_classes: bool
-) -> tuple[Model, list[str]]:
+def _without_probabilities(model: Model, given: str | Custom, gives: Gives, task: Task) -> tuple[Model, list[str]]:
     """The model without a last softmax or sigmoid, if the loss takes logits."""
-    loss, activation = name_of(given), loss_facts(given, has_classes).activation
+    loss, activation = name_of(given), loss_facts(given, task).activation
     if activation == "linear":
         return model, []
     if gives != model.gives and not model.is_layered:

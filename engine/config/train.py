@@ -72,11 +72,17 @@ class TrainConfig:
     sampling: Annotated[Sampling, RESULT | PROGRAM] = field(default="shuffled", kw_only=True, metadata=ADDED)
     """Which examples an epoch has: shuffled: each once; balanced: as many, drawn so that all classes are as frequent,
     those of a large class less than once and those of a small one several times."""
+    thresholds: Annotated[tuple[tuple[str, float], ...], RESULT | PROGRAM] = field(
+        default=(), kw_only=True, metadata=ADDED
+    )
+    """Of several labels a picture: pairs of a label and the probability above which it counts as predicted, 0.5 for the
+    others. In Python a mapping."""
     focal_power: float = field(default=2.0, kw_only=True, metadata=ADDED)
     """Of focal losses the power γ of (1 - p): how little examples count whose label is already probable."""
 
     def __post_init__(self):
         object.__setattr__(self, "class_weight", weight_pairs(self.class_weight))
+        object.__setattr__(self, "thresholds", weight_pairs(self.thresholds))
         if self.folds is not None and self.fold is None and self.members == 1:
             object.__setattr__(self, "members", self.folds)
         if self.fold is not None and self.first_member == 0:
@@ -139,16 +145,20 @@ class TrainConfig:
         return problems + check("train.members, first_member", got, holds, f"1, {self.fold}", "Leave them out.")
 
     def _weight_problems(self) -> list[str]:
+        are_shares = all(0 < threshold < 1 for _, threshold in self.thresholds)
+        problems = check(
+            "train.thresholds", self.thresholds, are_shares, "probabilities between 0 and 1", "Correct it."
+        )
         if not isinstance(self.class_weight, tuple):
             holds = self.class_weight is None or self.sampling == "shuffled"
             rule, remedy = (
                 "not balanced with train.sampling balanced, which does the same",
                 "Leave out one or the other.",
             )
-            return check("train.class_weight", self.class_weight, holds, rule, remedy)
+            return problems + check("train.class_weight", self.class_weight, holds, rule, remedy)
         weights, names = [weight for _, weight in self.class_weight], [name for name, _ in self.class_weight]
         holds, rule = all(0 <= weight < inf for weight in weights), "a number of 0 or more for each class"
-        problems = check("train.class_weight", self.class_weight, holds, rule, "Correct it.")
+        problems += check("train.class_weight", self.class_weight, holds, rule, "Correct it.")
         holds, rule = 0 < len(names) == len(set(names)), "at least one class, each once"
         return problems + check("train.class_weight", self.class_weight, holds, rule, "Correct it.")
 

@@ -14,10 +14,10 @@ SHOWN = 3
 
 def check_several_classes(train: Dataset) -> None:
     """Raises InputError for training data of one class, of which nothing can be learnt: accuracy 1.0 from the start."""
-    if not train.class_names or np.ptp(train.labels):
+    if train.task != "classes" or np.ptp(train.class_numbers):
         return
-    got = f"one class only ({train.class_names[train.labels[0]]}) in {_examples(len(train))} to train on"
-    others = [name for k, name in enumerate(train.class_names) if k != train.labels[0]]
+    got = f"one class only ({train.class_names[train.class_numbers[0]]}) in {_examples(len(train))} to train on"
+    others = [name for k, name in enumerate(train.class_names) if k != train.class_numbers[0]]
     remedy = f"Choose a split that has {names_text(others)} too." if others else "Add examples of other classes."
     raise InputError(problem(train.name, got, "at least 2 classes", remedy))
 
@@ -42,7 +42,7 @@ def absent_notes(dataset: Dataset, which: str, wanted: np.ndarray | None = None)
 
 def counts_of(dataset: Dataset) -> np.ndarray:
     """int64[k]: how many examples each class has; empty for a regression."""
-    return np.bincount(dataset.labels, minlength=dataset.num_classes) if dataset.class_names else np.zeros(0, np.int64)
+    return dataset.class_counts
 
 
 def _name_notes(names: Names) -> list[str]:

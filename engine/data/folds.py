@@ -58,7 +58,9 @@ def divide_in_folds(config: RunConfig, splits: Splits) -> tuple[Splits, list[str
     if train.folds is None:
         return splits, []
     _check_count(whole, train.folds)
-    folds = assign_folds(whole.labels, train.folds, train.seed, whole.groups)
+    folds = assign_folds(
+        whole.class_numbers if whole.task == "classes" else whole.labels, train.folds, train.seed, whole.groups
+    )
     if splits.validation is not None:
         notes.append(f"the {len(splits.validation):,} validation images are not used: each fold validates")
     if config.data.standardize in FITTED and train.fold is None:
@@ -90,7 +92,8 @@ def _fold_notes(whole: Dataset, folds: np.ndarray, num_folds: int) -> list[str]:
     if not whole.class_names:
         return []
     counts = np.zeros((num_folds, whole.num_classes), int)
-    np.add.at(counts, (folds, whole.labels), 1)
+    marks = whole.labels if whole.task == "labels" else np.eye(whole.num_classes, dtype=int)[whole.class_numbers]
+    np.add.at(counts, folds, marks)
     has_any, notes = counts.sum(axis=0) > 0, []
     lacking = (counts == 0) & has_any
     alone = (counts == counts.sum(axis=0)) & has_any

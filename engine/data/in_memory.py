@@ -8,11 +8,12 @@ import numpy as np
 
 from engine.config.data import Layout
 from engine.config.decoding import ValueRange
-from engine.config.scoring import takes_numbers
+from engine.config.scoring import Task, takes_numbers, takes_several
 from engine.data.arrays.axes import channels_last
 from engine.data.arrays.given import plain_array
 from engine.data.classes.labels import are_targets, read_classes, read_targets
 from engine.data.classes.reading import classes_of, read_names
+from engine.data.classes.several import are_class_shares, normalize_shares, read_several, read_shares
 from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
 from engine.data.pictures.ranges import as_uint8, check_not_raw, doubts_of, levels_range, parts_of, range_of, range_text
 from engine.errors import InputError, Say, problem
@@ -30,6 +31,7 @@ class Reading:
     value_range: what is black and what white in images other than uint8, which then become levels.
     usual_range: the same where it is not stated: that of the training images. layout: where the channels are.
     are_targets: the labels are numbers to be predicted, as mean_squared_error needs them; None: as they look.
+    are_several: columns of 0 and 1 are several labels a picture, also with one 1 a row; None: as they look.
     of: what errors call these arrays, like "validation ".
     """
 
@@ -37,6 +39,7 @@ class Reading:
     usual_range: ValueRange | None = None
     layout: Layout = "auto"
     are_targets: bool | None = None
+    are_several: bool | None = None
     of: str = ""
 
 
@@ -54,8 +57,8 @@ def dataset(
 
     images: [n h w c], [n h w], [n c h w] or vectors [n d]. uint8 is from 0 to 255; other whole numbers and truth values
       become uint8 by their range; floats are fed to the model unchanged, unless `value_range` is given.
-    labels: class numbers [n] or [n 1] (also as floats or truth values), texts, or one-hot [n k]; or float targets [n]
-      or [n d] of a regression.
+    labels: class numbers [n] or [n 1] (also as floats or truth values), texts, or one-hot [n k]; several labels a
+      picture, 0 or 1 in columns [n k] or a list of labels for each; or float targets [n] or [n d] of a regression.
     class_names: a list that numbers are indices into, or {label: name}; by default each label that occurs is a class
       of that name, and so is each column of one-hot labels.
     weights: numbers [n] of 0 or more, how much each example counts in the loss and in metrics; None: all the same.
@@ -86,7 +89,9 @@ def _read_unweighted(
         class_names = read_names(class_names)
     pixels, value_range = read_images(images, f"{reading.of}images", reading, say)
     field = f"{reading.of}labels"
-    has_targets = are_targets(labels, field) if reading.are_targets is None else reading.are_targets
+    is_open = reading.are_targets is None
+    has_several = is_open and read_several(labels, field, reading.are_several, class_names) is not None
+    has_targets = not has_several and are_targets(labels, field) if is_open else reading.are_targets
     if has_targets:
         if class_names is not None:
             raise InputError(
@@ -95,8 +100,13 @@ def _read_unweighted(
         targets = read_targets(labels, field)
         _check_counts(pixels, targets, reading)
         return Dataset(pixels, targets, (), name, fingerprint_of(pixels, targets), value_range=value_range)
-    indices, names = _indices(labels, class_names, field)
+    several = read_several(labels, field, reading.are_several, class_names)
+    several = several or (read_shares(labels, field) if reading.are_targets is False and class_names is None else None)
+    indices, names = several or _indices(labels, class_names, field)
     _check_counts(pixels, indices, reading)
+    if several:
+        found = {"value_range": value_range, "targets": indices.astype(np.float32)}
+        return Dataset(pixels, indices, names, name, fingerprint_of(pixels, indices), **found)
     given = plain_array(labels, field)
     are_counts = given.dtype.kind in "iu" and class_names is None and given.size == len(given)
     targets = read_targets(given, field) if given.dtype.kind == "f" or are_counts else None
@@ -204,15 +214,33 @@ def _check_counts(images: np.ndarray, labels: np.ndarray, reading: Reading) -> N
     raise InputError(problem(reading.of.strip() or "arrays", got, "as many of each", remedy))
 
 
-def as_targets(data: Dataset) -> Dataset:
-    """The dataset with its labels as the floats they were given as, for a regression; itself where it is one."""
-    if data.class_names and data.targets is not None:
+def as_task(data: Dataset, task: Task) -> Dataset:
+    """The dataset with its labels as a task takes them, where they can be; itself where they are so, or cannot.
+
+    Of a regression the floats they were given as; of several labels the class of each; for classes, shares of these
+    that were taken for targets.
+    """
+    if task == "numbers" and data.class_names and data.targets is not None:
         return replace(data, labels=data.targets, class_names=(), targets=None)
+    if task == "labels" and data.task == "classes" and data.num_classes > 2:
+        labels = (data.class_numbers[:, None] == np.arange(data.num_classes)[None]).astype(np.uint8)
+        return replace(data, labels=labels)
+    if task == "classes" and data.task == "numbers" and are_class_shares(data.labels):
+        names = tuple(map(str, range(data.labels.shape[1])))
+        return replace(data, labels=normalize_shares(data.labels), class_names=names, targets=data.labels)
     return data
 
 
 def fitting(splits: Splits, loss: str | Custom) -> Splits:
-    """The splits with labels as a loss takes them: of a regression the floats they were given as."""
-    if not takes_numbers(loss):
+    """The splits with labels as a loss takes them, where they can be."""
+    if isinstance(loss, Custom):
+        task = splits.train.task
+    elif takes_numbers(loss):
+        task = "numbers"
+    else:
+        task = "labels" if takes_several(loss) and splits.train.task == "labels" else "classes"
+    named = splits.named
+    converted = {name: as_task(part, task) for name, part in named.items()}
+    if all(part is named[name] for name, part in converted.items()):
         return splits
-    return replace(splits, **{name: as_targets(part) for name, part in splits.named.items()})
+    return replace(splits, **converted)

@@ -9,10 +9,10 @@ from engine.config.data import DataConfig
 from engine.config.named import name_of
 from engine.config.scoring import loss_facts
 from engine.data.arrays.stored import StoredImages
-from engine.data.classes.labels import targets_for_classes
+from engine.data.classes.labels import SEVERAL, targets_for_classes
 from engine.data.classes.names import Names
 from engine.data.decoded.dataset import Dataset, Splits, num_shared, split_by_fraction
-from engine.data.in_memory import as_targets
+from engine.data.in_memory import as_task
 from engine.data.kinds import open_source
 from engine.data.sources.as_keras import split_as_keras
 from engine.errors import InputError, Say, problem
@@ -61,7 +61,7 @@ def _of_one_task(*parts: Dataset | None) -> tuple[Any, ...]:
     """The parts, all with numbers for targets where those of one have fractions, as whole numbers may be amounts."""
     if all(part is None or part.class_names for part in parts):
         return parts
-    return tuple(None if part is None else as_targets(part) for part in parts)
+    return tuple(None if part is None else as_task(part, "numbers") for part in parts)
 
 
 def load_splits_intact(config: DataConfig, seed: int, say: Say = show, classes: ClassOrder = as_they_are) -> Splits:
@@ -105,7 +105,7 @@ def skipped_files(splits: Splits) -> list[str]:
 def num_outputs(config: RunConfig, train: Dataset) -> int:
     """How many outputs the loss needs for this data; raises InputError if the two do not go together."""
     classes, loss = train.num_classes, name_of(config.train.loss)
-    activation = loss_facts(config.train.loss, bool(classes)).activation
+    activation = loss_facts(config.train.loss, train.task).activation
     if activation == "linear":
         if classes or train.labels.ndim != 2:
             got = f"{loss} with {classes} classes" if classes else f"targets of rank {train.labels.ndim}"
@@ -114,7 +114,13 @@ def num_outputs(config: RunConfig, train: Dataset) -> int:
         return train.labels.shape[1]
     if not classes:
         raise InputError(targets_for_classes(train.labels, f"labels of {train.name}", loss))
+    if train.task == "labels" and activation != "sigmoids":
+        got, rule = f"{loss} with several labels a picture", "a loss for these"
+        raise InputError(problem("train.loss", got, rule, SEVERAL))
     if activation == "sigmoid":
+        if train.labels.ndim == 2:
+            got, remedy = f"{loss} with shares of classes (soft labels)", "Use softmax_cross_entropy."
+            raise InputError(problem("train.loss", got, "a loss that takes these", remedy))
         if classes != 2:
             rule = "2 classes"
             raise InputError(problem("train.loss", f"{loss} with {classes}", rule, "Use softmax_cross_entropy."))

@@ -17,6 +17,7 @@ from engine.inference.ensemble import EnsembleClassifier
 from engine.inference.single import SingleClassifier
 from engine.metrics.combination import sum_weighted, take_logarithms
 from engine.metrics.losses import probabilities
+from engine.metrics.several import as_pairs
 from engine.networks.network import network_of, normalize
 
 Graph = Callable[[jax.Array], jax.Array]
@@ -42,6 +43,9 @@ def graph_of(classifier: Classifier, precision: Precision | None = None) -> Grap
         outputs = [graph(inputs) for graph in graphs]
         if not classifier.class_names:
             return sum_weighted(outputs, weights)
+        if classifier.record.task == "labels":
+            pairs = combination.combine([take_logarithms(as_pairs(each, jnp), jnp) for each in outputs], jnp)
+            return pairs[:, 1].reshape(outputs[0].shape)
         return combination.combine([take_logarithms(each, jnp) for each in outputs], jnp)
 
     return forward
@@ -50,7 +54,7 @@ def graph_of(classifier: Classifier, precision: Precision | None = None) -> Grap
 def _graph_of_one(classifier: SingleClassifier, precision: Precision | None) -> Graph:
     spec, record = classifier.input_spec, classifier.record
     train, of_inputs = record.config.train, (spec.network_shape, record.num_outputs)
-    activation = loss_facts(train.loss, bool(record.class_names)).activation
+    activation = loss_facts(train.loss, record.task).activation
     # XLA's own operations, whatever this machine uses: other machines may lack our kernels.
     network, _ = network_of(record.config.model, *of_inputs, "xla", spec.whiten, precision or train.precision)
     params, model_state = jax.tree.map(np.asarray, (classifier.params, classifier.model_state))

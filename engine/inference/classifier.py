@@ -1,8 +1,8 @@
 """Classifier: a trained model with its input contract, for arrays, files and pictures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -17,25 +17,18 @@ from engine.data.classes.labels import targets_for_classes
 from engine.data.contract import check_inputs
 from engine.data.coverage import absent_notes
 from engine.data.decoded.dataset import Dataset
-from engine.data.in_memory import ClassNames, as_targets
+from engine.data.in_memory import ClassNames, as_task
 from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import Picture, check_none
 from engine.errors import InputError, Say, problem
 from engine.host.console import tell, warn
 from engine.inference.data_in import Evaluable, read_examples
 from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, checked_array, contract, listed
+from engine.inference.predictions import Prediction, change_thresholds, compute_class_scores, make_prediction
+from engine.metrics.per_class import ClassScores
 from engine.metrics.sums import Scoring, make_scoring
 from engine.networks.network import Tree
 from engine.training.evaluate import eval_batch_size
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model sees in one picture: the likeliest class, and the `top` ones with their probabilities."""
-
-    label: str
-    probability: float
-    top: tuple[tuple[str, float], ...]
 
 
 class Classifier(ABC):
@@ -169,6 +162,9 @@ class Classifier(ABC):
         options: of `predict_proba`, for all its queries. Raises InputError if scikit-learn is not installed.
         """
         self._check_names(1)
+        if self.record.task == "labels":
+            rule, remedy = "one of one class a picture", "Use predict_proba."
+            raise InputError(problem("as_sklearn", "a model of several labels a picture", rule, remedy))
         try:
             from engine.inference.scikit_learn import SklearnClassifier
         except ModuleNotFoundError:
@@ -228,6 +224,17 @@ class Classifier(ABC):
         skipped: how many files of the data could not be read, if there are any.
         """
 
+    def class_scores(
+        self,
+        data: Evaluable,
+        value_range: ValueRange | None = None,
+        layout: Layout = "auto",
+        class_names: ClassNames | None = None,
+    ) -> ClassScores:
+        """Precision, recall and F1 of each class or label, and what is taken for what; arguments as of `evaluate`."""
+        dataset = self.fitting(data, value_range, layout, class_names)
+        return compute_class_scores(self.record, self.outputs, self.thresholds, dataset)
+
     def fitting(
         self,
         data: Evaluable,
@@ -240,13 +247,17 @@ class Classifier(ABC):
         Raises InputError, showing both sides, unless it has the model's input, its scale and no classes that it lacks.
         """
         dataset = read_examples(data, self.record, value_range, layout, class_names)
-        dataset = dataset if self.class_names else as_targets(dataset)
+        dataset = as_task(dataset, self.record.task)
         check_inputs(dataset, self.input_spec, "the model's input")
         if self.class_names and not dataset.class_names:
             raise InputError(targets_for_classes(dataset.labels, f"labels of {dataset.name}", "a classifier"))
         if dataset.class_names and not self.class_names:
             rule = "float targets, as the model was trained on"
             raise InputError(problem(dataset.name, "class labels", rule, "Pass (images, targets) with numbers."))
+        if "labels" in (dataset.task, self.record.task) and dataset.task != self.record.task:
+            got, rule = ("several labels", "one class") if dataset.task == "labels" else ("one class", "several labels")
+            remedy = "Give labels as the model was trained on."
+            raise InputError(problem(dataset.name, f"{got} a picture", f"{rule} a picture", remedy))
         if not self.class_names and dataset.labels.shape[1:] != (self.record.num_outputs,):
             got, rule = f"targets of {dataset.labels.shape[1:]}", f"{self.record.num_outputs} an example"
             raise InputError(problem(dataset.name, got, rule, "Use targets of the model's shape."))
@@ -258,12 +269,21 @@ class Classifier(ABC):
     @property
     def scoring(self) -> Scoring:
         """The loss and the metrics that the model was trained with."""
-        return make_scoring(self.record.config.train, self.record.num_outputs, bool(self.class_names))
+        return make_scoring(self.record.config.train, self.record.num_outputs, self.record.task, self.class_names)
 
     def _prediction(self, row: np.ndarray, top: int) -> Prediction:
-        best = np.argsort(-row, kind="stable")[:top]
-        named = tuple((self.class_names[k], float(row[k])) for k in best)
-        return Prediction(named[0][0], named[0][1], named)
+        return make_prediction(row, self.class_names, top, self.thresholds)
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """float64[k]: of several labels a picture, the probability above which each counts as predicted; else None."""
+        return np.array(self.scoring.thresholds) if self.record.task == "labels" else None
+
+    def with_thresholds(self, thresholds: Mapping[str, float]) -> "Classifier":
+        """The same with other thresholds of some labels; raises InputError for labels that it does not have."""
+        other = copy(self)
+        other.record = change_thresholds(self.record, thresholds)
+        return other
 
 
 def with_skipped(metrics: dict[str, Any], dataset: Dataset) -> dict[str, Any]:

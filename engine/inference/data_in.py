@@ -37,7 +37,7 @@ def read_examples(
             return _held_out(data if isinstance(data, Splits) else load_splits(data, config.train.seed, tell))
     arrays = unpack_arrays(data, "data", "a path, a tfds name, a DataConfig, Splits, a Dataset or (images, labels)")
     layout = config.data.layout if layout == "auto" else layout
-    reading = Reading(value_range, spec.usual_range, layout, are_targets=not record.class_names)
+    reading = Reading(value_range, spec.usual_range, layout, not record.class_names, record.task == "labels")
     return read_dataset(arrays, class_names, "data", reading, tell)
 
 

@@ -29,6 +29,7 @@ from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
 from engine.keys import stream_key
 from engine.metrics.combination import LEAST_PROBABILITY, Combination, fit
+from engine.metrics.several import as_pairs
 from engine.networks.build import build
 from engine.networks.network import Network, Tree, Whitened
 from engine.networks.stacked import Stacked
@@ -105,6 +106,8 @@ class EnsembleClassifier(Classifier):
         """[n k] of the members' outputs [m n k]."""
         if not self.class_names:
             return np.tensordot(np.asarray(self.combination.weights), outputs, axes=1)
+        if self.record.task == "labels":
+            return self.combination.combine(logarithms(as_pairs(outputs)))[:, 1].reshape(outputs.shape[1:])
         return self.combination.combine(logarithms(outputs))
 
     def evaluate(

@@ -143,7 +143,7 @@ class SingleClassifier(Classifier):
     ) -> np.ndarray:
         """float32[n k]: the outputs for the images as they are, or for one draw of an augmentation."""
         predict, spec = self._predict, self.input_spec
-        activation = loss_facts(self.record.config.train.loss, bool(self.class_names)).activation
+        activation = loss_facts(self.record.config.train.loss, self.record.task).activation
 
         def forward(weights: Tree, of_draw: Any, images: jax.Array, first: Any) -> jax.Array:
             if augment is not None:

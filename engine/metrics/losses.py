@@ -19,8 +19,10 @@ LossFunction = Callable[[jax.Array, jax.Array, Smoothing], jax.Array]
 
 
 def softmax_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
-    """Of logits [b k] on integer labels [b]; smoothing mixes the label with the uniform distribution."""
-    assert labels.ndim == outputs.ndim - 1 == 1
+    """Of logits [b k] on integer labels [b], or shares [b k] in sum 1; smoothing mixes in the uniform distribution."""
+    assert outputs.ndim == 2
+    if labels.ndim == 2:
+        return optax.softmax_cross_entropy(outputs, optax.smooth_labels(labels, label_smoothing))
     if isinstance(label_smoothing, float) and not label_smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, outputs.shape[-1]), label_smoothing)
@@ -28,9 +30,12 @@ def softmax_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing
 
 
 def binary_cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.0) -> jax.Array:
-    """Of one logit [b 1] on labels 0 or 1 [b]; smoothing moves both targets towards one half."""
-    assert outputs.shape == (len(labels), 1)
+    """Of one logit [b 1] on labels 0 or 1 [b], or the mean over several [b k]; smoothing moves targets to one half."""
     targets = labels * (1 - label_smoothing) + label_smoothing / 2
+    if labels.ndim == 2:
+        assert outputs.shape == labels.shape
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(outputs, targets), axis=-1)
+    assert outputs.shape == (len(labels), 1)
     return optax.sigmoid_binary_cross_entropy(outputs[:, 0], targets)
 
 
@@ -40,18 +45,22 @@ def focal(outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.
     Lin et al. 2017, arXiv:1708.02002, without their α, which class weights are.
     """
     logs = jax.nn.log_softmax(outputs)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, outputs.shape[-1]), label_smoothing)
+    targets = labels if labels.ndim == 2 else jax.nn.one_hot(labels, outputs.shape[-1])
+    targets = optax.smooth_labels(targets, label_smoothing)
     return -jnp.sum(targets * _unsure(logs, power) * logs, axis=-1)
 
 
 def binary_focal(
     outputs: jax.Array, labels: jax.Array, label_smoothing: Smoothing = 0.0, power: float = 2.0
 ) -> jax.Array:
-    """`focal` of one logit [b 1] on labels 0 or 1 [b]; 1 - p is the target's distance."""
-    assert outputs.shape == (len(labels), 1)
-    targets, logits = labels * (1 - label_smoothing) + label_smoothing / 2, outputs[:, 0]
+    """`focal` of one logit [b 1] on labels 0 or 1 [b], or the mean over several; 1 - p: the distance."""
+    targets, logits = labels * (1 - label_smoothing) + label_smoothing / 2, outputs
+    if labels.ndim == 1:
+        assert outputs.shape == (len(labels), 1)
+        logits = outputs[:, 0]
     missed = targets * jax.nn.sigmoid(-logits) + (1 - targets) * jax.nn.sigmoid(logits)
-    return _power(missed, power) * optax.sigmoid_binary_cross_entropy(logits, targets)
+    losses = _power(missed, power) * optax.sigmoid_binary_cross_entropy(logits, targets)
+    return jnp.mean(losses, axis=-1) if labels.ndim == 2 else losses
 
 
 def _unsure(logs: jax.Array, power: float) -> jax.Array:
@@ -123,6 +132,8 @@ def probabilities(outputs: jax.Array, activation: OutputActivation) -> jax.Array
     """Class probabilities [b k], or with "linear" the outputs of a regression."""
     if activation == "softmax":
         return jax.nn.softmax(outputs)
+    if activation == "sigmoids":
+        return jax.nn.sigmoid(outputs)
     if activation == "sigmoid":
         positive = jax.nn.sigmoid(outputs)
         return jnp.concatenate([1 - positive, positive], axis=-1)  # [b 1] → [b 2]

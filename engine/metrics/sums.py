@@ -1,5 +1,6 @@
 """What a run minimizes and reports: its loss and its metrics, as sums that merge over batches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,20 @@ import numpy as np
 
 from engine.config import TrainConfig
 from engine.config.scoring import METRICS as FACTS
-from engine.config.scoring import OutputActivation, loss_facts, metric_name
-from engine.errors import InputError, problem
+from engine.config.scoring import OutputActivation, Task, loss_facts, metric_name
+from engine.errors import InputError, problem, unknown
 from engine.metrics.losses import LossFunction, make_loss
+from engine.metrics.several import log_odds, make_label_metrics
 from engine.metrics.table import METRICS, Metric, mean, safe_logarithms, score_outputs
 from engine.records.custom import Custom
 
+USUAL: dict[Task, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "classes": (("accuracy",), ("brier", "ece")),
+    "labels": (("accuracy", "f1_macro"), ("brier",)),
+    "numbers": ((), ()),
+}
+"""The metrics that are always reported, and those of the combined predictions of an ensemble beside them."""
+NAMES: dict[Task, str] = {"classes": "classes", "labels": "several labels", "numbers": "a regression"}
 WEIGHT = "weight"
 """The name of the sum of the weights of examples, which no metric has."""
 BEFORE_NAMES = {"loss": "loss_sum", "accuracy": "correct", "top5": "top5"}
@@ -49,6 +58,7 @@ class Scoring:
 
     loss: (outputs, targets, label smoothing) → [b]. activation: what predictions apply to the outputs.
     metrics: by name, requested ones last. combined: those of an ensemble's combined predictions.
+    thresholds: of several labels a picture, the probability above which each counts as predicted.
     """
 
     loss: LossFunction
@@ -56,6 +66,7 @@ class Scoring:
     metrics: dict[str, Metric]
     combined: dict[str, Metric]
     num_outputs: int
+    thresholds: tuple[float, ...] = ()
 
     def measure(
         self,
@@ -71,6 +82,7 @@ class Scoring:
         """
         if self.activation == "sigmoid":
             outputs = jnp.concatenate([jnp.zeros_like(outputs), outputs], axis=-1)  # [b 1] → logits [b 2]
+        targets = self._harden(targets)
         counted = mask if weights is None else jnp.where(mask, weights, 0)
         found = {name: metric.sums(outputs, targets, counted) for name, metric in self.metrics.items()}
         total = {} if weights is None else {WEIGHT: jnp.sum(counted)}
@@ -79,7 +91,7 @@ class Scoring:
     def zeros(self, has_weights: bool = False) -> Metrics:
         """Nothing seen yet, as host arrays."""
         shape = (1, self.num_outputs)
-        targets = (shape, jnp.float32) if self.activation == "linear" else ((1,), jnp.int32)
+        targets = (shape, jnp.float32) if self.activation in ("linear", "sigmoids") else ((1,), jnp.int32)
         arguments = ((shape, jnp.float32), targets, ((1,), jnp.float32), ((1,), jnp.bool))
         weights = [((1,), jnp.float32)] * has_weights
         found = jax.eval_shape(self.measure, *(jax.ShapeDtypeStruct(*each) for each in (*arguments, *weights)))
@@ -97,42 +109,56 @@ class Scoring:
 
         weights: [n], how much each example counts; None: all the same.
         """
-        outputs = predictions if self.activation == "linear" else safe_logarithms(predictions)
-        return score_outputs(self.combined, outputs, targets, weights)
+        as_outputs = {"linear": lambda outputs: outputs, "sigmoids": log_odds}.get(self.activation, safe_logarithms)
+        outputs, (loss, *others) = as_outputs(predictions), self.combined
+        found = score_outputs({loss: self.combined[loss]}, outputs, targets, weights)
+        rest = {name: self.combined[name] for name in others}
+        return {**found, **score_outputs(rest, outputs, self._harden(targets), weights)}
+
+    def _harden(self, targets: Any) -> Any:
+        """What metrics compare with: of shares [b k] for classes the likeliest class [b]."""
+        return targets.argmax(-1) if targets.ndim == 2 and self.activation in ("softmax", "sigmoid") else targets
 
 
-def make_scoring(train: TrainConfig, num_outputs: int, has_classes: bool) -> Scoring:
-    """The loss and metrics of a run; imports those of the user's own.
+def make_scoring(train: TrainConfig, num_outputs: int, task: Task, class_names: Sequence[str] = ()) -> Scoring:
+    """The loss and metrics of a run; imports those of the user's own. class_names: the labels that thresholds name.
 
     Raises InputError for a metric that is not defined for the targets, and for functions that do not fit them.
     """
-    facts, loss = loss_facts(train.loss, has_classes), make_loss(train.loss, train.focal_power)
+    facts, loss = loss_facts(train.loss, task), make_loss(train.loss, train.focal_power)
+    thresholds = tuple(read_thresholds(train, num_outputs, class_names)) if task == "labels" else ()
+    known = make_label_metrics(thresholds) if task == "labels" else METRICS
 
     def as_given(outputs: np.ndarray) -> np.ndarray:
         """The outputs that the loss takes of those that metrics take: one logit in place of two."""
         return outputs[:, 1:] - outputs[:, :1] if facts.activation == "sigmoid" else outputs
 
-    own = {metric_name(each): _load_metric(each, has_classes) for each in train.asked_metrics}
-    usual = ["accuracy"] if has_classes else []
+    own = {metric_name(each): _load_metric(each, task, known) for each in train.asked_metrics}
+    usual, sure = USUAL[task]
     top5 = ["top5"] if facts.activation == "softmax" and num_outputs > 5 else []
     own_loss = mean(lambda outputs, targets: loss(jnp.asarray(as_given(outputs), jnp.float32), targets, 0.0))
-    combined = {"loss": METRICS.get(facts.metric, own_loss), **_named([*usual, *(["brier", "ece"] * has_classes)])}
-    scoring = Scoring(loss, facts.activation, {**_named([*usual, *top5]), **own}, {**combined, **own}, num_outputs)
+    combined = {"loss": known.get(facts.metric, own_loss), **{name: known[name] for name in (*usual, *sure)}, **own}
+    metrics = {**{name: known[name] for name in (*usual, *top5)}, **own}
+    scoring = Scoring(loss, facts.activation, metrics, combined, num_outputs, thresholds)
     _check_runs(train, scoring)
     return scoring
 
 
-def _named(names: list[str]) -> dict[str, Metric]:
-    return {name: METRICS[name] for name in names}
+def read_thresholds(train: TrainConfig, num_outputs: int, class_names: Sequence[str]) -> list[float]:
+    """The probability above which each label counts as predicted; raises InputError for labels that there are not."""
+    given = dict(train.thresholds)
+    for name in given:
+        if name not in class_names:
+            raise InputError(unknown("train.thresholds", name, class_names))
+    return [given.get(name, 0.5) for name in class_names] if class_names else [0.5] * num_outputs
 
 
-def _load_metric(given: str | Custom, has_classes: bool) -> Metric:
+def _load_metric(given: str | Custom, task: Task, table: dict[str, Metric]) -> Metric:
     if not isinstance(given, Custom):
-        if FACTS[given].of_classes != has_classes:
-            rule = f"a metric of {'classes' if has_classes else 'a regression'}"
-            known = ", ".join(name for name, facts in FACTS.items() if facts.of_classes == has_classes)
-            raise InputError(problem("train.metrics", given, rule, f"Use one of {known}."))
-        return METRICS[given]
+        if task not in FACTS[given].tasks:
+            known = ", ".join(name for name, facts in FACTS.items() if task in facts.tasks)
+            raise InputError(problem("train.metrics", given, f"a metric of {NAMES[task]}", f"Use one of {known}."))
+        return table[given]
     found = given.make("train.metrics")
     if not isinstance(found, Metric):
         rule = "a function that returns a Metric of engine.metrics.table"
@@ -146,7 +172,7 @@ def _check_runs(train: TrainConfig, scoring: Scoring) -> None:
     if not own:
         return
     outputs = jax.ShapeDtypeStruct((2, scoring.num_outputs), jnp.float32)
-    targets = outputs if scoring.activation == "linear" else jax.ShapeDtypeStruct((2,), jnp.int32)
+    targets = outputs if scoring.activation in ("linear", "sigmoids") else jax.ShapeDtypeStruct((2,), jnp.int32)
     mask, field = jax.ShapeDtypeStruct((2,), jnp.bool), "train.loss"
     try:
         shape = jax.eval_shape(lambda outputs, targets: scoring.loss(outputs, targets, 0.0), outputs, targets).shape

@@ -86,8 +86,11 @@ def reliability_sums(probabilities: Any, labels: Any, mask: Any, num_bins: int =
 
 
 def _negative_log_likelihood(logits: Any, labels: Any) -> Any:
-    """-log of the label's probability, in nats."""
+    """-log of the label's probability, in nats; of shares [b k] for labels, the mean by these."""
     xp = logits.__array_namespace__()
+    if labels.ndim == 2:
+        largest = xp.max(logits, axis=-1, keepdims=True)
+        return xp.log(xp.sum(xp.exp(logits - largest), axis=-1)) - xp.sum(labels * (logits - largest), axis=-1)
     largest = xp.max(logits, axis=-1, keepdims=True)
     own = xp.take_along_axis(logits, labels[:, None], axis=-1)
     return (xp.log(xp.sum(xp.exp(logits - largest), axis=-1, keepdims=True)) - (own - largest))[:, 0]
@@ -110,6 +113,20 @@ def _class_counts(outputs: Any, labels: Any, mask: Any) -> dict[str, Any]:
     return {"right": count_where(is_label & is_right[:, None], mask), "seen": count_where(is_label, mask)}
 
 
+def _f1_counts(outputs: Any, labels: Any, mask: Any) -> dict[str, Any]:
+    xp = outputs.__array_namespace__()
+    ranks, classes = label_rank(outputs, labels), xp.arange(outputs.shape[-1])[None]
+    is_label, is_guess = classes == labels[:, None], classes == xp.argmax(outputs, axis=-1)[:, None]  # [b k]
+    found = {"both": is_label & (ranks < 1)[:, None], "predicted": is_guess, "labelled": is_label}
+    return {name: count_where(holds, mask) for name, holds in found.items()}
+
+
+def _mean_f1(sums: dict[str, Any], count: float) -> float:
+    """The mean of F1 over the classes that were seen or predicted."""
+    found = sums["predicted"] + sums["labelled"]
+    return float((2 * sums["both"][found > 0] / found[found > 0]).mean())
+
+
 def _mean_recall(sums: dict[str, Any], count: float) -> float:
     """The mean over the classes that were seen of the share of their examples that are right."""
     is_seen = sums["seen"] > 0
@@ -125,6 +142,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": mean(lambda outputs, labels: label_rank(outputs, labels) < 1),
     "top5": mean(lambda outputs, labels: label_rank(outputs, labels) < 5),
     "balanced_accuracy": Metric(_class_counts, _mean_recall),
+    "f1_macro": Metric(_f1_counts, _mean_f1),
     "nll": mean(_negative_log_likelihood),
     "brier": mean(_brier_score),
     "ece": Metric(

@@ -29,8 +29,9 @@ def classes_table(splits: Splits, limit: int = SHOWN_CLASSES) -> Table:
     """The number of images per class and split, for the first `limit` classes."""
     every = splits.named
     names = splits.train.class_names
-    counts = {split: np.bincount(data.labels, minlength=len(names)) for split, data in every.items()}
-    table = _table(f"{len(names):,} classes", "class", **dict.fromkeys(every, "right"))
+    counts = {split: data.class_counts for split, data in every.items()}
+    kind = "labels" if splits.train.task == "labels" else "classes"
+    table = _table(f"{len(names):,} {kind}", "label" if kind == "labels" else "class", **dict.fromkeys(every, "right"))
     for k, name in enumerate(names[:limit]):
         table.add_row(name, *(f"{count[k]:,}" for count in counts.values()))
     if len(names) > limit:
@@ -85,7 +86,9 @@ def sample_indices(dataset: Dataset, count: int = PLACES) -> list[int]:
     """Examples to show: the first of every class, then the second of every class, …; without classes the first ones."""
     if not dataset.class_names:
         return list(range(min(count, len(dataset))))
-    by_class = [np.flatnonzero(dataset.labels == k) for k in range(dataset.num_classes)]
+    of_class = dataset.labels.T > 0 if dataset.task == "labels" else None
+    numbers = range(dataset.num_classes)
+    by_class = [np.flatnonzero(of_class[k] if of_class is not None else dataset.class_numbers == k) for k in numbers]
     rounds = range(max(map(len, by_class), default=0))
     in_turn = (int(places[turn]) for turn in rounds for places in by_class if turn < len(places))
     return [index for index, _ in zip(in_turn, range(count), strict=False)]
@@ -101,7 +104,7 @@ def _table(title: str, first: str, **columns: str) -> Table:
 
 def extremes_text(train: Dataset) -> str:
     """The smallest and the largest class."""
-    names, counts = train.class_names, np.bincount(train.labels, minlength=train.num_classes)
+    names, counts = train.class_names, train.class_counts
     low, high = int(counts.argmin()), int(counts.argmax())
     if counts[low] == counts[high]:
         return f"{counts[low]:,} of each in train"

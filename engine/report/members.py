@@ -35,9 +35,9 @@ def report_members(classifier: EnsembleClassifier, dataset: Dataset, split: str,
     for number, row in enumerate(rows[:-1], train.first_member):
         row["best_step"] = member_best_step(train, record.history, number)
     write_ensemble_csv(directory / "ensemble.csv", rows)
-    if not classifier.class_names:
+    if classifier.record.task != "classes":
         return metrics_table([(row["member"], {"loss": row["loss"]} if "loss" in row else {}) for row in rows], title)
-    labels, logs, weights = dataset.labels, logarithms(outputs), np.asarray(classifier.combination.weights)
+    labels, logs, weights = dataset.class_numbers, logarithms(outputs), np.asarray(classifier.combination.weights)
     combined = classifier.combined(outputs)
     names = dataset.class_names
     write_uncertainty_csv(directory / "uncertainty.csv", labels, names, combined, uncertainty(logs, weights))
@@ -59,8 +59,8 @@ def frozen_lines(record: Record) -> list[str]:
 def _rows(classifier: EnsembleClassifier, outputs: np.ndarray, dataset: Dataset, split: str) -> list[Row]:
     record, combination = classifier.record, classifier.combination
     first, failed_steps = record.config.train.first_member, record.failed_steps
-    if classifier.class_names:
-        return ensemble_rows(split, logarithms(outputs), dataset.labels, combination, failed_steps, first)
+    if classifier.record.task == "classes":
+        return ensemble_rows(split, logarithms(outputs), dataset.class_numbers, combination, failed_steps, first)
     rows = ensemble_rows(split, np.zeros((len(outputs), 0, 1)), np.zeros(0, int), combination, failed_steps, first)
     alive = [step is None for step in failed_steps]
     for own, row, is_scored in zip([*outputs, classifier.combined(outputs)], rows, [*alive, True], strict=True):

@@ -29,7 +29,7 @@ def draw_predictions(dataset: Dataset, probabilities: np.ndarray, path: Path, ti
             continue
         image = dataset.images[i]
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray")
-        text, is_right = _caption(dataset.class_names, probabilities[i], int(dataset.labels[i]))
+        text, is_right = _caption(dataset.class_names, probabilities[i], int(dataset.class_numbers[i]))
         axes.set_title(text, fontsize=9, color="black" if is_right else "firebrick")
     figure.suptitle(title)
     with replaced(path) as file:

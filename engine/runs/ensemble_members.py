@@ -14,6 +14,7 @@ from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
 from engine.inference.single import SingleClassifier
 from engine.metrics.combination import Combination, fit
+from engine.metrics.several import as_pairs
 from engine.metrics.stopping import Row, member_goes_on, member_history, rank
 from engine.metrics.sums import Metrics
 from engine.runs.setup import Model, Setup
@@ -147,8 +148,8 @@ class Ensemble:
         self.check_losses(np.where(is_bad, record.step, NEVER))
         for index in np.flatnonzero(active & ~is_bad).tolist():
             number = self._numbers[index]
-            own = self._data_of(index)
-            found = self._setup.scoring.score(outputs[index], own.labels, own.weights)
+            held_out = self._data_of(index)
+            found = self._setup.scoring.score(outputs[index], held_out.labels, held_out.weights)
             metrics = {name: found[name] for name in train.shown_metrics if name in found}
             own = rank(train, metrics)
             is_better[index] = own >= max(
@@ -177,8 +178,10 @@ class Ensemble:
             return self._choose_best()
         if self._best_outputs is None or data is None or not self._setup.splits.train.class_names:
             return fit("mean", None, None, False, self.are_alive)
-        logs = logarithms(np.stack(self._best_outputs))
-        return fit(config.combine, logs, data.labels, config.temperature, self.are_alive)
+        outputs, labels = np.stack(self._best_outputs), data.class_numbers
+        if data.task == "labels":
+            outputs, labels = as_pairs(outputs), data.labels.reshape(-1).astype(np.int32)
+        return fit(config.combine, logarithms(outputs), labels, config.temperature, self.are_alive)
 
     def _compute_outputs(self, record: Record, model: Model, wanted: np.ndarray) -> Sequence[np.ndarray]:
         """Of each member float32[n k] on its validation data, 0 for members that are not wanted."""

@@ -11,7 +11,7 @@ from engine.config.data import DataConfig
 from engine.config.decoding import USUAL_COLORS
 from engine.data.decoded.dataset import Dataset, Splits, split_by_fraction
 from engine.data.held_out import load_held_out
-from engine.data.in_memory import ClassNames, Reading, as_targets, read_dataset, unpack_arrays
+from engine.data.in_memory import ClassNames, Reading, as_task, read_dataset, unpack_arrays
 from engine.data.load import load_splits, load_splits_intact
 from engine.data.locate import located
 from engine.errors import InputError, Say, problem
@@ -84,8 +84,9 @@ class Given:
             levels = train.levels or train.value_range
             validation = load_held_out(validation, config, levels, color, say, splits=("validation", "test"))
         if isinstance(validation, Dataset):
-            return validation if train.class_names else as_targets(validation)
+            return as_task(validation, train.task)
         pair = unpack_arrays(validation, "validation", "a share like 0.1, a path, a Dataset or (images, labels)")
         usual = train.value_range or self.reading.usual_range
         known = replace(self.reading, usual_range=usual, are_targets=not train.class_names, of="validation ")
+        known = replace(known, are_several=train.task == "labels")
         return read_dataset(pair, self.class_names, "validation arrays", known, say)

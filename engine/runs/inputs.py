@@ -88,8 +88,8 @@ def match_to_data(
         return config, splits, []
     source = source or read_init_record(config)
     gives, has_levels = read_outputs(config, splits.train), splits.train.images.dtype == "uint8"
-    has_classes = bool(splits.train.class_names)
-    config, corrected = put_right(config, splits.train.extremes, source is not None, gives, has_levels, has_classes)
+    of_data = (source is not None, gives, has_levels, splits.train.task)
+    config, corrected = put_right(config, splits.train.extremes, *of_data)
     config, followed = follow_source(config, source)
     if splits.train.extremes and (usual := find_usual(splits.train.extremes)):
         scaled = "picture files are scaled to that when the model predicts them"

@@ -121,7 +121,7 @@ def _draw_examples(session: Session, classifier: Classifier) -> None:
     if data is None or data.images.dtype != "uint8" or data.images.shape[-1] not in (1, 3):
         return
     save_picture(data.images[0], session.directory / "example.png")
-    if data.num_classes:
+    if data.task == "classes":
         title = f"{session.config.name} on {data.name}"
         probabilities = classifier.outputs(np.asarray(data.images[:9]))
         draw_predictions(data, probabilities, session.directory / "predictions.png", title)

@@ -18,6 +18,7 @@ from engine.errors import InputError, problem
 from engine.host.storage import expanded, new_directory
 from engine.inference.classifier import Classifier, Prediction
 from engine.inference.data_in import Evaluable
+from engine.metrics.per_class import ClassScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,10 @@ class Result:
     ) -> dict[str, Any]:
         """n, loss and accuracy over every example of a Dataset, (images, labels) or a path: see Classifier.evaluate."""
         return self.classifier.evaluate(data, value_range, layout, class_names)
+
+    def class_scores(self, data: Evaluable, **how: Any) -> ClassScores:
+        """Precision, recall and F1 of each class, and what is taken for what: see Classifier.class_scores."""
+        return self.classifier.class_scores(data, **how)
 
     def predict(
         self,

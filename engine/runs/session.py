@@ -273,6 +273,7 @@ class Session:
             failed_steps=tuple(self.members.failed_steps),
             combination=self.members.combination,
             provenance=self._provenance,
+            has_several_labels=self.splits.train.task == "labels",
             is_stopped=self.is_stopped,
             changes=self._changes or None,
             steps_ahead=self.setup.steps_ahead,

@@ -121,7 +121,9 @@ class Setup:
     @cached_property
     def scoring(self) -> Scoring:
         """The loss and the metrics."""
-        return make_scoring(self.config.train, self.model.num_outputs, bool(self.splits.train.class_names))
+        return make_scoring(
+            self.config.train, self.model.num_outputs, self.splits.train.task, self.splits.train.class_names
+        )
 
     @cached_property
     def devices(self) -> Devices:

@@ -27,7 +27,8 @@ def evaluate(
         *of_batch, weights = batch
         return totals + eval_step(objective, params, model_state, Batch(*of_batch, weights=weights))
 
-    name = "evaluate" if dataset.weights is None else ("evaluate", "weighted")
+    kind = (dataset.labels.ndim, dataset.weights is not None, objective.scoring.thresholds)
+    name = "evaluate" if kind == (1, False, ()) else ("evaluate", *kind)
     size, totals = eval_batch_size(dataset.input_shape), objective.scoring.zeros(dataset.weights is not None)
     for start in range(0, len(dataset), size):
         part = slice(start, start + size)

@@ -151,7 +151,8 @@ def _losses(objective: Objective, outputs: jax.Array, batch: Batch) -> jax.Array
     def weighted(targets: jax.Array, weights: jax.Array | None) -> jax.Array:
         losses = objective.scoring.loss(outputs, targets, objective.label_smoothing)
         if objective.class_weights is not None:
-            losses = losses * jnp.asarray(objective.class_weights, losses.dtype)[targets]
+            of_classes = jnp.asarray(objective.class_weights, losses.dtype)
+            losses = losses * (targets @ of_classes if targets.ndim == 2 else of_classes[targets])
         return losses if weights is None else losses * weights
 
     own = weighted(batch.targets, batch.weights)

@@ -245,7 +245,7 @@ def blended_loss(outputs: jax.Array, labels: np.ndarray, shares: np.ndarray, los
 def task_of(loss: str, smoothing: float, num_outputs: int) -> tuple[Objective, Any]:
     network, init = network_of(Sequential((Flatten(), Dense())), (4, 3, 1), num_outputs, "xla")
     optimizer = optax.sgd(0.1)
-    scoring = make_scoring(TrainConfig(loss=loss), num_outputs, has_classes=True)
+    scoring = make_scoring(TrainConfig(loss=loss), num_outputs, task="classes")
     objective = Objective(network, scoring, smoothing, optimizer, InputSpec((4, 3, 1)), AugmentConfig(mixup=1.0))
     return objective, jax.jit(lambda seed: init_state(*init(seed), optimizer))(jnp.uint32(0))
 

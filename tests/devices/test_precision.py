@@ -54,7 +54,7 @@ def task_and_state(precision: Precision, lowering: Lowering = "xla", model=NET) 
     spec = InputSpec((8, 8, 1), "uint8")
     network, init = network_of(model, spec.shape, 3, lowering, precision=precision)
     chain = optax.adam(1e-2)
-    scoring = make_scoring(TrainConfig(), 3, has_classes=True)
+    scoring = make_scoring(TrainConfig(), 3, task="classes")
     objective = Objective(network, scoring, 0.0, chain, spec)
     return objective, jax.jit(lambda seed: init_state(*init(seed), chain))(jnp.uint32(0))
 

@@ -146,7 +146,7 @@ N = 24
 TIED = arrays(np.float32, (N, K), elements=st.sampled_from((0.0, 1.0, 2.0, 3.0)))
 MANY_LABELS = arrays(np.int32, N, elements=st.integers(0, K - 1))
 MASKS = arrays(np.bool_, N)
-SOFTMAX = make_scoring(TrainConfig(), K, has_classes=True)
+SOFTMAX = make_scoring(TrainConfig(), K, task="classes")
 
 
 def measured(
@@ -186,7 +186,7 @@ def test_masked_examples_count_nothing_when_their_losses_are_not_finite():
 
 
 def test_binary_accuracy_agrees_with_the_larger_probability():
-    scoring = make_scoring(TrainConfig(loss="binary_cross_entropy"), 1, has_classes=True)
+    scoring = make_scoring(TrainConfig(loss="binary_cross_entropy"), 1, task="classes")
     logits = np.array([[2.0], [-1], [0], [0], [3], [-2]], np.float32)  # a tie goes to the earlier class, 0
     labels, mask = np.array([1, 0, 0, 1, 0, 1]), np.ones(6, bool)
     got = measured(logits, labels, np.zeros(6, np.float32), mask, scoring)
@@ -211,7 +211,8 @@ def test_nothing_is_counted_correct_when_the_outputs_are_not_numbers():
     ],
 )
 def test_means_hold_what_the_loss_gives_meaning_to(loss: str, num_outputs: int, names: list[str]):
-    scoring = make_scoring(TrainConfig(loss=loss), num_outputs, has_classes=FACTS[loss].activation != "linear")
+    task = "numbers" if FACTS[loss].activation == "linear" else "classes"
+    scoring = make_scoring(TrainConfig(loss=loss), num_outputs, task)
     found = scoring.means(scoring.zeros())
     assert list(found) == names
     assert found.pop("n") == 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.config import TrainConfig
 from engine.config.scoring import METRICS as FACTS
+from engine.config.scoring import Task
 from engine.errors import InputError
 from engine.metrics.stopping import score
 from engine.metrics.sums import make_scoring
@@ -19,6 +20,7 @@ from engine.models import custom
 SETTINGS = settings(max_examples=20, derandomize=True, deadline=None, database=None)
 N, K = 40, 6
 LABELS = np.arange(K)
+TASKS: tuple[tuple[Task, str], ...] = (("classes", "softmax_cross_entropy"), ("numbers", "mean_squared_error"))
 
 
 def top5(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -35,6 +37,7 @@ OF_SKLEARN = {
     "balanced_accuracy": lambda y, z: sklearn.metrics.recall_score(
         y, z.argmax(1), labels=np.unique(y), average="macro", zero_division=0
     ),
+    "f1_macro": lambda y, z: sklearn.metrics.f1_score(y, z.argmax(1), average="macro", zero_division=0),
     "nll": lambda y, z: sklearn.metrics.log_loss(y, shares(z), labels=LABELS),
     "brier": lambda y, z: sklearn.metrics.brier_score_loss(y, shares(z), labels=LABELS, scale_by_half=False),
     "mean_squared_error": sklearn.metrics.mean_squared_error,
@@ -43,7 +46,7 @@ OF_SKLEARN = {
 
 
 def test_every_name_of_the_config_is_a_metric():
-    assert tuple(METRICS) == tuple(FACTS)
+    assert set(METRICS) == {name for name, facts in FACTS.items() if facts.tasks != ("labels",)}
     assert set(OF_SKLEARN) == set(METRICS) - {"ece"}  # in tests/metrics/test_calibration.py
 
 
@@ -52,11 +55,11 @@ def test_every_name_of_the_config_is_a_metric():
 def test_metrics_equal_those_of_scikit_learn_in_batches_and_in_numpy(seed: int):
     draw = np.random.default_rng(seed)
     outputs, labels = draw.normal(0, 2, (N, K)).astype(np.float32), draw.integers(0, K, N).astype(np.int32)
-    for has_classes in (True, False):
-        names = tuple(name for name, facts in FACTS.items() if facts.of_classes == has_classes)
-        targets = labels if has_classes else draw.normal(size=(N, K)).astype(np.float32)
-        train = TrainConfig(loss="softmax_cross_entropy" if has_classes else "mean_squared_error", metrics=names)
-        scoring, totals = make_scoring(train, K, has_classes), None
+    for task, loss in TASKS:
+        names = tuple(name for name, facts in FACTS.items() if task in facts.tasks)
+        targets = labels if task == "classes" else draw.normal(size=(N, K)).astype(np.float32)
+        train = TrainConfig(loss=loss, metrics=names)
+        scoring = make_scoring(train, K, task)
         totals = scoring.zeros()
         for start in range(0, N, 16):  # the last batch is padded, as in evaluation
             part = slice(start, start + 16)
@@ -96,7 +99,7 @@ def no_metric() -> float:
 
 def test_own_loss_and_metric_are_those_of_their_functions():
     train = TrainConfig(loss=custom(hinge, margin=2.0), metrics=(custom(within, steps=2),))
-    scoring, draw = make_scoring(train, K, has_classes=True), np.random.default_rng(0)
+    scoring, draw = make_scoring(train, K, task="classes"), np.random.default_rng(0)
     outputs, labels = draw.normal(size=(N, K)).astype(np.float32), draw.integers(0, K, N)
     losses = scoring.loss(jnp.asarray(outputs), jnp.asarray(labels), 0.0)
     expected = sklearn.metrics.hinge_loss(labels, outputs / 2, labels=LABELS) * 2
@@ -107,26 +110,39 @@ def test_own_loss_and_metric_are_those_of_their_functions():
 
 
 @pytest.mark.parametrize(
-    ("fields", "num_outputs", "has_classes", "message"),
+    ("fields", "num_outputs", "task", "message"),
     [
-        ({"metrics": ("brier",), "loss": "mean_squared_error"}, 1, False, r"train\.metrics: got brier; .*regression"),
+        (
+            {"metrics": ("brier",), "loss": "mean_squared_error"},
+            1,
+            "numbers",
+            r"train\.metrics: got brier; .*regression",
+        ),
         (
             {"metrics": ("mean_squared_error",)},
             K,
-            True,
+            "classes",
             r"train\.metrics: got mean_squared_error; .*a metric of classes",
         ),
-        ({"metrics": (custom(no_metric),)}, K, True, r"train\.metrics: got .*no_metric, which returns something else"),
-        ({"loss": custom(mean_hinge)}, K, True, r"train\.loss: got .*mean_hinge, which gives an array \[\] for 2"),
-        ({"loss": custom(failing)}, K, True, r"train\.loss: got .*failing \(.*expected functions of outputs \[b 6\]"),
-        ({"loss": custom(hinge, slope=1)}, K, True, r"train\.loss: got .*hinge \(.*slope"),
+        (
+            {"metrics": (custom(no_metric),)},
+            K,
+            "classes",
+            r"train\.metrics: got .*no_metric, which returns something else",
+        ),
+        ({"loss": custom(mean_hinge)}, K, "classes", r"train\.loss: got .*mean_hinge, which gives an array \[\] for 2"),
+        (
+            {"loss": custom(failing)},
+            K,
+            "classes",
+            r"train\.loss: got .*failing \(.*expected functions of outputs \[b 6\]",
+        ),
+        ({"loss": custom(hinge, slope=1)}, K, "classes", r"train\.loss: got .*hinge \(.*slope"),
     ],
 )
-def test_what_does_not_fit_is_refused_when_the_run_starts(
-    fields: dict, num_outputs: int, has_classes: bool, message: str
-):
+def test_what_does_not_fit_is_refused_when_the_run_starts(fields: dict, num_outputs: int, task: Task, message: str):
     with pytest.raises(InputError, match=message):
-        make_scoring(TrainConfig(**fields), num_outputs, has_classes)
+        make_scoring(TrainConfig(**fields), num_outputs, task)
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def trained_by_us(config: OptimConfig, values: list, batches: tuple, penalties: 
     params["layers"][1] = {"kernel": values[2], "bias": values[3]}
     inputs = InputSpec(shape=(4,), dtype="float32", scale=1.0)
     chain = optimizer(config, NUM_STEPS, 1)
-    scoring = make_scoring(TrainConfig(), 3, has_classes=True)
+    scoring = make_scoring(TrainConfig(), 3, task="classes")
     objective = Objective(network, scoring, 0.0, chain, inputs, penalty=kernel_penalty(spec))
 
     def step(state: Any, batch: tuple) -> tuple:

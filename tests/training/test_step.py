@@ -31,7 +31,7 @@ def make_objective(model: Sequential, **fields: Any) -> tuple[Objective, Any]:
     """(objective, its first state) of a model on images of 6×6."""
     network, init = network_of(model, (6, 6, 1), 3, "xla")
     chain = optimizer(OptimConfig("momentum", 0.1), 10, 1)
-    scoring, inputs = make_scoring(TrainConfig(), 3, has_classes=True), InputSpec((6, 6, 1))
+    scoring, inputs = make_scoring(TrainConfig(), 3, task="classes"), InputSpec((6, 6, 1))
     objective = Objective(network, scoring, 0.0, chain, inputs, penalty=kernel_penalty(model), **fields)
     return objective, init_state(*init(np.uint32(0)), chain)
 

@@ -32,7 +32,7 @@ METRICS = ("balanced_accuracy", "nll", "brier")
 def objective_and_state() -> tuple[Objective, TrainState]:
     """A linear model by gradient descent of rate 1, so that a step takes off the gradient."""
     network, init = network_of(Sequential((Flatten(), Dense())), (4,), K, "xla")
-    scoring = make_scoring(TrainConfig(metrics=METRICS), K, has_classes=True)
+    scoring = make_scoring(TrainConfig(metrics=METRICS), K, task="classes")
     objective = Objective(network, scoring, 0.0, optax.sgd(1.0), InputSpec((4,), "float32", scale=1.0))
     return objective, jax.jit(lambda seed: init_state(*init(seed), objective.optimizer))(jnp.uint32(0))
 

@@ -13,6 +13,9 @@ from engine.data.classes.names import names_text
 from engine.data.classes.reading import read_names
 from engine.errors import InputError, problem, shape_text
 
+SEVERAL = (
+    'For several labels a picture set loss="binary_cross_entropy", of a command --train.loss binary_cross_entropy.'
+)
 REGRESSION = 'For a regression set loss="mean_squared_error", of a command --train.loss mean_squared_error.'
 GROUPS = (list, tuple, set, frozenset)  # of labels of one picture
 MOST_CLASSES = 100_000  # larger whole floats are amounts
@@ -30,8 +33,8 @@ def read_classes(given: Any, field: str) -> Classes:
 
     Raises InputError, naming `field`, for anything else, with what it is taken for and what to do about that.
     """
-    labels = _of_one_kind(_as_array(given, field), field)
-    if _is_one_hot(labels):
+    labels = of_one_kind(_as_array(given, field), field)
+    if is_one_hot(labels):
         names = read_names(column_names(given) or range(labels.shape[1]), field)
         return Classes(labels.argmax(1), names)
     if labels.ndim != 1:
@@ -46,7 +49,7 @@ def read_classes(given: Any, field: str) -> Classes:
 
 def read_targets(given: Any, field: str) -> np.ndarray:
     """float32[n d] of targets of a regression [n] or [n d]; raises InputError for text and what is not finite."""
-    targets = _of_one_kind(_as_array(given, field), field)
+    targets = of_one_kind(_as_array(given, field), field)
     if targets.dtype.kind not in "biuf" or targets.ndim == 0:
         rule, remedy = "numbers, as mean_squared_error needs", "Use a loss for classes, like softmax_cross_entropy."
         raise InputError(problem(field, f"{targets.dtype} labels", rule, remedy))
@@ -58,8 +61,8 @@ def read_targets(given: Any, field: str) -> np.ndarray:
 
 def are_targets(given: Any, field: str) -> bool:
     """Whether labels are floats that name no classes: with fractions, below 0, huge, or in columns but not one-hot."""
-    labels = _of_one_kind(_as_array(given, field), field)
-    if labels.dtype.kind != "f" or not np.isfinite(labels).all() or _is_one_hot(labels):
+    labels = of_one_kind(_as_array(given, field), field)
+    if labels.dtype.kind != "f" or not np.isfinite(labels).all() or is_one_hot(labels):
         return False
     is_code = labels.ndim == 1 and float(labels.min(initial=0)) >= 0 and float(labels.max(initial=0)) < MOST_CLASSES
     return not is_code or bool((labels != np.floor(labels)).any())
@@ -67,10 +70,10 @@ def are_targets(given: Any, field: str) -> bool:
 
 def targets_for_classes(targets: np.ndarray, field: str, loss: str) -> str:
     """The wording for targets float32[n d] where a loss needs class labels."""
-    if _are_truths(targets) and targets.any():
+    if are_truths(targets) and targets.any():
         return _several(targets, field)
     rule = f"class labels, as {loss} needs"
-    if targets.shape[1] > 1 and _are_shares(targets):
+    if targets.shape[1] > 1 and are_shares(targets):
         remedy = "For the likeliest class of each give labels.argmax(1)."
         return problem(field, "class probabilities (soft labels)", rule, remedy)
     if targets.shape[1] == 1 and targets.min() >= 0 and targets.max() <= 1:
@@ -96,7 +99,7 @@ def _indexable(given: Any) -> str:
     return "labels" if is_array else "np.asarray(labels)"
 
 
-def _of_one_kind(labels: np.ndarray, field: str) -> np.ndarray:
+def of_one_kind(labels: np.ndarray, field: str) -> np.ndarray:
     """Labels [n] or [n d] of numbers or text, where there were Python objects or bytes or axes of one place."""
     if labels.ndim > 1 and 1 in labels.shape[1:]:
         labels = labels.reshape(len(labels), *(size for size in labels.shape[1:] if size != 1))  # [n 1 k] → [n k]
@@ -146,11 +149,17 @@ def _of_objects(labels: np.ndarray, field: str) -> np.ndarray:
     raise InputError(problem(field, got, rule, remedy))
 
 
-def _is_one_hot(labels: np.ndarray) -> bool:
-    return labels.ndim == 2 and _are_truths(labels) and bool((labels.sum(1) == 1).all())
+def has_one_a_column(labels: np.ndarray) -> bool:
+    """Whether truths are one-hot on their side: fewer rows than columns, and one 1 in each of these."""
+    return len(labels) < labels.shape[1] and are_truths(labels.T) and bool((labels.T.sum(1) == 1).all())
 
 
-def _are_truths(labels: np.ndarray) -> bool:
+def is_one_hot(labels: np.ndarray) -> bool:
+    """Whether labels [n k] have one 1 a row and 0 beside it."""
+    return labels.ndim == 2 and are_truths(labels) and bool((labels.sum(1) == 1).all())
+
+
+def are_truths(labels: np.ndarray) -> bool:
     """Whether labels [n d], d above 1, are all 0 or 1."""
     if labels.ndim != 2 or labels.shape[1] < 2 or labels.dtype.kind not in "biuf":
         return False
@@ -165,7 +174,8 @@ def _is_code(labels: np.ndarray) -> bool:
     return bool((is_high | (labels == labels.min())).all() and (is_high.sum(1) == 1).all())
 
 
-def _are_shares(labels: np.ndarray) -> bool:
+def are_shares(labels: np.ndarray) -> bool:
+    """Whether rows of labels [n k] are 0 or more and sum to 1."""
     return bool(labels.min() >= 0 and np.allclose(labels.astype(np.float64).sum(1), 1, atol=1e-3))
 
 
@@ -174,20 +184,18 @@ def _several(labels: np.ndarray, field: str, given: str = "labels") -> str:
     if labels.ndim == 0:
         return problem(field, "a single value", "one a picture, [n]", "Give a list or an array of them.")
     shape = shape_text(labels.shape)
-    if _are_truths(labels.T) and (labels.T.sum(1) == 1).all() and len(labels) < labels.shape[1]:
+    if has_one_a_column(labels):
         return problem(field, f"labels of {shape}, one 1 a column", "one 1 a row", f"Turn them: {given}.T.")
-    if _are_truths(labels) and labels.any():
+    if are_truths(labels) and labels.any():
         counts = labels.astype(np.int64).sum(1)
         if counts.max() == 1:
             got = f"labels of {shape} with no 1 in {(counts == 0).sum():,} rows"
-            remedy = "Leave those examples out, or add a column for what is of none of these classes."
+            remedy = f"Leave those examples out, or add a column for what is of none of these classes. {SEVERAL}"
             return problem(f"{field} of example {int(counts.argmin())}", got, "one 1 a row", remedy)
         got = f"labels of {shape} with {counts.min()} to {counts.max()} ones a row (several labels a picture)"
-        columns = f"{given}[:, 0], {given}[:, 1], …"
-        remedy = f'Train one model for each column: {columns}, with loss="binary_cross_entropy".'
-        return problem(field, got, "one class a picture, [n], or one 1 a row", remedy)
+        return problem(field, got, "one class a picture, [n], or one 1 a row", SEVERAL)
     got, rule = f"labels of {shape}", "one a picture, [n], or one-hot, [n k]"
-    if labels.dtype.kind == "f" and labels.ndim == 2 and labels.size and _are_shares(labels):
+    if labels.dtype.kind == "f" and labels.ndim == 2 and labels.size and are_shares(labels):
         remedy = f"For the likeliest class give {given}.argmax(1)."
         return problem(field, f"class probabilities of {shape}", rule, remedy)
     if _is_code(labels):
@@ -204,8 +212,7 @@ def _several(labels: np.ndarray, field: str, given: str = "labels") -> str:
 def _lists(lengths: list[int], field: str) -> str:
     """The wording for a list of labels for each picture."""
     got = f"lists of {min(lengths)} to {max(lengths)} labels (several labels a picture)"
-    remedy = 'Train one model for each label, with loss="binary_cross_entropy": [x in one for one in labels].'
-    return problem(field, got, "one class a picture, [n], or one 1 a row", remedy)
+    return problem(field, got, "one class a picture, [n], or one 1 a row", SEVERAL)
 
 
 def _beyond(field: str) -> str:

@@ -23,7 +23,8 @@ class Dataset:
     """Examples with their targets.
 
     images: uint8[n h w c], in memory or in a file; or float32[n …] for inputs that are not pictures.
-    labels: int32[n], indices into class_names; or float32[n d], targets of a regression (class_names is empty).
+    labels: int32[n], indices into class_names; uint8[n k] where pictures have several of the labels class_names, 1 for
+      those they have; float32[n k], shares of the classes; or, without class_names, targets float32[n d].
     fingerprint: hash of the content (for a share drawn from it, of the whole), the same on every machine.
     hashes: uint64[n] of each image's content, where they are known.
     skipped: "path: reason" of files left out because they could not be read; of a share set aside, none.
@@ -76,13 +77,24 @@ class Dataset:
 
     @property
     def task(self) -> Task:
-        """What is predicted of an example: one of the classes, or the numbers of a regression."""
-        return "classes" if self.class_names else "numbers"
+        """What is predicted of an example: one of the classes, any of the labels, or the numbers of a regression."""
+        if not self.class_names:
+            return "numbers"
+        return "labels" if self.labels.ndim == 2 and self.labels.dtype == np.uint8 else "classes"
 
     @property
     def class_numbers(self) -> np.ndarray:
-        """int[n]: the class of each example."""
-        return self.labels
+        """int[n]: the class of each example, of shares the largest."""
+        return self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """int64[k]: how many examples each class or label has; empty for a regression."""
+        if self.task == "labels":
+            return self.labels.sum(0, dtype=np.int64)
+        return (
+            np.bincount(self.class_numbers, minlength=self.num_classes) if self.class_names else np.zeros(0, np.int64)
+        )
 
     @cached_property
     def extremes(self) -> ValueRange | None:
@@ -99,11 +111,14 @@ class Dataset:
         """
         if self.class_names == class_names or not (self.class_names and class_names):
             return self
-        used = np.bincount(self.labels, minlength=self.num_classes) > 0
-        found = match(self.class_names, class_names, self.name, owner, used.tolist())
+        found = match(self.class_names, class_names, self.name, owner, (self.class_counts > 0).tolist())
         if found.note:
             say(found.note)
-        return self.relabelled(found.positions[self.labels], class_names)
+        if self.labels.ndim == 1:
+            return self.relabelled(found.positions[self.labels], class_names)
+        labels, is_known = np.zeros((len(self), len(class_names)), self.labels.dtype), found.positions >= 0
+        labels[:, found.positions[is_known]] = self.labels[:, is_known]
+        return self.relabelled(labels, class_names)
 
     def relabelled(self, labels: np.ndarray, class_names: Names) -> "Dataset":
         """The same examples with other labels, indices into `class_names`."""
@@ -194,7 +209,11 @@ def check_same_kind(train: Dataset, other: Dataset) -> None:
     if train.extremes is not None and other.extremes is not None:
         check_like_training(other.extremes, train.extremes, f"{other.name} images", other.images.dtype, len(other))
     check_same_range(other.value_range, train.value_range, other.name, f"like {train.name}")
-    if train.labels.shape[1:] != other.labels.shape[1:]:
+    if "labels" in (train.task, other.task) and train.task != other.task:
+        kinds = {"labels": "several labels a picture", "classes": "one class a picture", "numbers": "numbers"}
+        got, rule = kinds[other.task], f"{kinds[train.task]} like {train.name}"
+        raise InputError(problem(other.name, got, rule, "Use targets of the same kind."))
+    if train.task == other.task == "numbers" and train.labels.shape[1:] != other.labels.shape[1:]:
         got, rule = f"targets of {other.labels.shape[1:]}", f"{train.labels.shape[1:]} like {train.name}"
         raise InputError(problem(other.name, got, rule, "Use targets of the same shape."))
     if bool(train.class_names) != bool(other.class_names):
@@ -214,8 +233,11 @@ def split_by_fraction(
         return dataset, None
     order = np.argsort(np.random.Philox(key=seed).random_raw(len(dataset)), kind="stable")
     groups = [order]
+    if stratified and dataset.task == "labels":
+        rule = "off where pictures have several labels"
+        raise InputError(problem("data.stratified", stratified, rule, "Leave it out."))
     if stratified and dataset.class_names:
-        groups = [order[dataset.labels[order] == k] for k in range(dataset.num_classes)]
+        groups = [order[dataset.class_numbers[order] == k] for k in range(dataset.num_classes)]
     counts = [round(len(group) * fraction) for group in groups]
     if not 0 < sum(counts) < len(dataset):
         rule = f"a share that leaves both sides some of the {len(dataset)} examples of {dataset.name}"
@@ -256,6 +278,11 @@ def weighted_fingerprint(fingerprint: str, weights: np.ndarray | None) -> str:
 
 
 def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
+    if labels.ndim == 2:
+        if labels.shape[1] == num_classes:
+            return
+        got, rule = f"labels of {labels.shape[1]} columns", f"{num_classes}, one for each class name"
+        raise InputError(problem(name, got, rule, "Correct the labels."))
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         worst = low if low < 0 else high

@@ -21,6 +21,7 @@ from engine.data.arrays.given import plain_array
 from engine.data.classes.labels import are_targets, read_classes, read_targets
 from engine.data.classes.names import Names
 from engine.data.classes.reading import classes_of
+from engine.data.classes.several import read_several
 from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cached
 from engine.data.decoded.dataset import Dataset, names_text
 from engine.data.pictures.images import fit_images, fitted_shape
@@ -116,7 +117,10 @@ class ArraySource(Source):
 
 
 def _targets_of(given: np.ndarray, field: str) -> tuple[np.ndarray, Names, list[str]]:
-    """(int32[n] indices, class names, nothing), or (float32[n d] targets, no names, what a line says of that)."""
+    """(int32[n] indices, class names, nothing), or (uint8[n k] several labels a picture, their names, a line), or
+    (float32[n d] targets, no names, what a line says of that)."""
+    if several := read_several(given, field, None):
+        return *several, [f"{field} has several labels a picture (--train.loss binary_cross_entropy)"]
     if not are_targets(given, field) or np.isin(given, (0, 1)).all():  # several labels a picture are no amounts
         read = read_classes(given, field)
         return *classes_of(read.values, field, read.names), []

@@ -28,6 +28,8 @@ def in_listed_order(
         if name not in own and not may_lack:
             raise InputError(unknown("data.class_names", name, own))
     places = np.array([listed.index(name) if name in listed else -1 for name in own], np.int32)
+    if dataset.task == "labels":
+        return _of_listed_labels(dataset, listed, own, tell)
     labels = places[dataset.labels]
     kept = np.flatnonzero(labels >= 0)
     if len(kept) == len(labels):
@@ -36,6 +38,17 @@ def in_listed_order(
     what = f"{len(labels) - len(kept):,} examples of classes that are not in data.class-names ({names_text(others)})"
     tell(f"{dataset.name}: left out {what}")
     return dataset.take(kept, dataset.name).relabelled(labels[kept], listed)
+
+
+def _of_listed_labels(dataset: Dataset, listed: Names, own: Names, tell: Callable[[str], None]) -> Dataset:
+    """All examples, with the listed ones of their labels."""
+    labels = np.zeros((len(dataset), len(listed)), np.uint8)
+    for k, name in enumerate(listed):
+        if name in own:
+            labels[:, k] = dataset.labels[:, own.index(name)]
+    if others := [name for name in own if name not in listed]:
+        tell(f"{dataset.name}: left out the labels that are not in data.class-names ({names_text(others)})")
+    return dataset.relabelled(labels, listed)
 
 
 def _named(own: Names, listed: Names, where: str) -> Names:

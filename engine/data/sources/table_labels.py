@@ -40,7 +40,7 @@ def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray,
 
 def numeric_targets(dataset: Dataset) -> np.ndarray | None:
     """float32[n 1] of the labels as numbers, for a regression; None where they are text."""
-    if not all(map(is_number, dataset.class_names)):
+    if dataset.labels.ndim == 2 or not all(map(is_number, dataset.class_names)):
         return None
     return np.array([float(name) for name in dataset.class_names], np.float32)[dataset.labels][:, None]
 
