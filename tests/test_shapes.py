@@ -105,6 +105,7 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     per_class.count_confusion: [(shares("n k"), LABELS), (shares("n k"), array("n k", "uint8", 2), None, [0.5] * 10)],
     per_class.find_best_thresholds: [(shares("n k"), array("n k", "uint8", 2))],
     several.log_odds: [(shares("n k"),)],
+    class_labels.of_one_kind: [(array("n"), "labels"), (array("n d"), "labels")],
     class_labels.are_truths: [(array("n d"),)],
     class_labels.is_one_hot: [(array("n k"),)],
     class_labels.are_shares: [(shares("n k"),)],

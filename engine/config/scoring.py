@@ -81,6 +81,11 @@ def takes_several(loss: str | Custom) -> bool | None:
     return None if isinstance(loss, Custom) else loss_facts(loss).activation == "sigmoid"
 
 
+def read_needs(loss: str | Custom) -> tuple[bool | None, bool | None]:
+    """(`takes_numbers`, `takes_several`) of a loss."""
+    return takes_numbers(loss), takes_several(loss)
+
+
 def metric_name(metric: str | Custom) -> str:
     """What a metric is called in tables, histories and `best_by`: its name, or that of the user's own function."""
     return metric.name if isinstance(metric, Custom) else name_of(metric)

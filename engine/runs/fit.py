@@ -17,7 +17,7 @@ from engine.config import BestIs, OptimConfig, RunConfig, TrainConfig, check_mod
 from engine.config.data import Layout
 from engine.config.decoding import ValueRange
 from engine.config.finetune import FeatureCaching
-from engine.config.scoring import takes_numbers, takes_several
+from engine.config.scoring import read_needs
 from engine.config.sweep import Sweep, with_sweep
 from engine.config.train import ClassWeights, Precision, Sampling, weight_pairs
 from engine.data.contract import under_contract
@@ -100,8 +100,7 @@ def fit(
         metrics=tuple(map(as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch, precision=precision,
         accumulate=accumulate, folds=folds, class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
-    loss = train_config.loss
-    reading = Reading(value_range, layout=layout, are_targets=takes_numbers(loss), are_several=takes_several(loss))
+    reading = Reading(value_range, None, layout, *read_needs(train_config.loss))
     given, optim = Given(data, validation, class_names, reading, scale), read_optimizer(optimizer, learning_rate)
     config = RunConfig("fit", model, given.make_config(), train_config, optim, augment=augment or AugmentConfig())
     return _train(with_sweep(config, sweep), given, (run_dir, resume, allow_change), callbacks, verbose)
@@ -160,8 +159,7 @@ def finetune(
         metrics=tuple(map(as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch,
         class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
-    loss = train_config.loss
-    reading = Reading(value_range, spec.usual_range, layout, takes_numbers(loss), takes_several(loss))
+    reading = Reading(value_range, spec.usual_range, layout, *read_needs(train_config.loss))
     given, optim = Given(data, validation, class_names, reading), read_optimizer(optimizer, learning_rate)
     config = RunConfig("finetune", model, under_contract(given.make_config(), spec), train_config, optim)
     config = replace(config, augment=augment or AugmentConfig(), finetune=tuning)
