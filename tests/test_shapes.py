@@ -29,7 +29,7 @@ from engine.data.pictures import interpolating, levels, ranges, resampling
 from engine.data.sources import array_files
 from engine.kernels import depthwise, eigen, ffi, matrix, pooling, separable, triton, windows, xla
 from engine.kernels.windows import Window
-from engine.metrics import calibration, combination, losses, per_class, several, table
+from engine.metrics import calibration, combination, losses, per_class, table
 from engine.models import UpSample
 from engine.networks import build, folding, functions, modules, network
 
@@ -104,7 +104,6 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     losses.binary_focal: [(array("b 1"), array("b", "int32", 2)), (LOGITS, MARKS)],
     per_class.count_confusion: [(shares("n k"), LABELS), (shares("n k"), array("n k", "uint8", 2), None, [0.5] * 10)],
     per_class.find_best_thresholds: [(shares("n k"), array("n k", "uint8", 2))],
-    several.log_odds: [(shares("n k"),)],
     class_labels.of_one_kind: [(array("n"), "labels"), (array("n d"), "labels")],
     class_labels.are_truths: [(array("n d"),)],
     class_labels.is_one_hot: [(array("n k"),)],
