@@ -50,10 +50,12 @@ class KernelsHook(BuildHookInterface):
                 self._report(f"no libraries for {name}: {needed} is missing")
                 continue
             command = [*compiler, *known["FLAGS"], *level.options, "-s", "-I", headers, str(also)]
-            sources = sorted(Path(self.root, "engine").rglob("*.cc"))
-            jobs += [(command, source, f"{source.stem}-{name}.so") for source in sources]
+            sources = sorted(path for path in Path(self.root, "engine").rglob("*.cc") if "_" not in path.stem)
+            for source in sources:
+                parts = map(str, known["find_parts"](source))
+                jobs.append(([*command, *parts], source, f"{source.stem}-{name}.so"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for job, problem in zip(jobs, pool.map(lambda job: self._compile(*job), jobs), strict=True):
+            for job, problem in zip(jobs, pool.map(lambda job: self._compile(job[0], job[2]), jobs), strict=True):
                 if problem:
                     self._report(f"no {job[2]}: {problem}")
                 else:
@@ -65,10 +67,10 @@ class KernelsHook(BuildHookInterface):
         if version != "editable":
             self._scratch.cleanup()
 
-    def _compile(self, command: list[str], source: Path, name: str) -> str:
+    def _compile(self, command: list[str], name: str) -> str:
         """Compiles one library; gives what is wrong with it, the compiler's first line, or nothing."""
         made = Path(self._scratch.name, name)
-        done = subprocess.run([*command, str(source), "-o", str(made)], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
         if done.returncode:
             return (done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]
         return _find_newer(made.read_bytes())

@@ -12,9 +12,10 @@ import subprocess
 import weakref
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from engine.host.code_cache import CAN_CHECK, CodeDirectory, find_code_directory
-from engine.host.processor import FLAGS, instructions
+from engine.host.processor import FLAGS, find_parts, instructions
 
 COMPILERS = ("c++", "g++", "clang++")
 NATIVE = ("-march=native",)
@@ -25,6 +26,7 @@ VARIABLES = (
     "GCC_EXEC_PREFIX", "CCC_OVERRIDE_OPTIONS", "SDKROOT", "MACOSX_DEPLOYMENT_TARGET", "CONDA_BUILD_SYSROOT",
     "NIX_CFLAGS_COMPILE", "NIX_LDFLAGS",
 )  # fmt: skip
+_SILENT: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 FAILURES = (OSError, subprocess.SubprocessError, ValueError)  # the last of quotes in $CXX
 
 
@@ -41,22 +43,23 @@ def find_compiler() -> list[str] | None:
 
 
 class Compilation:
-    """A library for this processor: from the cache, or in the making, by another process, since this was created.
+    """A library for this processor: from the cache, or in the making, by other processes, since this was created.
 
-    source: its file; the headers that it includes are in the same directory.
+    source: its file; others of it, and the headers that they include, are in the same directory.
     include_directory: of other headers, those of jaxlib.
     """
 
     def __init__(self, compiler: list[str], source: Path, include_directory: str = ""):
         self._found: ctypes.CDLL | None = None
-        self._running: tuple[subprocess.Popen[bytes], CodeDirectory, Path] | None = None
+        self._running: tuple[list[subprocess.Popen[bytes]], CodeDirectory, Path] | None = None
         self._stop: weakref.finalize | None = None
+        self._compiler = compiler
         with contextlib.suppress(*FAILURES):
             self._file = f"{source.stem}-{_key(source, compiler, include_directory)}.so"
             directory = find_code_directory(f"native-{os.geteuid()}", is_executed=True)
             self._found = directory.load(self._file) if directory else None
             if directory and self._found is None:
-                self._begin(compiler, source, include_directory, directory)
+                self._begin(source, include_directory, directory)
 
     @property
     def is_running(self) -> bool:
@@ -66,34 +69,30 @@ class Compilation:
     def finish(self) -> ctypes.CDLL | None:
         """The library, loaded until the process ends; None if it cannot be compiled or kept."""
         if self._running and self._stop:
-            process, directory, made = self._running
+            processes, directory, scratch = self._running
             with contextlib.suppress(*FAILURES):
-                process.communicate(timeout=MOST_SECONDS)
-                if process.returncode == 0:
+                if not any(process.wait(MOST_SECONDS) for process in processes):
+                    made = _link(self._compiler, scratch)
                     directory.write(self._file, made.read_bytes())
                     self._found = directory.load(self._file)
             self._running = None
             self._stop()
         return self._found
 
-    def _begin(self, compiler: list[str], source: Path, include_directory: str, directory: CodeDirectory) -> None:
-        stack = contextlib.ExitStack()
-        try:
-            stack.enter_context(directory)
-            scratch = stack.enter_context(directory.scratch())
-            made = scratch / "library.so"
-            process = _compile(compiler, source, include_directory, made)
-        except BaseException:
-            stack.close()
-            raise
-        self._running = process, directory, made
-        self._stop = weakref.finalize(self, _stop, process, stack)  # also where the interpreter ends before it is done
+    def _begin(self, source: Path, include_directory: str, directory: CodeDirectory) -> None:
+        stack, processes = contextlib.ExitStack(), list[subprocess.Popen[bytes]]()
+        self._stop = weakref.finalize(self, _stop, processes, stack)  # also where the interpreter ends earlier
+        stack.enter_context(directory)
+        scratch = stack.enter_context(directory.scratch())
+        for part in find_parts(source):
+            processes.append(_compile(self._compiler, part, include_directory, scratch))
+        self._running = processes, directory, scratch
 
 
 def _key(source: Path, compiler: list[str], include_directory: str = "") -> str:
     """Hash of everything that affects the binary; the cache may be shared by different machines."""
     headers = Path(include_directory).rglob("*.h") if include_directory else ()
-    sources = [source, *sorted(source.parent.glob("*.h")), *sorted(headers)]
+    sources = [*find_parts(source), *sorted(source.parent.glob("*.h")), *sorted(headers)]
     settings = (
         compiler,
         FLAGS,
@@ -121,19 +120,30 @@ def _program(name: str) -> bytes:
     return repr((path, status.st_size, status.st_mtime_ns)).encode()
 
 
-def _compile(compiler: list[str], source: Path, include_directory: str, made: Path) -> "subprocess.Popen[bytes]":
-    """The process that compiles a source. It writes to the directory of `made` only, also if it is killed."""
+def _compile(compiler: list[str], part: Path, include_directory: str, scratch: Path) -> "subprocess.Popen[bytes]":
+    """The process that compiles a file of a library. It writes to `scratch` only, also if it is killed."""
     include = [f"-I{include_directory}"] if include_directory else []
-    command = [*compiler, *FLAGS, *NATIVE, *include, str(source), "-o", str(made)]
-    environment = {**os.environ, "TMPDIR": str(made.parent)}
-    none = subprocess.DEVNULL
-    return subprocess.Popen(command, env=environment, process_group=0, stdin=none, stdout=none, stderr=none)
+    command = [*compiler, *FLAGS, *NATIVE, *include, "-c", str(part), "-o", str(scratch / f"{part.stem}.o")]
+    return subprocess.Popen(command, env=_environment(scratch), process_group=0, **_SILENT)
 
 
-def _stop(process: "subprocess.Popen[bytes]", stack: contextlib.ExitStack) -> None:
-    """Ends a compiler that is still running, with the processes that it started, and removes what it wrote."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _link(compiler: list[str], scratch: Path) -> Path:
+    """The library of what was compiled."""
+    made = scratch / "library.so"
+    command = [*compiler, *FLAGS, *NATIVE, *map(str, sorted(scratch.glob("*.o"))), "-o", str(made)]
+    subprocess.run(command, env=_environment(scratch), check=True, timeout=MOST_SECONDS, **_SILENT)
+    return made
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(scratch)}
+
+
+def _stop(processes: "list[subprocess.Popen[bytes]]", stack: contextlib.ExitStack) -> None:
+    """Ends compilers that are still running, with the processes that they started, and removes what they wrote."""
+    for process in processes:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     stack.close()

@@ -29,6 +29,11 @@ LEVELS = {
 """The best first. The levels of x86-64 are those of its psABI."""
 
 
+def find_parts(source: Path) -> list[Path]:
+    """The files of a library: `name.cc` and each `name_….cc` beside it, which can be compiled side by side."""
+    return [source, *sorted(source.parent.glob(f"{source.stem}_*.cc"))]
+
+
 def instructions() -> bytes:
     """The instruction sets of this processor, as far as the system reports them."""
     try:
