@@ -50,8 +50,7 @@ class KernelsHook(BuildHookInterface):
                 self._report(f"no libraries for {name}: {needed} is missing")
                 continue
             command = [*compiler, *known["FLAGS"], *level.options, "-s", "-I", headers, str(also)]
-            sources = sorted(path for path in Path(self.root, "engine").rglob("*.cc") if "_" not in path.stem)
-            for source in sources:
+            for source in known["find_sources"](Path(self.root, "engine")):
                 parts = map(str, known["find_parts"](source))
                 jobs.append(([*command, *parts], source, f"{source.stem}-{name}.so"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:

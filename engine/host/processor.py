@@ -34,6 +34,13 @@ def find_parts(source: Path) -> list[Path]:
     return [source, *sorted(source.parent.glob(f"{source.stem}_*.cc"))]
 
 
+def find_sources(directory: Path) -> list[Path]:
+    """The sources of libraries anywhere in a directory, which are not a part of another one's."""
+    paths = sorted(directory.rglob("*.cc"))
+    parts = {part for path in paths for part in find_parts(path)[1:]}
+    return [path for path in paths if path not in parts]
+
+
 def instructions() -> bytes:
     """The instruction sets of this processor, as far as the system reports them."""
     try:
