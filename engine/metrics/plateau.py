@@ -40,5 +40,6 @@ def describe_drop(config: RunConfig, history: Sequence[Row]) -> str | None:
     if before is None or after is None or (before == after).all():
         return None
     rates = [f"{factor * config.optim.learning_rate:g}" for factor in np.unique(after)[::-1]]
-    why = f"after {config.optim.step_epochs} epochs without a better one (optim.schedule plateau)"
+    count = config.optim.step_epochs
+    why = f"after {count} epoch{'s' * (count > 1)} without a better one (optim.schedule plateau)"
     return f"learning rate {' to '.join((rates[0], rates[-1])[: len(rates)])} from here on, {why}"

@@ -48,7 +48,7 @@ def test_factors_of_members_are_their_own_and_other_schedules_have_none():
     rows = [{"member_3_validation_loss": 1.0, "member_4_validation_loss": 1.0 - n} for n in range(3)]
     np.testing.assert_array_equal(rate_factors(config, rows), np.float32([0.25, 1]))
     assert describe_drop(config, rows) == (
-        "learning rate 4 to 1 from here on, after 1 epochs without a better one (optim.schedule plateau)"
+        "learning rate 4 to 1 from here on, after 1 epoch without a better one (optim.schedule plateau)"
     )
     assert rate_factors(replace(CONFIG, optim=OptimConfig()), rows) is None
     assert describe_drop(replace(CONFIG, optim=OptimConfig()), rows) is None
