@@ -100,7 +100,7 @@ def make_loss(given: str | Custom, focal_power: float = 2.0) -> LossFunction:
     """The function of a loss; one of the user's own, (outputs, targets) → [b], is imported."""
     if not isinstance(given, Custom):
         return partial(FOCAL[given], power=focal_power) if given in FOCAL else LOSSES[given]
-    function, arguments = given.load("train.loss"), given.arguments
+    function, arguments = given.guard("train.loss", given.load("train.loss")), given.arguments
     return lambda outputs, targets, label_smoothing: function(outputs, targets, **arguments)
 
 

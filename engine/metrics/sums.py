@@ -13,6 +13,7 @@ from engine.config.scoring import METRICS as FACTS
 from engine.config.scoring import OutputActivation, Task, loss_facts, metric_name
 from engine.errors import InputError, problem, unknown
 from engine.metrics.losses import LossFunction, make_loss
+from engine.metrics.own_loss import check_loss
 from engine.metrics.several import log_odds, make_label_metrics
 from engine.metrics.table import METRICS, Metric, mean, safe_logarithms, score_outputs
 from engine.records.custom import Custom
@@ -163,28 +164,18 @@ def _load_metric(given: str | Custom, task: Task, table: dict[str, Metric]) -> M
     if not isinstance(found, Metric):
         rule = "a function that returns a Metric of engine.metrics.table"
         raise InputError(problem("train.metrics", f"{given.path}, which returns something else", rule, "Correct it."))
-    return found
+    return Metric(given.guard("train.metrics", found.sums), given.guard("train.metrics", found.compute))
 
 
 def _check_runs(train: TrainConfig, scoring: Scoring) -> None:
     """Raises InputError where a function of the user's own fails on arrays of the shapes it will be given."""
-    own = [each for each in (train.loss, *train.asked_metrics) if isinstance(each, Custom)]
-    if not own:
-        return
     outputs = jax.ShapeDtypeStruct((2, scoring.num_outputs), jnp.float32)
     targets = outputs if scoring.activation in ("linear", "sigmoids") else jax.ShapeDtypeStruct((2,), jnp.int32)
-    mask, field = jax.ShapeDtypeStruct((2,), jnp.bool), "train.loss"
-    try:
-        shape = jax.eval_shape(lambda outputs, targets: scoring.loss(outputs, targets, 0.0), outputs, targets).shape
-        field = "train.metrics"
-        jax.eval_shape(scoring.measure, outputs, targets, jax.ShapeDtypeStruct((2,), jnp.float32), mask)
-    except Exception as error:  # whatever the user's function raises
-        got = f"{', '.join(each.path for each in own)} ({str(error).splitlines()[0]})"
-        rule = f"functions of outputs [b {scoring.num_outputs}] and targets {[*targets.shape]}".replace("[2", "[b")
-        raise InputError(problem(field, got, rule, "Correct it.")) from error
-    if shape != (2,):
-        got = f"{own[0].path}, which gives an array {[*shape]} for 2 examples"
-        raise InputError(problem("train.loss", got, "one loss an example, [b]", "Leave the mean to the engine."))
+    if isinstance(train.loss, Custom):
+        check_loss(train.loss, scoring.loss, outputs, targets)
+    if any(isinstance(each, Custom) for each in train.asked_metrics):
+        losses, mask = (jax.ShapeDtypeStruct((2,), kind) for kind in (jnp.float32, jnp.bool))
+        jax.eval_shape(scoring.measure, outputs, targets, losses, mask)
 
 
 def _count(mask: jax.Array) -> jax.Array:

@@ -9,9 +9,14 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from engine.errors import InputError, problem
+from engine.errors import InputError, error_text, problem
 from engine.records import to_json
 
+NEED_VALUES = (
+    "TracerBoolConversionError", "ConcretizationTypeError", "TracerArrayConversionError",
+    "TracerIntegerConversionError", "NonConcreteBooleanIndexError",
+)  # fmt: skip
+"""Errors of JAX where code needs the values of arrays while it is traced."""
 Gives = Literal["logits", "softmax", "sigmoid"]
 
 
@@ -74,12 +79,24 @@ class Custom:
 
     def make(self, where: str, *given: Any) -> Any:
         """What the class or function returns for `given` and the stored arguments."""
-        function = self.load(where)
-        try:
-            return function(*given, **self.arguments)
-        except (TypeError, ValueError) as error:
-            rule = "a function that takes these arguments"
-            raise InputError(problem(where, f"{self.path} ({error})", rule, "Correct it.")) from error
+        return self.guard(where, self.load(where))(*given, **self.arguments)
+
+    def guard(self, where: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of the user's own, whose errors become an InputError that names its file and line."""
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            try:
+                return function(*arguments, **named)
+            except InputError:
+                raise
+            except Exception as error:  # whatever the user's function raises
+                rule, remedy = "a function that takes these arguments", "Correct it."
+                if type(error).__name__ in NEED_VALUES:
+                    rule = "a function that can be compiled, when arrays have shapes and no values"
+                    remedy = "Use jnp.where, jax.lax and jax.numpy in place of if, while, float() and NumPy."
+                raise InputError(problem(where, f"{self.path}: {error_text(error)}", rule, remedy)) from error
+
+        return call
 
 
 def custom(target: Callable[..., Any], **arguments: Any) -> Custom:

@@ -17,13 +17,13 @@ from engine.data.decoded.dataset import Splits
 from engine.data.weighing import class_draws, class_weights
 from engine.devices.executables import Executables
 from engine.devices.mesh import Devices
-from engine.errors import InputError, problem
+from engine.errors import InputError, defined_at, problem
 from engine.host.clock import Clock
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.sums import Scoring, make_scoring
 from engine.networks.layer_names import Layers
 from engine.networks.network import WHOLE, AnyNetwork, NetworkPart, Tree, layers_in, network_of, num_params
-from engine.records.custom import find_custom
+from engine.records.custom import Custom, find_custom
 from engine.training.batches import OrderSeeds, Subsets
 from engine.training.member_settings import MemberSettings, make_order_seeds, read_settings
 
@@ -155,5 +155,7 @@ class Setup:
         epoch = (step + self.steps_ahead - 1) // self.steps_per_epoch + 1
         kept = f"The last good checkpoint in {self.directory} is kept. " if find_steps(self.directory) else ""
         remedy = f"{kept}Lower --optim.learning-rate or set --optim.clip-norm 1."
-        got = f"no finite number at step {step} (epoch {epoch})"
+        got, loss = f"no finite number at step {step} (epoch {epoch})", self.config.train.loss
+        if isinstance(loss, Custom):
+            got += f" of {loss.path}{defined_at(loss.load('train.loss'))}"
         return NotFinite(problem(quantity, got, "a finite number", remedy))

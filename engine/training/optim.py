@@ -101,6 +101,7 @@ def _as_keras(config: OptimConfig, rate: optax.Schedule, decay: Rate | None) -> 
         step = config.name.make("optim.name", rate)
         holds = isinstance(step, optax.GradientTransformation)
         check_own("optim.name", config.name, holds, "a factory that returns an optax.GradientTransformation")
+        step = type(step)(*(config.name.guard("optim.name", function) for function in step))
     else:
         step = OPTIMIZERS[config.name](config, rate)
     decay = KERAS_ADAMW_DECAY if decay is None and config.name == "adamw" else decay

@@ -38,6 +38,7 @@ def _course(config: OptimConfig, steps_per_epoch: int, epochs: int) -> optax.Sch
     if isinstance(config.schedule, Custom):
         after = config.schedule.make("optim.schedule", decay_steps)
         check_own("optim.schedule", config.schedule, callable(after), "a factory that returns a function of the step")
+        after = config.schedule.guard("optim.schedule", after)
     else:
         after = SCHEDULES[config.schedule](config, decay_steps, steps_per_epoch)
     if not warmup_steps:

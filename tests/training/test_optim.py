@@ -384,7 +384,7 @@ def test_names_and_options_that_mean_nothing_are_refused(fields: dict[str, Any],
 def test_own_code_that_gives_something_else_is_refused():
     with pytest.raises(InputError, match=r"optim\.name: got .*:number, .*; expected a factory that returns an optax"):
         optimizer(OptimConfig(custom(number)), 10, 10)
-    with pytest.raises(InputError, match=r"optim\.name: got .*:lion \(.*'power'.*\); expected a function that takes"):
+    with pytest.raises(InputError, match=r"optim\.name: got .*:lion: .*'power'.*; expected a function that takes"):
         optimizer(OptimConfig(custom(optax.lion, power=2)), 10, 10)
 
 
