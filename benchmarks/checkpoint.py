@@ -88,7 +88,7 @@ def saving(scratch: Path, options: Options) -> tuple[dict[str, list[float]], lis
 
     found = interleaved({"each epoch": trained(1), "at the end": trained(NEVER)}, options.rounds)
     _train(replace(config, train=replace(config.train, epochs=1)), splits, scratch / "saved", 1)
-    return found, blocked[1:]
+    return found, blocked[-options.rounds :]
 
 
 def latency(run: Path, calls: int) -> list[float]:

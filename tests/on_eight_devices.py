@@ -84,7 +84,7 @@ def assert_only_sums_are_exchanged(session: Session) -> None:
     assert found == {"all-reduce"}
 
 
-@pytest.mark.parametrize("mesh", ["data=8", "data=4", "data=3"])  # 3 × 22 for batches of 64
+@pytest.mark.parametrize("mesh", ["data=8", "data=3"])  # 3 × 22 for batches of 64; data=4 is below
 def test_results_are_those_of_one_device(data: Splits, on_one: Session, mesh: str):
     session = trained(config_of(mesh), data)
     assert_same_state(session.state, on_one.state)

@@ -72,7 +72,8 @@ class Session:
         self._provenance = begun.provenance if begun else None
         contract = known.input_spec if known else input_spec(config.data, splits.train)
         model = make_architecture(config, splits, contract, given, self._say)
-        chosen, measured = make_plan(config, splits, model, given, resumed is not None), resumed or plan
+        with clock.measure("compile"):  # layers are traced, which waits for our C++ where none is shipped
+            chosen, measured = make_plan(config, splits, model, given, resumed is not None), resumed or plan
         alternatives = measured.alternatives if measured else ()
         setup = Setup(config, splits, clock, directory, model, chosen, alternatives)
         self.setup = follow_changes(setup, resumed, self._say) if resumed else setup

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -9,6 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from tests.conftest import QUICK_FLAGS
 from tests.faults.__main__ import main, plan
 from tests.faults.comparison import Left, content_differences, differences
 from tests.faults.corruptions import DAMAGES
@@ -19,8 +21,9 @@ from tests.faults.rounds import Place, Reference, Round
 from tests.faults.troubles import TROUBLES
 
 
-def test_hurt_runs_end_as_if_nothing_had_happened(tmp_path, capsys):
+def test_hurt_runs_end_as_if_nothing_had_happened(tmp_path, capsys, monkeypatch):
     """One kill, one SIGTERM, one damaged checkpoint and one corruption of every file; the long form has 200 and all."""
+    monkeypatch.setenv("XLA_FLAGS", f"{QUICK_FLAGS} {os.environ.get('XLA_FLAGS', '')}")  # for some ten processes
     only = ["killed at a file", "SIGTERM", "newest damaged"]
     options = ["--cases", "mlp", "--rounds", "1", "--corruptions", "1", "--jobs", "2", "--seed", "1"]
     places = ["--directory", str(tmp_path / "work"), "--json", str(tmp_path / "faults.json")]
