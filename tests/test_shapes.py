@@ -18,7 +18,7 @@ from engine.augment import apply, mixing
 from engine.augment.config import AugmentConfig
 from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
-from engine.data import coverage
+from engine.data import coverage, folds
 from engine.data.arrays import axes, stored
 from engine.data.classes import labels as class_labels
 from engine.data.classes import reading
@@ -27,7 +27,8 @@ from engine.data.decoded.dataset import Dataset
 from engine.data.pictures import images as pictures
 from engine.data.pictures import interpolating, levels, ranges, resampling
 from engine.data.sources import array_files
-from engine.kernels import depthwise, eigen, ffi, matrix, pooling, separable, triton, windows, xla
+from engine.kernels import batch_norm, depthwise, eigen, ffi, matrix, pooling, separable, triton, windows, xla
+from engine.kernels.libraries import CONVOLUTIONS
 from engine.kernels.windows import Window
 from engine.metrics import calibration, combination, losses, per_class, table
 from engine.models import UpSample
@@ -138,18 +139,20 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     resampling.fitted: [(PICTURE, (19, 8), "stretch")],
     resampling.stretched: [(PICTURE, (19, 8))],
     resampling.resized: [(PICTURE, (19, 8))],
+    folds.assign_folds: [(LABELS, 3, 0), (array("n d"), 3, 0)],
     array_files.decode_arrays: [(PICTURES, LABELS, DATA.class_names, CONFIG)],
     apply.augment_image: [(ONE, PICTURE, AUGMENT)],
     apply.augment_policy: [(ONE, PICTURE.astype("float32"), AUGMENT)],
     apply.augment_batch: [(KEYS, array("b h w c", "uint8"), AUGMENT)],
     mixing.mix_pairs: [(KEYS, MAPS, AUGMENT)],
 }
-if ffi.is_available():
+if ffi.is_available() and CONVOLUTIONS.load() is not None:
     NO_WINNERS = np.zeros((0, 0, 0, 0), np.uint8)
     CASES[ffi.convolve] = [(MAPS, KERNEL, BIAS, WINDOW, pool, True) for pool in (None, POOL)]
     CASES[ffi.gradients] = [(MAPS, FLIPPED, NO_WINNERS, None, array("b y x o"), WINDOW, None)]
 NOT_EVERYWHERE = {
-    *(triton.convolve, ffi.convolve, ffi.gradients),  # they need a GPU or a C++ compiler
+    # They need a GPU, or a processor for which there is a library.
+    *(triton.convolve, ffi.convolve, ffi.gradients, batch_norm.normalize),
     # They also need multiples of 16 channels, or windows of 1×1.
     *(
         separable.depthwise,
