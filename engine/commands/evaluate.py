@@ -33,6 +33,10 @@ class EvaluationData:
     """Column of a table that names the files."""
     label_column: str | None = None
     """Column of a table that holds the labels."""
+    label_separator: str | None = None
+    """What stands between several labels in a cell of a table."""
+    weight_column: str | None = None
+    """Column of a table that says how much each example counts."""
     image_directory: Path | None = None
     """Where the paths in a table start."""
     suffix: str | None = None

@@ -53,6 +53,10 @@ class DataConfig:
     """Column of a table that names the files, by its name or, without a header, its number; None: as it is named."""
     label_column: str | None = None
     """Column of a table that holds the labels, by its name or number; None: as it is named."""
+    label_separator: str | None = field(default=None, kw_only=True, metadata=ADDED)
+    """What stands between several labels in a cell of a table, like | in cat|dog; None: a cell is one label."""
+    weight_column: str | None = field(default=None, kw_only=True, metadata=ADDED)
+    """Column of a table that says how much each example counts, numbers of 0 or more; None: all the same."""
     image_directory: Annotated[Path | None, NOTHING] = None
     """Where the paths in a table start; None: beside the table, or where they are found near it."""
     suffix: str | None = None

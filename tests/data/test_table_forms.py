@@ -440,7 +440,8 @@ def test_one_hot_columns_are_classes_in_their_order(place: Path):
 
 
 @pytest.mark.parametrize(
-    ("late", "message"), [("1,1,0", r"got 2 ones \(a, b\).* --data\.label-column a"), ("0,0,0", "got no 1")]
+    ("late", "message"),
+    [("1,1,0", r"got 2 ones \(a, b\).* like a\|b, with --data\.label-separator"), ("0,0,0", "got no 1")],
 )
 def test_row_of_one_hot_columns_without_exactly_one_is_refused_by_its_line(place: Path, late: str, message: str):
     text = "path,a,b,c\n" + "".join(f"{ROWS[0][0]},{row}\n" for row in [*one_hot([0, 1, 2] * 10), late])

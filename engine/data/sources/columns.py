@@ -37,6 +37,8 @@ class Table:
     label, file, split: the places of these columns; None where there are none. unnamed: places that are ignored.
     part: the split whose rows are meant, where a column says which split a row belongs to.
     one_hot: the places of columns of 0 and 1, one for each class, in place of a column of labels.
+    several: whether rows may have any number of ones in these. separator: what stands between several labels in a cell.
+    weight: the place of the column that says how much each row counts.
     skipped: how many lines come before the first that is of the table: sep=;, comments, blank ones.
     has_levels: whether the pixels of the first rows are whole numbers from 0 to 255, and not of another range.
     """
@@ -55,17 +57,25 @@ class Table:
     skipped: int = 0
     has_levels: bool = True
     notes: tuple[str, ...] = field(default=(), compare=False)
+    several: bool = False
+    separator: str | None = None
+    weight: int | None = None
 
     @property
     def pixels(self) -> list[int]:
         """The places of the columns of pixels."""
-        others = {self.label, self.split, *self.unnamed, *self.one_hot}
+        others = {self.label, self.split, self.weight, *self.unnamed, *self.one_hot}
         return [k for k in range(len(self.columns)) if k not in others]
 
     @property
     def has_labels(self) -> bool:
         """Whether rows say of which class they are."""
         return self.label is not None or bool(self.one_hot)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether rows have several labels or a weight."""
+        return self.several or self.separator is not None or self.weight is not None
 
     @property
     def num_pixels(self) -> int:
@@ -86,8 +96,9 @@ def describe(
     """
     config = config or DataConfig()
     rows, encoding, delimiter, skipped, notes = read_start(path, config.encoding)
-    table = Table(path, (), False, None, None, delimiter, encoding, skipped=skipped, notes=notes)
-    is_asked = config.path_column is not None or config.label_column is not None
+    given = {"skipped": skipped, "notes": notes, "separator": config.label_separator}
+    table = Table(path, (), False, None, None, delimiter, encoding, **given)
+    is_asked = any((config.path_column, config.label_column, config.weight_column))
     if all(map(is_number, rows[0])) and not is_asked:
         return _with_kind_of_pixels(_of_numbers(table, len(rows[0]), num_pixels), rows)
     has_header = not has_picture(rows[0])
@@ -113,10 +124,11 @@ def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds
     """The table with the role of each column: by the config, by its name, and by what is in it."""
     names = [as_column_name(name) for name in table.columns]
     label, file = _asked("label", table, config.label_column), _asked("path", table, config.path_column)
+    weight = _asked("weight", table, config.weight_column)
     label = label if label is not None else _first_named(table, LABEL_NAMES, file, "label")
     file = file if file is not None else _first_named(table, FILE_NAMES, label, "path")
     unnamed = tuple(k for k, name in enumerate(names) if re.fullmatch(r"(unnamed:? ?_?\d+|#)?", name))
-    free = [k for k in range(len(names)) if k not in (label, file, *unnamed)]
+    free = [k for k in range(len(names)) if k not in (label, file, weight, *unnamed)]
     cells = {k: [row[k] for row in rows if k < len(row) and row[k]] for k in free}
     split = _split_column(table, {k: cells[k] for k in free})
     rest = [k for k in free if k != split]
@@ -135,8 +147,10 @@ def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds
     others = [k for k in rest if k != file]
     if file is not None and label is None and len(others) == 1:
         label = others[0]
-    one_hot = _one_hot(table, others if file is not None else _no_pixels(names, others), rows) if label is None else ()
-    return replace(table, label=label, file=file, split=split, unnamed=unnamed, one_hot=one_hot)
+    places = (others if file is not None else _no_pixels(names, others)) if label is None else []
+    marks, several = _find_marks(table, places, rows)
+    found = {"label": label, "file": file, "split": split, "weight": weight}
+    return replace(table, **found, unnamed=unnamed, one_hot=marks, several=several)
 
 
 def _no_pixels(names: list[str], places: list[int]) -> list[int]:
@@ -147,12 +161,12 @@ def _no_pixels(names: list[str], places: list[int]) -> list[int]:
     return [k for k in places if stems[k] != usual and counts[usual] >= LEAST_PIXELS]
 
 
-def _one_hot(table: Table, places: list[int], rows: list[list[str]]) -> tuple[int, ...]:
-    """The columns of 0 and 1 of which each row has one 1: a class each."""
+def _find_marks(table: Table, places: list[int], rows: list[list[str]]) -> tuple[tuple[int, ...], bool]:
+    """(the columns of 0 and 1: a class each, or a label, whether some row has not exactly one 1 in them)."""
     whole = [row for row in rows if len(row) == len(table.columns)]
     found = [k for k in places if whole and all(truth_of(row[k]) is not None for row in whole)]
     is_one = len(found) > 1 and all(sum(truth_of(row[k]) or False for k in found) == 1 for row in whole)
-    return tuple(found) if is_one else ()
+    return (tuple(found), not is_one) if len(found) > 1 else ((), False)
 
 
 def _with_kind_of_pixels(table: Table, rows: list[list[str]]) -> Table:

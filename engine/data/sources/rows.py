@@ -16,6 +16,7 @@ from engine.data.sources.csv_text import is_number, open_lines, reading_table
 from engine.data.sources.split_names import SPLIT_ORDER, UNLABELLED, split_of_value, truth_of
 from engine.errors import InputError, problem
 
+MARK = "\x1f"  # between labels that are names of columns
 CHUNK_ROWS, CHUNK_CHARACTERS = 2048, 2**23
 
 
@@ -94,7 +95,7 @@ def pixel_labels(table: Table) -> list[str]:
                 labels.append(_class_of(table, _cells(table, line), f"{table.path} line {number:,}"))
                 continue
             label = _cell(table, line, table.label or 0)
-            if not label:
+            if not label and table.separator is None:
                 raise InputError(_bad_row(table, number, line))
             labels.append(label)
     if not labels:
@@ -103,16 +104,20 @@ def pixel_labels(table: Table) -> list[str]:
 
 
 def _class_of(table: Table, cells: list[str], where: str) -> str:
-    """The name of the one-hot column that has the 1 of a row; raises InputError where not exactly one has it."""
+    """The name of the one-hot column that has the 1 of a row; raises InputError where not exactly one has it.
+
+    Of columns of several labels all names, with MARK between them.
+    """
     found = [truth_of(cells[k]) if k < len(cells) else None for k in table.one_hot]
     ones = [table.columns[k] for k, is_one in zip(table.one_hot, found, strict=True) if is_one]
-    if len(ones) == 1 and None not in found:
-        return ones[0]
+    if None not in found and (table.several or len(ones) == 1):
+        return MARK.join(ones)
     names = names_text(table.columns[k] for k in table.one_hot)
     got = f"{len(ones)} ones ({names_text(ones)})" if ones else "no 1"
     remedy = "Correct or remove the line."
     if len(ones) > 1:
-        remedy = f"Correct it, or, for several labels a picture, train a model each: --data.label-column {ones[0]}."
+        joined = "|".join(ones)
+        remedy = f"Correct it, or write several labels into one column, like {joined}, with --data.label-separator '|'."
     raise InputError(problem(where, got, f"one 1, and 0 in the others, in the columns {names}", remedy))
 
 
@@ -192,8 +197,37 @@ def no_rows(table: Table) -> str:
 def labels_and_files(table: Table) -> tuple[list[str], list[str]]:
     """(labels, file names) of every row; no labels where there is no column of them."""
     assert table.file is not None
-    wanted = [place for place in (table.file, table.label) if place is not None]
     files, labels = [], []
+    for where, row in _file_rows(table):
+        files.append(row[table.file].strip())
+        labels += [row[table.label].strip()] if table.label is not None else []
+        labels += [_class_of(table, row, where)] if table.one_hot else []
+    if not files:
+        raise InputError(no_rows(table))
+    return labels, files
+
+
+def read_weights(table: Table) -> np.ndarray:
+    """float64[n]: how much each row counts; raises InputError, naming line and column, for what is no such number."""
+    assert table.weight is not None
+    found = []
+    if table.file is not None:
+        cells = ((where, row[table.weight]) for where, row in _file_rows(table))
+    else:
+        numbered = ((number, line) for first, lines in row_chunks(table) for number, line in enumerate(lines, first))
+        filled = ((number, line) for number, line in numbered if line.strip())
+        cells = ((f"{table.path} line {n:,}", _cell(table, line, table.weight)) for n, line in filled)
+    for where, cell in cells:
+        if not _is_finite(cell) or float(cell) < 0:
+            exactly = f"{where}, column {table.weight + 1:,} ({table.columns[table.weight]})"
+            raise InputError(problem(exactly, repr(cell[:80]), "a number of 0 or more", "Correct it."))
+        found.append(float(cell))
+    return np.array(found)
+
+
+def _file_rows(table: Table) -> Iterator[tuple[str, list[str]]]:
+    """(file and line for errors, cells) of each row of a table of file names."""
+    wanted = [table.file, *([table.label] if table.separator is None else [])]
     with open_lines(table.path, table.encoding, table.skipped) as file:
         rows = csv.reader(file, delimiter=table.delimiter)
         if table.has_header:
@@ -207,13 +241,8 @@ def labels_and_files(table: Table) -> tuple[list[str], list[str]]:
                 raise InputError(problem(where, got, rule, 'Correct it; names with delimiters in them need "quotes".'))
             if table.part and part_of(table, row[table.split or 0].strip()) != table.part:
                 continue
-            for place in wanted:
+            for place in (place for place in wanted if place is not None):
                 if not row[place].strip():
                     exactly = f"{where}, column {place + 1:,} ({table.columns[place]})"
                     raise InputError(problem(exactly, "nothing", "a value", "Correct or remove the line."))
-            files.append(row[table.file].strip())
-            labels += [row[table.label].strip()] if table.label is not None else []
-            labels += [_class_of(table, row, where)] if table.one_hot else []
-    if not files:
-        raise InputError(no_rows(table))
-    return labels, files
+            yield where, row

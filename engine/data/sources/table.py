@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from engine.config.data import DataConfig
 from engine.config.decoding import ValueRange
 from engine.data.arrays.axes import square_shape
 from engine.data.decoded.cache import Decoded, DecodedBatch, Findings, cached
-from engine.data.decoded.dataset import Dataset, names_text
+from engine.data.decoded.dataset import Dataset, combined_fingerprint, names_text
 from engine.data.pictures.images import fit_images, fitted_shape
 from engine.data.pictures.ranges import as_uint8, range_text
 from engine.data.sources.class_folders import name_of
@@ -27,6 +28,7 @@ from engine.data.sources.rows import (
     numbers_range,
     parse_pixels,
     pixel_labels,
+    read_weights,
     row_chunks,
 )
 from engine.data.sources.source import Source, split_title, visible_entries
@@ -57,22 +59,26 @@ class TableSource(Source):
 
     def load(self, split: str, field: str) -> Dataset:
         """One split; raises InputError naming `field` if there is no such split, or file, line and column if bad."""
-        name = split_title(self.name, self.tables, split, field)
+        name, table = split_title(self.name, self.tables, split, field), self.tables[split]
         may_lack = split != self.config.split
-        dataset = self._read(split, name)
-        if dataset.class_names and self.tables[split].label is not None:
+        dataset, rows = self._read(split, name)
+        if dataset.class_names and table.label is not None:
             dataset = replace(dataset, targets=numeric_targets(dataset))
+        if table.weight is not None:
+            dataset = dataset.weighted(read_weights(table)[rows], f"{table.path} {table.columns[table.weight]}")
         return in_listed_order(dataset, self.config.class_names, may_lack, self.tell)
 
-    def _read(self, split: str, name: str) -> Dataset:
+    def _read(self, split: str, name: str) -> tuple[Dataset, Any]:
+        """(the split, which of its table's rows these are)."""
         table = self.tables[split]
         if table.file is not None:
             return self._load_files(table, split, name)
         about = [table.label, table.split, table.part, table.encoding, table.delimiter]
         about += [table.one_hot] if table.one_hot else []
+        about += [table.several, table.separator, table.weight] if table.has_more else []
         files = dict.fromkeys([table.path, self._training_table(table).path])  # whose range is that of all
         entry = cache_entry(self.config, name, file_key(files, self.config, *about))
-        return cached(entry, name, lambda: self._decode(table), self.tell)
+        return cached(entry, name, lambda: self._decode(table), self.tell), slice(None)
 
     def image_files(self) -> dict[str, list[str]]:
         """Paths of the image files by split, in the order of the examples; none of tables of pixels."""
@@ -92,13 +98,22 @@ class TableSource(Source):
             check_there(table.path, missing, len(names), finder)
         return [image_file(path, name, finder.base) for path, name in zip(found, names, strict=True)]
 
-    def _load_files(self, table: Table, split: str, name: str) -> Dataset:
+    def _load_files(self, table: Table, split: str, name: str) -> tuple[Dataset, Any]:
         labels, _ = labels_and_files(table)
-        targets, class_names = targets_of(labels, table, self.tell)
-        return load_files(self.files(split), targets.tolist(), class_names, name, self.config, self.tell)
+        targets, class_names = targets_of(labels, table, self.tell, self.config.class_names)
+        given = (name, self.config, self.tell)
+        if not table.has_more:
+            return load_files(self.files(split), targets.tolist(), class_names, *given), slice(None)
+        # Numbers of rows for labels: bad files may be skipped, and what else the rows say must follow.
+        numbers = [[float(number)] for number in range(len(targets))]
+        dataset = load_files(self.files(split), numbers, (), *given)
+        rows = dataset.labels[:, 0].astype(np.int64)
+        assert dataset.hashes is not None
+        fingerprint = combined_fingerprint(dataset.input_shape, dataset.hashes, targets[rows])
+        return replace(dataset, labels=targets[rows], class_names=class_names, fingerprint=fingerprint), rows
 
     def _decode(self, table: Table) -> Decoded:
-        targets, class_names = targets_of(pixel_labels(table), table, self.tell)
+        targets, class_names = targets_of(pixel_labels(table), table, self.tell, self.config.class_names)
         shape, value_range = _pixel_shape(table, self.config), self._range(table)
         batches = _pixel_batches(table, targets, shape, self.config, value_range)
         notes = [f"numbers are read as levels, {range_text(value_range)}"] if value_range not in (None, LEVELS) else []

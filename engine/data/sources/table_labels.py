@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine.data.classes.reading import Names, classes_of
+from engine.data.classes.reading import Names, classes_of, read_names
+from engine.data.classes.several import mark_labels
 from engine.data.decoded.dataset import Dataset, names_text
 from engine.data.sources.columns import Table
 from engine.data.sources.csv_text import is_number
+from engine.data.sources.rows import MARK
 from engine.errors import InputError, problem
 
 NO_NUMBERS = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}  # as pandas and NumPy write what is missing
@@ -15,13 +17,21 @@ LARGEST_TARGET = float(np.finfo(np.float32).max)
 Tell = Callable[[str], None]
 
 
-def targets_of(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
-    """(int32[n] indices, class names), or (float32[n 1], no names) where the labels are numbers with fractions.
+def targets_of(labels: list[str], table: Table, tell: Tell, listed: Names | None = None) -> tuple[np.ndarray, Names]:
+    """(int32[n] indices, class names), or (float32[n 1], no names) where the labels are numbers with fractions, or
+    (uint8[n k], names) of several labels a picture, which must be among those `listed`, if any are.
 
-    Reports which of the two tasks it is.
+    Reports which task it is.
     """
+    if table.several:
+        columns = read_names([table.columns[k] for k in table.one_hot])
+        tell(f"{table.path}: the columns {names_text(columns)} are labels of which a picture may have several")
+        return mark_labels([label.split(MARK) if label else [] for label in labels], f"{table.path} label", columns)
     if table.label is None:
         return _of_one_hot(labels, table, tell)
+    if table.separator is not None:
+        return _of_cells(labels, table, tell, listed)
+    _tell_of_separators(labels, table, tell)
     column = table.columns[table.label] if table.has_header else f"column {table.label + 1}"
     numbers = _as_numbers(labels, f"{table.path} {column}")
     if numbers is not None and _is_real(numbers):
@@ -43,6 +53,27 @@ def numeric_targets(dataset: Dataset) -> np.ndarray | None:
     if dataset.labels.ndim == 2 or not all(map(is_number, dataset.class_names)):
         return None
     return np.array([float(name) for name in dataset.class_names], np.float32)[dataset.labels][:, None]
+
+
+def _of_cells(labels: list[str], table: Table, tell: Tell, listed: Names | None) -> tuple[np.ndarray, Names]:
+    """(uint8[n k], names) of cells with any number of labels."""
+    lists = [[part.strip() for part in label.split(table.separator) if part.strip()] for label in labels]
+    marks, names = mark_labels(lists, f"{table.path} label", listed)
+    most, none = marks.sum(1).max(), np.count_nonzero(~marks.any(1))
+    empty = f", none in {none:,} rows" if none else ""
+    tell(f"{table.path}: {len(names):,} labels ({names_text(names)}), up to {most} a picture{empty}")
+    return marks, names
+
+
+def _tell_of_separators(labels: list[str], table: Table, tell: Tell) -> None:
+    """Reports labels that look like several joined: where all parts are labels by themselves, too."""
+    known = set(labels)
+    for separator in "|;,":
+        joined = sorted(label for label in known if separator in label)
+        parts = {part.strip() for label in joined for part in label.split(separator)}
+        if joined and parts <= known:
+            how = f"--data.label-separator '{separator}' reads them so"
+            tell(f"warning: {table.path}: labels like {joined[0]} look like several labels a picture; {how}")
 
 
 def _of_one_hot(labels: list[str], table: Table, tell: Tell) -> tuple[np.ndarray, Names]:
