@@ -395,7 +395,7 @@ def test_nothing_recompiles_after_the_first_epoch(monkeypatch):
 
 
 def test_run_says_what_it_trains_and_leaves_tables(tmp_path, capsys):
-    result = start(ensemble(), small_splits(), tmp_path / "run", Reporter())
+    result = start(ensemble(), small_splits(), tmp_path / "run", Reporter(is_verbose=True))
     shown = capsys.readouterr().out
     assert "3 members of 547 parameters; 100 training, 40 validation, 30 test" in shown
     assert "members by outer" in shown or jax.default_backend() != "cpu"
