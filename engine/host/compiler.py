@@ -51,7 +51,7 @@ class Compilation:
 
     def __init__(self, compiler: list[str], source: Path, include_directory: str = ""):
         self._found: ctypes.CDLL | None = None
-        self._running: tuple[list[subprocess.Popen[bytes]], CodeDirectory, Path] | None = None
+        self._running: tuple[list[subprocess.Popen[Any]], CodeDirectory, Path] | None = None
         self._stop: weakref.finalize | None = None
         self._compiler = compiler
         with contextlib.suppress(*FAILURES):
@@ -80,7 +80,7 @@ class Compilation:
         return self._found
 
     def _begin(self, source: Path, include_directory: str, directory: CodeDirectory) -> None:
-        stack, processes = contextlib.ExitStack(), list[subprocess.Popen[bytes]]()
+        stack, processes = contextlib.ExitStack(), list[subprocess.Popen[Any]]()
         self._stop = weakref.finalize(self, _stop, processes, stack)  # also where the interpreter ends earlier
         stack.enter_context(directory)
         scratch = stack.enter_context(directory.scratch())
@@ -120,7 +120,7 @@ def _program(name: str) -> bytes:
     return repr((path, status.st_size, status.st_mtime_ns)).encode()
 
 
-def _compile(compiler: list[str], part: Path, include_directory: str, scratch: Path) -> "subprocess.Popen[bytes]":
+def _compile(compiler: list[str], part: Path, include_directory: str, scratch: Path) -> "subprocess.Popen[Any]":
     """The process that compiles a file of a library. It writes to `scratch` only, also if it is killed."""
     include = [f"-I{include_directory}"] if include_directory else []
     command = [*compiler, *FLAGS, *NATIVE, *include, "-c", str(part), "-o", str(scratch / f"{part.stem}.o")]
@@ -139,7 +139,7 @@ def _environment(scratch: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(scratch)}
 
 
-def _stop(processes: "list[subprocess.Popen[bytes]]", stack: contextlib.ExitStack) -> None:
+def _stop(processes: "list[subprocess.Popen[Any]]", stack: contextlib.ExitStack) -> None:
     """Ends compilers that are still running, with the processes that they started, and removes what they wrote."""
     for process in processes:
         if process.poll() is None:
