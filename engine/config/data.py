@@ -57,6 +57,9 @@ class DataConfig:
     """What stands between several labels in a cell of a table, like | in cat|dog; None: a cell is one label."""
     weight_column: str | None = field(default=None, kw_only=True, metadata=ADDED)
     """Column of a table that says how much each example counts, numbers of 0 or more; None: all the same."""
+    group_column: str | None = field(default=None, kw_only=True, metadata=ADDED)
+    """Column of a table, by its name or number, whose rows of one value (a patient, a place) stay together: in one fold
+    of train.folds, or all in the validation share or none."""
     image_directory: Annotated[Path | None, NOTHING] = None
     """Where the paths in a table start; None: beside the table, or where they are found near it."""
     suffix: str | None = None
@@ -186,7 +189,12 @@ class DataConfig:
         elif self.height_width is not None and math.prod(self.height_width) > MOST_PIXELS:
             rule = f"at most {MOST_PIXELS:,} pixels"
             problems.append(problem("data.image_size", repr(self.image_size), rule, "Give it like 180x180."))
-        return problems + self._crop_problems()
+        return problems + self._crop_problems() + self._group_problems()
+
+    def _group_problems(self) -> list[str]:
+        rule = "off with data.group_column, whose groups are set aside as a whole"
+        is_alone = self.group_column is None or not self.stratified
+        return check("data.stratified", self.stratified, is_alone, rule, "Leave out one or the other.")
 
     def _crop_problems(self) -> list[str]:
         share, rule = self.crop_share, "0 < share ≤ 1"

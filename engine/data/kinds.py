@@ -43,8 +43,8 @@ KINDS: dict[str, Kind] = {
     "prepared": Kind("prepared tfds data", TfdsSource, is_prepared, options=("image_feature", "label_feature")),
     "table": Kind(
         "a table", open_table, holds_tables, TABLE_ENDINGS,
-        ("path_column", "label_column", "label_separator", "weight_column", "image_directory", "suffix", "encoding",
-         "on_bad_file"),
+        ("path_column", "label_column", "label_separator", "weight_column", "group_column", "image_directory",
+         "suffix", "encoding", "on_bad_file"),
     ),
     "arrays": Kind("arrays", open_arrays, holds_arrays, ARRAY_ENDINGS, ("layout",)),
     "folder": Kind("a folder of images", open_folder, Path.is_dir, (), ("follow_links", "split_as", "on_bad_file")),

@@ -1,12 +1,19 @@
 """Which fold an example is in, compared with scikit-learn's; what is said of folds that lack a class."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from engine import InputError, RunConfig, Splits, TrainConfig, mlp
+from engine.config.data import DataConfig
 from engine.data.folds import assign_folds, divide_in_folds
+from engine.data.load import load_splits
+from engine.errors import ignore
 from tests.conftest import make_dataset
 
 
@@ -102,3 +109,60 @@ def test_folds_that_cannot_be_are_refused(train: dict[str, int], message: str):
 def test_more_folds_than_examples_are_refused():
     with pytest.raises(InputError, match=r"train\.folds: got 9; expected at most 8, the examples"):
         divide_in_folds(config(folds=9), Splits(make_dataset(8)))
+
+
+def write_table(path: Path, num: int = 30) -> None:
+    """A table of pixels of 2×2 pictures, with a column of six patients, five rows each."""
+    draw = np.random.default_rng(0)
+    lines = ["label,patient,p0,p1,p2,p3"]
+    lines += [f"{k % 2},mr {k // 5},{','.join(map(str, draw.integers(0, 256, 4)))}" for k in range(num)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_rows_of_a_group_stay_in_one_fold_or_share(tmp_path: Path):
+    write_table(tmp_path / "t.csv")
+    data = DataConfig(
+        path=tmp_path / "t.csv", group_column="patient", validation_fraction=0.4, cache_dir=tmp_path / "c"
+    )
+    splits = load_splits(data, 0, ignore)
+    assert splits.validation is not None
+    assert (splits.train.input_shape, len(splits.train), len(splits.validation)) == ((2, 2, 1), 20, 10)
+    assert not set(splits.train.groups) & set(splits.validation.groups)
+    run = RunConfig("folded", mlp(()), replace(data, validation_fraction=0.0), TrainConfig(folds=3))
+    whole, notes = divide_in_folds(run, load_splits(run.data, 0, ignore))
+    assert notes == []
+    assert all(len(set(whole.folds[whole.train.groups == group])) == 1 for group in range(6))
+    assert np.bincount(whole.folds).tolist() == [10, 10, 10]
+    too_many = RunConfig("folded", mlp(()), run.data, TrainConfig(folds=7))
+    with pytest.raises(InputError, match=r"train\.folds: got 7; expected at most 6, the groups of t"):
+        divide_in_folds(too_many, load_splits(run.data, 0, ignore))
+
+
+def test_groups_of_a_table_of_files_leave_out_those_that_were_skipped(tmp_path: Path):
+    lines = ["path,label,place"]
+    for k in range(6):
+        Image.new("RGB", (4, 4), (40 * k, 0, 0)).save(tmp_path / f"{k}.png")
+        lines.append(f"{k}.png,{'ab'[k % 2]},{'xyz'[k // 2]}")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    data = DataConfig(
+        path=tmp_path / "t.csv", group_column="place", on_bad_file="skip", validation_fraction=0.0, cache_dir=tmp_path
+    )
+    train = load_splits(data, 0, ignore).train
+    assert train.groups is not None
+    assert train.groups.tolist() == [0, 0, 1, 2, 2]
+
+
+def test_groups_that_cannot_be_are_refused(tmp_path: Path):
+    write_table(tmp_path / "t.csv")
+    (tmp_path / "gap.csv").write_text("label,patient,p0,p1,p2,p3\n0,,1,2,3,4\n")
+    for name, column, message in (
+        ("t.csv", "doctor", r"data\.group_column: got 'doctor'"),
+        ("gap.csv", "patient", r"line 2, column 2 \(patient\): got nothing; expected a value"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_splits(DataConfig(path=tmp_path / name, group_column=column, cache_dir=tmp_path), 0, ignore)
+    with pytest.raises(InputError, match=r"groups: got int64 of 3; expected 8 numbers or texts"):
+        make_dataset(8).grouped([1, 2, 3])
+    with pytest.raises(InputError, match=r"data\.stratified: got True; expected off with data\.group_column"):
+        DataConfig(group_column="patient", stratified=True)

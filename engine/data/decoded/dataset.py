@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from engine.data.arrays.stored import StoredImages, image_hashes
 from engine.data.classes.matching import match
 from engine.data.classes.names import Names, names_text
 from engine.data.classes.reading import read_names
+from engine.data.decoded.groups import draw_groups, number_groups
 from engine.data.pictures.ranges import check_like_training, check_same_range, range_of
 from engine.errors import InputError, problem, shape_text
 from engine.host.console import tell
@@ -144,6 +146,10 @@ class Dataset:
             raise InputError(problem(field, "0 for every example", "some above 0", "Correct them."))
         return replace(self, weights=weights, fingerprint=weighted_fingerprint(self.fingerprint, weights))
 
+    def grouped(self, groups: Any, field: str = "groups") -> "Dataset":
+        """The same examples, those with one value among `groups` [n] (numbers or texts) in one group."""
+        return replace(self, groups=number_groups(groups, len(self), field))
+
     def take(self, indices: np.ndarray, name: str) -> "Dataset":
         """The examples at `indices`, in that order; copied, unless their images are in a file."""
         stored = self.images.take(indices) if isinstance(self.images, StoredImages) else self.images[indices]
@@ -227,6 +233,7 @@ def split_by_fraction(
 ) -> tuple[Dataset, Dataset | None]:
     """(the rest, a `fraction` of the examples or, `stratified`, of each class), the same ones for the same seed.
 
+    Of examples in groups, whole groups of at most so many examples.
     The draw uses raw Philox output, which NumPy promises not to change, unlike its shuffles.
     """
     if fraction == 0:
@@ -236,6 +243,8 @@ def split_by_fraction(
     if stratified and dataset.task == "labels":
         rule = "off where pictures have several labels"
         raise InputError(problem("data.stratified", stratified, rule, "Leave it out."))
+    if dataset.groups is not None:
+        groups[0], fraction = draw_groups(dataset.groups, order, fraction)
     if stratified and dataset.class_names:
         groups = [order[dataset.class_numbers[order] == k] for k in range(dataset.num_classes)]
     counts = [round(len(group) * fraction) for group in groups]

@@ -34,7 +34,7 @@ class Table:
     """A CSV file as its first lines describe it.
 
     columns: their names as written; their numbers where there is no header.
-    label, file, split: the places of these columns; None where there are none. unnamed: places that are ignored.
+    label, file, split, group: the places of these columns; None where there are none. unnamed: places that are ignored.
     part: the split whose rows are meant, where a column says which split a row belongs to.
     one_hot: the places of columns of 0 and 1, one for each class, in place of a column of labels.
     several: whether rows may have any number of ones in these. separator: what stands between several labels in a cell.
@@ -56,6 +56,7 @@ class Table:
     one_hot: tuple[int, ...] = ()
     skipped: int = 0
     has_levels: bool = True
+    group: int | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
     several: bool = False
     separator: str | None = None
@@ -64,7 +65,7 @@ class Table:
     @property
     def pixels(self) -> list[int]:
         """The places of the columns of pixels."""
-        others = {self.label, self.split, self.weight, *self.unnamed, *self.one_hot}
+        others = {self.label, self.split, self.weight, self.group, *self.unnamed, *self.one_hot}
         return [k for k in range(len(self.columns)) if k not in others]
 
     @property
@@ -98,7 +99,7 @@ def describe(
     rows, encoding, delimiter, skipped, notes = read_start(path, config.encoding)
     given = {"skipped": skipped, "notes": notes, "separator": config.label_separator}
     table = Table(path, (), False, None, None, delimiter, encoding, **given)
-    is_asked = any((config.path_column, config.label_column, config.weight_column))
+    is_asked = any((config.path_column, config.label_column, config.weight_column, config.group_column))
     if all(map(is_number, rows[0])) and not is_asked:
         return _with_kind_of_pixels(_of_numbers(table, len(rows[0]), num_pixels), rows)
     has_header = not has_picture(rows[0])
@@ -124,11 +125,12 @@ def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds
     """The table with the role of each column: by the config, by its name, and by what is in it."""
     names = [as_column_name(name) for name in table.columns]
     label, file = _asked("label", table, config.label_column), _asked("path", table, config.path_column)
+    group = _asked("group", table, config.group_column)
     weight = _asked("weight", table, config.weight_column)
     label = label if label is not None else _first_named(table, LABEL_NAMES, file, "label")
     file = file if file is not None else _first_named(table, FILE_NAMES, label, "path")
     unnamed = tuple(k for k, name in enumerate(names) if re.fullmatch(r"(unnamed:? ?_?\d+|#)?", name))
-    free = [k for k in range(len(names)) if k not in (label, file, weight, *unnamed)]
+    free = [k for k in range(len(names)) if k not in (label, file, weight, group, *unnamed)]
     cells = {k: [row[k] for row in rows if k < len(row) and row[k]] for k in free}
     split = _split_column(table, {k: cells[k] for k in free})
     rest = [k for k in free if k != split]
@@ -149,7 +151,7 @@ def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds
         label = others[0]
     places = (others if file is not None else _no_pixels(names, others)) if label is None else []
     marks, several = _find_marks(table, places, rows)
-    found = {"label": label, "file": file, "split": split, "weight": weight}
+    found = {"label": label, "file": file, "split": split, "weight": weight, "group": group}
     return replace(table, **found, unnamed=unnamed, one_hot=marks, several=several)
 
 

@@ -246,3 +246,23 @@ def _file_rows(table: Table) -> Iterator[tuple[str, list[str]]]:
                     exactly = f"{where}, column {place + 1:,} ({table.columns[place]})"
                     raise InputError(problem(exactly, "nothing", "a value", "Correct or remove the line."))
             yield where, row
+
+
+def read_column(table: Table, place: int) -> list[str]:
+    """The cell of a column in every row; raises InputError naming the line of one that is empty."""
+    cells = []
+    with open_lines(table.path, table.encoding, table.skipped) as file:
+        rows = csv.reader(file, delimiter=table.delimiter)
+        if table.has_header:
+            next(rows)
+        for row in rows:
+            if len(row) <= 1 and not "".join(row).strip():  # a line of blanks
+                continue
+            if table.part and part_of(table, row[table.split or 0].strip()) != table.part:
+                continue
+            cells.append(row[place].strip() if place < len(row) else "")
+            if not cells[-1]:
+                where = f"{table.path} line {table.skipped + rows.line_num:,}, column {place + 1:,}"
+                got = f"{where} ({table.columns[place]})"
+                raise InputError(problem(got, "nothing", "a value", "Correct or remove the line."))
+    return cells

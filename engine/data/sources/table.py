@@ -20,6 +20,7 @@ from engine.data.sources.class_order import in_listed_order
 from engine.data.sources.columns import NAME_THEM, Table, describe
 from engine.data.sources.csv_text import COLUMNS
 from engine.data.sources.files import cache_entry, file_key, load_files
+from engine.data.sources.groups import with_groups
 from engine.data.sources.listed_files import Finder, check_there, finder_for, image_file
 from engine.data.sources.rows import (
     in_parts,
@@ -66,6 +67,7 @@ class TableSource(Source):
             dataset = replace(dataset, targets=numeric_targets(dataset))
         if table.weight is not None:
             dataset = dataset.weighted(read_weights(table)[rows], f"{table.path} {table.columns[table.weight]}")
+        dataset = with_groups(dataset, table, rows)
         return in_listed_order(dataset, self.config.class_names, may_lack, self.tell)
 
     def _read(self, split: str, name: str) -> tuple[Dataset, Any]:
@@ -76,6 +78,7 @@ class TableSource(Source):
         about = [table.label, table.split, table.part, table.encoding, table.delimiter]
         about += [table.one_hot] if table.one_hot else []
         about += [table.several, table.separator, table.weight] if table.has_more else []
+        about += ["in groups", table.group] if table.group is not None else []
         files = dict.fromkeys([table.path, self._training_table(table).path])  # whose range is that of all
         entry = cache_entry(self.config, name, file_key(files, self.config, *about))
         return cached(entry, name, lambda: self._decode(table), self.tell), slice(None)
