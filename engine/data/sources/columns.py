@@ -75,8 +75,8 @@ class Table:
 
     @property
     def has_more(self) -> bool:
-        """Whether rows have several labels or a weight."""
-        return self.several or self.separator is not None or self.weight is not None
+        """Whether rows have several labels, a weight or a group."""
+        return self.several or self.separator is not None or self.weight is not None or self.group is not None
 
     @property
     def num_pixels(self) -> int:
