@@ -125,4 +125,5 @@ def _line_text(file: str, line: int | None) -> str:
 def _is_users(file: str) -> bool:
     path, places = Path(file), (str(Path(__file__).parent), sysconfig.get_path("stdlib"))
     is_installed = {"site-packages", "dist-packages"} & set(path.parts)
-    return not (is_installed or file.startswith("<") or any(path.is_relative_to(place) for place in places))
+    is_python = path.suffix == ".py" and not file.startswith("<")  # compiled modules name sources that are not here
+    return is_python and not (is_installed or any(path.is_relative_to(place) for place in places))
