@@ -144,13 +144,13 @@ def _of_files(
         shown_progress,
     )
 
-    places = min(top, len(classifier.class_names))
+    places, has_labels = min(top, len(classifier.class_names)), classifier.record.task == "labels"
     shown: list[tuple[str, Prediction]] = []
     bad, num_bad = list[InputError](), 0
     console = Console(stderr=True)
     with contextlib.nullcontext() if out is None else csv_file(out) as file:
         if file is not None:
-            file.writerow(picture_header(places))
+            file.writerow(picture_header(places, has_labels))
         answers = classifier.stream(files, top, resize, tta, value_range, tell)
         for name, answer in shown_progress(answers, len(files), console):
             if isinstance(answer, InputError):
@@ -159,11 +159,11 @@ def _of_files(
             elif out is None or len(shown) < SHOWN_ROWS:
                 shown.append((str(name), answer))
             if file is not None:
-                file.writerow(picture_row(str(name), answer, places))
+                file.writerow(picture_row(str(name), answer, places, has_labels))
         if num_bad == len(files):
             raise joined(bad, num_bad)
     num_good = len(files) - num_bad
-    if num_good == 1 and top > 1:
+    if num_good == 1 and top > 1 and not has_labels:
         show(*prediction_lines(shown[0][1]))
     else:
         show(predictions_table(shown, "image", num_good))

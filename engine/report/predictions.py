@@ -25,9 +25,11 @@ Item = TypeVar("Item")
 def predictions_table(predictions: Sequence[tuple[str, Prediction]], unit: str, total: int) -> Table:
     """A line for each (name, prediction), with its likeliest classes; a footnote with `total` if that is larger."""
     places = max((len(prediction.top) for _, prediction in predictions), default=1)
-    table = Table(unit, *(f"{place}." for place in range(1, places + 1)))
+    has_labels = any(prediction.labels is not None for _, prediction in predictions)
+    table = Table(unit, *["labels"] * has_labels, *(f"{place}." for place in range(1, places + 1)))
     for name, prediction in predictions:
-        table.add_row(Shortened(name), *(f"{label} {probability:.3f}" for label, probability in prediction.top))
+        given = [", ".join(prediction.labels or ()) or "none"] * has_labels
+        table.add_row(Shortened(name), *given, *(f"{label} {share:.3f}" for label, share in prediction.top))
     if total > len(predictions):
         table.footnote = f"the first {len(predictions)} of {total:,}"
     return table
@@ -41,23 +43,29 @@ def prediction_lines(prediction: Prediction) -> list[str]:
     return [f"{set_cell_size(label, width)}  {share}" for label, share in zip(labels, shares, strict=True)]
 
 
-def picture_header(places: int) -> list[str]:
-    """The columns of `picture_row`: image, label, probability, label_2, probability_2, …, error."""
+def picture_header(places: int, has_labels: bool = False) -> list[str]:
+    """The columns of `picture_row`: image, label, probability, label_2, probability_2, …, error.
+
+    has_labels: of several labels a picture, with labels behind the image.
+    """
     marks = ["", *(f"_{place}" for place in range(2, places + 1))]
-    return ["image", *(column + mark for mark in marks for column in ("label", "probability")), "error"]
+    columns = (column + mark for mark in marks for column in ("label", "probability"))
+    return ["image", *["labels"] * has_labels, *columns, "error"]
 
 
-def picture_row(name: str, answer: Answer, places: int) -> list[str]:
-    """A line for a picture: its likeliest classes, or the error."""
+def picture_row(name: str, answer: Answer, places: int, has_labels: bool = False) -> list[str]:
+    """A line for a picture: its labels, like cat|dog, if it may have several, its likeliest classes, or the error."""
     if isinstance(answer, InputError):
-        return [name, *[""] * (2 * places), str(answer).removeprefix(f"{one_line(name)}: ")]
-    return [name, *(cell for label, share in answer.top for cell in (label, f"{share:.6f}")), ""]
+        return [name, *[""] * (2 * places + has_labels), str(answer).removeprefix(f"{one_line(name)}: ")]
+    given = ["|".join(answer.labels or ())] * has_labels
+    return [name, *given, *(cell for label, share in answer.top for cell in (label, f"{share:.6f}")), ""]
 
 
 def submission_rows(predictions: Sequence[Prediction]) -> Iterator[list[str]]:
     """`ImageId,Label` and a line for each row of a table, numbered from 1: the form of Kaggle's digit recognizer."""
     yield ["ImageId", "Label"]
-    yield from ([str(number), prediction.label] for number, prediction in enumerate(predictions, 1))
+    for number, prediction in enumerate(predictions, 1):
+        yield [str(number), prediction.label if prediction.labels is None else "|".join(prediction.labels)]
 
 
 @contextlib.contextmanager

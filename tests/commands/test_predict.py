@@ -181,6 +181,12 @@ def test_file_that_is_not_finished_leaves_what_was_there(tmp_path):
 
 def test_nothing_is_an_empty_table():
     assert picture_header(1) == ["image", "label", "probability", "error"]
+    assert picture_header(1, True) == ["image", "labels", "label", "probability", "error"]
+    several = Prediction("a", 0.75, (("a", 0.75),), ("a", "b"))
+    assert picture_row("x.png", several, 1, True) == ["x.png", "a|b", "a", "0.750000", ""]
+    assert len(picture_row("x.png", engine.InputError("bad"), 1, True)) == 5
+    assert predictions_table([("x.png", several)], "image", 1).columns[1].header == "labels"
+    assert list(submission_rows([several]))[1] == ["1", "a|b"]
     assert predictions_table([], "image", 0).row_count == 0
 
 
