@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HANG_SECONDS
+from tests.conftest import HANG_SECONDS, QUICK_FLAGS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -26,6 +26,7 @@ def test_example_is_short_and_runs(title: str, tmp_path: Path, cache_dir: Path):
     assert len([line for line in code.splitlines() if line.strip()]) < MOST_LINES
     (tmp_path / "example.py").write_text(code, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ENGINE_CACHE_DIR": str(cache_dir), "JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = f"{QUICK_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
     done = subprocess.run(
         [sys.executable, "-c", "import example"], cwd=tmp_path, env=environment, capture_output=True, text=True,
         timeout=HANG_SECONDS, check=False,
