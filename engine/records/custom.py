@@ -72,7 +72,7 @@ class Custom:
         """Imports the class or function, which runs the code of its module; `where` names the field in errors."""
         module_name, name = self.path.split(":")
         try:
-            return reduce(getattr, name.split("."), importlib.import_module(module_name))
+            return reduce(getattr, name.split("."), _import_module(module_name))
         except (ImportError, AttributeError, ValueError) as error:
             advice = f"{error}. Run from the directory that holds it, or install it."
             raise InputError(problem(where, self.path, "an importable class or function", advice)) from None
@@ -140,12 +140,25 @@ def check_trust(config: Any, where: str, trust: bool, remedy: str = "Pass trust=
         raise InputError(problem(where, got, rule, f"{remedy} to import it, which runs its module's code."))
 
 
+def _import_module(name: str) -> Any:
+    """The module of that name; if it is the running script's, that one, which importing would run once more."""
+    is_script = name not in sys.modules and name == _script_name()
+    return sys.modules["__main__"] if is_script else importlib.import_module(name)
+
+
+def _script_name() -> str | None:
+    """The name by which the running script can be imported; None where there is no file, as in a notebook."""
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:
+        return main.__spec__.name
+    return Path(str(main.__file__)).stem if hasattr(main, "__file__") else None
+
+
 def _importable(module_name: str, name: str) -> str:
     """The module's name, for a script the one it has when it is imported."""
     if module_name != "__main__":
         return module_name
-    main = sys.modules["__main__"]
-    if main.__spec__ is None and not hasattr(main, "__file__"):
+    if (script := _script_name()) is None:
         rule = "a class or function in a file, which a checkpoint can name"
         raise InputError(problem("custom", name, rule, "Move it to a file and import it."))
-    return main.__spec__.name if main.__spec__ else Path(str(main.__file__)).stem
+    return script

@@ -1,6 +1,9 @@
 """Code of the user's own in a config: stored by import path where it can be imported again, refused where it cannot."""
 
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import optax
 import pytest
@@ -70,3 +73,11 @@ def test_custom_parts_are_found_anywhere_in_a_config_and_need_trust(tiny_config)
     check_trust(own, "runs/a", trust=True)
     with pytest.raises(InputError, match=r"runs/a: got code of its author's own \(.*:double\); .* trust=True"):
         check_trust(own, "runs/a", trust=False)
+
+
+def test_a_script_is_not_run_once_more_for_its_own_functions(tmp_path: Path):
+    # One whose work stands at its top level would start its training a second time.
+    lines = ("import engine", "print('work')", "def loss(): ...", "print(engine.custom(loss).load() is loss)")
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    made = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert made.stdout.splitlines() == ["work", "True"]
