@@ -43,6 +43,8 @@ BEGIN, END = "<!-- families: made by benchmarks/parity.py -->\n", "<!-- end of f
 OTHER_SIZES = (180, 143)
 SMALL = 96  # pixels, where batch statistics are taken
 BATCH, STATISTICS_BATCH = 2, 8
+ASKED = 1e-5  # a larger difference is shown beside Keras's own
+LAST_BITS = np.float32(1 + 1e-7)
 STEP_SIZE, STEP_DRAWS = 64, 5
 PATCHES = 6  # of a colour each, along each side: pictures of noise alone look the same to a deep network
 NORMALIZATION = {"mean": IMAGENET_MEAN, "variance": tuple(n**2 for n in IMAGENET_STD), "count": 0}
@@ -93,14 +95,16 @@ def measure(name: str) -> dict[str, Any]:
     model = make(name, SMALL, include_top=False)
     values = calibrated(model, draw_variables(model, NORMALIZATION), make_pictures(name, SMALL, STATISTICS_BATCH)[1])
     is_flat = any(each.layer.kind == "Flatten" for each in variant.spec().named)
-    found = {}
+    found, rounding = dict[str, float](), dict[str, float]()
     for size in (variant.size, *OTHER_SIZES):
         top = size == variant.size or not is_flat
         ends = {"classifier_activation": None} if top else {"include_top": False, "pooling": "avg"}
         model = make(name, size, **ends)
         drawn = draw_variables(model, NORMALIZATION)
         found[str(size)] = compare(name, model, {key: values.get(key, drawn[key]) for key in drawn}, size, top)
-    return {"differences": found, "seconds": round(time.time() - started)}
+        if found[str(size)] > ASKED:
+            rounding[str(size)] = measure_rounding(model, make_pictures(name, size, BATCH)[1])
+    return {"differences": found, "rounding": rounding, "seconds": round(time.time() - started)}
 
 
 def compare(name: str, model: Any, values: Arrays, size: int, top: bool) -> float:
@@ -115,6 +119,11 @@ def compare(name: str, model: Any, values: Arrays, size: int, top: bool) -> floa
     trees = jax.tree.map(jnp.asarray, (weights.params, weights.model_state))
     ours = Twin(network, trees, ()).run(np.asarray(normalize(jnp.asarray(pictures), weights.inputs)))
     return difference(ours, run_keras(model, theirs)[0])
+
+
+def measure_rounding(model: Any, inputs: np.ndarray) -> float:
+    """How far Keras's own outputs are apart for inputs whose last bits differ."""
+    return difference(run_keras(model, inputs * LAST_BITS)[0], run_keras(model, inputs)[0])
 
 
 def measure_step(name: str) -> dict[str, float]:
@@ -163,7 +172,9 @@ def describe(found: dict[str, Any]) -> str:
     for name, of in found.items():
         variant = VARIANTS[name]
         counts = " / ".join(f"{of[kind]:,}" for kind in ("total", "trained", "without_top"))
-        differences = ", ".join(f"{share:.0e} ({size})" for size, share in of.get("differences", {}).items())
+        own = {size: f"; Keras from itself {share:.1e}" for size, share in of.get("rounding", {}).items()}
+        shares = of.get("differences", {}).items()
+        differences = ", ".join(f"{share:.{1 * (size in own)}e} ({size}{own.get(size, '')})" for size, share in shares)
         contract = f"{variant.contract.values_text}{', BGR' * variant.contract.is_bgr}; {variant.size}"
         file = variant.with_top.name if variant.with_top else ""
         cells = (name, counts, differences or "not measured", contract, f"`{file}`", variant.terms.licence)

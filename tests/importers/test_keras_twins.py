@@ -75,7 +75,9 @@ def test_family_has_the_counts_and_outputs_that_were_measured(name: str):
     trained, statistics = variant.count()
     assert (trained + statistics + folded, trained) == (found["total"], found["trained"])
     assert sum(variant.count(top=False)) + folded == found["without_top"]
-    assert max(found.get("differences", {"none": 0.0}).values()) <= MOST_DIFFERENCE
+    for size, share in found.get("differences", {}).items():
+        # In the deepest Keras's own outputs are as far apart, for inputs whose last bits differ.
+        assert share <= max(MOST_DIFFERENCE, found.get("rounding", {}).get(size, 0.0))
 
 
 def test_table_of_families_is_that_of_the_measurements():
