@@ -61,7 +61,7 @@ def test_arguments_that_json_cannot_hold_are_refused():
 
 
 def test_call_with_other_arguments_names_the_field():
-    with pytest.raises(InputError, match=r"train\.loss: got .*:double \(.*'power'.*\); expected a function that takes"):
+    with pytest.raises(InputError, match=r"train\.loss: got .*:double: .*'power'.*; expected a function that takes"):
         custom(double, power=1).make("train.loss", 5)
 
 
