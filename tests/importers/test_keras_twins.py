@@ -76,8 +76,8 @@ def test_family_has_the_counts_and_outputs_that_were_measured(name: str):
     assert (trained + statistics + folded, trained) == (found["total"], found["trained"])
     assert sum(variant.count(top=False)) + folded == found["without_top"]
     for size, share in found.get("differences", {}).items():
-        # In the deepest Keras's own outputs are as far apart, for inputs whose last bits differ.
-        assert share <= max(MOST_DIFFERENCE, found.get("rounding", {}).get(size, 0.0))
+        # In the deepest Keras's own outputs are as far apart, for inputs whose last bits differ; and two sides round.
+        assert share <= max(MOST_DIFFERENCE, 2 * found.get("rounding", {}).get(size, 0.0))
 
 
 def test_table_of_families_is_that_of_the_measurements():
