@@ -36,7 +36,10 @@ def class_weights(given: ClassWeight | None, train: Dataset) -> tuple[float, ...
     named = {
         train.class_names[k]: weight for k, weight in zip(_numbers(given, train), dict(given).values(), strict=True)
     }
-    return tuple(named.get(name, 1.0) for name in train.class_names)
+    found = tuple(named.get(name, 1.0) for name in train.class_names)
+    if not any(found):
+        raise InputError(problem(FIELD, "0 for every class", "some above 0", "Correct it."))
+    return found
 
 
 def weight_notes(given: ClassWeight | None, train: Dataset) -> list[str]:

@@ -28,7 +28,7 @@ from engine.inference.pictures_in import checked_array
 from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
 from engine.keys import stream_key
-from engine.metrics.combination import LEAST_PROBABILITY, Combination, fit
+from engine.metrics.combination import FITTED_WEIGHTS, LEAST_PROBABILITY, Combination, fit
 from engine.metrics.several import as_pairs
 from engine.networks.build import build
 from engine.networks.network import Network, Tree, Whitened
@@ -145,11 +145,15 @@ def member_of(like: SingleClassifier, stacked: tuple[Tree, Tree], index: int) ->
 
 
 def combination_of(record: Record) -> Combination:
-    """The combination that was saved; before there is one, the members that are left count the same."""
+    """The combination that was saved; without one, for want of validation data, that of the config, if it needs none.
+
+    The members that are left then count the same.
+    """
     if record.combination is not None:
         return record.combination
+    method = record.config.ensemble.combine
     alive = np.array([step is None for step in record.failed_steps])
-    return fit("mean", None, None, False, alive)
+    return fit("mean" if method in FITTED_WEIGHTS or not record.class_names else method, None, None, False, alive)
 
 
 def _joined_levels(ours: Levels, theirs: Levels) -> Levels:

@@ -60,8 +60,23 @@ def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     if config.optim.schedule == "plateau" and not splits.are_validated:
         rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
         raise InputError(problem("optim.schedule", "plateau", rule, remedy))
+    _check_counts(splits)
     if config.augment.is_active:
         check_can_augment("augment", train.input_shape, train.images.dtype.name)
+
+
+def _check_counts(splits: Splits) -> None:
+    """Raises InputError where every example of a part that is trained or validated on has a weight of 0."""
+    weights, folds = splits.train.weights, splits.folds
+    validation = None if splits.validation is None else splits.validation.weights
+    parts = [("the training data", weights), ("the validation data", validation)]
+    if weights is not None and folds is not None:
+        parts += [(f"fold {k}", weights[folds == k]) for k in np.unique(folds)]
+        parts += [(f"all folds but {k}", weights[folds != k]) for k in np.unique(folds)]
+    for name, own in parts:
+        if own is not None and not own.any():
+            rule = "some above 0, or there is no mean"
+            raise InputError(problem("weights", f"0 for every example of {name}", rule, "Leave out these examples."))
 
 
 def _check_can_combine(config: RunConfig, splits: Splits) -> None:

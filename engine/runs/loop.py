@@ -73,7 +73,7 @@ def train(
 
     source: a model at hand to start from, in place of what the config names. callbacks: beside those of the config.
     """
-    made = make_callbacks(config, callbacks)
+    made, undivided = make_callbacks(config, callbacks), splits
     config, splits, notes = match_to_data(config, splits, source and source.record, is_resumed=resumed is not None)
     with clock.measure("plan"):
         plan = None if resumed else search_plan(config, splits.train, reporter.say)
@@ -96,7 +96,7 @@ def train(
                 report_epoch(session, epoch, reporter)
                 saver.save_epoch(epoch)
             saver.stop_if_asked()
-    return replace(finish_report(session, reporter), _resume=partial(_train_on, session.splits, callbacks))
+    return replace(finish_report(session, reporter), _resume=partial(_train_on, undivided, callbacks))
 
 
 def _train_on(

@@ -146,7 +146,7 @@ class Setup:
         own = [each for each in find_custom(config.as_computed()) if not each.path.startswith("engine.")]
         if not own:  # in a notebook the code behind a path may change
             sizes = len(splits.train), len(splits.validation or ()), self.steps_per_epoch, self.model.num_outputs
-            computed = config.as_computed(), self.model.inputs, self.plan, self.class_weights
+            computed = config.as_computed(), self.model.inputs, self.plan, self.class_weights, self.scoring.thresholds
             shared_by = (part, *computed, *sizes, self.steps_ahead)
         return Executables(self.clock, config.train.deterministic, shared_by)
 

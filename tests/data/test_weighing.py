@@ -67,6 +67,12 @@ def test_weights_that_are_none_are_refused(given: object):
         engine.TrainConfig(class_weight=given)  # type: ignore[arg-type]
 
 
+def test_weights_that_count_no_class_are_refused():
+    given = engine.TrainConfig(class_weight={"ant": 0, "bee": 0, "cow": 0}).class_weight  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"train\.class_weight: got 0 for every class"):
+        class_weights(given, animals())
+
+
 def test_regression_has_no_class_weights_and_no_balanced_sampling():
     data = engine.dataset(IMAGES, np.linspace(0, 1, 12))
     with pytest.raises(InputError, match=r"train\.class_weight: got a regression"):

@@ -21,6 +21,7 @@ from engine.devices import executables
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
 from engine.keys import step_key
+from engine.metrics.combination import Combination
 from engine.models import Conv, Dense, Dropout, Flatten, Sequential
 from engine.report.progress import Reporter, Silent
 from engine.runs.loop import train
@@ -448,6 +449,17 @@ def test_ensemble_trains_without_validation_data(tmp_path):
     np.testing.assert_array_equal(
         engine.restore(tmp_path / "run").outputs(images), engine.restore(tmp_path / "run", step="last").outputs(images)
     )
+
+
+@pytest.mark.parametrize("how", ["vote", "logits"])
+def test_members_are_combined_as_asked_without_validation_data(how, tmp_path):
+    splits = Splits(small_splits().train, None, small_splits().test)
+    result = start(ensemble(train={"epochs": 1}, ensemble=EnsembleConfig(combine=how)), splits, tmp_path / "run")
+    classifier, images = result.classifier, splits.test.images
+    outputs = classifier.member_outputs(images)
+    expected = Combination(how, (1 / 3,) * 3).combine(np.log(outputs))
+    np.testing.assert_allclose(classifier.predict_proba(images), expected, rtol=1e-5)
+    assert engine.restore(tmp_path / "run").combination == Combination(how, (1 / 3,) * 3)
 
 
 # Bad input

@@ -112,6 +112,22 @@ def test_restored_member_is_that_of_its_fold(result: Result):
     np.testing.assert_array_equal(member.outputs(images), result.classifier.members[2].outputs(images))
 
 
+def test_one_fold_alone_trains_on_with_the_same_examples(tmp_path: Path):
+    config = replace(make_config(), train=TrainConfig(epochs=1, batch_size=32, folds=3, fold=1))
+    longer = start(config, tmp_path / "parts").train_on(1, verbose=False)
+    whole = start(replace(config, train=replace(config.train, epochs=2)), tmp_path / "whole")
+    assert without_seconds(longer.history) == without_seconds(whole.history)
+
+
+def test_fold_of_examples_that_do_not_count_is_refused():
+    data = make_dataset(60)
+    given = (data.images, data.labels, np.eye(60)[0])
+    with pytest.raises(InputError, match="weights: got 0 for every example of fold"):
+        engine.fit(engine.mlp(()), given, epochs=1, folds=3, verbose=False)
+    with pytest.raises(InputError, match=r"every example of the (training|validation) data"):
+        engine.fit(engine.mlp(()), given, epochs=1, validation=0.25, verbose=False)
+
+
 def test_fit_takes_folds():
     data = make_dataset(60)
     found = engine.fit(engine.mlp(()), (data.images, data.labels), epochs=1, folds=3, verbose=False)
