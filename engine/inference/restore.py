@@ -119,6 +119,10 @@ def _check_same(ours: Classifier, theirs: Classifier) -> None:
     if not ours.class_names and ours.record.num_outputs != theirs.record.num_outputs:
         got, rule = f"{theirs.record.num_outputs} outputs", f"{ours.record.num_outputs}, as the first part"
         raise InputError(problem("parts", got, rule, "Join models of the same targets."))
+    if ours.record.task != theirs.record.task:
+        several, one = "several labels a picture", "one class a picture"
+        got, rule = (several, one) if theirs.record.task == "labels" else (one, several)
+        raise InputError(problem("parts", got, f"{rule}, as the first part", "Join models of the same targets."))
     spec = theirs.input_spec
     spec = replace(spec, levels=_joined_levels(ours.input_spec.levels, spec.levels))
     if ours.input_spec != spec:

@@ -60,12 +60,14 @@ def fit(
     labels: np.ndarray | None,
     fit_temperature: bool,
     alive: np.ndarray,
+    counted: np.ndarray | None = None,
 ) -> Combination:
     """The combination of the members that are alive, bool[m]; the others get weight 0 and may have any outputs.
 
     log_probabilities [m n k] and labels int[n] are the validation data, None or of no examples where there is none;
     then `weighted`, `greedy` and a temperature cannot be fitted. A temperature is fitted to what is combined, not to
     each member: of the orders to do it in the better one (Rahaman and Thiery 2021, arXiv:2007.08792).
+    counted: [n], 0 or more, how much each example counts; None: all the same.
     Raises InputError for that, for an unknown method, and if no member is alive.
     """
     if method not in METHODS:
@@ -78,11 +80,12 @@ def fit(
         _check_needs_no_data(method, fit_temperature)
         return Combination(method, tuple(weights.tolist()))
     if method in FITTED_WEIGHTS:
-        weights[alive] = FITTED_WEIGHTS[method](label_likelihoods(log_probabilities, labels, np.flatnonzero(alive)))
+        likelihoods = label_likelihoods(log_probabilities, labels, np.flatnonzero(alive))
+        weights[alive] = FITTED_WEIGHTS[method](likelihoods, counted)
     combination = Combination(method, tuple(weights.tolist()))
     if not fit_temperature:
         return combination
-    return replace(combination, temperature=fit_scaling(combination.combine(log_probabilities), labels))
+    return replace(combination, temperature=fit_scaling(combination.combine(log_probabilities), labels, counted))
 
 
 def mean_probabilities(log_probabilities: Any, weights: Sequence[float] | np.ndarray, xp: Any = np) -> Any:
@@ -141,23 +144,25 @@ def label_likelihoods(log_probabilities: np.ndarray, labels: np.ndarray, members
     return np.maximum(np.exp(logs - logs.max(axis=0)), np.finfo(np.float64).tiny)
 
 
-def mixture_weights(likelihoods: np.ndarray) -> np.ndarray:
+def mixture_weights(likelihoods: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
     """float64[m] on the simplex: weights of a mean of probabilities that minimize its negative log-likelihood.
+
+    counted: as of `fit`.
 
     The problem is convex. Solved by expectation maximization for the weights of a mixture (Dempster, Laird and Rubin
     1977, section 4.3), which for fixed components is Cover's algorithm for the log-optimal portfolio (IEEE Transactions
     on Information Theory 30, 1984). It stops as that does: the loss is at most max(gains) - 1 nats above the least.
     """
-    weights = np.full(len(likelihoods), 1 / len(likelihoods))
+    weights, shares = np.full(len(likelihoods), 1 / len(likelihoods)), _shares(likelihoods.shape[1], counted)
     for _ in range(MOST_ITERATIONS):
-        gains = likelihoods @ (1 / (weights @ likelihoods)) / likelihoods.shape[1]
+        gains = likelihoods @ (shares / (weights @ likelihoods))
         if gains.max() - 1 < TOLERANCE_NATS:
             break
         weights *= gains
     return weights / weights.sum()
 
 
-def greedy_weights(likelihoods: np.ndarray) -> np.ndarray:
+def greedy_weights(likelihoods: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
     """float64[m] on the simplex: how often each member is chosen by ensemble selection with replacement.
 
     GREEDY_ROUNDS times the member is added, again if it is there already, with which the negative log-likelihood of the
@@ -165,9 +170,9 @@ def greedy_weights(likelihoods: np.ndarray) -> np.ndarray:
     gain would end with the best member alone where another one helps, but not half of it.
     """
     counts, total = np.zeros(len(likelihoods)), np.zeros(likelihoods.shape[1])
-    best, least = counts, np.inf
+    best, least, shares = counts, np.inf, _shares(likelihoods.shape[1], counted)
     for size in range(1, GREEDY_ROUNDS + 1):
-        losses = np.log(size) - np.log(total + likelihoods).mean(axis=1)
+        losses = np.log(size) - np.log(total + likelihoods) @ shares
         chosen = int(losses.argmin())
         counts[chosen] += 1
         total += likelihoods[chosen]
@@ -176,7 +181,7 @@ def greedy_weights(likelihoods: np.ndarray) -> np.ndarray:
     return best
 
 
-def fit_scaling(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def fit_scaling(probabilities: np.ndarray, labels: np.ndarray, counted: np.ndarray | None = None) -> float:
     """The temperature, 1 / MOST_TEMPERATURE to MOST_TEMPERATURE, of the least negative log-likelihood of labels int[n].
 
     Divides the logarithms of probabilities [n k] (Guo et al. 2017, arXiv:1706.04599, section 4.2; softmax makes logits
@@ -187,15 +192,21 @@ def fit_scaling(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
     logs = take_logarithms(probabilities)
     logs -= logs.max(axis=-1, keepdims=True)
-    own = logs[np.arange(len(labels)), labels].mean()
+    shares = _shares(len(labels), counted)
+    own = logs[np.arange(len(labels)), labels] @ shares
 
     def loss(log_temperature: float) -> float:
         inverse = np.exp(-log_temperature)
-        return np.log(np.exp(logs * inverse).sum(axis=-1)).mean() - own * inverse
+        return np.log(np.exp(logs * inverse).sum(axis=-1)) @ shares - own * inverse
 
     bound = np.log(MOST_TEMPERATURE)
     found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))
+
+
+def _shares(num: int, counted: np.ndarray | None) -> np.ndarray:
+    """float64[n] in sum 1: how much each of n examples counts."""
+    return np.full(num, 1 / num) if counted is None else counted / counted.sum(dtype=np.float64)
 
 
 def _check_needs_no_data(method: CombinationKind, fit_temperature: bool) -> None:
@@ -225,7 +236,7 @@ METHODS: dict[CombinationKind, Callable[[Any, Any, Any], Any]] = {
     "weighted": mean_probabilities,
     "greedy": mean_probabilities,
 }
-FITTED_WEIGHTS: dict[CombinationKind, Callable[[np.ndarray], np.ndarray]] = {
+FITTED_WEIGHTS: dict[CombinationKind, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
     "weighted": mixture_weights,
     "greedy": greedy_weights,
 }

@@ -178,10 +178,13 @@ class Ensemble:
             return self._choose_best()
         if self._best_outputs is None or data is None or not self._setup.splits.train.class_names:
             return fit("mean", None, None, False, self.are_alive)
-        outputs, labels = np.stack(self._best_outputs), data.class_numbers
+        outputs, counted = np.stack(self._best_outputs), data.weights
         if data.task == "labels":
-            outputs, labels = as_pairs(outputs), data.labels.reshape(-1).astype(np.int32)
-        return fit(config.combine, logarithms(outputs), labels, config.temperature, self.are_alive)
+            labels, counted = data.labels.reshape(-1).astype(np.int32), _repeated(counted, outputs.shape[-1])
+            outputs = as_pairs(outputs)
+        else:
+            labels = data.class_numbers
+        return fit(config.combine, logarithms(outputs), labels, config.temperature, self.are_alive, counted)
 
     def _compute_outputs(self, record: Record, model: Model, wanted: np.ndarray) -> Sequence[np.ndarray]:
         """Of each member float32[n k] on its validation data, 0 for members that are not wanted."""
@@ -194,6 +197,10 @@ class Ensemble:
             like = SingleClassifier(record, self._setup.network, None, None, self._setup.executables)
             self._classifier = EnsembleClassifier(members_of(like, model), combination_of(record), record)
         return self._classifier.with_weights(record, *model)
+
+
+def _repeated(weights: np.ndarray | None, times: int) -> np.ndarray | None:
+    return None if weights is None else np.repeat(weights, times)
 
 
 def _choose(is_new: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -284,3 +284,18 @@ def test_fitting_and_combining_take_no_more_memory_than_the_outputs(method: Comb
     finally:
         tracemalloc.stop()
     assert peak < 1.5 * logs.nbytes
+
+
+@pytest.mark.parametrize("method", ["weighted", "greedy", "mean"])
+def test_weighted_examples_count_as_often(method):
+    draw = np.random.default_rng(0)
+    logs = log_softmax(2 * draw.standard_normal((3, 40, 4)), axis=-1)
+    labels, counted = draw.integers(0, 4, 40), draw.integers(0, 4, 40)
+    often, alive = np.repeat(np.arange(40), counted), np.ones(3, bool)
+    weighted, repeated = (
+        fit(method, *given, True, alive, own)
+        for given, own in (((logs, labels), counted), ((logs[:, often], labels[often]), None))
+    )
+    np.testing.assert_allclose(weighted.weights, repeated.weights, atol=1e-9)
+    assert weighted.temperature == pytest.approx(repeated.temperature, rel=1e-4)
+    assert weighted.weights != fit(method, logs, labels, True, alive).weights or method == "mean"

@@ -70,6 +70,12 @@ def test_model_of_several_labels_opens_as_it_was_and_refuses_one_class_a_picture
             fails()
 
 
+def test_models_of_several_labels_and_of_classes_are_not_joined(several: Result):
+    one = engine.fit(engine.mlp(()), engine.dataset(IMAGES, [NAMES[k % 3] for k in range(120)]), epochs=0, **OPTIONS)
+    with pytest.raises(InputError, match="parts: got one class a picture; expected several labels a picture"):
+        engine.join([several.classifier, one.classifier])
+
+
 def test_members_on_several_labels_are_combined_label_by_label():
     options = {**OPTIONS, "epochs": 2, "loss": "binary_focal"}
     result = engine.fit(engine.mlp(()), (IMAGES, MARKS), members=2, **options)
