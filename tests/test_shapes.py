@@ -91,7 +91,10 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     calibration.reliability: [(shares("n k"), LABELS)],
     calibration.uncertainty: [(LOGS, WEIGHTS)],
     calibration.entropy: [(shares("n k"),)],
-    combination.fit: [("weighted", LOGS, LABELS, False, np.full(13, True))],
+    combination.fit: [
+        ("weighted", LOGS, LABELS, False, np.full(13, True)),
+        ("weighted", LOGS, shares("n k"), False, np.full(13, True)),
+    ],
     combination.mean_probabilities: [(LOGS, WEIGHTS)],
     combination.vote_shares: [(LOGS, WEIGHTS)],
     combination.sum_weighted: [(shares("m n k"), np.ones(SIZES["m"]))],

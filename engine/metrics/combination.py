@@ -64,9 +64,10 @@ def fit(
 ) -> Combination:
     """The combination of the members that are alive, bool[m]; the others get weight 0 and may have any outputs.
 
-    log_probabilities [m n k] and labels int[n] are the validation data, None or of no examples where there is none;
-    then `weighted`, `greedy` and a temperature cannot be fitted. A temperature is fitted to what is combined, not to
-    each member: of the orders to do it in the better one (Rahaman and Thiery 2021, arXiv:2007.08792).
+    log_probabilities [m n k] and labels int[n], or shares of classes [n k], are the validation data, None or of no
+    examples where there is none; then `weighted`, `greedy` and a temperature cannot be fitted. A temperature is fitted to
+    what is combined, not to each member: of the orders to do it in the better one (Rahaman and Thiery 2021,
+    arXiv:2007.08792).
     counted: [n], 0 or more, how much each example counts; None: all the same.
     Raises InputError for that, for an unknown method, and if no member is alive.
     """
@@ -80,8 +81,9 @@ def fit(
         _check_needs_no_data(method, fit_temperature)
         return Combination(method, tuple(weights.tolist()))
     if method in FITTED_WEIGHTS:
-        likelihoods = label_likelihoods(log_probabilities, labels, np.flatnonzero(alive))
-        weights[alive] = FITTED_WEIGHTS[method](likelihoods, counted)
+        examples, classes, shares = _marked(labels, counted)
+        likelihoods = label_likelihoods(log_probabilities, classes, np.flatnonzero(alive), examples)
+        weights[alive] = FITTED_WEIGHTS[method](likelihoods, shares)
     combination = Combination(method, tuple(weights.tolist()))
     if not fit_temperature:
         return combination
@@ -133,13 +135,16 @@ def _widened(array: Any, xp: Any) -> Any:
     return array.astype(xp.result_type(float))
 
 
-def label_likelihoods(log_probabilities: np.ndarray, labels: np.ndarray, members: np.ndarray) -> np.ndarray:
+def label_likelihoods(
+    log_probabilities: np.ndarray, labels: np.ndarray, members: np.ndarray, examples: np.ndarray | None = None
+) -> np.ndarray:
     """float64[m n]: the probability that each of `members` int[m] gives the label, as a share of the largest.
 
     Weights that minimize the negative log-likelihood of a mean of probabilities depend on nothing else: what an example
     is divided by adds a constant to it.
     """
-    logs = log_probabilities[members[:, None], np.arange(len(labels)), labels]
+    examples = np.arange(len(labels)) if examples is None else examples  # those that the labels are of
+    logs = log_probabilities[members[:, None], examples, labels]
     logs = np.maximum(logs, np.finfo(np.float32).min, dtype=np.float64)
     return np.maximum(np.exp(logs - logs.max(axis=0)), np.finfo(np.float64).tiny)
 
@@ -192,12 +197,13 @@ def fit_scaling(probabilities: np.ndarray, labels: np.ndarray, counted: np.ndarr
 
     logs = take_logarithms(probabilities)
     logs -= logs.max(axis=-1, keepdims=True)
-    shares = _shares(len(labels), counted)
-    own = logs[np.arange(len(labels)), labels] @ shares
+    examples, classes, shares = _marked(labels, counted)
+    own = logs[examples, classes] @ shares
+    of_examples = np.bincount(examples, shares, len(labels))
 
     def loss(log_temperature: float) -> float:
         inverse = np.exp(-log_temperature)
-        return np.log(np.exp(logs * inverse).sum(axis=-1)) @ shares - own * inverse
+        return np.log(np.exp(logs * inverse).sum(axis=-1)) @ of_examples - own * inverse
 
     bound = np.log(MOST_TEMPERATURE)
     found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
@@ -207,6 +213,15 @@ def fit_scaling(probabilities: np.ndarray, labels: np.ndarray, counted: np.ndarr
 def _shares(num: int, counted: np.ndarray | None) -> np.ndarray:
     """float64[n] in sum 1: how much each of n examples counts."""
     return np.full(num, 1 / num) if counted is None else counted / counted.sum(dtype=np.float64)
+
+
+def _marked(labels: np.ndarray, counted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(example, class, how much it counts) of each label, arrays of one length: of shares [n k] all that are not 0."""
+    if labels.ndim == 1:
+        return np.arange(len(labels)), labels, _shares(len(labels), counted)
+    amounts = labels if counted is None else labels * counted[:, None]
+    examples, classes = np.nonzero(amounts)
+    return examples, classes, _shares(len(examples), amounts[examples, classes])
 
 
 def _check_needs_no_data(method: CombinationKind, fit_temperature: bool) -> None:

@@ -183,7 +183,7 @@ class Ensemble:
             labels, counted = data.labels.reshape(-1).astype(np.int32), _repeated(counted, outputs.shape[-1])
             outputs = as_pairs(outputs)
         else:
-            labels = data.class_numbers
+            labels = data.labels if data.labels.ndim == 2 else data.class_numbers
         return fit(config.combine, logarithms(outputs), labels, config.temperature, self.are_alive, counted)
 
     def _compute_outputs(self, record: Record, model: Model, wanted: np.ndarray) -> Sequence[np.ndarray]:

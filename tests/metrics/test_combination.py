@@ -299,3 +299,15 @@ def test_weighted_examples_count_as_often(method):
     np.testing.assert_allclose(weighted.weights, repeated.weights, atol=1e-9)
     assert weighted.temperature == pytest.approx(repeated.temperature, rel=1e-4)
     assert weighted.weights != fit(method, logs, labels, True, alive).weights or method == "mean"
+
+
+@pytest.mark.parametrize("method", ["weighted", "greedy", "mean"])
+def test_shares_of_classes_count_as_so_many_examples_of_each(method):
+    draw = np.random.default_rng(0)
+    logs, counts = log_softmax(2 * draw.standard_normal((3, 30, 4)), axis=-1), draw.multinomial(5, [0.25] * 4, 30)
+    examples, classes = np.nonzero(counts)
+    often, alive = np.repeat(examples, counts[examples, classes]), np.ones(3, bool)
+    labels = np.repeat(classes, counts[examples, classes])
+    found, expected = fit(method, logs, counts / 5, True, alive), fit(method, logs[:, often], labels, True, alive)
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-9)
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-4)
