@@ -65,8 +65,8 @@ def fit(
     """The combination of the members that are alive, bool[m]; the others get weight 0 and may have any outputs.
 
     log_probabilities [m n k] and labels int[n], or shares of classes [n k], are the validation data, None or of no
-    examples where there is none; then `weighted`, `greedy` and a temperature cannot be fitted. A temperature is fitted to
-    what is combined, not to each member: of the orders to do it in the better one (Rahaman and Thiery 2021,
+    examples where there is none; then `weighted`, `greedy` and a temperature cannot be fitted. A temperature is fitted
+    to what is combined, not to each member: of the orders to do it in the better one (Rahaman and Thiery 2021,
     arXiv:2007.08792).
     counted: [n], 0 or more, how much each example counts; None: all the same.
     Raises InputError for that, for an unknown method, and if no member is alive.
