@@ -171,5 +171,6 @@ def _next_steps(result: "Result") -> str:
     if config.train.patience is not None and has_stopped_early(config.train, result.history):
         lines.append(f"  {command_again('--resume', f'--train.patience={2 * config.train.patience}')}")
     elif config.optim.is_open_ended:
-        lines.append(f"  {command_again('--resume', f'--train.epochs={max(2 * config.train.epochs, 5)}')}")
+        more = max(2 * max(config.train.epochs, len(result.history)), 5)
+        lines.append(f"  {command_again('--resume', f'--train.epochs={more}')}")
     return "\n".join(lines)

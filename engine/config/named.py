@@ -1,6 +1,6 @@
 """Values of a config that are names in a table, or code of the user's own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tyro.constructors import PrimitiveConstructorSpec
@@ -10,15 +10,19 @@ from engine.records import LONGEST_NAME
 from engine.records.custom import Custom
 
 
-def option(table: Iterable[str]) -> PrimitiveConstructorSpec:
-    """How such a value is written on the command line: a name, or module:name of a class or function of one's own."""
+def option(table: Iterable[str], elsewhere: Mapping[str, str] = {}) -> PrimitiveConstructorSpec:
+    """How such a value is written on the command line: a name, or module:name of a class or function of one's own.
+
+    elsewhere: as of name_problems.
+    """
     names = list(table)
 
     def read(texts: list[str]) -> str | Custom:
         if ":" in texts[0]:
             return Custom(texts[0])
         if texts[0] not in names:
-            raise ValueError(unknown("name", texts[0][:LONGEST_NAME], names))  # reported with the option's name
+            # Reported with the option's name.
+            raise ValueError(unknown("name", texts[0][:LONGEST_NAME], names, _hint(texts[0], elsewhere)))
         return texts[0]
 
     return PrimitiveConstructorSpec(
@@ -30,10 +34,20 @@ def option(table: Iterable[str]) -> PrimitiveConstructorSpec:
     )
 
 
-def name_problems(field: str, value: Any, table: Iterable[str]) -> list[str]:
-    """The problem of a name that is not in the table; code of one's own is checked when it is used."""
+def name_problems(field: str, value: Any, table: Iterable[str], elsewhere: Mapping[str, str] = {}) -> list[str]:
+    """The problem of a name that is not in the table; code of one's own is checked when it is used.
+
+    elsewhere: names that other libraries have for the same, in small letters without underscores → ours.
+    """
     names = list(table)
-    return [] if isinstance(value, Custom) or value in names else [unknown(field, value[:LONGEST_NAME], names)]
+    if isinstance(value, Custom) or value in names:
+        return []
+    return [unknown(field, value[:LONGEST_NAME], names, _hint(value, elsewhere))]
+
+
+def _hint(value: str, elsewhere: Mapping[str, str]) -> str:
+    ours = elsewhere.get(value.lower().replace("_", ""))
+    return f"Here that is {ours!r}." if ours else ""
 
 
 def name_of(value: str | Custom) -> str:

@@ -43,6 +43,18 @@ LOSSES = {
     "mean_absolute_error": LossFacts("linear", "mean_absolute_error"),
 }
 """What each is computed by: engine.metrics.losses.LOSSES."""
+ELSEWHERE = {
+    **dict.fromkeys(
+        ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "crossentropy", "crossentropyloss", "nllloss"),
+        "softmax_cross_entropy",
+    ),
+    **dict.fromkeys(("binarycrossentropy", "bce", "bcewithlogitsloss"), "binary_cross_entropy"),
+    **dict.fromkeys(("categoricalfocalcrossentropy", "sigmoidfocalloss"), "focal"),
+    "binaryfocalcrossentropy": "binary_focal",
+    **dict.fromkeys(("mse", "mseloss"), "mean_squared_error"),
+    **dict.fromkeys(("mae", "l1loss"), "mean_absolute_error"),
+}
+"""What losses are called in Keras and PyTorch → here."""
 METRICS = {
     "accuracy": MetricFacts("highest", ("classes", "labels")),
     "top5": MetricFacts("highest"),
@@ -59,7 +71,7 @@ METRICS = {
 """What each is computed by: METRICS in engine.metrics.table, of several labels in engine.metrics.several."""
 ACTIVATIONS: dict[Task, OutputActivation] = {"classes": "softmax", "labels": "sigmoids", "numbers": "linear"}
 OF_LABELS = ("labels", "sigmoid")
-LossName = Annotated[str | Custom, option(LOSSES)]
+LossName = Annotated[str | Custom, option(LOSSES, ELSEWHERE)]
 MetricName = Annotated[str | Custom, option(METRICS)]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from engine.config.matters import CHANGEABLE, NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE
 from engine.config.named import name_problems
-from engine.config.scoring import LOSSES, METRICS, BestIs, LossName, MetricName, loss_facts, metric_name
+from engine.config.scoring import ELSEWHERE, LOSSES, METRICS, BestIs, LossName, MetricName, loss_facts, metric_name
 from engine.records import ADDED, check, check_all, check_whole
 from engine.records.custom import Custom
 
@@ -113,7 +113,7 @@ class TrainConfig:
         )  # fmt: skip
         problems += check("train.focal_power", self.focal_power, 0 <= self.focal_power < inf, "0 or more", "Give 2.")
         problems += self._weight_problems()
-        problems += name_problems("train.loss", self.loss, LOSSES)
+        problems += name_problems("train.loss", self.loss, LOSSES, ELSEWHERE)
         for metric in self.metrics:
             problems += name_problems("train.metrics", metric, METRICS)
         if not problems and not loss_facts(self.loss).takes_smoothing:

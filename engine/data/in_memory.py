@@ -105,6 +105,8 @@ def _read_unweighted(
     indices, names = several or _indices(labels, class_names, field)
     _check_counts(pixels, indices, reading)
     if several:
+        if reading.are_several and len(names) > 1 and (indices.sum(axis=1) == 1).all():
+            say(f"{field}: each has one of {len(names)} labels; trained as several labels a picture, as the loss asks")
         found = {"value_range": value_range, "targets": indices.astype(np.float32)}
         return Dataset(pixels, indices, names, name, fingerprint_of(pixels, indices), **found)
     given = plain_array(labels, field)

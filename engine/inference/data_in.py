@@ -10,7 +10,7 @@ from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.held_out import load_held_out
 from engine.data.in_memory import ClassNames, Reading, read_dataset, unpack_arrays
 from engine.data.load import load_splits
-from engine.errors import InputError, problem
+from engine.errors import InputError, problem, shape_text
 from engine.host.console import tell
 
 Examples = Dataset | tuple[Any, Any] | str | PathLike[str]
@@ -26,6 +26,9 @@ def read_examples(
     """
     spec, config = record.input_spec, record.config
     if not isinstance(data, tuple | list):
+        if (shape := getattr(data, "shape", None)) is not None:
+            got, rule = f"an array {shape_text(shape)} by itself", "images and labels as one"
+            raise InputError(problem("data", got, rule, "Pass them in brackets: evaluate((images, labels))."))
         if value_range is not None or layout != "auto" or class_names is not None:
             got, rule = f"one with {type(data).__name__}", "(images, labels), which these say more about"
             raise InputError(problem("value_range, layout, class_names", got, rule, "Leave them out."))

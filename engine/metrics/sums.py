@@ -1,6 +1,7 @@
 """What a run minimizes and reports: its loss and its metrics, as sums that merge over batches."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,11 +161,22 @@ def _load_metric(given: str | Custom, task: Task, table: dict[str, Metric]) -> M
             known = ", ".join(name for name, facts in FACTS.items() if task in facts.tasks)
             raise InputError(problem("train.metrics", given, f"a metric of {NAMES[task]}", f"Use one of {known}."))
         return table[given]
-    found = given.make("train.metrics")
+    function = given.load("train.metrics")
+    if _takes_examples(function, given.arguments):
+        found = mean(lambda outputs, targets: function(outputs, targets, **given.arguments))
+    else:
+        found = given.make("train.metrics")
     if not isinstance(found, Metric):
-        rule = "a function that returns a Metric of engine.metrics.table"
+        rule = "a function of (outputs [b k], targets [b]) → [b], or one that returns a Metric of engine.metrics.table"
         raise InputError(problem("train.metrics", f"{given.path}, which returns something else", rule, "Correct it."))
     return Metric(given.guard("train.metrics", found.sums), given.guard("train.metrics", found.compute))
+
+
+def _takes_examples(function: Any, arguments: Mapping[str, Any]) -> bool:
+    """Whether a function of the user's own takes outputs and targets, and is no factory."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [each for each in parameters if each.default is each.empty and each.name not in arguments]
+    return len([each for each in needed if each.kind is each.POSITIONAL_OR_KEYWORD]) == 2
 
 
 def _check_runs(train: TrainConfig, scoring: Scoring) -> None:

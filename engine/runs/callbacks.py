@@ -153,7 +153,8 @@ class Callbacks:
             raise CallbackFailed(self._problem(name, method, error_text(error), "no error")) from error
 
     def _problem(self, name: str, method: str, got: str, rule: str) -> str:
-        saved = f"Step {self._run.step:,} is saved in {self._run.directory}: correct it, then resume the run."
+        go_on = "correct it, then resume the run (resume=True, --resume)"
+        saved = f"Step {self._run.step:,} is saved in {self._run.directory}: {go_on}."
         return problem(f"callback {name}.{method}", got, rule, saved if self._run.step else "Correct it.")
 
 

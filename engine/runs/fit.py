@@ -33,6 +33,7 @@ from engine.models.layer import Layer
 from engine.models.specs import Model
 from engine.records.custom import Custom, custom
 from engine.report.progress import Reporter, Silent
+from engine.runs.arguments import explains_arguments
 from engine.runs.fit_data import Data, Given
 from engine.runs.inputs import follow_record
 from engine.runs.loop import train
@@ -44,6 +45,7 @@ Own = str | Custom | Callable[..., object]  # a name, or code of the user's own
 RunDir = str | PathLike[str] | None
 
 
+@explains_arguments
 def fit(
     model: Model,
     data: Data,
@@ -97,7 +99,7 @@ def fit(
     check_model(model)
     train_config = TrainConfig(
         epochs, batch_size, as_named(loss), label_smoothing, seed, best_by, best_is, patience, members,
-        metrics=tuple(map(as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch, precision=precision,
+        metrics=names_in(metrics, "metrics"), min_delta=min_delta, start_epoch=start_epoch, precision=precision,
         accumulate=accumulate, folds=folds, class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
     reading = Reading(value_range, None, layout, *read_needs(train_config.loss))
@@ -106,6 +108,7 @@ def fit(
     return _train(with_sweep(config, sweep), given, (run_dir, resume, allow_change), callbacks, verbose)
 
 
+@explains_arguments
 def finetune(
     source: Restorable,
     data: Data,
@@ -156,7 +159,7 @@ def finetune(
         patience, len(source.members) if isinstance(source, EnsembleClassifier) else 1,
         precision=precision or ("float32" if settings.precision == "tf32" else settings.precision),  # a CPU has no tf32
         accumulate=accumulate,
-        metrics=tuple(map(as_named, metrics)), min_delta=min_delta, start_epoch=start_epoch,
+        metrics=names_in(metrics, "metrics"), min_delta=min_delta, start_epoch=start_epoch,
         class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
     reading = Reading(value_range, spec.usual_range, layout, *read_needs(train_config.loss))
@@ -184,7 +187,27 @@ def read_optimizer(optimizer: Own | OptimConfig, learning_rate: float | None) ->
 
 def as_named(given: Own) -> str | Custom:
     """A name as it is, a function of the user's own as a config stores it."""
-    return custom(given) if callable(given) else given
+    if callable(given):
+        return custom(given)
+    if not isinstance(given, str | Custom):
+        rule = "a name, or a function that makes it, which a checkpoint can store"
+        raise InputError(
+            problem(
+                "fit",
+                f"a {type(given).__name__}",
+                rule,
+                "Give its factory: optimizer=engine.custom(optax.adam, b1=0.8).",
+            )
+        )
+    return given
+
+
+def names_in(given: Sequence[Own], field: str) -> tuple[str | Custom, ...]:
+    """Several of them."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        got = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+        raise InputError(problem(field, got, "a list", f"Put it in brackets: {field}=[…]."))
+    return tuple(map(as_named, given))
 
 
 def _train(
@@ -216,7 +239,8 @@ def _train(
     try:
         result = train_in(directory, config)
     except Interrupted as stop:
-        raise Interrupted(f"{stop}; engine.restore({str(directory)!r}) opens it", stop.signal_number) from None
+        go_on = f"fit(…, run_dir={str(directory)!r}, resume=True) goes on, engine.restore({str(directory)!r}) opens it"
+        raise Interrupted(f"{stop}; {go_on}", stop.signal_number) from None
     except BaseException:
         if not find_steps(directory):
             shutil.rmtree(directory, ignore_errors=True)
