@@ -17,7 +17,7 @@ import engine
 from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
 from engine.config.decoding import Decoding
-from engine.data import kinds
+from engine.data import held_out
 from engine.data.contract import input_spec
 from engine.data.load import load_splits
 from engine.data.pictures.deep import usual_range
@@ -252,8 +252,8 @@ def test_run_on_deep_pictures_predicts_and_evaluates_with_the_range_of_training(
     expected = classifier.predict_proba(np.repeat(levels[..., None], 3, -1))
     for pictures in (files, [Image.open(file) for file in files]):
         np.testing.assert_array_equal(classifier.predict_proba(pictures), expected)
-    seen, own = list[DataConfig](), kinds.open_source
-    monkeypatch.setattr(kinds, "open_source", lambda config, tell: (seen.append(config), own(config, tell))[1])
+    seen, own = list[DataConfig](), held_out.open_source
+    monkeypatch.setattr(held_out, "open_source", lambda config, tell: (seen.append(config), own(config, tell))[1])
     folder(tmp_path / "other", {"bright": dark[:2], "dark": dark})  # by themselves they would be read as of 10 bits
     command(capsys, "eval", tmp_path / "run", "--data.path", tmp_path / "other", "--data.split", "train")
     assert [config.levels for config in seen] == [(0, 4095)]
