@@ -57,7 +57,9 @@ def test_validation_data_are_named_by_a_path(tmp_path):
 def test_what_is_no_data_is_answered_with_what_is(result, tmp_path):
     with pytest.raises(engine.InputError, match=r"data.path: got .*none.npz; expected a folder or file that exists"):
         result.evaluate(tmp_path / "none.npz")
-    with pytest.raises(engine.InputError, match="data: got int; expected a path, a tfds name, a DataConfig, Splits, a Dataset or"):
+    with pytest.raises(
+        engine.InputError, match="data: got int; expected a path, a tfds name, a DataConfig, Splits, a Dataset or"
+    ):
         result.evaluate(3)  # type: ignore[arg-type]
 
 
