@@ -1,7 +1,7 @@
 # The engine on a CPU, without a compiler and not as root. CUDA: docs/install.md.
 #
 #     docker build -t engine .
-#     docker run --rm -v "$PWD/runs:/work/runs" engine data
+#     docker run --rm -v "$PWD/runs:/home/engine/runs" engine train convnet
 FROM python:3.13-slim AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends g++
 COPY . /source
@@ -11,8 +11,8 @@ FROM python:3.13-slim
 COPY --from=build /wheels /wheels
 COPY constraints.txt /wheels/
 RUN pip install --no-cache-dir --constraint /wheels/constraints.txt /wheels/*.whl
-RUN useradd --create-home engine && install --directory --owner engine /work /work/runs
+RUN useradd --create-home engine && install --directory --owner engine /home/engine/runs
 USER engine
-WORKDIR /work
+WORKDIR /home/engine
 ENTRYPOINT ["engine"]
 CMD ["--help"]
