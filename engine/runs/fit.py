@@ -34,7 +34,7 @@ from engine.models.specs import Model
 from engine.records.custom import Custom, custom
 from engine.report.progress import Reporter, Silent
 from engine.runs.arguments import explains_arguments
-from engine.runs.fit_data import Data, Given
+from engine.runs.fit_data import Data, Given, ImageSize
 from engine.runs.inputs import follow_record
 from engine.runs.loop import train
 from engine.runs.needed_kernels import begin_kernels
@@ -50,21 +50,19 @@ def fit(
     model: Model,
     data: Data,
     *,
-    epochs: int = 5,
-    batch_size: int = 64,
+    epochs: int = 5, batch_size: int = 64,
     learning_rate: float | None = None,
     optimizer: Own | OptimConfig = "adam",
     loss: Own = "softmax_cross_entropy", metrics: Sequence[Own] = (), label_smoothing: float = 0.0,
     class_weight: ClassWeights | None = None, sampling: Sampling = "shuffled",
     validation: float | Examples | None = 0.1,
-    class_names: ClassNames | None = None,
+    class_names: ClassNames | None = None, image_size: ImageSize | None = None,
     scale: float = 1 / 255, value_range: ValueRange | None = None, layout: Layout = "auto",
     augment: AugmentConfig | None = None,
     best_by: str = "accuracy", best_is: BestIs | None = None,
     patience: int | None = None, min_delta: float = 0.0, start_epoch: int = 0,
     members: int = 1, folds: int | None = None, sweep: Sweep = (),
-    precision: Precision = "float32", accumulate: int = 1,
-    seed: int = 0,
+    precision: Precision = "float32", accumulate: int = 1, seed: int = 0,
     run_dir: RunDir = None, resume: bool = False, allow_change: Sequence[str] = (), callbacks: Sequence[Any] = (),
     verbose: bool = True,
 ) -> Result:  # fmt: skip
@@ -74,6 +72,7 @@ def fit(
     data: a path (a folder of pictures, a table, arrays), a tfds name, a DataConfig, Splits, a Dataset, or
       (images, labels) of any form that `engine.dataset` takes.
     validation: share of the data set aside (Splits and a DataConfig say that themselves), or data of its own.
+    image_size: (height, width) that the pictures of a path or a tfds name are resized to; a DataConfig has its own.
     scale: what uint8 pixels are multiplied by (a DataConfig says that itself).
     batch_size: 64 by default, or all training examples if these are fewer, which is reported.
     augment: random changes of the training images.
@@ -103,7 +102,8 @@ def fit(
         accumulate=accumulate, folds=folds, class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
     reading = Reading(value_range, None, layout, *read_needs(train_config.loss))
-    given, optim = Given(data, validation, class_names, reading, scale), read_optimizer(optimizer, learning_rate)
+    given = Given(data, validation, class_names, reading, scale, image_size)
+    optim = read_optimizer(optimizer, learning_rate)
     config = RunConfig("fit", model, given.make_config(), train_config, optim, augment=augment or AugmentConfig())
     return _train(with_sweep(config, sweep), given, (run_dir, resume, allow_change), callbacks, verbose)
 

@@ -19,6 +19,7 @@ from engine.runs.inputs import class_order
 
 Arrays = tuple[Any, Any] | tuple[Any, Any, Any]
 Data = str | PathLike[str] | DataConfig | Splits | Dataset | Arrays
+ImageSize = str | tuple[int, int]  # 180x180 or (180, 180)
 DATA_RULE = "a path, a tfds name, a DataConfig, Splits, a Dataset or (images, labels)"
 
 
@@ -27,6 +28,7 @@ class Given:
     """Data at hand, validation data or a share to set aside, the names of classes, and how arrays are read.
 
     scale: what uint8 pixels are multiplied by; a DataConfig says that itself.
+    image_size: what the pictures of a path or a tfds name are resized to.
     Raises InputError for arguments that the data says itself, or has no use for.
     """
 
@@ -35,6 +37,7 @@ class Given:
     class_names: ClassNames | None
     reading: Reading
     scale: float = DataConfig.scale
+    image_size: ImageSize | None = None
 
     def __post_init__(self):
         data, reading = self.data, self.reading
@@ -45,6 +48,10 @@ class Given:
             rule = "(images, labels), which these say more about"
             remedy = "Leave them out; a DataConfig and engine.dataset have their own."
             raise InputError(problem("value_range, layout", f"one with {type(data).__name__}", rule, remedy))
+        if self.image_size is not None and not isinstance(data, (str, PathLike)):
+            rule = "a path or a tfds name, whose pictures are resized"
+            remedy = "Set it in the DataConfig." if isinstance(data, DataConfig) else "Resize arrays before."
+            raise InputError(problem("image_size", f"one with {type(data).__name__}", rule, remedy))
         if self.class_names is not None and isinstance(data, (str, PathLike, DataConfig, Splits, Dataset)):
             raise InputError(problem("class_names", "names", "none: the data has its own", "Leave them out."))
 
@@ -55,7 +62,9 @@ class Given:
         fraction = float(self.validation) if isinstance(self.validation, Real) else 0.0
         layout = self.reading.layout
         config = DataConfig(name="arrays", validation_fraction=fraction, scale=self.scale, layout=layout)
-        return located(self.data, config) if isinstance(self.data, (str, PathLike)) else config
+        if not isinstance(self.data, (str, PathLike)):
+            return config
+        return located(self.data, replace(config, image_size=self.image_size))  # type: ignore[arg-type]  # a pair becomes a text
 
     def load(self, config: RunConfig, say: Say, resumed: Record | None, source: Record | None) -> Splits:
         """The splits, in the order of classes of the run to resume or to start from, if there is one."""

@@ -1,10 +1,12 @@
 """Calls in the manner of Keras and others: each is answered with what to write here."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 import engine
 from engine.models import Dense, Flatten, Sequential
@@ -80,3 +82,14 @@ def test_one_hot_labels_under_a_loss_of_several_labels_are_reported(capsys: pyte
     one_hot = np.eye(4, dtype=int)[np.arange(8) % 4]
     engine.fit(MODEL, (IMAGES, one_hot), epochs=0, loss="binary_cross_entropy")
     assert "labels: each has one of 4 labels; trained as several labels a picture" in capsys.readouterr().out
+
+
+def test_pictures_of_a_path_are_resized(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for side in (9, 12, 15):
+            Image.new("RGB", (side, side)).save(tmp_path / name / f"{side}.png")
+    result = engine.fit(MODEL, tmp_path, image_size=(8, 6), epochs=0, validation=None, verbose=False)
+    assert result.classifier.input_spec.shape == (8, 6, 3)
+    with pytest.raises(engine.InputError, match=r"image_size: got one with tuple; .* Resize arrays before"):
+        engine.fit(MODEL, (IMAGES, LABELS), image_size=(8, 6))
