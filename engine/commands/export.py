@@ -5,14 +5,14 @@ from pathlib import Path
 
 from engine.commands.process import set_up_process
 from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
-from engine.exporting.formats import SUFFIXES, ExportFormat, check_target
+from engine.exporting.formats import SUFFIXES, ExportFormat, check_target, find_format
 from engine.host.console import show
 from engine.host.storage import expanded
 
 
 def export(
     run: RunDirectory,
-    format: ExportFormat = "stablehlo",
+    format: ExportFormat | None = None,
     out: Path | None = None,
     overwrite: Flag = False,
     step: str = "best",
@@ -23,7 +23,8 @@ def export(
 
     Args:
         run: Directory of the run.
-        format: stablehlo (a directory, runs with jax alone), onnx (a file) or savedmodel (a directory, for TensorFlow).
+        format: stablehlo (a directory, runs with jax alone), onnx (a file) or savedmodel (a directory, for TensorFlow);
+            None: by the suffix of --out, else stablehlo.
         out: File or directory to write; None for the run's name with the format as its suffix, in this directory.
         overwrite: Replace an earlier export there.
         step: Checkpoint to use: best, last or a step number.
@@ -31,6 +32,7 @@ def export(
         trust: Import the author's own code that the run names, which runs it.
     """
     name = run.resolve().name.removesuffix(".engine")
+    format = format or find_format(out)
     target = expanded(out or name + SUFFIXES[format])
     check_target(target, format, overwrite)
     set_up_process()

@@ -10,7 +10,7 @@ import numpy as np
 from engine.config.contract import InputSpec
 from engine.devices.precision import computes
 from engine.errors import InputError, problem
-from engine.exporting.formats import ExportFormat, check_target, put_in_place
+from engine.exporting.formats import ExportFormat, check_target, find_format, put_in_place
 from engine.exporting.writers import MODULE_FILE, PLATFORMS, READERS, WRITERS, Outputs
 from engine.host.storage import expanded
 from engine.host.versions import versions
@@ -27,7 +27,7 @@ NARROW_TOLERANCE = 0.05  # for ONNX in float32 compared with a classifier in bfl
 
 @computes
 def export(
-    classifier: Restorable, path: str | PathLike[str], format: ExportFormat = "stablehlo", overwrite: bool = False
+    classifier: Restorable, path: str | PathLike[str], format: ExportFormat | None = None, overwrite: bool = False
 ) -> Path:
     """Writes a classifier to `path`, including weights and preprocessing, and returns that path.
 
@@ -35,7 +35,7 @@ def export(
     The export takes inputs [b …] as stored (uint8 pictures or float32), for any b of at least 1, and returns the same
     as `classifier.outputs`, float32[b k]: probabilities (combined, for an ensemble), or a regression's outputs.
     format: stablehlo: a directory that needs only jax, on CPUs, GPUs and TPUs; onnx: a file, in float32; savedmodel:
-      a directory for TensorFlow. The last two need additional packages.
+      a directory for TensorFlow. The last two need additional packages. None: by the suffix of `path`, else stablehlo.
     overwrite: replace an earlier export there.
     The export is read back and compared with the classifier before it is moved to `path`. Raises InputError if
     something else exists there, if a package is missing, or if the model cannot be expressed in the format.
@@ -44,6 +44,7 @@ def export(
         rule = "where to write it, like 'model.onnx'"
         raise InputError(problem("path", type(path).__name__, rule, "Pass a path."))
     target = expanded(path)
+    format = format or find_format(target)
     check_target(target, format, overwrite)
     classifier = classifier_of(classifier, "classifier")
     about = description(classifier, format, target.name)

@@ -16,6 +16,14 @@ DESCRIPTION_FILES = {"stablehlo": "model.json", "savedmodel": "assets.extra/mode
 """The files, below an export's directory, that may contain its description; TensorFlow ignores `assets.extra`."""
 
 
+def find_format(path: Path | None) -> ExportFormat:
+    """The format whose suffix a path has; without one, stablehlo."""
+    for found, suffix in SUFFIXES.items():
+        if path is not None and path.suffix == suffix:
+            return found
+    return "stablehlo"
+
+
 def check_target(target: Path, format: str, overwrite: bool) -> None:
     """Raises InputError unless a model can be written to `target`. An existing export of the same kind (file or
     directory) is replaced only with `overwrite`, and nothing else ever."""

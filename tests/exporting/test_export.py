@@ -23,6 +23,7 @@ from engine.commands import export as export_command
 from engine.data.decoded.dataset import Splits
 from engine.data.load import load_splits
 from engine.exporting import export, writers
+from engine.exporting.formats import find_format
 from engine.host.clock import Clock
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
@@ -602,3 +603,10 @@ def test_class_of_one_s_own_is_exported_only_if_it_is_trusted(capsys, in_tmp, sp
     np.testing.assert_allclose(found, engine.restore("own", trust=True).outputs(images), rtol=1e-4, atol=1e-6)
     command(capsys, "pack", "own")
     assert "own.stablehlo: " in command(capsys, "export", "own.engine", "--trust", "--overwrite")
+
+
+def test_the_suffix_of_a_path_decides_the_format():
+    assert [find_format(Path(name)) for name in ("m.onnx", "a/m.savedmodel", "m.stablehlo", "m")] == [
+        "onnx", "savedmodel", "stablehlo", "stablehlo",
+    ]  # fmt: skip
+    assert find_format(None) == "stablehlo"
