@@ -15,13 +15,17 @@ install = if command -v uv >/dev/null 2>&1; then \
 	$$install --quiet --constraint constraints.txt hatchling editables && \
 	$$install --constraint constraints.txt --no-build-isolation --editable '.$(1)'
 
-.PHONY: run test lint types site docs lock wheel clean
+.PHONY: run test test-all lint types site docs lock wheel clean
 
 run: $(RUNS)
 	$(BIN)/python -m experiments.convnet --resume
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# With the tests marked long.
+test-all: $(READY)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m ""
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -42,6 +42,7 @@ def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLA_FLAGS", f"{QUICK_FLAGS} {os.environ.get('XLA_FLAGS', '')}")
 
 
+@pytest.mark.long
 def test_throughput_runs_and_writes_what_it_printed(tmp_path, capsys):
     throughput.main(throughput.Options(smoke=True, json=tmp_path / "figures.json"))
     shown = capsys.readouterr().out
@@ -61,6 +62,7 @@ def test_accuracy_runs_every_seed_and_counts_every_test_image(tmp_path, capsys):
     assert "n = 2" in shown
 
 
+@pytest.mark.long
 def test_checkpoint_measures_saving_opening_and_one_image(tmp_path, capsys):
     checkpoint.main(checkpoint.Options(smoke=True, json=tmp_path / "figures.json"))
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -119,6 +121,7 @@ def test_ensemble_measures_each_size_against_one(tmp_path, capsys):
     assert "cost of one" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_families_are_trained_as_users_own_classes(tmp_path, capsys):
     families.main(families.Options(smoke=True, json=tmp_path / "figures.json"))
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -136,6 +139,7 @@ def test_families_have_the_parameters_of_their_papers():
     assert num_params(families.ResNet50) == 25_557_032
 
 
+@pytest.mark.long
 def test_fast_steps_measure_recipes_and_open_a_run_on_a_cpu(tmp_path, capsys):
     fast_steps.main(fast_steps.Options(smoke=True, json=tmp_path / "figures.json"))
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -192,6 +196,7 @@ def test_augment_measures_every_variant_against_none(tmp_path, capsys):
     assert "flip + crop" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_input_decodes_a_folder_and_streams(tmp_path, capsys):
     pytest.importorskip("skimage", reason="needs the photographs of scikit-image")
     input_.main(input_.Options(smoke=True, json=tmp_path / "figures.json"))
@@ -314,6 +319,7 @@ def test_traffic_counts_images_outputs_and_weights():
     assert workloads.traffic(model, (28, 28, 1), 8) == 28 * 28 + 4 * (5 * outputs + 9 * weights / 8)
 
 
+@pytest.mark.long
 def test_scaling_measures_fresh_processes(tmp_path, capsys):
     scaling.main(scaling.Options(smoke=True, json=tmp_path / "figures.json"))
     figures = json.loads((tmp_path / "figures.json").read_text())["axes"]["images"]
@@ -336,6 +342,7 @@ def test_work_of_an_axis_grows_with_its_values(name: str):
     assert len({repr(point) for point in points}) == len(points)
 
 
+@pytest.mark.long
 def test_startup_times_each_part_of_a_fresh_process(tmp_path, capsys):
     startup.main(startup.Options(smoke=True, json=tmp_path / "figures.json"))
     seconds = json.loads((tmp_path / "figures.json").read_text())["seconds"]

@@ -280,7 +280,7 @@ def random_block(draw: np.random.Generator, channels: int, depth: int) -> Paths:
     return Paths(((block, Conv(channels, 1)),) * 1 + ((),)) if join == "concat" else block
 
 
-@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 7))])
 def test_random_blocks_give_outputs_and_gradients_of_keras(keras, seed: int):
     lowering: Any = "direct" if seed % 2 else "xla"
     draw = np.random.default_rng(seed)

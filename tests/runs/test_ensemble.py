@@ -150,7 +150,7 @@ def test_vmapped_members_equal_their_own_runs_to_rounding_after_the_first_chunk(
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("mapping", ["outer", "map", "vmap"])
+@pytest.mark.parametrize("mapping", ["outer", pytest.param("map", marks=pytest.mark.long), "vmap"])
 def test_bits_do_not_depend_on_how_an_epoch_is_cut(mapping):
     whole, cut = (
         trained(ensemble(plan=PlanConfig(member_mapping=mapping, chunk_steps=steps)), small_splits())
@@ -232,7 +232,7 @@ def test_bootstrap_is_drawn_with_replacement_once_for_each_member():
 HOT = EnsembleConfig(learning_rates=(1e-2, 1e30, 3e-3))
 
 
-@pytest.mark.parametrize("mapping", ["outer", "vmap", "map"])
+@pytest.mark.parametrize("mapping", ["outer", "vmap", pytest.param("map", marks=pytest.mark.long)])
 def test_member_whose_loss_is_not_finite_is_frozen_and_the_others_go_on(mapping):
     plan, averaged = PlanConfig(member_mapping=mapping, chunk_steps=1), OptimConfig(average_decay=0.9)
     config = ensemble(ensemble=HOT, plan=plan, optim=averaged)

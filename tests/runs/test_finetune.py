@@ -221,7 +221,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [name if name == "thawed" else pytest.param(name, marks=pytest.mark.long) for name in CASES]
+)
 def test_run_stopped_in_any_phase_goes_on_bit_identically(case, source, four, tmp_path):
     optim = OptimConfig("adam", 0.01, average_decay=0.9) if case == "thawed" else None
     config = replace(
