@@ -1,4 +1,4 @@
-# `make run` trains a convnet on real images; `make test` passes all tests. Both set up .venv first.
+# `make run` trains a convnet on real images; `make test` runs the tests. Both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS := .venv/.runs
