@@ -38,8 +38,8 @@ def errors_as_lines(is_run: bool = False) -> Iterator[None]:
 
     is_run: whether the work can be resumed with --resume.
     """
-    # tfds and Orbax log what a user cannot change, and with tracebacks what we catch and explain; of several writes that
-    # fail, as on a full disk, asyncio does so for all but the first.
+    # tfds and Orbax log what a user cannot change, and with tracebacks what we catch and explain; asyncio does so for
+    # all but the first of several writes that fail, as on a full disk.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     harden_streams(sys.argv)
