@@ -39,7 +39,7 @@ class Options(Measuring):
 def main(options: Options) -> None:
     """Trains and prints."""
     if options.smoke:
-        data = dataclasses.replace(options.data, split="train[:500]", test_split="test[:100]")
+        data = dataclasses.replace(options.data, split="train[:600]", test_split="test[:100]")
         options = dataclasses.replace(options, epochs=1, seeds=(0, 1), data=data)
     console = Console(highlight=False, soft_wrap=True)
     show_circumstances(console)

@@ -28,7 +28,7 @@ from benchmarks.measure import Measuring, show_circumstances
 from benchmarks.peers_worker import SHARED_DEVICE
 
 TORCH = ("torch eager, channels_last", "torch CUDA graph", "torch compiled, CUDA graph, channels_last")
-BATCH = ("--workloads", "convnet, batch 512")
+COMPILED = ("torch compiled, channels_last", "torch compiled, CUDA graph, channels_last")
 MOST_LINES = 400  # of what a part printed that are kept
 
 
@@ -43,16 +43,17 @@ class Part:
     has_figures: bool = True
 
 
-def _peers(*more: str) -> Part:
-    return Part("benchmarks.peers", 150, (*BATCH, "--rounds", "5", "--seconds", "0.5", *more))
+def _peers(workload: str, precision: str, variants: tuple[str, ...] = TORCH, seconds: float = 150) -> Part:
+    arguments = ("--workloads", workload, "--precision", precision, "--variants", *variants)
+    return Part("benchmarks.peers", seconds, (*arguments, "--rounds", "5", "--seconds", "0.5"))
 
 
 PARTS = {
     "numbers are right": Part(
         "pytest", 120, ("-q", "-m", "gpu", "-n", "8", "-p", "no:benchmark", "tests"), has_figures=False
     ),
-    "convnet against PyTorch, float32": _peers("--variants", *TORCH),
-    "convnet against PyTorch, bfloat16": _peers("--precision", "bfloat16", "--variants", *TORCH),
+    "convnet against PyTorch, float32": _peers("convnet, batch 512", "float32"),
+    "convnet against PyTorch, bfloat16": _peers("convnet, batch 512", "bfloat16"),
     "ten members": Part(
         "benchmarks.ensemble", 100, ("--members", "1", "10", "--torch-members", "--separate", "0", "--rounds", "5")
     ),
@@ -63,11 +64,11 @@ PARTS = {
     "fashion_fast": Part(
         "benchmarks.accuracy", 150, ("--recipe", "fashion_fast", "--seeds", "0", "1", "2", "3", "4"), needs_data=True
     ),
-    "MobileNet": Part("benchmarks.families", 120, ("--families", "mobilenet_128")),
-    "ResNet50": Part("benchmarks.families", 240, ("--families", "resnet50_224", "--rounds", "3")),
+    "MobileNet": _peers("mobilenet_128, batch 64", "bfloat16", COMPILED),
+    "ResNet50": _peers("resnet50_224, batch 64", "bfloat16", COMPILED, seconds=330),
     "cifar_fast": Part("benchmarks.fast_steps", 60),
     "saving": Part("benchmarks.checkpoint", 90, ("--rounds", "3", "--epochs", "6", "--calls", "100")),
-    "convnet against PyTorch, tf32": _peers("--precision", "tf32", "--variants", *TORCH),
+    "convnet against PyTorch, tf32": _peers("convnet, batch 512", "tf32"),
     "limits": Part("benchmarks.roofline", 90, ("--rounds", "3")),
 }  # fmt: skip
 

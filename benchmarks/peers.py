@@ -109,7 +109,8 @@ def main(options: Options) -> None:
         raise SystemExit(f"unknown: {', '.join(unknown)}. Known: {'; '.join((*KNOWN, *VARIANTS))}")
     if options.smoke:
         variants = tuple(name for name in SMOKE if name in options.variants)
-        options = replace(options, workloads=("convnet, batch 64",), variants=variants, rounds=1, steps=2, seconds=0.0)
+        options = replace(options, workloads=("convnet, batch 64",), variants=variants, precision="float32")
+        options = replace(options, rounds=1, steps=2, seconds=0.0)
     console = Console(width=120, highlight=False)
     described = {**circumstances(), **_peer_versions()}
     for name, value in described.items():

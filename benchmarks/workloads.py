@@ -103,10 +103,9 @@ def family(name: str, batch_size: int, predicted_at_once: int | None = None) -> 
     return Workload(name, batch_size, shape, classes, 2_000, predicted_at_once)
 
 
+SIZES_OF_STEPS = {"mobilenet_128": (32, 64), "mobilenet_v2_224": (8,), "resnet50_224": (8, 64)}
 FAMILY_WORKLOADS = {
-    "mobilenet_128, batch 32": family("mobilenet_128", 32),
-    "mobilenet_v2_224, batch 8": family("mobilenet_v2_224", 8),
-    "resnet50_224, batch 8": family("resnet50_224", 8),
+    **{f"{name}, batch {size}": family(name, size) for name, sizes in SIZES_OF_STEPS.items() for size in sizes},
     **{
         f"{name}, {size} at once": family(name, 8, size)
         for name in ("mobilenet_v2_224", "resnet50_224")
