@@ -1,6 +1,6 @@
 """OptimConfig: the optimizer of a run and the course of its learning rate."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from engine.config.matters import CHANGEABLE, PROGRAM, RESULT
@@ -10,28 +10,33 @@ from engine.records.custom import Custom
 
 COURSE = RESULT | PROGRAM | CHANGEABLE
 OptimizerRules = Literal["keras", "optax"]
+BASE_BATCH_SIZE, SCALED_WARMUP_EPOCHS = 256, 5.0  # of Goyal et al. 2017, arXiv 1706.02677
 _OF_MOMENTUM, _OF_ADAM = ("momentum", "nesterov"), ("beta_1", "beta_2", "epsilon", "amsgrad")
 
 
 @dataclass(frozen=True)
 class OptimizerFacts:
-    """The options that an optimizer has, where any other must keep its default; its default rate and momentum."""
+    """The options that an optimizer has, where any other must keep its default; its default rate and momentum.
+
+    is_adaptive: it divides gradients by their size, so that the rate for a larger batch grows by the root.
+    """
 
     options: tuple[str, ...] = ()
     learning_rate: float = 1e-3
     momentum: float | None = None
+    is_adaptive: bool = False
 
 
 OPTIMIZERS = {
     "sgd": OptimizerFacts(_OF_MOMENTUM, 0.01),
     "momentum": OptimizerFacts(_OF_MOMENTUM, 0.01, 0.9),
-    "rmsprop": OptimizerFacts(("momentum", "rho", "epsilon", "centered")),
-    "adam": OptimizerFacts(_OF_ADAM),
-    "adamw": OptimizerFacts(_OF_ADAM),
-    "lion": OptimizerFacts(("beta_1",)),
-    "lamb": OptimizerFacts(("beta_1", "beta_2", "epsilon")),
+    "rmsprop": OptimizerFacts(("momentum", "rho", "epsilon", "centered"), is_adaptive=True),
+    "adam": OptimizerFacts(_OF_ADAM, is_adaptive=True),
+    "adamw": OptimizerFacts(_OF_ADAM, is_adaptive=True),
+    "lion": OptimizerFacts(("beta_1",), is_adaptive=True),
+    "lamb": OptimizerFacts(("beta_1", "beta_2", "epsilon"), is_adaptive=True),
     "lars": OptimizerFacts(_OF_MOMENTUM, 0.1, 0.9),
-    "muon": OptimizerFacts(("momentum", "beta_1", "beta_2"), 1e-3, 0.95),
+    "muon": OptimizerFacts(("momentum", "beta_1", "beta_2"), 1e-3, 0.95, is_adaptive=True),
 }
 """What each is computed by: engine.training.optim.OPTIMIZERS."""
 BY_OPTAX = ("sgd", "momentum", "rmsprop", "adam", "adamw")  # those that there were with the rules "optax"
@@ -125,6 +130,10 @@ class OptimConfig:
     sam_radius: float | None = field(default=None, kw_only=True, metadata=ADDED)
     """Sharpness-aware minimization (SAM) around the optimizer, 0.05 or so: the gradient is taken where a step of this
     length uphill leads, which takes twice the time. None: at the weights themselves."""
+    scale_rate_with: Annotated[Literal["batch"] | None, COURSE] = field(default=None, kw_only=True, metadata=ADDED)
+    """batch: learning_rate is that of a batch of 256; of another, it is multiplied by batch_size / 256 (sgd, momentum,
+    lars, your own) or by its root (the others), and above 256, warmup_epochs of 0 means 5. None: it is used as it is.
+    """
 
     def __post_init__(self):
         if self.learning_rate is None:
@@ -142,6 +151,20 @@ class OptimConfig:
     def is_open_ended(self) -> bool:
         """Whether the schedule does not depend on the number of epochs."""
         return SCHEDULES.get(name_of(self.schedule), ScheduleFacts()).is_open_ended
+
+    def scaled_to(self, batch_size: int) -> "OptimConfig":
+        """The config with the rate and the warm-up that `scale_rate_with` gives to batches of that size.
+
+        Linear scaling and warm-up: Goyal et al. 2017, arXiv 1706.02677. By the root: You et al. 2020, arXiv 1904.00962,
+        and, of Adam and RMSProp, Malladi et al. 2022, arXiv 2205.10287.
+        """
+        if self.scale_rate_with is None:
+            return self
+        factor = (batch_size / BASE_BATCH_SIZE) ** (0.5 if self.facts.is_adaptive else 1)
+        is_short = self.warmup_epochs or factor <= 1 or self.schedule == "one_cycle"
+        warmup = self.warmup_epochs if is_short else SCALED_WARMUP_EPOCHS
+        rate = self.learning_rate * factor
+        return replace(self, learning_rate=rate, warmup_epochs=warmup, scale_rate_with=None)
 
     def _range_problems(self) -> list[str]:
         problems = name_problems("optim.name", self.name, OPTIMIZERS)

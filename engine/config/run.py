@@ -124,6 +124,11 @@ class RunConfig:
         return replace(self, **changed)
 
     @property
+    def scaled_optim(self) -> OptimConfig:
+        """The optimizer with the learning rate that it has for the batch size of this run."""
+        return self.optim.scaled_to(self.train.batch_size)
+
+    @property
     def without_source(self) -> "RunConfig":
         """The same for uses that neither open its data nor train: without code of the author's own for these."""
         return replace(self, data=replace(self.data, source=None), callbacks=())

@@ -17,7 +17,7 @@ from typing import IO
 from engine.errors import InputError, Say, problem
 from engine.host.interrupts import SIGNALS
 
-DISTRIBUTED, NUM_PROCESSES, PROCESS_ID = "ENGINE_DISTRIBUTED", "ENGINE_NUM_PROCESSES", "ENGINE_PROCESS_ID"
+COORDINATOR, NUM_PROCESSES, PROCESS_ID = "ENGINE_COORDINATOR", "ENGINE_NUM_PROCESSES", "ENGINE_PROCESS_ID"
 """The address of the coordinator, how many processes there are and which of them this is: what each one is told."""
 LOST = 75  # EX_TEMPFAIL of sysexits.h: a process was lost, and --resume goes on
 SAVED = tuple(128 + number for number in SIGNALS)
@@ -108,7 +108,7 @@ def run_once(command: Sequence[str], count: int, merger: Merger, stop: Stop, say
     shares, port, processes = share_devices(count), find_port(), []
     try:
         for rank in range(count):
-            own = {DISTRIBUTED: f"127.0.0.1:{port}", NUM_PROCESSES: str(count), PROCESS_ID: str(rank)}
+            own = {COORDINATOR: f"127.0.0.1:{port}", NUM_PROCESSES: str(count), PROCESS_ID: str(rank)}
             processes.append(start_process(command, {**own, **shares[rank]}, share_cores(rank, count)))
             stop.receivers = tuple(processes)
         pumps = [pump for rank, process in enumerate(processes) for pump in start_pumps(rank, process, merger)]

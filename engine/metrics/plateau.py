@@ -39,7 +39,7 @@ def describe_drop(config: RunConfig, history: Sequence[Row]) -> str | None:
     before, after = rate_factors(config, history[:-1]), rate_factors(config, history)
     if before is None or after is None or (before == after).all():
         return None
-    rates = [f"{factor * config.optim.learning_rate:g}" for factor in np.unique(after)[::-1]]
+    rates = [f"{factor * config.scaled_optim.learning_rate:g}" for factor in np.unique(after)[::-1]]
     count = config.optim.step_epochs
     why = f"after {count} epoch{'s' * (count > 1)} without a better one (optim.schedule plateau)"
     return f"learning rate {' to '.join((rates[0], rates[-1])[: len(rates)])} from here on, {why}"

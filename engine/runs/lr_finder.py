@@ -126,6 +126,9 @@ def _range_problems(low: float, high: float, num_rates: int) -> list[str]:
 
 def _as_test(config: RunConfig, num_examples: int, low: float, high: float, num_rates: int) -> RunConfig:
     """The config of the run that is the test."""
+    if config.optim.scale_rate_with is not None:
+        rule, remedy = "none, as rates are tried as they are", "Leave it out: what is found is for this batch size."
+        raise InputError(problem("optim.scale_rate_with", config.optim.scale_rate_with, rule, remedy))
     schedule = custom(rise, ratio=high / low, num_rates=num_rates)
     optim = replace(config.optim, learning_rate=low, schedule=schedule, warmup_epochs=0.0, average_decay=None)
     epochs = -(-num_rates * config.train.batch_size // num_examples)

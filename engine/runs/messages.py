@@ -8,7 +8,9 @@ import numpy as np
 from flax import nnx
 
 from engine.checkpoints.record import Record
+from engine.config import RunConfig
 from engine.config.finetune import freezings, shortened
+from engine.config.optim import BASE_BATCH_SIZE
 from engine.config.sweep import swept_columns
 from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
@@ -140,9 +142,21 @@ def _describe(session: Session) -> list[str]:
     if config.finetune.freezes:
         trained = f"{session.stage.num_trained:,} of {session.setup.model.num_params:,}"
         lines += [f"{trained} parameters train, the others are frozen", *_freezing_lines(session)]
+    if config.optim.scale_rate_with is not None:
+        lines.append(_describe_rate(config))
     if not session.setup.devices.is_one:
         lines.append(session.setup.devices.text(config.train.batch_size))
     return lines
+
+
+def _describe_rate(config: RunConfig) -> str:
+    """The learning rate that the batch size gives."""
+    scaled, size = config.scaled_optim, f"{config.train.batch_size:,}"
+    given = f"optim.learning_rate {config.optim.learning_rate:g} is for a batch of {BASE_BATCH_SIZE}"
+    if scaled.schedule == "one_cycle":
+        return f"learning rate {scaled.learning_rate:g} for batches of {size}: {given}"
+    warmup = f"after a warm-up of {scaled.warmup_epochs:g} epochs" if scaled.warmup_epochs else "without a warm-up"
+    return f"learning rate {scaled.learning_rate:g} for batches of {size}, {warmup}: {given}"
 
 
 def _describe_plan(session: Session) -> str:

@@ -81,7 +81,7 @@ class Session:
         self.plan, self.steps_per_epoch = self.setup.plan, self.setup.steps_per_epoch
         self.members, self.pacer = make_members(self.setup), Pacer(self.plan)
         counts = self.steps_per_epoch, config.train.epochs
-        self.learning_rate = schedule(config.optim, *counts, steps_ahead=self.setup.steps_ahead)
+        self.learning_rate = schedule(config.scaled_optim, *counts, steps_ahead=self.setup.steps_ahead)
         self.device = device_text()
         self.step, self.totals = 0, self.members.make_totals()
         self.history: list[dict[str, Any]] = []

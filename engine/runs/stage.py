@@ -52,7 +52,9 @@ class Stage:
             network=model.make_network(model.lowering, self.phase.part),
             scoring=self.setup.scoring,
             label_smoothing=config.train.label_smoothing,
-            optimizer=optimizer(config.optim, *counts, layers=self.phase.rates, steps_ahead=self.setup.steps_ahead),
+            optimizer=optimizer(
+                config.scaled_optim, *counts, layers=self.phase.rates, steps_ahead=self.setup.steps_ahead
+            ),
             inputs=model.inputs,
             augment=config.augment,
             average_decay=config.optim.average_decay,

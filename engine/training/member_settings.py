@@ -50,7 +50,10 @@ def read_settings(config: RunConfig, subsets: Subsets | None = None) -> MemberSe
     train, ensemble = config.train, config.ensemble
     seeds = _draw_seeds(config)
     own = (ensemble.learning_rates, ensemble.weight_decays, ensemble.label_smoothings)
-    numbers = (None if each is None else np.array(each, np.float32) for each in own)
+    numbers = [None if each is None else np.array(each, np.float32) for each in own]
+    if ensemble.learning_rates is not None:
+        rates = [replace(config.optim, learning_rate=each) for each in ensemble.learning_rates]
+        numbers[0] = np.array([each.scaled_to(train.batch_size).learning_rate for each in rates], np.float32)
     others = {each.name: np.array(each.values, np.float32) for each in ensemble.numbers}
     counts = None if subsets is None else subsets.counts
     settings = MemberSettings(seeds, *numbers, num_examples=counts, numbers=others or None)
@@ -78,8 +81,8 @@ def tuned(
     """The objective with a member's hyperparameters in place of the shared ones; traceable."""
     rate, decay, factor = settings.learning_rate, settings.weight_decay, settings.rate_factor
     if factor is not None:
-        rate = (config.optim.learning_rate if rate is None else rate) * factor
-    optim, numbers = config.optim, settings.numbers or {}
+        rate = (config.scaled_optim.learning_rate if rate is None else rate) * factor
+    optim, numbers = config.scaled_optim, settings.numbers or {}
     if numbers:
         optim = copy(optim)
         for name, value in numbers.items():

@@ -132,6 +132,7 @@ OPTIM = (
         name=st.sampled_from(("lion", "lamb", "lars", "muon")),
         schedule=st.just("cosine_restarts"),
         restart_factor=st.integers(1, 5),
+        scale_rate_with=st.sampled_from((None, "batch")),
         sam_radius=st.none() | POSITIVE,
     )
 )

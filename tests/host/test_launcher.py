@@ -26,7 +26,7 @@ def run_shell(script: str, count: int = 2, restarts: int = 0) -> tuple[int, str,
 
 
 def test_each_process_gets_its_number_and_one_address():
-    code, out, err, _ = run_shell('echo "$ENGINE_PROCESS_ID/$ENGINE_NUM_PROCESSES"; echo "$ENGINE_DISTRIBUTED" >&2', 3)
+    code, out, err, _ = run_shell('echo "$ENGINE_PROCESS_ID/$ENGINE_NUM_PROCESSES"; echo "$ENGINE_COORDINATOR" >&2', 3)
     assert code == 0
     assert sorted(out.splitlines()) == ["0/3", "[1] 1/3", "[2] 2/3"]
     assert len(err.splitlines()) == 1  # the same of all

@@ -110,7 +110,9 @@ CASES: dict[str, Callable[[], RunConfig]] = {
         data=DataConfig(standardize="whiten"),
     ),
     "learning rates": lambda: ensemble(
-        optim=OptimConfig("momentum", clip_norm=1.0, schedule="cosine", warmup_epochs=0.5, average_decay=0.9),
+        optim=OptimConfig(
+            "momentum", clip_norm=1.0, schedule="cosine", warmup_epochs=0.5, average_decay=0.9, scale_rate_with="batch"
+        ),
         ensemble=EnsembleConfig(learning_rates=(1e-3, 1e-2, 1e-1), weight_decays=(0.3, 0.01, 0.1)),
     ),
     "smoothings": lambda: ensemble(ensemble=EnsembleConfig(label_smoothings=(0.0, 0.1, 0.3))),

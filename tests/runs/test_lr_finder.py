@@ -56,6 +56,12 @@ def test_losses_are_those_of_steps_at_these_rates(splits: Splits):
     assert found.suggestion is not None
 
 
+def test_rate_that_is_scaled_is_refused():
+    config = replace(CONFIG, optim=replace(CONFIG.optim, scale_rate_with="batch"))
+    with pytest.raises(InputError, match=r"optim\.scale_rate_with: got batch; expected none, as rates are tried"):
+        _as_test(config, 200, 1e-3, 3.0, 15)
+
+
 @pytest.mark.parametrize("noise", [0.03, 0.15])
 @pytest.mark.parametrize("steepest", [1e-4, 2e-3, 0.05])
 def test_suggestion_is_where_the_loss_falls_fastest(steepest: float, noise: float):

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from engine.config import OptimConfig
@@ -150,9 +152,32 @@ def test_option_that_a_schedule_has_not_is_refused(fields: dict[str, Any], messa
 
 def test_records_have_the_new_fields_only_where_they_are_used():
     plain, used = to_json(OptimConfig()), OptimConfig(schedule="polynomial", power=3.0)
-    assert not {"power", "restart_factor", "sam_radius"} & set(plain)
+    assert not {"power", "restart_factor", "sam_radius", "scale_rate_with"} & set(plain)
     assert to_json(used)["power"] == 3.0
     assert from_json(OptimConfig, to_json(used)) == used
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "factor"),
+    [("sgd", 1024, 4), ("momentum", 64, 1 / 4), ("lars", 32768, 128), (custom(optax.sgd), 512, 2), ("adam", 1024, 2),
+     ("lamb", 16384, 8), ("rmsprop", 256, 1), ("lion", 64, 1 / 2), ("muon", 4096, 4)],
+)  # fmt: skip
+def test_rate_grows_with_the_batch_or_by_its_root(name: Any, batch_size: int, factor: float):
+    config = OptimConfig(name, 0.3, scale_rate_with="batch", schedule="linear")
+    scaled = config.scaled_to(batch_size)
+    assert scaled.learning_rate == pytest.approx(0.3 * factor)
+    # The gradual warm-up of Goyal et al., where the rate is above that of a batch of 256, and a line down to 0.
+    warmup = 5 if factor > 1 else 0
+    rates = [float(schedule(scaled, 10, 20)(step)) for step in range(0, 201, 20)]
+    by_hand = np.interp(range(0, 201, 20), [0, 10 * warmup, 200], [0 if warmup else 1, 1, 0])
+    np.testing.assert_allclose(rates, 0.3 * factor * by_hand, rtol=1e-5, atol=1e-7)
+
+
+def test_scaled_rate_keeps_a_warm_up_of_its_own_and_of_the_schedule():
+    scaled = partial(OptimConfig, "sgd", scale_rate_with="batch")
+    assert scaled(warmup_epochs=0.5).scaled_to(4096).warmup_epochs == 0.5
+    assert scaled(schedule="one_cycle").scaled_to(4096).warmup_epochs == 0
+    assert OptimConfig("sgd").scaled_to(4096) == OptimConfig("sgd")
 
 
 def test_every_name_of_the_config_has_a_factory():
