@@ -115,6 +115,7 @@ def plain_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(
             "engine.runs.messages.draw_predictions", lambda *arguments, **named: _save_pixel(arguments[2])
         )
+        monkeypatch.setattr("engine.runs.messages.draw_confusion", lambda *arguments: _save_pixel(arguments[2]))
         monkeypatch.setattr(
             "engine.report.members.draw_reliability", lambda of_all, each, path, title: _save_pixel(path)
         )

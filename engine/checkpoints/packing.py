@@ -31,7 +31,8 @@ MOST_DEPTH = 8
 LONGEST_NAME = 200
 FOR_TRAINING = "optimizer"
 MADE_AT = "commit_success.txt"  # Orbax's; records an absolute path of the saving machine; left out for privacy
-RUN_FILES = tuple(name for name in FILES if "." in name)  # names without a dot are directories
+# Names without a dot are directories. A page is not packed: a stranger's would run scripts where it is opened.
+RUN_FILES = tuple(name for name in FILES if "." in name and not name.endswith(".html"))
 # Names that Windows reserves for devices, with any suffix.
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 ZIP64 = b"\1\0"  # start of the extra field that an entry of 4 GiB needs

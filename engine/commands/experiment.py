@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SHOWN_FILES = (
     "curves.png",
     "predictions.png",
+    "confusion.png",
     "reliability.png",
     "folds.csv",
     "sweep.csv",

@@ -3,10 +3,13 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.host.storage import replaced
-from engine.text import CsvWriter
+from engine.text import CsvWriter, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
@@ -21,24 +24,55 @@ def history_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def draw_curves(rows: Sequence[Row], path: Path, title: str, shown: Sequence[str] = ("loss", "accuracy")) -> None:
-    """Draws the shown metrics that the history has, of training and validation over the epochs, as a PNG."""
+def find_curves(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
+    """Those of the shown metrics that the history has."""
+    return [name for name in shown if any(name in row or f"validation_{name}" in row for row in rows)]
+
+
+def draw_curves(
+    rows: Sequence[Row],
+    path: Path,
+    title: str,
+    shown: Sequence[str] = ("loss", "accuracy"),
+    best_epoch: int | None = None,
+) -> None:
+    """Draws the shown metrics that the history has, of training and validation over the epochs, as a PNG.
+
+    best_epoch: the one whose weights the run gives, which is marked; None: no mark.
+    """
     # The object interface draws without pyplot's global state and without a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    metrics = [name for name in shown if any(name in row or f"validation_{name}" in row for row in rows)]
+    metrics = find_curves(rows, shown)
     figure = Figure(figsize=(4.8 * max(len(metrics), 1), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        for key, label in ((name, "training"), (f"validation_{name}", "validation")):
-            points = [(row["epoch"], row[key]) for row in rows if key in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label)
-        axes.set(xlabel="epoch", title=name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    figure.suptitle(title)
+        draw_curve(axes, rows, name, best_epoch)
+        axes.set_title(name)
+    figure.suptitle(one_line(title), parse_math=False)
     with replaced(path) as file:
         figure.savefig(file, dpi=130, format="png")
+
+
+def curve_figure(rows: Sequence[Row], name: str, best_epoch: int | None = None) -> "Figure":
+    """One metric over the epochs as a figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+    draw_curve(figure.subplots(), rows, name, best_epoch)
+    return figure
+
+
+def draw_curve(axes: Any, rows: Sequence[Row], name: str, best_epoch: int | None) -> None:
+    """Draws one metric, of training and validation, over the epochs; a line marks the best epoch."""
+    for key, label in ((name, "training"), (f"validation_{name}", "validation")):
+        points = [(row["epoch"], row[key]) for row in rows if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label)
+    if best_epoch is not None:
+        axes.axvline(best_epoch, color="0.5", linestyle="--", linewidth=1, label=f"best epoch, {best_epoch:,}")
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)

@@ -21,15 +21,22 @@ from engine.report.ensemble import (
 from engine.report.tables import metrics_table
 
 
-def report_members(classifier: EnsembleClassifier, dataset: Dataset, split: str, directory: Path, title: str) -> Table:
+def find_member_outputs(classifier: EnsembleClassifier, dataset: Dataset) -> np.ndarray:
+    """float32[m n k]: the outputs of the members for every example; 0 of those whose training failed."""
+    return classifier.member_outputs(dataset.images, wanted=_find_alive(classifier.record))
+
+
+def report_members(
+    classifier: EnsembleClassifier, dataset: Dataset, outputs: np.ndarray, split: str, directory: Path, title: str
+) -> Table:
     """Writes `ensemble.csv` and, for classes, `uncertainty.csv` and `reliability.png`; returns the table to show.
 
-    Uses every example. `best_step` is the step of a member's weights, chosen by its own validation score.
+    outputs: of `find_member_outputs`. `best_step` is the step of a member's weights, chosen by its own validation
+    score.
     """
     dataset = classifier.fitting(dataset)
     record = classifier.record
-    alive = np.array([step is None for step in record.failed_steps])
-    outputs = classifier.member_outputs(dataset.images, wanted=alive)
+    alive = _find_alive(record)
     rows = _rows(classifier, outputs, dataset, split)
     train = record.config.train
     for number, row in enumerate(rows[:-1], train.first_member):
@@ -54,6 +61,10 @@ def frozen_lines(record: Record) -> list[str]:
         for number, step in failed
         if step is not None
     ]
+
+
+def _find_alive(record: Record) -> np.ndarray:
+    return np.array([step is None for step in record.failed_steps])
 
 
 def _rows(classifier: EnsembleClassifier, outputs: np.ndarray, dataset: Dataset, split: str) -> list[Row]:

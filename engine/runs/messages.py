@@ -15,12 +15,14 @@ from engine.config.sweep import swept_columns
 from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
+from engine.metrics.per_class import count_confusion
 from engine.metrics.plateau import describe_drop
 from engine.metrics.stopping import member_best_step
 from engine.report.augmentation import augmentation_text
+from engine.report.confusion import draw_confusion
 from engine.report.folds import report_folds
 from engine.report.history import draw_curves, history_csv
-from engine.report.members import frozen_lines, report_members
+from engine.report.members import find_member_outputs, frozen_lines, report_members
 from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.sweep import report_sweep
@@ -76,10 +78,12 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
         metrics = {"validation": summarize(of_folds), **metrics}
     directory, history, name = session.directory, tuple(session.history), session.config.name
     write_atomically(directory / "history.csv", history_csv(history))
-    if history:
-        draw_curves(history, directory / "curves.png", name, session.config.train.shown_metrics)
-    _draw_examples(session, classifier)
     epochs = {row["step"]: row["epoch"] for row in history}
+    if history:
+        is_one = session.splits.are_validated and not isinstance(classifier, EnsembleClassifier)
+        best_epoch = epochs.get(best_step) if is_one else None
+        draw_curves(history, directory / "curves.png", name, session.config.train.shown_metrics, best_epoch)
+    scored = next((name for name in reversed(splits) if splits[name] is not None), None)
     which = f"best epoch {epochs.get(best_step, session.epoch):,} (step {best_step:,})"
     if isinstance(classifier, EnsembleClassifier):
         which = "each member at its best step" if session.splits.are_validated else f"step {best_step:,}"
@@ -88,8 +92,8 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
             reporter.say(report_sweep(session.config, columns, history, directory / "sweep.csv"))
         if of_folds:
             _report_folds(session, of_folds, metrics["validation"], reporter)
-        if (scored := next((name for name in reversed(splits) if splits[name] is not None), None)) is not None:
-            _report_members(session, classifier, scored, reporter)
+    if scored is not None:
+        _report_outputs(session, classifier, scored, reporter)
     seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
     result = {"best_step": best_step, "metrics": metrics, "seconds": seconds, "device": classifier.record.device}
     write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
@@ -101,13 +105,28 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
 
 
-def _report_members(session: Session, classifier: EnsembleClassifier, split: str, reporter: Reporter) -> None:
-    """Prints the scores of the members and of their combination on a split, and writes tables and a diagram."""
-    data = getattr(session.splits, split)
-    title = f"{session.config.name}: {len(classifier.members)} members on {data.name}"
+def _report_outputs(session: Session, classifier: Classifier, split: str, reporter: Reporter) -> None:
+    """What the model says of every example of a split: pictures, and of an ensemble tables and a diagram."""
+    data, directory, name = getattr(session.splits, split), session.directory, session.config.name
+    outputs = None
     with session.clock.measure("eval"):
-        table = report_members(classifier, data, split, session.directory, title)
-    reporter.say(table)
+        if isinstance(classifier, EnsembleClassifier):
+            of_members = find_member_outputs(classifier, data)
+            title = f"{name}: {len(classifier.members)} members on {data.name}"
+            reporter.say(report_members(classifier, data, of_members, split, directory, title))
+            outputs = classifier.combined(of_members)
+        elif data.task == "classes":
+            outputs = classifier.outputs(data.images)
+    is_picture = data.images.dtype == "uint8" and data.images.shape[-1] in (1, 3)
+    if is_picture:
+        save_picture(np.asarray(data.images[0]), directory / "example.png")  # to try `engine predict` on
+    if data.task != "classes" or outputs is None:
+        return
+    title = f"{name} on {data.name}"
+    if is_picture:
+        draw_predictions(data, outputs, directory / "predictions.png", title)
+    confusion = count_confusion(outputs, data.class_numbers, data.weights)
+    draw_confusion(confusion, data.class_names, directory / "confusion.png", title)
 
 
 def _report_folds(session: Session, scores: list[dict[str, Any]], summary: dict[str, Any], reporter: Reporter) -> None:
@@ -115,18 +134,6 @@ def _report_folds(session: Session, scores: list[dict[str, Any]], summary: dict[
     title = f"{session.config.name}: {len(scores)} folds of {session.splits.train.name}"
     steps = [member_best_step(session.config.train, session.history, k) for k in range(len(scores))]
     reporter.say(report_folds(scores, summary, steps, session.directory / "folds.csv", title))
-
-
-def _draw_examples(session: Session, classifier: Classifier) -> None:
-    """Writes an image to try `engine predict` on, and a grid of predictions, if the examples are pictures."""
-    data = session.splits.test or session.splits.validation
-    if data is None or data.images.dtype != "uint8" or data.images.shape[-1] not in (1, 3):
-        return
-    save_picture(data.images[0], session.directory / "example.png")
-    if data.task == "classes":
-        title = f"{session.config.name} on {data.name}"
-        probabilities = classifier.outputs(np.asarray(data.images[:9]))
-        draw_predictions(data, probabilities, session.directory / "predictions.png", title)
 
 
 def _describe(session: Session) -> list[str]:

@@ -82,7 +82,7 @@ def test_shipped_convnet_learns_and_leaves_what_it_promises(tmp_path):
     rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
     assert [float(row["validation_loss"]) for row in rows] == [row["validation_loss"] for row in result.history]
     assert json.loads((run / "result.json").read_text())["metrics"] == result.metrics
-    for picture in ("curves.png", "predictions.png", "example.png"):
+    for picture in ("curves.png", "predictions.png", "confusion.png", "example.png"):
         Image.open(run / picture).verify()
     log, shown = (run / "log.txt").read_text(), console.export_text()
     for text in ("104,202 parameters", "epoch 3/3", "images/s", "best epoch", "train"):

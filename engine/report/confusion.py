@@ -1,0 +1,57 @@
+"""The confusion matrix of a run, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engine.host.storage import replaced
+from engine.text import one_line
+
+MOST_SHOWN = 40  # classes; of more, those with the most mistakes
+MOST_NUMBERED = 20  # classes whose counts can be read in a cell
+NAME_LETTERS = 18
+
+
+def choose_classes(confusion: np.ndarray, most: int = MOST_SHOWN) -> np.ndarray:
+    """int[s], in their order: all classes, or of more than `most` those that have the most to do with mistakes."""
+    if len(confusion) <= most:
+        return np.arange(len(confusion))
+    wrong = confusion * (1 - np.eye(len(confusion)))
+    return np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:most])
+
+
+def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], path: Path, title: str) -> None:
+    """Draws what was taken for what, [k k] with a row for each class, as a PNG; shades are shares of a row."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = choose_classes(confusion)
+    table = confusion[np.ix_(shown, shown)]
+    support = confusion.sum(1, keepdims=True)[shown]
+    shares = np.divide(table, support, out=np.zeros(table.shape), where=support > 0)
+    size = 2.2 + 0.42 * min(len(shown), MOST_NUMBERED)
+    figure = Figure(figsize=(size + 0.6, size + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [_cut(class_names[int(k)]) for k in shown]
+    font = 9 if len(shown) <= MOST_NUMBERED else 6
+    axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=font, parse_math=False)
+    axes.set_yticks(range(len(shown)), names, fontsize=font, parse_math=False)
+    axes.set(xlabel="predicted as", ylabel="is")
+    if len(shown) <= MOST_NUMBERED:
+        for i, j in zip(*np.nonzero(table), strict=True):
+            color = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, f"{table[i, j]:,.5g}", ha="center", va="center", fontsize=7, color=color)
+    which = (
+        "" if len(shown) == len(confusion) else f"\nthe {len(shown)} of {len(confusion):,} classes with most mistakes"
+    )
+    figure.suptitle(one_line(title) + which, fontsize=11, parse_math=False)
+    with replaced(path) as file:
+        figure.savefig(file, dpi=130, format="png")
+
+
+def _cut(name: str) -> str:
+    shown = one_line(name)
+    return shown if len(shown) <= NAME_LETTERS else f"{shown[: NAME_LETTERS - 1]}…"
