@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": {"text"},
     "host": {"text", "errors"},
     "records": {"errors", "host"},
-    "models": {"text", "errors", "records"},
+    "models": {"text", "errors", "host", "records"},
     "augment": {"text", "errors", "records", "keys"},
     "config": GROUND | {"models", "augment"},
     "recipes": {"models", "augment"},  # and the public names of `engine`, as files of users

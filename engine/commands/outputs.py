@@ -29,6 +29,16 @@ def check_json_file(path: Path, overwrite: bool) -> None:
         raise InputError(problem("out", f"{path}, which exists", "a new file", "Add --overwrite, or another name."))
 
 
+def check_graph_file(path: Path) -> None:
+    """Raises InputError unless an SVG can be put at `path` without losing anything but another graph of ours."""
+    from engine.models.graph import HEAD
+
+    _check_place(path, "graph", ".svg")
+    if path.exists() and path.open("rb").read(len(HEAD)) != HEAD.encode():
+        rule = "a new file, or a graph that this command drew before"
+        raise InputError(problem("graph", f"{path}, another file", rule, "Choose another name."))
+
+
 def _check_place(path: Path, field: str, suffix: str) -> None:
     if path.is_dir():
         rule = f"the name of a file, like {path / ('out' + suffix)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from engine.commands.experiments import experiment_config
+from engine.commands.outputs import check_graph_file
 from engine.commands.targets import Flag, find_own_classes
 from engine.config import RunConfig
 from engine.config.data import DataConfig
@@ -21,17 +22,26 @@ SHOWN_CLASSES = 2  # of an experiment without its data, which knows how many the
 TABLE_COLUMNS = 120  # of Flax's own table of a model, at most
 
 
-def summary(target: Positional[str], inner: Flag = False, classes: int | None = None, trust: Flag = False) -> None:
+def summary(
+    target: Positional[str],
+    inner: Flag = False,
+    classes: int | None = None,
+    graph: Path | None = None,
+    trust: Flag = False,
+) -> None:
     """Show the layers, output shapes and parameters of a run or an experiment.
 
     Args:
         target: Directory of a run (runs/convnet), the run packed, a recipe (convnet), or an experiment (mine.py).
         inner: Show the layers within blocks too.
         classes: Of a recipe or experiment, the number of classes; None: as many as its data has.
+        graph: Also draw the layers as a graph, into this SVG file; None: no drawing.
         trust: Import the author's own code that a run names, which runs it.
     """
-    from engine.report.tables import summary_table
+    from engine.models.summary import summary_table
 
+    if graph is not None:
+        check_graph_file(graph)
     is_run = _is_run(target)
     if is_run and classes is not None:
         raise InputError(problem("classes", classes, "none of a run, which has its own", "Leave it out."))
@@ -39,14 +49,24 @@ def summary(target: Positional[str], inner: Flag = False, classes: int | None = 
     check_trust(config.model, "model", trust or not is_run, "Add --trust")
     find_own_classes(trust or not is_run)
     if not isinstance(config.model, Sequential):
+        if graph is not None:
+            rule = "a model of layers, and no class of its author's own"
+            raise InputError(problem("graph", graph, rule, "Leave it out."))
         _tabulate_custom(config, input_shape, num_outputs)
         return
     members = config.train.members
     title = config.name if members == 1 else f"{config.name}: each of {members} members"
     frozen = frozen_layers(config.finetune, layer_names(config.model.named), 0)
     show(summary_table(config.model.with_outputs(num_outputs), input_shape, title, frozen, inner))
+    if graph is not None:
+        _draw_graph(config.model, input_shape, num_outputs, graph)
     if is_run:
         show(*_provenance_lines(Path(target)))
+
+
+def _draw_graph(model: Sequential, input_shape: tuple[int, ...], num_outputs: int, path: Path) -> None:
+    model.graph(input_shape, num_outputs).save(path)
+    tell(f"graph drawn into {path}")
 
 
 def _is_run(target: str) -> bool:

@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from engine.host.html import html_table
 from engine.text import encodable, one_line, printable
 
 UNBOUNDED = 100_000  # columns of anything but a terminal: nothing is wrapped or cut there
@@ -80,6 +81,19 @@ class Table(RichTable):
         yield from super().__rich_console__(console, options)
         if self.footnote:
             yield Text(self.footnote, "table.caption")
+
+    def __str__(self) -> str:
+        return as_text(self).rstrip("\n")
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **options: Any) -> dict[str, str]:
+        headers = [_plain(column.header) for column in self.columns]
+        rows = zip(*([_plain(cell) for cell in column.cells] for column in self.columns), strict=True)
+        return {"text/plain": str(self), "text/html": html_table(headers, rows, self.heading, self.footnote)}
+
+
+def _plain(cell: Any) -> str:
+    """The text of a table's cell."""
+    return cell.text if isinstance(cell, Shortened) else cell.plain if isinstance(cell, Text) else str(cell)
 
 
 def shortened(text: str, width: int, mark: str = "…") -> str:

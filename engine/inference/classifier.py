@@ -1,6 +1,6 @@
 """Classifier: a trained model with its input contract, for arrays, files and pictures."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
@@ -23,6 +23,7 @@ from engine.data.pictures.images import Picture, check_none
 from engine.errors import InputError, Say, problem
 from engine.host.console import tell, warn
 from engine.inference.data_in import Evaluable, read_examples
+from engine.inference.looking import Looking
 from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, checked_array, contract, listed
 from engine.inference.predictions import Prediction, change_thresholds, compute_class_scores, make_prediction
 from engine.metrics.per_class import ClassScores
@@ -31,7 +32,7 @@ from engine.networks.network import Tree
 from engine.training.evaluate import eval_batch_size
 
 
-class Classifier(ABC):
+class Classifier(Looking):
     """A model to be queried, by many threads at once. Made by `engine.restore` or by a run's result."""
 
     def __init__(self, record: Record):
@@ -100,25 +101,6 @@ class Classifier(ABC):
         probabilities = self.predict_proba(pictures, **how)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return best, np.take_along_axis(probabilities, best, axis=1)
-
-    def features(
-        self,
-        pictures: Picture | Sequence[Picture],
-        layer: str,
-        resize: ResizeRule | None = None,
-        value_range: ValueRange | None = None,
-    ) -> np.ndarray:
-        """float32[n …]: what a layer gives, its activation included; pictures, resize and value_range as of `predict`.
-
-        layer: of a Sequential a name that `engine summary` shows, like conv_2; the last gives what the probabilities
-          are made of. Of a class of your own the path of a submodule, like encoder.blocks.0.
-        Raises InputError for a name that the model does not have, listing those it has.
-        """
-        return self._of_each(pictures, resize, value_range, lambda images, first: self.layer_outputs(images, layer))
-
-    @abstractmethod
-    def layer_outputs(self, images: np.ndarray | StoredImages, layer: str) -> np.ndarray:
-        """As `features`, of images whose values are known to fit."""
 
     def stream(
         self,

@@ -72,10 +72,10 @@ class EnsembleClassifier(Classifier):
         """float32[n k], see `Classifier.outputs`: what the members say, combined."""
         return self.combined(self._member_outputs(images, tta, None, first)).astype(np.float32)
 
-    def layer_outputs(self, images: np.ndarray | StoredImages, layer: str) -> np.ndarray:
-        """Raises InputError: each member has features of its own, so ask one: `members[0].features(…)`."""
+    def _one_network(self, asked: str) -> SingleClassifier:
+        """Raises InputError: each member has layers of its own, so ask one: `members[0].features(…)`."""
         rule = f"one of its {len(self.members)} members"
-        raise InputError(problem("features", "an ensemble", rule, "Ask members[0].features(…)."))
+        raise InputError(problem(asked, "an ensemble", rule, f"Ask members[0].{asked}(…)."))
 
     def member_outputs(
         self,

@@ -62,7 +62,7 @@ class SingleClassifier(Classifier):
     ):
         super().__init__(record)
         self.network, self._params, self._model_state = network, params, model_state
-        self._executables = executables or Executables(Clock())
+        self.executables = executables or Executables(Clock())
         self._draw_seed = np.uint32(record.config.train.seed)
         self._make_weights, self._predict = network.make_prediction()
         self._weights = Once(lambda: self._make_weights(params, model_state))
@@ -84,8 +84,11 @@ class SingleClassifier(Classifier):
         other._weights = Once(lambda: self._make_weights(params, model_state))
         return other
 
+    def _one_network(self, asked: str) -> "SingleClassifier":
+        return self
+
     def layer_outputs(self, images: np.ndarray | StoredImages, layer: str) -> np.ndarray:
-        """As of `Classifier`."""
+        """float32[n …]: what a layer gives for images whose values are known to fit."""
         record, spec = self.record, self.input_spec
 
         def features(params: Tree, model_state: Tree, images: jax.Array, first: Any) -> jax.Array:
@@ -93,7 +96,7 @@ class SingleClassifier(Classifier):
             return of_layer(params, model_state, normalize(images, spec))
 
         weights = (self._params, self._model_state)
-        return apply_padded(self._executables, ("features", layer), features, weights, images)
+        return apply_padded(self.executables, ("features", layer), features, weights, images)
 
     def fitting_outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig, first: int) -> np.ndarray:
         """As of `Classifier`."""
@@ -115,7 +118,7 @@ class SingleClassifier(Classifier):
     ) -> dict[str, Any]:
         """As of `Classifier`."""
         dataset = self.fitting(data, value_range, layout, class_names)
-        sums = evaluate(self._executables, self._objective, self._params, self._model_state, dataset)
+        sums = evaluate(self.executables, self._objective, self._params, self._model_state, dataset)
         return with_skipped(self.scoring.means(sums), dataset)
 
     def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
@@ -155,7 +158,7 @@ class SingleClassifier(Classifier):
 
         of_draw = () if augment is None else (self._draw_seed, np.int32(draw))
         arguments = (self._weights(), of_draw)
-        return apply_padded(self._executables, ("outputs", augment), forward, arguments, images, first)
+        return apply_padded(self.executables, ("outputs", augment), forward, arguments, images, first)
 
     @property
     def _objective(self) -> Objective:

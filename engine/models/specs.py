@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from engine.errors import InputError, problem, within
 from engine.models.activations import Activation
@@ -16,6 +16,10 @@ from engine.models.pools import MaxPool
 from engine.models.shapes import Padding, Shape, Size
 from engine.records import to_json
 from engine.records.custom import Custom, Gives
+
+if TYPE_CHECKING:
+    from engine.host.console import Table
+    from engine.models.graph import Graph
 
 MOST_LAYERS = 2_000  # more would be compiled for hours
 
@@ -139,6 +143,25 @@ class Sequential:
     def num_params(self, input_shape: Shape) -> int:
         """All trained parameters."""
         return sum(row.num_params for row in self.rows(input_shape))
+
+    def summary(self, input_shape: Shape, num_outputs: int | None = None, inner: bool = False) -> "Table":
+        """The layers with their output shapes and parameters, as a table to print or to show in a notebook.
+
+        num_outputs: where a last Dense() leaves them open. inner: the layers within blocks have rows too.
+        """
+        from engine.models.summary import summary_table
+
+        return summary_table(self._with_known(num_outputs), input_shape, inner=inner)
+
+    def graph(self, input_shape: Shape, num_outputs: int | None = None) -> "Graph":
+        """The layers with their output shapes and parameters, as a graph to show in a notebook or to save as SVG."""
+        from engine.models.graph import make_graph
+
+        model = self._with_known(num_outputs)
+        return make_graph(model.named, model.all_rows(input_shape), input_shape)
+
+    def _with_known(self, num_outputs: int | None) -> "Sequential":
+        return self if num_outputs is None else self.with_outputs(num_outputs)
 
     def num_statistics(self, input_shape: Shape) -> int:
         """All numbers that are kept and not trained, like the running averages of batch norms."""

@@ -131,10 +131,12 @@ def test_mistake_in_an_option_loads_no_jax():
     assert ran_without_jax(start)[0] == 2
 
 
-def test_summary_of_an_experiment_shows_its_layers_and_parameters_without_jax():
-    start = "from engine.__main__ import main; main(['summary', 'experiments.convnet']); sys.exit(0)"
-    code, printed = ran_without_jax(start)
+def test_summary_of_an_experiment_shows_its_layers_and_parameters_without_jax(tmp_path: Path):
+    graph = tmp_path / "model.svg"
+    arguments = f"['summary', 'experiments.convnet', '--graph', {str(graph)!r}]"
+    code, printed = ran_without_jax(f"from engine.__main__ import main; main({arguments}); sys.exit(0)")
     assert code == 0
+    assert "26×26×32 · 320 parameters" in graph.read_text()
     assert "104,202 parameters" in printed
     for cells in (("conv_1", "32, 3×3", "26×26×32", "320"), ("dense_1", "10", "10", "11,530")):
         assert any(all(cell in line for cell in cells) for line in printed.splitlines()), cells

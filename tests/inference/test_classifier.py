@@ -73,7 +73,7 @@ def test_any_number_of_images_gives_the_same_and_compiles_few_sizes(classifier):
     whole = classifier.outputs(many)
     for count in (0, 1, 2, 7, 8, 9, 63, 65, 255, 257):
         np.testing.assert_allclose(classifier.outputs(many[:count]), whole[:count], rtol=1e-5, atol=1e-6)
-    assert classifier._executables.num_compiled("outputs") <= len(PADDED_SIZES)
+    assert classifier.executables.num_compiled("outputs") <= len(PADDED_SIZES)
 
 
 def test_color_picture_is_turned_into_the_model_s_colours(classifier, images):
@@ -224,7 +224,7 @@ def test_many_threads_asking_at_once_get_right_answers_and_each_size_is_compiled
     classifier = engine.fit(TINY, make_dataset(64), epochs=0, validation=0, verbose=False).classifier
     many = make_dataset(300, 3).images
     fresh = classifier.with_weights(classifier.record, classifier.params, classifier.model_state)
-    fresh._executables = Executables(Clock())
+    fresh.executables = Executables(Clock())
     expected, layer = classifier.outputs(many), classifier.features(many, "conv_1")
     counts, start = [1, 2, 7, 8, 9, 60, 64, 65, 200, 256, 300] * 2, threading.Barrier(8)
 
@@ -239,7 +239,7 @@ def test_many_threads_asking_at_once_get_right_answers_and_each_size_is_compiled
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(8)))
-    assert all(fresh._executables.num_compiled(task) == len(PADDED_SIZES) for task in ("outputs", "features"))
+    assert all(fresh.executables.num_compiled(task) == len(PADDED_SIZES) for task in ("outputs", "features"))
 
 
 def test_all_bad_files_are_named_at_once(classifier, images, tmp_path):

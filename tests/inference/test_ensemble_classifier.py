@@ -184,7 +184,7 @@ def test_members_asked_together_keep_what_is_compiled_when_their_weights_change(
     images = SPLITS.test.images
     np.testing.assert_allclose(moved.outputs(images), last.outputs(images), rtol=1e-5)
     np.testing.assert_allclose(together.outputs(images), classifier.outputs(images), rtol=1e-5)
-    assert moved._together._executables is together._together._executables
+    assert moved._together.executables is together._together.executables
 
 
 # The Flax module

@@ -95,9 +95,9 @@ def test_any_number_of_pictures_of_any_kind_has_features_and_few_sizes_are_compi
     np.testing.assert_allclose(classifier.features(list(images[:70]), "max_pool_1"), whole[:70], rtol=1e-5, atol=1e-5)
     floats = images / np.float32(255)
     np.testing.assert_array_equal(classifier.features(floats, "max_pool_1", value_range=(0, 1)), whole)
-    before = classifier._executables.num_compiled("features")
+    before = classifier.executables.num_compiled("features")
     classifier.features(images[:60], "max_pool_1")
-    assert classifier._executables.num_compiled("features") == before
+    assert classifier.executables.num_compiled("features") == before
 
 
 def test_unknown_layer_is_refused_with_the_known_ones_and_the_nearest():

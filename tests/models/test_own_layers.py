@@ -18,9 +18,9 @@ from engine.models import Activation, Conv, Dense, Flatten, MaxPool, Sequential
 from engine.models.cropping import inputs_that_count
 from engine.models.layer import CustomLayer
 from engine.models.specs import Model
+from engine.models.summary import summary_table
 from engine.networks.build import build
 from engine.records import from_json, to_json
-from engine.report.tables import summary_table
 from tests.conftest import make_dataset
 from tests.exporting.test_export import exported, skip_without
 from tests.own_layers import (
