@@ -20,12 +20,13 @@ ROOMS: dict[str, set[str]] = {
     "errors": {"text"},
     "host": {"text", "errors"},
     "records": {"errors", "host"},
+    "processes": {"errors"},
     "models": {"text", "errors", "host", "records"},
     "augment": {"text", "errors", "records", "keys"},
     "config": GROUND | {"models", "augment"},
     "recipes": {"models", "augment"},  # and the public names of `engine`, as files of users
     "data": GROUND | {"config"},
-    "devices": GROUND | {"config"},
+    "devices": GROUND | {"config", "processes"},
     "kernels": GROUND | {"config"},
     "metrics": GROUND | {"models", "config"},
     "networks": GROUND | {"models", "config", "keys", "devices", "kernels"},
@@ -37,10 +38,10 @@ ROOMS: dict[str, set[str]] = {
     "report": SETTINGS | {"data", "metrics", "checkpoints", "inference"},
     "runs": SETTINGS
     | {"data", "devices", "kernels", "metrics", "networks", "checkpoints", "training", "inference", "report",
-       "importers"},
+       "importers", "processes"},
     "commands": SETTINGS
     | {"data", "metrics", "networks", "checkpoints", "inference", "exporting", "report", "runs", "importers",
-       "recipes"},
+       "recipes", "processes"},
     "__main__": {"host", "commands"},
 }  # fmt: skip
 # The same within `data`, whose modules that lie in none of these may import all of them.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine.checkpoints.checksums import array_checksum, write_sums
 from engine.checkpoints.record import FORMAT_VERSION, Record
@@ -17,6 +17,7 @@ from engine.checkpoints.steps import (
     find_steps,
     read_record,
     step_directories,
+    waits_for_nobody,
 )
 from engine.config import CheckpointConfig
 from engine.errors import InputError, Say, ignore, problem
@@ -53,6 +54,28 @@ class SaveTimes:
         self._last = time.monotonic()
 
 
+class Saves(Protocol):
+    """What a run saves itself with."""
+
+    def save(self, record: Record, **items: Any) -> None:
+        """Starts to save host arrays and the record as one step."""
+        ...
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        ...
+
+
+class NoCheckpoints(contextlib.nullcontext[Any]):
+    """Those of a process that saves nothing, because another one does."""
+
+    def save(self, record: Record, **items: Any) -> None:
+        """Nothing."""
+
+    def wait(self) -> None:
+        """For nothing."""
+
+
 class Checkpoints:
     """The checkpoints of a run in progress: saves asynchronously, keeps the best and the last.
 
@@ -73,6 +96,7 @@ class Checkpoints:
         _remove_rotated(path)
         set_damaged_aside(path, say)
         self._ocp, self.path, self._log = ocp, path, log
+        checkpoints_of(path).mkdir(exist_ok=True)
         ranks = self._ranks = {step: read_record(path, step).rank for step in find_steps(path)}
         self._under_way: int | None = None
 
@@ -94,6 +118,8 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 async_options=options,
                 todelete_subdir=ROTATED,
+                create=False,
+                multiprocessing_options=waits_for_nobody(),
             ),
             item_names=("model", "optimizer", "best", "record"),
         )

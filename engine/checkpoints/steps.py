@@ -125,7 +125,11 @@ def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
         _check_stored(directory / name, tree)
     try:
         wanted = {name: ocp.args.StandardRestore(on_host(tree)) for name, tree in items.items()}
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        options = waits_for_nobody()
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=options)
+        )
+        with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
             restored = dict(checkpointer.restore(directory, args=ocp.args.Composite(**wanted)).items())
     except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise InputError(problem(str(directory), _first_line(error), rule, remedy_for(error, remedy))) from error
@@ -133,6 +137,17 @@ def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
         if array_checksum(tree) != record.checksums.get(name):
             raise InputError(problem(str(directory / name), "arrays that are not those saved", rule, remedy))
     return restored
+
+
+def waits_for_nobody() -> Any:
+    """Orbax's option for one process alone: of several, the others do not know that it reads or writes."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    rank = jax.process_index()
+    return ocp.options.MultiprocessingOptions(rank, {rank}, barrier_sync_key_prefix="engine")
 
 
 def _check_stored(directory: Path, tree: Any) -> None:

@@ -17,6 +17,7 @@ from engine.commands.process import (
     command_name,
     engine_command,
     errors_as_lines,
+    join_others,
     restate,
     set_up_process,
 )
@@ -24,6 +25,7 @@ from engine.config import RunConfig
 from engine.config.sweep import with_sweep
 from engine.errors import InputError, problem
 from engine.metrics.stopping import has_stopped_early
+from engine.processes.ends import leave_together
 from engine.records.custom import find_custom
 from engine.runs.needed_kernels import begin_kernels
 
@@ -65,6 +67,9 @@ class Options:
     sweep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FIELD=VALUES")] = ()
     """Train a member for each value of a number, all in one program: optim.learning-rate=1e-4:1e-1:log:8 or
     train.label-smoothing=0,0.1; given again, for each combination."""
+    distributed: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT")] = None
+    """One of several processes that train this run: auto, as Slurm, Open MPI, a Kubernetes JobSet or a TPU pod says; or
+    where process 0 can be reached, with ENGINE_NUM_PROCESSES and ENGINE_PROCESS_ID set. The mesh has all devices."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print how the run is executed, which the log in its directory always says."""
 
@@ -86,9 +91,11 @@ def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | No
     """What `main` does, for a caller that reports errors; `program` is how help and mistakes call it."""
     options = read_options(make, arguments, program)
     config = with_sweep(options.config, options.sweep)
+    join_others(options.distributed)
     begin_kernels(config)
     # Imported only now, so that --help and mistakes are answered at once.
     set_up_process(config.data.cache_dir)
+    from engine.processes.together import is_first
     from engine.report.progress import Reporter
     from engine.runs.loop import run
 
@@ -101,7 +108,9 @@ def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | No
         allow_change=(*options.allow_change, *find_typed_changes(arguments)),
         reporter=reporter,
     )
-    reporter.say(_next_steps(result))
+    if is_first():
+        reporter.say(_next_steps(result))
+    leave_together()
 
 
 def _number_directory(options: Options, config: RunConfig) -> Path:

@@ -6,15 +6,19 @@ import platform
 import shlex
 import shutil
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import engine
 from engine.errors import InputError
 from engine.host.console import harden_streams, tell
 from engine.host.interrupts import Interrupted, raised
+from engine.processes import ends
+from engine.processes.start import join
 from engine.text import one_line
 
 FLAGS = ("--overwrite", "--resume", "--numbered")  # without a value
@@ -30,6 +34,13 @@ def set_up_process(cache_dir: Path | None = None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # Of an entry that another process is just writing, or has left half written: it is compiled again.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
+
+
+def join_others(distributed: str | None) -> None:
+    """Joins the other processes of this one's run, if there are any, and ends with them."""
+    join(distributed)
+    if ends.are_joined():
+        ends.watch(tell)
 
 
 @contextlib.contextmanager
@@ -48,19 +59,28 @@ def errors_as_lines(is_run: bool = False) -> Iterator[None]:
         with raised():
             yield
     except InputError as error:
-        tell(f"error: {error}")
-        raise SystemExit(2) from None
+        _end(2, f"error: {error}")
     except Interrupted as stop:
-        tell(f"{stop}. To go on: {command_again('--resume')}" if is_run else str(stop))
-        raise SystemExit(128 + stop.signal_number) from None
+        _end(128 + stop.signal_number, f"{stop}. To go on: {command_again('--resume')}" if is_run else str(stop))
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(141) from None
     except OSError as error:
         where = f"{one_line(error.filename)}: " if error.filename else ""
         go_on = f" Fix this, then run: {command_again('--resume')}" if is_run else ""
-        tell(f"error: {where}{error.strerror or error}. What was saved before stays.{go_on}")
-        raise SystemExit(2) from None
+        _end(2, f"error: {where}{error.strerror or error}. What was saved before stays.{go_on}")
+    except Exception:  # a mistake of ours, of which the others must hear too
+        if ends.are_joined():
+            traceback.print_exc()
+            _end(1, "error: an exception, printed above or by that process")
+        raise
+
+
+def _end(code: int, message: str) -> NoReturn:
+    """Ends this process, and with it all others of its run."""
+    ends.end(code, message, tell)
+    tell(message)
+    raise SystemExit(code)
 
 
 def _drop_late_callbacks() -> None:

@@ -13,12 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from engine.config import mesh_shape
 from engine.config.plan import DATA, MEMBER
 from engine.errors import InputError, problem
+from engine.processes.together import are_several
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,33 @@ class Devices:
         """The mesh and each device's share of a batch, in words."""
         share, found, padded = mesh_shape(self.mesh_text)[1], jax.device_count(), self.padded(batch_size)
         of_batch = f"{padded // share} of {batch_size} examples" if share > 1 else "whole batches"
-        return f"mesh {self.mesh_text} on {self.mesh.size} of {found} devices, {of_batch} on each; evaluation on one"
+        evaluated = f"shared out over {jax.process_count()} processes" if are_several() else "on one"
+        where = f"{self.mesh.size} of {found} devices"
+        return f"mesh {self.mesh_text} on {where}, {of_batch} on each; evaluation {evaluated}"
 
     def place(self, tree: Any, by_member: bool = False) -> Any:
-        """The arrays on every device; by_member: split by their leading axis."""
+        """The arrays on every device; by_member: split by their leading axis.
+
+        Of several processes, each has the whole arrays, and keeps the parts of its own devices.
+        """
         if self.is_one:
             return jax.device_put(tree)
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(MEMBER) if by_member else PartitionSpec()))
+        sharding = NamedSharding(self.mesh, PartitionSpec(MEMBER) if by_member else PartitionSpec())
+        if not are_several():
+            return jax.device_put(tree, sharding)
+        return jax.tree.map(lambda leaf: _spread(leaf, sharding), tree)
+
+    def at_hand(self, tree: Any) -> Any:
+        """Placed arrays, as this process can read them: those that several processes share are gathered by all."""
+        return jax.tree.map(_gather, tree) if are_several() else tree
 
     def on_one(self, tree: Any) -> Any:
-        """Placed arrays on the first device alone."""
-        return tree if self.is_one else jax.device_put(tree, self.mesh.devices.flat[0])
+        """Placed arrays on the first device of this process alone."""
+        if self.is_one:
+            return tree
+        return jax.device_put(
+            self.at_hand(tree), jax.local_devices()[0] if are_several() else self.mesh.devices.flat[0]
+        )
 
     def padded(self, batch_size: int, multiple: int = 1) -> int:
         """Batch size padded so that each device has the same number of examples, a multiple of `multiple`."""
@@ -96,18 +114,41 @@ class Devices:
 ONE_DEVICE = Devices()
 
 
+def _spread(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """An array in a sharding over several processes.
+
+    `device_put` would compare whole arrays of all processes, by a collective, which only the main thread may call.
+    """
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf if leaf.sharding == sharding else jax.jit(lambda x: x, out_shardings=sharding)(leaf)
+    leaf = np.asarray(leaf)
+    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+
+def _gather(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return leaf
+    if not leaf.is_fully_replicated:
+        assert isinstance(leaf.sharding, NamedSharding)
+        leaf = jax.jit(lambda x: x, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+    return leaf.addressable_data(0)
+
+
 def has_enough_devices(mesh_text: str | None) -> bool:
-    """Whether this process has enough devices for a mesh."""
-    return prod(mesh_shape(mesh_text)) <= jax.device_count()
+    """Whether there are enough devices for a mesh; of several processes, exactly as many, so that each has its part."""
+    size = prod(mesh_shape(mesh_text))
+    return size == jax.device_count() if are_several() else size <= jax.device_count()
 
 
 def check_mesh(mesh_text: str | None) -> None:
-    """Raises InputError if a mesh needs more devices than there are, or if there are several processes."""
-    if jax.process_count() > 1:
-        rule = "one, which may use all devices of its machine"
-        raise InputError(problem("processes", jax.process_count(), rule, "Train on one machine, with --mesh data=8."))
-    if not has_enough_devices(mesh_text):
-        needed, found, kind = prod(mesh_shape(mesh_text)), jax.device_count(), jax.devices()[0].device_kind
-        rule = f"one for the {found} × {kind} that JAX finds here"
-        remedy = "Leave --mesh out." if found == 1 else f"Use --mesh data={found}, or fewer."
-        raise InputError(problem("plan.mesh", f"{mesh_text}, which is {needed} devices", rule, remedy))
+    """Raises InputError if a mesh needs more devices than there are, or leaves one of several processes without any."""
+    if has_enough_devices(mesh_text):
+        return
+    needed, found, kind = prod(mesh_shape(mesh_text)), jax.device_count(), jax.devices()[0].device_kind
+    if are_several():
+        rule = f"one for all {found} devices of the {jax.process_count()} processes"
+        remedy = f"Use --mesh data={found}, or member={found} for the members of an ensemble."
+        raise InputError(problem("plan.mesh", f"{mesh_text}, which is {needed}", rule, remedy))
+    rule = f"one for the {found} × {kind} that JAX finds here"
+    remedy = "Leave --mesh out." if found == 1 else f"Use --mesh data={found}, or fewer."
+    raise InputError(problem("plan.mesh", f"{mesh_text}, which is {needed} devices", rule, remedy))

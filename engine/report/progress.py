@@ -108,6 +108,22 @@ class Silent(Reporter):
             tell(message)
 
 
+class Mute(Reporter):
+    """Prints and logs nothing."""
+
+    def __init__(self):
+        super().__init__(Console(quiet=True))
+
+    def log_to(self, path: Path) -> None:
+        """Nowhere."""
+
+    def say(self, message: Any) -> None:
+        """Drops a message."""
+
+    def log(self, text: str) -> None:
+        """Drops a text."""
+
+
 class _Remaining(ProgressColumn):
     """Time left at the current rate."""
 

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from engine.checkpoints.record import Record
-from engine.checkpoints.steps import restore_arrays
 from engine.data.decoded.dataset import Dataset
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
@@ -18,6 +17,7 @@ from engine.metrics.several import as_pairs
 from engine.metrics.stopping import Row, member_goes_on, member_history, rank
 from engine.metrics.sums import Metrics
 from engine.runs.setup import Model, Setup
+from engine.runs.together import restore_together
 from engine.training.program import NEVER
 
 
@@ -114,7 +114,7 @@ class Ensemble:
         """With the failures, combination and best weights that were saved."""
         self.failed_steps, self.combination = list(resumed.failed_steps), resumed.combination
         if "best" in resumed.checksums:
-            best: Model = restore_arrays(self._setup.directory, resumed, best=shapes)["best"]
+            best: Model = restore_together(self._setup.directory, resumed, best=shapes)["best"]
             self._best, self._best_outputs = best, self._compute_outputs(record, best, self.are_alive)
 
     def make_classifier(self, record: Record, model: Model) -> Classifier:

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
-from engine.checkpoints.run_directory import claimed, open_run
+from engine.checkpoints.run_directory import open_run
 from engine.checkpoints.steps import find_steps
 from engine.config import BestIs, OptimConfig, RunConfig, TrainConfig, check_model
 from engine.config.data import Layout
@@ -33,12 +33,14 @@ from engine.models.layer import Layer
 from engine.models.specs import Model
 from engine.records.custom import Custom, custom
 from engine.report.progress import Reporter, Silent
+from engine.runs.alike import check_same_start, load_in_turn
 from engine.runs.arguments import explains_arguments
 from engine.runs.fit_data import Data, Given, ImageSize
 from engine.runs.inputs import follow_record
 from engine.runs.loop import train
 from engine.runs.needed_kernels import begin_kernels
 from engine.runs.result import Result
+from engine.runs.together import as_one_voice, claim, record_from_first
 from engine.runs.tuning import read_tuning
 
 Own = str | Custom | Callable[..., object]  # a name, or code of the user's own
@@ -220,17 +222,18 @@ def _train(
 ) -> Result:
     """Trains in the directory, or in a temporary one that is removed with the result."""
     begin_kernels(config)
-    reporter, (run_dir, resume, allow_change) = Reporter() if verbose else Silent(), place
+    reporter, (run_dir, resume, allow_change) = as_one_voice(Reporter() if verbose else Silent()), place
+    check_same_start(config)
 
     def train_in(directory: Path, config: RunConfig, resumed: Record | None = None) -> Result:
         clock, start = Clock(), None if resumed else source
         with clock.measure("data"):
-            splits = given.load(config, reporter.say, resumed, start and start.record)
+            splits = load_in_turn(lambda: given.load(config, reporter.say, resumed, start and start.record))
         return train(config, splits, directory, clock, reporter, resumed, source=start, callbacks=callbacks)
 
     if run_dir is not None:
-        with claimed(Path(run_dir)) as directory:
-            record = open_run(directory, config, resume, False, reporter.say, allow_change)
+        with claim(Path(run_dir)) as directory:
+            record = record_from_first(lambda: open_run(directory, config, resume, False, reporter.say, allow_change))
             config = follow_record(config, record, reporter.say, allow_change) if record else config
             return train_in(directory, config, record)
     if resume:

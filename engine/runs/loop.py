@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.record import Record
-from engine.checkpoints.run_directory import claimed, open_run
+from engine.checkpoints.run_directory import open_run
 from engine.checkpoints.steps import choose_step, read_record
 from engine.config import RunConfig
 from engine.data.decoded.dataset import Splits
@@ -17,6 +17,7 @@ from engine.devices.precision import computes
 from engine.host.clock import Clock
 from engine.inference.classifier import Classifier
 from engine.report.progress import Reporter, Silent
+from engine.runs.alike import check_same_data, check_same_start, load_in_turn
 from engine.runs.callbacks import Callbacks, LiveRun, make_callbacks
 from engine.runs.inputs import follow_record, load_inputs, longer_config, match_to_data
 from engine.runs.messages import finish_report, report_epoch, report_opening, report_progress
@@ -25,6 +26,7 @@ from engine.runs.plan_search import search_plan
 from engine.runs.result import Result
 from engine.runs.saver import saving, start_directory
 from engine.runs.session import Session
+from engine.runs.together import as_one_voice, claim, record_from_first
 
 
 def run(
@@ -47,14 +49,15 @@ def run(
     Raises InputError for anything in the config, the data or the directory that cannot be used, and Interrupted, a
     KeyboardInterrupt, after Ctrl-C or SIGTERM, once everything is saved.
     """
-    reporter, clock = reporter or Reporter(), Clock()
-    with claimed(Path(run_dir or f"runs/{config.name}")) as directory:
-        record = open_run(directory, config, resume, overwrite, reporter.say, allow_change)
+    reporter, clock = as_one_voice(reporter or Reporter()), Clock()
+    check_same_start(config)
+    with claim(Path(run_dir or f"runs/{config.name}")) as directory:
+        record = record_from_first(lambda: open_run(directory, config, resume, overwrite, reporter.say, allow_change))
         config = follow_record(config, record, reporter.say, allow_change) if record else config
         begin_kernels(config)
         with clock.measure("data"):
-            splits = load_inputs(config, splits, record, reporter.say)
-        return train(config, splits, directory, clock, reporter, record, overwrite, callbacks=callbacks)
+            loaded = load_in_turn(lambda: load_inputs(config, splits, record, reporter.say))
+        return train(config, loaded, directory, clock, reporter, record, overwrite, callbacks=callbacks)
 
 
 @computes
@@ -73,10 +76,11 @@ def train(
 
     source: a model at hand to start from, in place of what the config names. callbacks: beside those of the config.
     """
-    made, undivided = make_callbacks(config, callbacks), splits
+    made, undivided, reporter = make_callbacks(config, callbacks), splits, as_one_voice(reporter)
     config, splits, notes = match_to_data(config, splits, source and source.record, is_resumed=resumed is not None)
     with clock.measure("plan"):
         plan = None if resumed else search_plan(config, splits.train, reporter.say)
+    check_same_data(splits)
     session = Session(config, splits, clock, directory, resumed, plan, source)
     start_directory(session, resumed, overwrite)
     report_opening(session, resumed, notes, reporter)
@@ -102,8 +106,9 @@ def train(
 def _train_on(
     splits: Splits, callbacks: Sequence[Any], result: Result, epochs: int, patience: int | None, verbose: bool
 ) -> Result:
-    with claimed(result.directory) as directory:
-        last = read_record(directory, choose_step(directory, "last"))
+    with claim(result.directory) as directory:
+        last = record_from_first(lambda: read_record(directory, choose_step(directory, "last")))
+        assert last is not None
         config = longer_config(last, result.history, epochs, patience)
         last = replace(last, is_stopped=False)
         return train(config, splits, directory, Clock(), Reporter() if verbose else Silent(), last, callbacks=callbacks)

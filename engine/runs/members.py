@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from engine.checkpoints.record import Record
-from engine.checkpoints.steps import choose_step, read_record, restore_arrays
 from engine.inference.classifier import Classifier
 from engine.inference.single import SingleClassifier
 from engine.metrics.combination import Combination
 from engine.metrics.stopping import Row, has_stopped_early, score
 from engine.metrics.sums import Metrics
 from engine.runs.setup import Model, Setup
+from engine.runs.together import find_best, restore_together
 from engine.training.program import NEVER
 
 
@@ -88,8 +88,7 @@ class OneModel:
     def make_best(self, record: Record, model: Model) -> tuple[Classifier, int]:
         """The best saved step."""
         directory, model = self._setup.directory, self._setup.devices.on_one(model)
-        step = choose_step(directory, "best")
-        best = read_record(directory, step)
-        if step != record.step:
-            model = jax.device_put(restore_arrays(directory, best, model=model)["model"])
-        return self.make_classifier(best, model), step
+        best = find_best(directory)
+        if best.step != record.step:
+            model = jax.device_put(restore_together(directory, best, model=model)["model"])
+        return self.make_classifier(best, model), best.step

@@ -18,6 +18,7 @@ from engine.inference.ensemble import EnsembleClassifier
 from engine.metrics.per_class import count_confusion
 from engine.metrics.plateau import describe_drop
 from engine.metrics.stopping import member_best_step
+from engine.processes.together import is_first
 from engine.report.augmentation import augmentation_text
 from engine.report.confusion import draw_confusion
 from engine.report.folds import report_folds
@@ -77,6 +78,9 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     if of_folds:
         metrics = {"validation": summarize(of_folds), **metrics}
     directory, history, name = session.directory, tuple(session.history), session.config.name
+    seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
+    if not is_first():
+        return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
     write_atomically(directory / "history.csv", history_csv(history))
     epochs = {row["step"]: row["epoch"] for row in history}
     if history:

@@ -6,10 +6,11 @@ from typing import Any
 
 from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import clear_run, write_config, write_skipped
-from engine.checkpoints.saving import Checkpoints, SaveTimes
+from engine.checkpoints.saving import Checkpoints, NoCheckpoints, Saves, SaveTimes
 from engine.data.load import skipped_files
 from engine.host.interrupts import Interrupted, StopRequest, defer_signals
 from engine.host.storage import write_atomically
+from engine.processes.together import agree, is_first
 from engine.report.history import history_csv
 from engine.report.progress import Reporter
 from engine.runs.callbacks import CallbackFailed, Callbacks
@@ -18,6 +19,8 @@ from engine.runs.session import Epoch, Session
 
 def start_directory(session: Session, resumed: Record | None, overwrite: bool) -> None:
     """Writes the config and the list of skipped files; to overwrite, first removes the earlier run."""
+    if not is_first():
+        return
     if overwrite:  # only now, when config, data and model are known to go together
         clear_run(session.directory)
     if resumed is None or not resumed.is_complete_for(session.config):
@@ -28,7 +31,9 @@ def start_directory(session: Session, resumed: Record | None, overwrite: bool) -
 @contextmanager
 def saving(session: Session, callbacks: Callbacks, reporter: Reporter) -> Iterator["Saver"]:
     """A Saver. What it saves is on disk when the block ends, and only then do SIGINT and SIGTERM act."""
-    checkpoints = Checkpoints(session.directory, session.config.checkpoint, reporter.say, reporter.log)
+    checkpoints = NoCheckpoints()
+    if is_first():
+        checkpoints = Checkpoints(session.directory, session.config.checkpoint, reporter.say, reporter.log)
     with checkpoints, defer_signals() as stop:
         saver = Saver(session, checkpoints, stop, callbacks)
         try:
@@ -44,9 +49,9 @@ def saving(session: Session, callbacks: Callbacks, reporter: Reporter) -> Iterat
 class Saver:
     """Saves a session at the times that its config names, and stops it after a signal."""
 
-    def __init__(self, session: Session, checkpoints: Checkpoints, stop: StopRequest, callbacks: Callbacks):
-        self._session, self._checkpoints, self._stop, self._callbacks = session, checkpoints, stop, callbacks
-        self._times = SaveTimes(session.config.checkpoint)
+    def __init__(self, session: Session, checkpoints: Saves, stop: StopRequest, callbacks: Callbacks):
+        self._session, self._checkpoints, self._request, self._callbacks = session, checkpoints, stop, callbacks
+        self._times, self._stop = SaveTimes(session.config.checkpoint), 0  # the signal that all processes act on
         self._validation: dict[str, Any] | None = None  # of the present step, at the end of an epoch
 
     def steps_left(self) -> int | None:
@@ -56,7 +61,7 @@ class Saver:
     def save_if_due(self) -> None:
         """Saves in the middle of an epoch, if it is time or a callback ends the run."""
         self._callbacks.call("on_step_chunk_end")
-        if self._times.is_due(self._session.step) or self._session.is_stopped:
+        if self._agree(self._times.is_due(self._session.step)) or self._session.is_stopped:
             self._save()
 
     def save_epoch(self, epoch: Epoch) -> None:
@@ -64,10 +69,12 @@ class Saver:
         session, self._validation = self._session, epoch.validation
         self._callbacks.call("on_step_chunk_end")
         self._callbacks.call("on_epoch_end")
+        self._agree()
         if self._times.is_due_after(session.epoch) or session.is_done or self._stop:
             self._save()
         self._validation = None
-        write_atomically(session.directory / "history.csv", history_csv(session.history))
+        if is_first():
+            write_atomically(session.directory / "history.csv", history_csv(session.history))
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted, with everything saved, if a stop was requested while steps are left to train."""
@@ -85,6 +92,7 @@ class Saver:
         elif session.epoch < train.epochs:
             reporter.say(f"stopped early: no better epoch in the last {train.patience}")
         self._checkpoints.wait()
+        self._agree()
         if self._stop:
             self._save_and_stop()
         session.close()  # nothing more is trained, so nothing more is read ahead
@@ -95,6 +103,12 @@ class Saver:
             self._session.save(self._checkpoints, self._validation, self._callbacks.states or None)
             self._checkpoints.wait()
 
+    def _agree(self, is_due: bool = False) -> bool:
+        """Whether a save is due in any process. A request to stop, of a signal or a callback, is one of all."""
+        number, due, is_stopped = agree(self._request.signal_number or 0, is_due, self._session.is_stopped)
+        self._stop, self._session.is_stopped = int(number), bool(is_stopped)
+        return bool(due)
+
     def _save(self) -> None:
         self._session.save(self._checkpoints, self._validation, self._callbacks.read_states())
         self._times.saved()
@@ -103,8 +117,7 @@ class Saver:
             self._callbacks.call("on_save")
 
     def _save_and_stop(self) -> None:
-        session, number = self._session, self._stop.signal_number
-        assert number is not None
+        session, number = self._session, self._stop
         self._save()
         self._checkpoints.wait()
         raise Interrupted(f"stopped and saved at step {session.step:,} of {session.total_steps:,}", number)

@@ -10,8 +10,7 @@ import numpy as np
 
 from engine.checkpoints.changes import describe_new, list_changes
 from engine.checkpoints.record import Record
-from engine.checkpoints.saving import Checkpoints
-from engine.checkpoints.steps import restore_arrays
+from engine.checkpoints.saving import Saves
 from engine.config import RunConfig
 from engine.config.finetune import shortened
 from engine.config.plan import PlanFile
@@ -23,13 +22,15 @@ from engine.host.memory import give_back_freed_memory
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier
 from engine.metrics.plateau import rate_factors
+from engine.processes.together import agree
 from engine.runs.changed import follow_changes, shapes_before_changes
 from engine.runs.checks import check_run, check_same_data, validation_fingerprint
 from engine.runs.fold_members import make_members
-from engine.runs.run_plan import find_given_plan, make_architecture, make_plan
+from engine.runs.run_plan import find_given_plan, make_architecture
 from engine.runs.setup import Model, Setup
 from engine.runs.stage import Equipment, equip, start_stage
 from engine.runs.start import restore_source
+from engine.runs.together import plan_together, restore_together
 from engine.training.memory import batch_errors
 from engine.training.program import NEVER, Pacer
 from engine.training.schedules import schedule
@@ -73,7 +74,7 @@ class Session:
         contract = known.input_spec if known else input_spec(config.data, splits.train)
         model = make_architecture(config, splits, contract, given, self._say)
         with clock.measure("compile"):  # layers are traced, which waits for our C++ where none is shipped
-            chosen, measured = make_plan(config, splits, model, given, resumed is not None), resumed or plan
+            chosen, measured = plan_together(config, splits, model, given, resumed is not None), resumed or plan
         alternatives = measured.alternatives if measured else ()
         setup = Setup(config, splits, clock, directory, model, chosen, alternatives)
         self.setup = follow_changes(setup, resumed, self._say) if resumed else setup
@@ -105,7 +106,9 @@ class Session:
 
     def _resume(self, record: Record, shapes: TrainState) -> None:
         check_same_data(record, self.splits)
-        arrays = restore_arrays(self.directory, record, **make_items(shapes_before_changes(self.stage, record, shapes)))
+        arrays = restore_together(
+            self.directory, record, **make_items(shapes_before_changes(self.stage, record, shapes))
+        )
         whole = make_state(*jax.device_put((arrays["model"], arrays["optimizer"])))
         whole = replace(whole, opt_state=restructured(whole.opt_state, shapes.opt_state, whole.step))
         self.state = self.stage.place(self.stage.phase.apart(whole))
@@ -156,7 +159,7 @@ class Session:
     @property
     def whole_model(self) -> Model:
         """(parameters, other state) of the whole model, frozen layers among them; stacked [m …] of an ensemble."""
-        return self.stage.phase.whole(self.state).model
+        return self.setup.devices.at_hand(self.stage.phase.whole(self.state).model)
 
     @property
     def equipment(self) -> Equipment:
@@ -180,7 +183,7 @@ class Session:
             place = (len(self.splits.train), self._order[1], self.position, count)
             varying = (self.members.are_active(self.history), rate_factors(self.config, self.history))
             self.state, self.totals, bad_step = program.train(self.state, window, *place, self.totals, *varying)
-        seconds = self.clock.seconds["train"] - before
+        seconds, *_ = agree(self.clock.seconds["train"] - before)  # by which the next call is as long everywhere
         self._epoch_seconds += seconds
         self.members.check_losses(bad_step)
         self.pacer.ran(count, seconds)
@@ -217,14 +220,15 @@ class Session:
 
     def save(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: Saves,
         validation: dict[str, Any] | None = None,
         callbacks: dict[str, Any] | None = None,
     ) -> None:
         """Starts to save everything, states of callbacks too; `validation` metrics say how good this step is."""
         with self.clock.measure("save"):
             # Host copies: the next compiled call writes over the donated arrays while Orbax still reads.
-            items = jax.tree.map(np.array, make_items(self.stage.phase.whole(self.state)))
+            whole = self.setup.devices.at_hand(self.stage.phase.whole(self.state))
+            items = jax.tree.map(np.array, make_items(whole))
             items.update(self.members.extra_items())
             self.members.check_weights(items["model"], self.step)
             checkpoints.save(replace(self.make_record(validation), callbacks=callbacks), **items)

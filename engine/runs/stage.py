@@ -20,6 +20,7 @@ from engine.networks.network import Tree, num_params
 from engine.runs.feature_cache import Features, cache_features
 from engine.runs.setup import Model, Setup
 from engine.runs.start import Start, start_from, start_text
+from engine.runs.together import state_from_first
 from engine.training.feed import Feed, make_feed
 from engine.training.freezing import Phase, carried_over
 from engine.training.member_settings import MemberSettings, tuned
@@ -125,7 +126,7 @@ class Stage:
         state = setup.executables.call("init", make, setup.settings, start, fitted)
         if source and start:
             say(start_text(source, start, train))
-        return self.place(state)
+        return self.place(state_from_first(state))
 
     def layers_unfrozen_by(self, epoch: int) -> frozenset[str]:
         """The layers that are frozen here and train in that epoch, counted from 0."""

@@ -131,6 +131,7 @@ class Program:
             place = (np.int32(start), np.int32(length))
             carry = self._executables.call("train", chunk, carry, *data, *place, donate=(0,))
         state, totals, bad_step = jax.block_until_ready(carry)
+        totals, bad_step = self.devices.at_hand((totals, bad_step))
         return state, totals, np.asarray(bad_step)
 
     def _chunk(self, num_examples: int, has_own_order: bool) -> Callable[..., Any]:

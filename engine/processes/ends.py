@@ -1,0 +1,93 @@
+"""The end of a run of several processes: when one ends by an error or a signal, all others end with the same code."""
+
+import contextlib
+import os
+import sys
+import threading
+from typing import Any
+
+from engine.errors import Say
+
+KEY = "engine/ended"
+FAREWELL_SECONDS = 5
+LONGEST_SECONDS = 10 * 365 * 24 * 3600
+PEER_LOST = 75  # EX_TEMPFAIL: to be started again with --resume
+
+
+def are_joined() -> bool:
+    """Whether this process has joined others."""
+    return _client() is not None
+
+
+def watch(say: Say) -> None:
+    """Ends this process as soon as another has called `end`; `say` gets why."""
+    import jax
+
+    client, rank = _client(), _rank()
+
+    def listen() -> None:
+        try:
+            text = client.blocking_key_value_get(KEY, LONGEST_SECONDS * 1000)
+        except jax.errors.JaxRuntimeError:
+            if not _is_over.is_set():
+                _leave(PEER_LOST, f"process {rank}: process 0 is gone. Go on with --resume", say)
+            return
+        code, who, message = text.split("\n", 2)
+        if int(who) != rank:
+            _leave(int(code), f"process {who}: {message}" if rank == 0 else None, say)
+
+    threading.Thread(target=listen, daemon=True).start()
+
+
+def end(code: int, message: str, say: Say) -> None:
+    """Ends this process and all others with a code; the message is printed here and by process 0.
+
+    Does nothing in a process that is alone.
+    """
+    client = _client()
+    if client is None:
+        return
+    try:
+        client.key_value_set(KEY, f"{code}\n{_rank()}\n{message}")
+    except Exception:  # another was first, or nobody can hear it any more: whatever the service raises
+        message = ""
+    _leave(code, message or None, say)
+
+
+def leave_together() -> None:
+    """Waits until all processes are done with the run; then each may end."""
+    import jax
+
+    if _client() is not None:
+        _is_over.set()
+        jax.distributed.shutdown()
+
+
+_is_leaving, _is_over = threading.Lock(), threading.Event()
+
+
+def _leave(code: int, message: str | None, say: Say) -> None:
+    if not _is_leaving.acquire(blocking=False):
+        threading.Event().wait()  # another thread is ending this process
+    if message:
+        say(message)
+    with contextlib.suppress(Exception):  # process 0 serves this to all: it stays until the others have heard it
+        _client().wait_at_barrier("engine/all have heard", FAREWELL_SECONDS * 1000)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of XLA that wait for another process would keep it
+
+
+def _client() -> Any:
+    """The client of the coordination service; None in a process that is alone, also where JAX is not loaded."""
+    if "jax" not in sys.modules:
+        return None
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+def _rank() -> int:
+    from jax._src import distributed
+
+    return distributed.global_state.process_id

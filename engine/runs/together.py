@@ -1,0 +1,68 @@
+"""What one of several processes does for all of a run: its directory, its checkpoints and its plan are process 0's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from engine.checkpoints.record import Record
+from engine.checkpoints.run_directory import claimed
+from engine.checkpoints.steps import choose_step, read_record, restore_arrays
+from engine.config.plan import Plan
+from engine.processes.together import are_several, arrays_from_first, from_first, is_first
+from engine.records import from_json, to_json
+from engine.report.progress import Mute, Reporter
+from engine.runs.run_plan import make_plan
+
+
+def as_one_voice(reporter: Reporter) -> Reporter:
+    """The reporter in process 0; in all others one that says nothing."""
+    return reporter if is_first() else Mute()
+
+
+@contextmanager
+def claim(path: Path) -> Iterator[Path]:
+    """The directory of a run, claimed by process 0: the others need not see it, and neither read nor write there."""
+    with ExitStack() as stack:
+        yield Path(from_first(lambda: str(stack.enter_context(claimed(path)))))
+
+
+def record_from_first(make: Callable[[], Record | None]) -> Record | None:
+    """The record that process 0 reads, in all processes."""
+    if not are_several():
+        return make()
+    found = from_first(lambda: to_json(make()))
+    return None if found is None else from_json(Record, found, "the record of process 0")
+
+
+def find_best(directory: Path) -> Record:
+    """The record of the best step."""
+    best = record_from_first(lambda: read_record(directory, choose_step(directory, "best")))
+    assert best is not None
+    return best
+
+
+def restore_together(directory: Path, record: Record, **items: Any) -> dict[str, Any]:
+    """As `restore_arrays`: process 0 reads, and sends the arrays to the others."""
+    if not are_several():
+        return restore_arrays(directory, record, **items)
+    found: dict[str, Any] = {}
+    from_first(lambda: found.update(restore_arrays(directory, record, **items)))  # an error is one of all processes
+    return arrays_from_first(found, items)
+
+
+def state_from_first(state: Any) -> Any:
+    """A state that each process has computed, as process 0 has: other processors may round otherwise."""
+    if not are_several():
+        return state
+    return arrays_from_first(jax.tree.map(np.asarray, state) if is_first() else state, state)
+
+
+def plan_together(*arguments: Any) -> Plan:
+    """As `make_plan`: that of process 0, which what is free of its memory decides."""
+    if not are_several():
+        return make_plan(*arguments)
+    return from_json(Plan, from_first(lambda: to_json(make_plan(*arguments))), "the plan of process 0")
