@@ -52,7 +52,8 @@ def _raising_errors() -> Iterator[None]:
     """Lets JAX raise an error if the others do not come, where it would abort the process with a stack of C++."""
     from jax._src import distributed
 
-    module, name = distributed._jax, "get_distributed_runtime_client"  # JAX itself passes no callback
+    module: Any = getattr(distributed, "_jax")  # noqa: B009  # not exported
+    name = "get_distributed_runtime_client"  # JAX itself passes no callback
     usual = getattr(module, name)
     setattr(module, name, partial(usual, missed_heartbeat_callback=lambda status: None))
     try:

@@ -1,0 +1,86 @@
+"""Runs of several processes: the bits of one process with as many devices, and an end that is one for all."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.checkpoints.record import Record
+from engine.checkpoints.steps import choose_step, read_record
+from tests.conftest import HANG_SECONDS, QUICK_FLAGS
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(kind: str, *options: str, devices: int = 1, **environment: str) -> subprocess.Popen:
+    """One process of a run."""
+    flags = f"{QUICK_FLAGS} --xla_force_host_platform_device_count={devices}"
+    own = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, "-m", "tests.processes.train", kind, *options]
+    return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def find_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def start_all(count: int, kind: str, *options: str, own: dict[int, list[str]] | None = None) -> list[subprocess.Popen]:
+    """All processes of a run. own: further options of some."""
+    address = f"localhost:{find_port()}"
+    return [
+        start(
+            kind, *options, *(own or {}).get(rank, []), f"--distributed={address}",
+            ENGINE_NUM_PROCESSES=str(count), ENGINE_PROCESS_ID=str(rank),
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen], code: int = 0) -> list[str]:
+    """What they print, once all have ended with that code."""
+    printed = [process.communicate(timeout=HANG_SECONDS)[0] for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), "\n".join(printed)
+    return printed
+
+
+def last_record(run: Path) -> Record:
+    return read_record(run, choose_step(run, "last"))
+
+
+def assert_same_bits(ours: Record, theirs: Record) -> None:
+    """Weights, optimizer state, best weights of members, totals and history, but for the time that each epoch took."""
+    assert ours.checksums == theirs.checksums
+    assert ours.totals == theirs.totals
+    rows = ([{**row, "seconds": 0} for row in record.history] for record in (ours, theirs))
+    assert next(rows) == next(rows)
+
+
+KINDS = [
+    ("resident", "data"), *(pytest.param(kind, "data", marks=pytest.mark.long) for kind in ("norm", "mixed", "thawed")),
+    pytest.param("streamed", "data", marks=pytest.mark.long), pytest.param("members", "member", marks=pytest.mark.long),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "axis"), KINDS)
+def test_two_processes_give_the_bits_of_one_with_two_devices(kind: str, axis: str, tmp_path: Path):
+    options, mesh = [kind, f"--mesh={axis}=2"], {name: tmp_path / name for name in ("one", "two")}
+    one = start(*options, f"--run-dir={mesh['one']}", devices=2)
+    printed = finish(start_all(2, *options, f"--run-dir={mesh['two']}"))
+    finish([one])
+    assert_same_bits(last_record(mesh["two"]), last_record(mesh["one"]))
+    assert "best epoch" in printed[0] or "best step" in printed[0]
+    assert "epoch" not in printed[1]  # process 0 speaks for all
+
+
+def test_processes_of_unlike_settings_are_named_and_end_together(tmp_path: Path):
+    run = f"--run-dir={tmp_path / 'run'}"
+    processes = start_all(2, "resident", "--mesh=data=2", run, own={1: ["--optim.learning-rate=0.1"]})
+    printed = "".join(finish(processes, 2))
+    assert "distributed: got other settings or data in process 1" in printed
+    assert "config.optim.learning_rate" in printed
+    assert not (tmp_path / "run" / "checkpoints").exists()
