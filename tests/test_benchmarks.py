@@ -9,14 +9,12 @@ import jax
 import numpy as np
 import pytest
 import tyro
-from flax import nnx
 
 from benchmarks import (
     accuracy,
     augment,
     checkpoint,
     ensemble,
-    families,
     fast_steps,
     gpu,
     latency,
@@ -119,24 +117,6 @@ def test_ensemble_measures_each_size_against_one(tmp_path, capsys):
     figures = json.loads((tmp_path / "figures.json").read_text())["images_per_second"]
     assert set(figures) == {"engine 1", "engine 2"}
     assert "cost of one" in capsys.readouterr().out
-
-
-@pytest.mark.long
-def test_families_are_trained_as_users_own_classes(tmp_path, capsys):
-    families.main(families.Options(smoke=True, json=tmp_path / "figures.json"))
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert len(figures["images_per_second"]["mobilenet_128"]["engine"]) == 1
-    assert "mobilenet_128, batch 2, float32" in capsys.readouterr().out
-
-
-def test_families_have_the_parameters_of_their_papers():
-    def num_params(module: type[nnx.Module]) -> int:
-        made = nnx.eval_shape(lambda: module((224, 224, 3), 1000, nnx.Rngs(0)))  # type: ignore[call-arg]
-        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(made, nnx.Param)))
-
-    # As PyTorch's collections of models count them: convolutions have no biases.
-    assert num_params(families.MobileNet) == 4_231_976
-    assert num_params(families.ResNet50) == 25_557_032
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.devices.capacity import bytes_beside_arguments, check_call_fits, memory_errors
-from engine.devices.precision import computes
+from engine.devices.precision import computes, products_outside
 from engine.host.clock import Clock
 
 MOST_SHARED = 64  # programs
@@ -66,7 +66,8 @@ class Executables:
         with _COMPILED_LOCK:
             compiled = None if self._of is None else _COMPILED.pop(key, None)
         if compiled is None:
-            compiled = jax.jit(function, donate_argnums=donate).lower(*arguments).compile(self._options)
+            with products_outside():
+                compiled = jax.jit(function, donate_argnums=donate).lower(*arguments).compile(self._options)
         if self._of is not None:
             with _COMPILED_LOCK:
                 _COMPILED[key] = compiled

@@ -6,7 +6,7 @@ float32, so no loss scaling is needed.
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -48,6 +48,14 @@ def products_in(precision: Precision) -> AbstractContextManager[Any]:
     """
     names = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
     return jax.default_matmul_precision(names[precision])
+
+
+def products_outside() -> AbstractContextManager[Any]:
+    """While a program is traced: float32 products outside of its network, in losses, metrics and augmentation, too.
+
+    On a CPU they are float32 anyway.
+    """
+    return products_in("float32") if jax.default_backend() == "gpu" else nullcontext()
 
 
 def rounded(tree: Any, precision: Precision) -> Any:

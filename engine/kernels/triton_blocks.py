@@ -1,5 +1,6 @@
 """Blocks of products in Triton: sizes, the pixels that a block reads, masked loads, integer division, launches."""
 
+import warnings
 from math import prod
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ COLUMNS = 64  # of a block's product, at most: filters, or channels
 DEPTH = 64  # inner size of a block's product, at most
 LEAST = 16  # smallest side of Triton's products
 FLOAT32 = lax.DotAlgorithmPreset.F32_F32_F32
+
+# Of the compilation of each kernel, long after its launch is traced. docs/why.md says what follows when it goes.
+warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
 
 
 class Sizes(NamedTuple):

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from engine.devices.precision import products_in
 from engine.kernels import direct, ffi, lowerings, pooling, windows
 from engine.kernels import eigen as convolution
 from engine.kernels.matrix import matrix_conv_general_dilated
@@ -33,8 +34,8 @@ needs_compiler = pytest.mark.skipif(not ffi.is_available(), reason="needs a C++ 
 
 @pytest.fixture(scope="module", autouse=True)
 def serve_few_pixels() -> Iterator[None]:
-    """Lets maps be convolved directly that are so small that Eigen is faster."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Lets maps be convolved directly that are so small that Eigen is faster; in float32, as runs are on a GPU too."""
+    with pytest.MonkeyPatch.context() as patch, products_in("float32"):
         patch.setattr(ffi, "FEW_PIXELS", 1)
         patch.setattr(ffi, "MINIMAL_PIXELS", 1)
         yield
