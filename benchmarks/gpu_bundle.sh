@@ -10,6 +10,6 @@ python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3
   --dest "${1:?give a folder}" --constraint "$(dirname "$0")/../constraints.txt" \
   tyro rich docstring-parser typeguard simplejpeg importlib_resources \
   tensorflow-datasets array-record dm-tree etils immutabledict simple-parsing tensorflow-metadata termcolor toml \
-  googleapis-common-protos einops grain
+  googleapis-common-protos einops grain portpicker
 # Published as source alone, in pure Python.
 python3 -m pip wheel --quiet --no-deps --wheel-dir "$1" --constraint "$(dirname "$0")/../constraints.txt" promise

@@ -1,5 +1,7 @@
 """Batch norm in training by our own code for the CPU, `cpu/batch_norm.cc`: statistics, values and activation.
 
+On a GPU it is that of `batch_norm_gpu.py`.
+
 XLA's sums over all but the last axis take no vector units. Here the images are read once for the statistics and once
 for the values, and the gradients read them and theirs twice; the activation costs no pass of its own.
 """
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from engine.kernels import batch_norm_gpu
 from engine.kernels.libraries import BATCH_NORM
 from engine.kernels.separable import TAILS, Tail
 
@@ -19,7 +22,8 @@ from engine.kernels.separable import TAILS, Tail
 def supports(images: Any) -> bool:
     """Whether it runs for images [b … c], or their shape and dtype."""
     is_one = images.dtype == jnp.float32 and images.ndim > 2 and min(images.shape) > 0
-    return is_one and jax.default_backend() == "cpu" and BATCH_NORM.load() is not None
+    is_ours = is_one and jax.default_backend() == "cpu" and BATCH_NORM.load() is not None
+    return is_ours or batch_norm_gpu.supports(images)
 
 
 def normalize(
@@ -39,6 +43,9 @@ def normalize(
     counted = jnp.zeros((0,), bool) if mask is None else mask
     scale = jnp.ones(c, jnp.float32) if scale is None else scale
     offset = jnp.zeros(c, jnp.float32) if offset is None else offset
+    if batch_norm_gpu.supports(images):
+        counted = jnp.ones(b, bool) if mask is None else mask
+        return batch_norm_gpu.normalize((epsilon, tail), images, scale, offset, counted)
     rows = images.reshape(b, prod(images.shape[1:-1]), c)
     outputs, mean, variance = cast(tuple, _normalize((epsilon, tail), rows, scale, offset, counted))
     return outputs.reshape(images.shape), mean, variance

@@ -80,6 +80,8 @@ def direct_conv_general_dilated(
 
 
 def _by_channel(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    if _on_gpu():
+        return _by_xla(images, kernel, window, None, images.shape[3])
     is_ours = separable.supports_depthwise(images, kernel, window)
     return (separable.convolve_depthwise if is_ours else shifted_sums)(images, kernel, window)
 
@@ -95,6 +97,9 @@ def _convolve(
         return _otherwise(images, kernel, window, precision)
     if tail.pool == ffi.NO_POOL:
         tail = tail._replace(pool=None)
+    if tail == NOTHING and _on_gpu():  # then cuDNN is faster, which adds the bias too
+        outputs = _by_xla(images, kernel, window, precision)
+        return outputs if bias is None else outputs + bias.reshape(1, 1, 1, -1)
     images, window = cut(images, window)
     bias = jnp.zeros(kernel.shape[3], kernel.dtype) if bias is None else bias
     if gpu := _on_gpu():
@@ -103,10 +108,14 @@ def _convolve(
 
 
 def _otherwise(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
-    if not _on_gpu():
-        return eigen_convolve(images, kernel, window, precision)
+    return (_by_xla if _on_gpu() else eigen_convolve)(images, kernel, window, precision)
+
+
+def _by_xla(images: jax.Array, kernel: jax.Array, window: Window, precision: Any, num_groups: int = 1) -> jax.Array:
+    if window.size == (1, 1) and not any(map(any, window.pads)):  # else cuDNN reads and fills all the pixels between
+        images, window = images[:, :: window.strides[0], :: window.strides[1]], Window((1, 1), (1, 1))
     sizes = window.strides, window.pads, None, window.dilation
-    return lax.conv_general_dilated(images, kernel, *sizes, NHWC, precision=precision)
+    return lax.conv_general_dilated(images, kernel, *sizes, NHWC, num_groups, precision=precision)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -83,10 +83,12 @@ def pools_directly(pool: nnx.Module | None) -> bool:
     )
 
 
-def convolve_directly(conv: nnx.Conv, images: jax.Array, pool: Pool | None, is_relu: bool) -> jax.Array:
-    """Convolution with its bias, then relu if `is_relu`, then `pool` if given, in one operation."""
+def convolve_directly(
+    conv: nnx.Conv, images: jax.Array, pool: Pool | None = None, is_relu: bool = False, has_bias: bool = True
+) -> jax.Array:
+    """Convolution with its bias if `has_bias`, then relu if `is_relu`, then `pool` if given, in one operation."""
     tail = FusedTail(Window(pool.size, pool.strides) if pool else None, is_relu)
-    bias = None if conv.bias is None else conv.bias[...]
+    bias = conv.bias[...] if has_bias and conv.bias is not None else None
     return direct_conv_general_dilated(
         images, conv.kernel[...], conv.strides, conv.padding, None, conv.kernel_dilation,
         ("NHWC", "HWIO", "NHWC"), precision=conv.precision, bias=bias, tail=tail,

@@ -44,7 +44,7 @@ def run_rows(rows: Sequence[Row], x: jax.Array, mask: jax.Array | None) -> jax.A
         if len(shape) == 3:
             x = x[:, : shape[0], : shape[1]]
         if lowerings.runs_directly(inner(layer), x):
-            x = _run_directly(layer, rest, x)
+            x = _run_directly(layer, rest, x, mask)
         elif isinstance(norm := inner(layer), BatchNormModule) and norm.runs_directly(x):
             x = _normalize_directly(layer, norm, rest, x, mask if takes_mask else None)
         else:
@@ -122,11 +122,17 @@ def _run(layer: nnx.Module, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return call(x) if mask is None else call(x, mask=mask)
 
 
-def _run_directly(layer: nnx.Module, rest: deque[Row], x: jax.Array) -> jax.Array:
+def _run_directly(layer: nnx.Module, rest: deque[Row], x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """A convolution with its activation, and with a pool that follows, which is taken from the rest.
 
     The pool goes before the activation, where the largest of the activated is the activation of the largest.
     """
+    if isinstance(layer, nnx.Conv) and rest and isinstance(norm := inner(rest[0][0]), BatchNormModule):
+        maps = lowerings.convolve_directly(layer, x, has_bias=False)
+        if norm.absorbs_bias(maps):
+            following, _, takes_mask = rest.popleft()
+            bias = None if layer.bias is None else layer.bias[...]
+            return _normalize_directly(following, norm, rest, maps, mask if takes_mask else None, bias)
     activation = layer.activation if isinstance(layer, Activated) else Activation("linear")
     pool = rest[0][0] if rest and activation.known.is_monotone and lowerings.pools_directly(rest[0][0]) else None
     if pool is not None:
@@ -137,16 +143,20 @@ def _run_directly(layer: nnx.Module, rest: deque[Row], x: jax.Array) -> jax.Arra
 
 
 def _normalize_directly(
-    layer: nnx.Module, norm: BatchNormModule, rest: deque[Row], x: jax.Array, mask: jax.Array | None
-) -> jax.Array:
-    """A batch norm with its activation, or with one that follows, which is taken from the rest."""
+    layer: nnx.Module, norm: BatchNormModule, rest: deque[Row], x: jax.Array, mask: jax.Array | None,
+    bias: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
+    """A batch norm with its activation, or with one that follows, which is taken from the rest.
+
+    bias: one that x lacks, of the convolution before.
+    """
     activation = layer.activation if isinstance(layer, Activated) else None
     if activation is None and rest and (activation := activation_of(rest[0][0])):
         rest.popleft()
     tail: Any = activation.function if activation else "linear"
     if tail in separable.TAILS:
-        return norm.run_directly(x, mask, tail)
-    x = norm.run_directly(x, mask)
+        return norm.run_directly(x, mask, tail, bias)
+    x = norm.run_directly(x, mask, bias=bias)
     return activation.apply(x) if activation else x
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from engine.kernels import batch_norm
+from engine.kernels import batch_norm, batch_norm_gpu
 from engine.kernels.lowerings import Lowered
 from engine.kernels.separable import Tail
 from engine.kernels.windows import Pads, Window, collect
@@ -81,11 +81,21 @@ class BatchNormModule(Lowered, nnx.BatchNorm):
         """Whether it can be one operation with the activation after it, by the statistics of the batch."""
         return self.lowering == "direct" and not self.use_running_average and batch_norm.supports(x)
 
-    def run_directly(self, x: jax.Array, mask: jax.Array | None, tail: Tail = "linear") -> jax.Array:
-        """[b … c] → [b … c], the activation applied."""
+    def absorbs_bias(self, x: jax.Array) -> bool:
+        """Whether the bias of the convolution before it is left out of x: it only moves the mean, which is subtracted.
+
+        Its gradient, which is nothing but rounding, is then 0, and takes no sum over all images. On a GPU alone: where
+        the convolution's own code adds it, nothing is gained.
+        """
+        return batch_norm_gpu.supports(x) and self.runs_directly(x)
+
+    def run_directly(
+        self, x: jax.Array, mask: jax.Array | None, tail: Tail = "linear", bias: jax.Array | None = None
+    ) -> jax.Array:
+        """[b … c] → [b … c], the activation applied. bias: [c] that x lacks, which the average of the mean has."""
         scale, offset = (None if part is None else part[...] for part in (self.scale, self.bias))
-        outputs, *moments = batch_norm.normalize(x, scale, offset, mask, self.epsilon, tail)
-        self._average(*moments)
+        outputs, mean, variance = batch_norm.normalize(x, scale, offset, mask, self.epsilon, tail)
+        self._average(mean if bias is None else mean + bias, variance)
         return outputs
 
     def _average(self, mean: jax.Array, variance: jax.Array) -> None:
