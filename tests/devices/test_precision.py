@@ -170,8 +170,8 @@ def test_a_model_trained_in_tf32_answers_on_a_cpu_as_in_float32():
     inputs, answers = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1)), []
     for precision in ("float32", "tf32"):
         with jax.default_device(CPU):
-            objective, state = task_and_state(precision)
-            outputs, _ = objective.network.apply(state.params, state.model_state, jax.device_put(inputs, CPU), None, None)
+            (objective, state), given = task_and_state(precision), jax.device_put(inputs, CPU)
+            outputs, _ = objective.network.apply(state.params, state.model_state, given, None, None)
         answers.append(np.asarray(outputs))
     np.testing.assert_array_equal(*answers)
 
@@ -221,7 +221,8 @@ def test_a_run_in_bfloat16_learns_is_recorded_and_opens_as_it_was(
 def test_a_run_in_a_precision_the_device_lacks_is_refused_before_it_writes(
     splits: Splits, tmp_path: Path, tiny_config: engine.RunConfig, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("engine.devices.precision._precisions", lambda device: ("float32", "bfloat16"))  # a GPU has more
+    of_a_cpu = lambda device: ("float32", "bfloat16")  # noqa: E731
+    monkeypatch.setattr("engine.devices.precision._precisions", of_a_cpu)  # a GPU has more
     config = replace(tiny_config, train=replace(tiny_config.train, precision="tf32"))
     with pytest.raises(engine.InputError, match=r"train\.precision: got tf32"):
         start(config, splits, tmp_path / "run")

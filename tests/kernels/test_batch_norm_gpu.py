@@ -54,11 +54,10 @@ def test_a_bias_before_a_batch_norm_moves_its_average_alone(monkeypatch: pytest.
     """In training; the network is one of a GPU, whose convolutions are lax's here."""
     monkeypatch.setattr(batch_norm_gpu, "supports", lambda images: images.ndim == 4)
     spec = Sequential((Conv(16, 3), BatchNorm(), Activation("relu"), GlobalAveragePool(), Dense()))
-    outcomes = []
+    outcomes, bias = [], jnp.linspace(-1, 1, 16)
     for lowering in ("xla", "direct"):
         network, init = network_of(spec, (8, 8, 3), 3, lowering)
         params, model_state = init(jnp.uint32(0))
-        bias = jnp.linspace(-1, 1, 16)
         params = jax.tree.map_with_path(lambda path, leaf: bias if _is_bias(path) else leaf, params)
         images = jax.random.normal(jax.random.key(1), (6, 8, 8, 3))
 
