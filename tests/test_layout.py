@@ -36,9 +36,10 @@ ROOMS: dict[str, set[str]] = {
     "importers": SETTINGS | {"data", "kernels", "metrics", "networks", "checkpoints", "inference"},
     "exporting": SETTINGS | {"devices", "metrics", "networks", "inference"},
     "report": SETTINGS | {"data", "metrics", "checkpoints", "inference"},
+    "trackers": SETTINGS | {"checkpoints"},
     "runs": SETTINGS
     | {"data", "devices", "kernels", "metrics", "networks", "checkpoints", "training", "inference", "report",
-       "importers", "processes"},
+       "importers", "trackers", "processes"},
     "commands": SETTINGS
     | {"data", "metrics", "networks", "checkpoints", "inference", "exporting", "report", "runs", "importers",
        "recipes", "processes"},

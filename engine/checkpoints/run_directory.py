@@ -26,7 +26,7 @@ except ImportError:  # Windows
 FILES = (
     "config.json", "history.csv", "curves.png", "log.txt", "result.json", "predictions.png", "example.png",
     "skipped.txt", "checkpoints", "damaged", "ensemble.csv", "folds.csv", "sweep.csv", "uncertainty.csv",
-    "reliability.png", "confusion.png", "report.html",
+    "reliability.png", "confusion.png", "report.html", "tensorboard", "wandb",
 )  # fmt: skip
 
 

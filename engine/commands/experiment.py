@@ -23,6 +23,7 @@ from engine.commands.process import (
 )
 from engine.config import RunConfig
 from engine.config.sweep import with_sweep
+from engine.config.trackers import TrackerName
 from engine.errors import InputError, problem
 from engine.metrics.stopping import has_stopped_early
 from engine.processes.ends import leave_together
@@ -70,6 +71,8 @@ class Options:
     distributed: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT")] = None
     """One of several processes that train this run: auto, as Slurm, Open MPI, a Kubernetes JobSet or a TPU pod says; or
     where process 0 can be reached, with ENGINE_NUM_PROCESSES and ENGINE_PROCESS_ID set. The mesh has all devices."""
+    log: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction] = ()
+    """Log the run there too while it trains; given again, to several."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print how the run is executed, which the log in its directory always says."""
 
@@ -106,6 +109,7 @@ def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | No
         resume=options.resume,
         overwrite=options.overwrite,
         allow_change=(*options.allow_change, *find_typed_changes(arguments)),
+        log=options.log,
         reporter=reporter,
     )
     if is_first():

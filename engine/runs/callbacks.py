@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+from flax import nnx
+
 from engine.checkpoints.record import Record
 from engine.config import RunConfig
 from engine.errors import InputError, Say, error_text, problem, unknown
 from engine.inference.classifier import Classifier
 from engine.records import to_json
 from engine.records.custom import Custom
+from engine.runs.result import Result
 from engine.runs.session import Session
+from engine.trackers.table import Log, make_trackers
 
 MOST_STATE_BYTES = 2**20  # of one callback; every record of the run holds it
 
@@ -23,6 +29,7 @@ class LiveRun:
     """A run as its callbacks see it; what is not listed here may change.
 
     config: its settings. directory: where it is kept. say: prints a line and logs it.
+    result: of the finished run, in `on_result`; None before.
     """
 
     def __init__(self, session: Session, say: Say):
@@ -30,6 +37,7 @@ class LiveRun:
         self.config: RunConfig = session.config
         self.directory: Path = session.directory
         self.say = say
+        self.result: Result | None = None
 
     @property
     def step(self) -> int:
@@ -59,6 +67,12 @@ class LiveRun:
             return dict(history[-1])
         found = self._session.training_metrics()
         return found if found.get("n") else {}
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The parameters as they are now, by path (`conv_1/kernel`); of an ensemble [m …], all members together."""
+        parts, params = self._session.setup.model.layers.parts, jax.device_get(self._session.whole_model[0])
+        return {"/".join(map(str, parts(path))): np.asarray(leaf) for path, leaf in nnx.to_flat_state(params)}
 
     @property
     def classifier(self) -> Classifier:
@@ -94,6 +108,12 @@ class Callback:
     def on_run_end(self, run: LiveRun) -> None:
         """After the last step is saved, unless an error or Ctrl-C ended the run."""
 
+    def on_result(self, run: LiveRun) -> None:
+        """After the run is evaluated and its pictures are drawn: `run.result`."""
+
+    def on_close(self, run: LiveRun) -> None:
+        """Last of all, whatever ended the run. An error in it is printed, and nothing else."""
+
     def get_state(self) -> Any:
         """What to save with each checkpoint, as JSON has it: None, numbers, texts, lists, and dicts with text keys."""
 
@@ -101,7 +121,7 @@ class Callback:
         """Takes what `get_state` returned, when a run is resumed and before `on_run_begin`."""
 
 
-HOOKS = ("on_run_begin", "on_step_chunk_end", "on_epoch_end", "on_save", "on_run_end")
+HOOKS = ("on_run_begin", "on_step_chunk_end", "on_epoch_end", "on_save", "on_run_end", "on_result", "on_close")
 
 
 class CallbackFailed(InputError):
@@ -133,6 +153,20 @@ class Callbacks:
         for name in self._by_name:
             self._call(name, hook, self._run)
 
+    def finish(self, result: Result) -> Result:
+        """Hands the result to them, and on."""
+        self._run.result = result
+        self.call("on_result")
+        return result
+
+    def close(self) -> None:
+        """Lets each of them close, and prints the errors of those that cannot."""
+        for name in self._by_name:
+            try:
+                self._call(name, "on_close", self._run)
+            except CallbackFailed as error:
+                self._run.say(f"warning: {error}")
+
     def read_states(self) -> dict[str, Any] | None:
         """The state of each that has any; None if none has. Raises CallbackFailed."""
         for name, callback in self._by_name.items():
@@ -158,15 +192,18 @@ class Callbacks:
         return problem(f"callback {name}.{method}", got, rule, saved if self._run.step else "Correct it.")
 
 
-def make_callbacks(config: RunConfig, given: Sequence[Any]) -> list[Any]:
-    """Those that the config names, made, and those at hand; raises InputError for what is no callback."""
+def make_callbacks(config: RunConfig, given: Sequence[Any], log: Log = (), has_directory: bool = True) -> list[Any]:
+    """Those that the config names, made, those at hand, and the trackers to log to.
+
+    Raises InputError for what is no callback, and what make_trackers raises.
+    """
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InputError(problem("callbacks", type(given).__name__, "a list of callbacks", "Put it in brackets."))
     made = [each.make("callbacks") if isinstance(each, Custom) else each for each in (*config.callbacks, *given)]
     for callback in made:
         if found := _callback_problem(callback):
             raise InputError(found)
-    return made
+    return [*made, *make_trackers(log, has_directory)]
 
 
 def _callback_problem(callback: Any) -> str | None:

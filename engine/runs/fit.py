@@ -35,6 +35,7 @@ from engine.records.custom import Custom, custom
 from engine.report.progress import Reporter, Silent
 from engine.runs.alike import check_same_start, load_in_turn
 from engine.runs.arguments import explains_arguments
+from engine.runs.callbacks import make_callbacks
 from engine.runs.fit_data import Data, Given, ImageSize
 from engine.runs.inputs import follow_record
 from engine.runs.loop import train
@@ -42,6 +43,7 @@ from engine.runs.needed_kernels import begin_kernels
 from engine.runs.result import Result
 from engine.runs.together import as_one_voice, claim, record_from_first
 from engine.runs.tuning import read_tuning
+from engine.trackers.table import Log
 
 Own = str | Custom | Callable[..., object]  # a name, or code of the user's own
 RunDir = str | PathLike[str] | None
@@ -66,6 +68,7 @@ def fit(
     members: int = 1, folds: int | None = None, sweep: Sweep = (),
     precision: Precision = "float32", accumulate: int = 1, seed: int = 0,
     run_dir: RunDir = None, resume: bool = False, allow_change: Sequence[str] = (), callbacks: Sequence[Any] = (),
+    log: Log = (),
     verbose: bool = True,
 ) -> Result:  # fmt: skip
     """Trains a model on data at hand and returns its history, metrics and classifier.
@@ -96,6 +99,7 @@ def fit(
       temporary directory that lives as long as the result does; `result.save(path)` copies it. Ctrl-C saves there, and
       raises Interrupted, with the path.
     callbacks: objects like engine.Callback that are called while it trains.
+    log: what it is logged to in run_dir: "tensorboard", "wandb", "mlflow", or several of them.
     """
     check_model(model)
     train_config = TrainConfig(
@@ -107,7 +111,8 @@ def fit(
     given = Given(data, validation, class_names, reading, scale, image_size)
     optim = read_optimizer(optimizer, learning_rate)
     config = RunConfig("fit", model, given.make_config(), train_config, optim, augment=augment or AugmentConfig())
-    return _train(with_sweep(config, sweep), given, (run_dir, resume, allow_change), callbacks, verbose)
+    calls = make_callbacks(config, callbacks, log, run_dir is not None)
+    return _train(with_sweep(config, sweep), given, (run_dir, resume, allow_change), calls, verbose)
 
 
 @explains_arguments
@@ -136,6 +141,7 @@ def finetune(
     precision: Precision | None = None, accumulate: int = 1,
     seed: int = 0,
     run_dir: RunDir = None, resume: bool = False, allow_change: Sequence[str] = (), callbacks: Sequence[Any] = (),
+    log: Log = (),
     verbose: bool = True,
 ) -> Result:  # fmt: skip
     """Trains the model of a run, or of a classifier at hand, further on, or with a new head for other classes.
@@ -168,7 +174,8 @@ def finetune(
     given, optim = Given(data, validation, class_names, reading), read_optimizer(optimizer, learning_rate)
     config = RunConfig("finetune", model, under_contract(given.make_config(), spec), train_config, optim)
     config = replace(config, augment=augment or AugmentConfig(), finetune=tuning)
-    return _train(config, given, (run_dir, resume, allow_change), callbacks, verbose, source)
+    calls = make_callbacks(config, callbacks, log, run_dir is not None)
+    return _train(config, given, (run_dir, resume, allow_change), calls, verbose, source)
 
 
 def _usual_loss(record: Record) -> Own:

@@ -27,6 +27,7 @@ from engine.runs.result import Result
 from engine.runs.saver import saving, start_directory
 from engine.runs.session import Session
 from engine.runs.together import as_one_voice, claim, record_from_first
+from engine.trackers.table import Log
 
 
 def run(
@@ -38,6 +39,7 @@ def run(
     overwrite: bool = False,
     allow_change: Sequence[str] = (),
     callbacks: Sequence[Any] = (),
+    log: Log = (),
     reporter: Reporter | None = None,
 ) -> Result:
     """Trains what `config` describes, in `run_dir` (default runs/<name>), and evaluates its best step.
@@ -46,10 +48,12 @@ def run(
     resume: continue the run in that directory, if there is one. overwrite: remove it and start from scratch.
     allow_change: settings that a resumed run may have another value of, like "optim.learning_rate".
     callbacks: called while it trains (engine.Callback), after those that the config names.
+    log: what it is logged to while it trains: "tensorboard", "wandb", "mlflow", or several of them.
     Raises InputError for anything in the config, the data or the directory that cannot be used, and Interrupted, a
     KeyboardInterrupt, after Ctrl-C or SIGTERM, once everything is saved.
     """
     reporter, clock = as_one_voice(reporter or Reporter()), Clock()
+    calls = make_callbacks(config, callbacks, log)
     check_same_start(config)
     with claim(Path(run_dir or f"runs/{config.name}")) as directory:
         record = record_from_first(lambda: open_run(directory, config, resume, overwrite, reporter.say, allow_change))
@@ -57,7 +61,7 @@ def run(
         begin_kernels(config)
         with clock.measure("data"):
             loaded = load_in_turn(lambda: load_inputs(config, splits, record, reporter.say))
-        return train(config, loaded, directory, clock, reporter, record, overwrite, callbacks=callbacks)
+        return train(config, loaded, directory, clock, reporter, record, overwrite, callbacks=calls)
 
 
 @computes
@@ -74,9 +78,9 @@ def train(
 ) -> Result:
     """Trains on data that is already loaded, in a directory that `open_run` has checked.
 
-    source: a model at hand to start from, in place of what the config names. callbacks: beside those of the config.
+    source: a model at hand to start from, in place of what the config names. callbacks: all of them, made.
     """
-    made, undivided, reporter = make_callbacks(config, callbacks), splits, as_one_voice(reporter)
+    undivided, reporter = splits, as_one_voice(reporter)
     config, splits, notes = match_to_data(config, splits, source and source.record, is_resumed=resumed is not None)
     with clock.measure("plan"):
         plan = None if resumed else search_plan(config, splits.train, reporter.say)
@@ -84,7 +88,14 @@ def train(
     session = Session(config, splits, clock, directory, resumed, plan, source)
     start_directory(session, resumed, overwrite)
     report_opening(session, resumed, notes, reporter)
-    calls = Callbacks(made, LiveRun(session, reporter.say), resumed)
+    calls = Callbacks(callbacks, LiveRun(session, reporter.say), resumed)
+    with closing(calls):
+        _train_to_end(session, calls, reporter)
+        result = calls.finish(finish_report(session, reporter))
+    return replace(result, _resume=partial(_train_on, undivided, callbacks))
+
+
+def _train_to_end(session: Session, calls: Callbacks, reporter: Reporter) -> None:
     with (
         closing(session),
         reporter.progress(session.total_steps + session.setup.steps_ahead, session.course_step),
@@ -100,7 +111,6 @@ def train(
                 report_epoch(session, epoch, reporter)
                 saver.save_epoch(epoch)
             saver.stop_if_asked()
-    return replace(finish_report(session, reporter), _resume=partial(_train_on, undivided, callbacks))
 
 
 def _train_on(

@@ -50,6 +50,13 @@ class Noting(engine.Callback):
     def on_run_end(self, run):
         self._note("on_run_end", run)
 
+    def on_result(self, run):
+        assert run.result.metrics
+        self._note("on_result", run)
+
+    def on_close(self, run):
+        self._note("on_close", run)
+
     def get_state(self):
         return {"losses": self.losses, "best": float("inf")}
 
@@ -69,7 +76,8 @@ def test_callbacks_are_called_in_order_and_see_metrics_and_classifier(config, sp
     result = start(config, splits, tmp_path, callbacks=[noting, other])
     chunk = [("on_step_chunk_end", step) for step in range(1, 9)]
     ends = [("on_epoch_end", 4), ("on_save", 4)], [("on_epoch_end", 8), ("on_save", 8)]
-    assert noting.calls == [("on_run_begin", 0), *chunk[:4], *ends[0], *chunk[4:], *ends[1], ("on_run_end", 8)]
+    last = [(hook, 8) for hook in ("on_run_end", "on_result", "on_close")]
+    assert noting.calls == [("on_run_begin", 0), *chunk[:4], *ends[0], *chunk[4:], *ends[1], *last]
     assert other.calls == noting.calls
     assert noting.losses == [row["validation_loss"] for row in result.history]
     for classifier, row in zip(noting.kept, result.history, strict=True):  # the arrays of a step outlive it
@@ -121,10 +129,10 @@ def test_callback_stops_the_run_for_good_until_it_is_given_more_epochs(step, num
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("hook", HOOKS[:-1])
 def test_failure_names_callback_and_line_and_leaves_the_run_saved(hook, config, splits, tmp_path):
     where = rf"callback {__name__}:Noting#2.{hook}: got KeyError: 'no such thing' \(.*test_callbacks.py, line \d+\)"
-    saved = {"on_run_begin": None, "on_step_chunk_end": 1, "on_run_end": 8}.get(hook, 4)
+    saved = {"on_run_begin": None, "on_step_chunk_end": 1, "on_run_end": 8, "on_result": 8}.get(hook, 4)
     with pytest.raises(InputError, match=where) as caught:
         start(config, splits, tmp_path / "run", callbacks=[Noting(), Noting(fail_in=hook)])
     assert ("is saved in" in str(caught.value)) == (saved is not None)

@@ -20,6 +20,7 @@ from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
 from engine.report.progress import Reporter, Silent
+from engine.runs.callbacks import make_callbacks
 from engine.runs.loop import run, train
 from engine.runs.result import Result
 from experiments import convnet
@@ -31,7 +32,8 @@ def start(
 ) -> Result:
     """A run on data at hand, taken up again where it stopped if it was."""
     record = open_run(directory, config, resume=True, overwrite=False)
-    return train(config, splits, directory, Clock(), reporter or Silent(), record, callbacks=callbacks)
+    made = make_callbacks(config, callbacks)
+    return train(config, splits, directory, Clock(), reporter or Silent(), record, callbacks=made)
 
 
 class StopsAt(Silent):
