@@ -68,8 +68,7 @@ def fit(
     members: int = 1, folds: int | None = None, sweep: Sweep = (),
     precision: Precision = "float32", accumulate: int = 1, seed: int = 0,
     run_dir: RunDir = None, resume: bool = False, allow_change: Sequence[str] = (), callbacks: Sequence[Any] = (),
-    log: Log = (),
-    verbose: bool = True,
+    log: Log = (), verbose: bool = True,
 ) -> Result:  # fmt: skip
     """Trains a model on data at hand and returns its history, metrics and classifier.
 
@@ -98,8 +97,7 @@ def fit(
     run_dir: where the run is kept, and resumed with `resume` and `allow_change` as of `engine.run`; by default a
       temporary directory that lives as long as the result does; `result.save(path)` copies it. Ctrl-C saves there, and
       raises Interrupted, with the path.
-    callbacks: objects like engine.Callback that are called while it trains.
-    log: what it is logged to in run_dir: "tensorboard", "wandb", "mlflow", or several of them.
+    callbacks: objects like engine.Callback. log: to "tensorboard", "wandb", "mlflow" or several of them, from run_dir.
     """
     check_model(model)
     train_config = TrainConfig(
@@ -111,8 +109,7 @@ def fit(
     given = Given(data, validation, class_names, reading, scale, image_size)
     optim = read_optimizer(optimizer, learning_rate)
     config = RunConfig("fit", model, given.make_config(), train_config, optim, augment=augment or AugmentConfig())
-    calls = make_callbacks(config, callbacks, log, run_dir is not None)
-    return _train(with_sweep(config, sweep), given, (run_dir, resume, allow_change), calls, verbose)
+    return _train(with_sweep(config, sweep), given, (run_dir, resume, allow_change), (callbacks, log), verbose)
 
 
 @explains_arguments
@@ -141,8 +138,7 @@ def finetune(
     precision: Precision | None = None, accumulate: int = 1,
     seed: int = 0,
     run_dir: RunDir = None, resume: bool = False, allow_change: Sequence[str] = (), callbacks: Sequence[Any] = (),
-    log: Log = (),
-    verbose: bool = True,
+    log: Log = (), verbose: bool = True,
 ) -> Result:  # fmt: skip
     """Trains the model of a run, or of a classifier at hand, further on, or with a new head for other classes.
 
@@ -174,8 +170,7 @@ def finetune(
     given, optim = Given(data, validation, class_names, reading), read_optimizer(optimizer, learning_rate)
     config = RunConfig("finetune", model, under_contract(given.make_config(), spec), train_config, optim)
     config = replace(config, augment=augment or AugmentConfig(), finetune=tuning)
-    calls = make_callbacks(config, callbacks, log, run_dir is not None)
-    return _train(config, given, (run_dir, resume, allow_change), calls, verbose, source)
+    return _train(config, given, (run_dir, resume, allow_change), (callbacks, log), verbose, source)
 
 
 def _usual_loss(record: Record) -> Own:
@@ -223,11 +218,12 @@ def _train(
     config: RunConfig,
     given: Given,
     place: tuple[RunDir, bool, Sequence[str]],
-    callbacks: Sequence[Any],
+    calls: tuple[Sequence[Any], Log],
     verbose: bool,
     source: Classifier | None = None,
 ) -> Result:
     """Trains in the directory, or in a temporary one that is removed with the result."""
+    callbacks = make_callbacks(config, *calls, has_directory=place[0] is not None)
     begin_kernels(config)
     reporter, (run_dir, resume, allow_change) = as_one_voice(Reporter() if verbose else Silent()), place
     check_same_start(config)
