@@ -16,6 +16,7 @@ from engine.checkpoints.record import Record
 from engine.config import RunConfig
 from engine.errors import InputError, Say, error_text, problem, unknown
 from engine.inference.classifier import Classifier
+from engine.processes.together import is_first
 from engine.records import to_json
 from engine.records.custom import Custom
 from engine.runs.result import Result
@@ -70,9 +71,13 @@ class LiveRun:
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """The parameters as they are now, by path (`conv_1/kernel`); of an ensemble [m …], all members together."""
-        parts, params = self._session.setup.model.layers.parts, jax.device_get(self._session.whole_model[0])
-        return {"/".join(map(str, parts(path))): np.asarray(leaf) for path, leaf in nnx.to_flat_state(params)}
+        """The parameters as they are now, by path (`conv_1/kernel`); of an ensemble [m …], all members together.
+
+        Of a run of several processes without those that are spread over these.
+        """
+        parts, params = self._session.setup.model.layers.parts, nnx.to_flat_state(self._session.whole_model[0])
+        near = {path: leaf for path, leaf in params if leaf.is_fully_addressable or leaf.is_fully_replicated}
+        return {"/".join(map(str, parts(path))): leaf for path, leaf in jax.device_get(near).items()}
 
     @property
     def classifier(self) -> Classifier:
@@ -193,7 +198,7 @@ class Callbacks:
 
 
 def make_callbacks(config: RunConfig, given: Sequence[Any], log: Log = (), has_directory: bool = True) -> list[Any]:
-    """Those that the config names, made, those at hand, and the trackers to log to.
+    """Those that the config names, made, those at hand, and in the first process the trackers to log to.
 
     Raises InputError for what is no callback, and what make_trackers raises.
     """
@@ -203,7 +208,7 @@ def make_callbacks(config: RunConfig, given: Sequence[Any], log: Log = (), has_d
     for callback in made:
         if found := _callback_problem(callback):
             raise InputError(found)
-    return [*made, *make_trackers(log, has_directory)]
+    return [*made, *(make_trackers(log, has_directory) if is_first() else ())]
 
 
 def _callback_problem(callback: Any) -> str | None:
