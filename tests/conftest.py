@@ -18,7 +18,7 @@ from engine.devices.executables import COMPILER_OPTIONS
 from engine.host.clock import Clock
 from engine.models import Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.runs.session import Session
-from tests import kept_compiler
+from tests import further, kept_compiler
 from tests.kept_compiler import COMPILER
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -45,6 +45,12 @@ def _compile_quickly() -> None:
 
 
 _compile_quickly()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tells the tests, before they are read, whether those marked `long` run."""
+    further.is_all = not config.option.markexpr
+
 
 # After which a process that a test started is taken to hang. No measure of speed: the machine may be busy with others.
 HANG_SECONDS = 1800.0

@@ -32,6 +32,7 @@ from benchmarks.startup_parts import TO_FIRST_STEP
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
 from engine.networks.network import network_of
 from tests.conftest import QUICK_FLAGS
+from tests.further import further
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +191,7 @@ def test_input_decodes_a_folder_and_streams(tmp_path, capsys):
     assert "checks while reading, mlp: " in shown
 
 
-@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("inference", [False, *further([True])])
 def test_peers_compares_those_that_are_installed_and_names_the_others(tmp_path, capsys, inference: bool):
     variants = ("torch eager", "flax, a jitted step") if inference else tuple(peers.SMOKE)
     options = peers.Options(variants=variants, inference=inference, smoke=True, json=tmp_path / "figures.json")
@@ -272,7 +273,6 @@ def test_torch_peer_computes_what_the_engine_does(channels_last: bool):
 
 
 def test_flax_peer_computes_what_the_engine_does():
-    from flax import nnx
 
     from benchmarks.peers_flax import PlainNetwork
 

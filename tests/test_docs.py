@@ -20,6 +20,7 @@ SECTIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_pictures_of_the_pages_are_those_the_script_draws(tmp_path: Path):
     pytest.importorskip("skimage", reason="needs the photographs of scikit-image")
     spec = importlib.util.spec_from_file_location("draw_pictures", ROOT / "docs" / "draw_pictures.py")

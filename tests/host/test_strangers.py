@@ -25,6 +25,7 @@ from engine.models import Dense, Flatten, Sequential
 from engine.runs.plan_search import read_plan
 from tests.commands.test_data import mistake
 from tests.conftest import make_dataset
+from tests.further import further
 
 Change = Callable[[dict[str, Any]], object]
 RELU = {"kind": "Activation", "name": "relu"}
@@ -92,7 +93,7 @@ SENSELESS: dict[str, Change | str] = {
     "version that is text": put("config.model.version", "2"),
     "old optimizer that is a list": put("config.optim", {"kind": "OptimConfig", "name": [], "momentum": {}}),
     "optimizer that is a list": put("config.optim.name", []),
-    "list of a million numbers for text": put("device", [0] * 10**6),
+    "list of 100,000 numbers for text": put("device", [0] * 10**5),
     "number of 400 digits": put("config.optim.learning_rate", 10**400),
     "number of 19 digits": put("config.train.batch_size", 2**63),
     "number of 5,000 digits": "9" * 5000,
@@ -124,6 +125,8 @@ SENSELESS: dict[str, Change | str] = {
 }
 
 
+# Counting the calls of these takes seconds.
+COUNTED = ("30,000 layers in a block", "30,000 layers")
 # Of functions, in place of seconds, which depend on the machine; "30,000 layers" takes 5 million.
 MOST_CALLS = 20_000_000
 
@@ -139,7 +142,7 @@ def counted_calls() -> Iterator[Counter[str]]:
         sys.setprofile(None)
 
 
-@pytest.mark.parametrize("name", SENSELESS)
+@pytest.mark.parametrize("name", [*(name for name in SENSELESS if name not in COUNTED), *further(COUNTED)])
 def test_record_without_sense_is_answered_in_one_short_line_at_once(name: str, run: Path):
     rewrite(run, SENSELESS[name])
     with pytest.raises(engine.InputError) as told, counted_calls() as calls:

@@ -18,6 +18,7 @@ from engine.importers.keras_names import find_origin
 from engine.importers.matching import fill, find_targets
 from engine.models import Activation, BatchNorm, DropPath, GlobalAveragePool, Paths
 from engine.networks.network import layers_in, network_of, normalize
+from tests.further import further
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras", reason="keras is not installed")
@@ -95,7 +96,7 @@ def drawn_head(draw: Random) -> tuple[list, str | None]:
     return [*middle, *end], gives
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *further(range(1, 5))])
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 def test_sequential_models_give_the_same(tmp_path, seed, ending):
     draw = Random(f"{seed} {ending}")
@@ -126,7 +127,7 @@ def block(x, draw: Random, depth: int = 0):
     return L.ReLU()(L.Add()([x, y]))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *further(range(1, 5))])
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 def test_functional_models_give_the_same(tmp_path, seed, ending):
     draw = Random(f"{seed} {ending}")

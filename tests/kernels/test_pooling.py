@@ -19,10 +19,11 @@ from engine.devices.precision import products_in
 from engine.kernels import direct, ffi, lowerings, pooling, windows
 from engine.kernels import eigen as convolution
 from engine.kernels.matrix import matrix_conv_general_dilated
+from tests.further import choose_examples
 
 pytestmark = pytest.mark.gpu
 
-SETTINGS = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=choose_examples(10, 15), derandomize=True, deadline=None, database=None)
 NHWC = ("NHWC", "HWIO", "NHWC")
 PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -101,14 +102,14 @@ def test_conv_equals_lax_in_value_and_gradients(ours: Callable, case: tuple, see
 
 
 @needs_compiler
-@settings(SETTINGS, max_examples=60)
+@settings(SETTINGS, max_examples=choose_examples(20, 60))
 @given(case=convolutions((1, 3, 16, 27, 32), (16, 32, 48, 64, 80, 144)), seed=st.integers(0, 1000))
 def test_direct_conv_equals_lax_in_value_and_gradients(case: tuple, seed: int):
     assert_equals_lax(directly, case, seed)
 
 
 @needs_compiler
-@settings(SETTINGS, max_examples=40)
+@settings(SETTINGS, max_examples=choose_examples(15, 40))
 @given(case=convolutions((1, 3, 16, 32), (16, 32, 80)), data=st.data(), seed=st.integers(0, 1000))
 def test_direct_conv_with_a_pool_equals_lax_in_value_and_gradients(case: tuple, data: st.DataObject, seed: int):
     image_shape, kernel_shape, arguments = case
@@ -141,7 +142,7 @@ def assert_equals_lax_with_what_follows(
 
 
 @needs_compiler
-@settings(SETTINGS, max_examples=20)
+@settings(SETTINGS, max_examples=choose_examples(8, 20))
 @given(
     sizes=st.tuples(st.integers(1, 3), st.integers(4, 9), st.integers(24, 60)),
     kernel_size=PAIRS,
@@ -234,7 +235,7 @@ def test_direct_conv_serves_what_it_does_faster_than_eigen(
 
 
 @needs_compiler
-@settings(SETTINGS, max_examples=30)
+@settings(SETTINGS, max_examples=choose_examples(10, 30))
 @given(
     case=st.tuples(*(st.integers(low, high) for low, high in ((1, 40), (3, 17), (3, 17)))),
     channels=st.sampled_from((16, 32, 64)),

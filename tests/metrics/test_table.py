@@ -16,8 +16,9 @@ from engine.metrics.stopping import score
 from engine.metrics.sums import make_scoring
 from engine.metrics.table import METRICS, Metric, mean, score_outputs
 from engine.models import custom
+from tests.further import choose_examples
 
-SETTINGS = settings(max_examples=20, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=choose_examples(6, 20), derandomize=True, deadline=None, database=None)
 N, K = 40, 6
 LABELS = np.arange(K)
 TASKS: tuple[tuple[Task, str], ...] = (("classes", "softmax_cross_entropy"), ("numbers", "mean_squared_error"))

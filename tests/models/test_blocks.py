@@ -36,6 +36,7 @@ from engine.models.specs import MOST_LAYERS
 from engine.networks.build import build
 from engine.networks.network import network_of
 from engine.records import from_json, to_json
+from tests.further import further
 
 SHAPE = (9, 8, 4)
 
@@ -280,7 +281,7 @@ def random_block(draw: np.random.Generator, channels: int, depth: int) -> Paths:
     return Paths(((block, Conv(channels, 1)),) * 1 + ((),)) if join == "concat" else block
 
 
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 7))])
+@pytest.mark.parametrize("seed", [*range(2), *further(range(2, 7))])
 def test_random_blocks_give_outputs_and_gradients_of_keras(keras, seed: int):
     lowering: Any = "direct" if seed % 2 else "xla"
     draw = np.random.default_rng(seed)

@@ -119,6 +119,7 @@ def test_one_channel_is_taken_too():
     assert families.mobilenet(num_classes=10).output_shape((224, 224, 1)) == (10,)
 
 
+@pytest.mark.long
 def test_family_is_trained_from_scratch():
     images, labels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8), np.arange(8) % 3
     result = engine.fit(engine.models.resnet((1, 1, 1, 1)), (images, labels), epochs=1, batch_size=4, verbose=False)

@@ -28,6 +28,7 @@ from engine.training.optim import LayerRates, optimizer
 from engine.training.step import Batch, train_step
 from tests.conftest import make_dataset
 from tests.faults.comparison import content_differences, same_bits, step_content
+from tests.further import further
 from tests.runs.test_loop import start
 from tests.runs.test_resume import stopped
 
@@ -165,7 +166,7 @@ def rates_of(factors: dict[str, float], first: dict[str, int]) -> LayerRates:
     )
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "rmsprop", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["adamw", "momentum", *further(["sgd", "rmsprop", "adam"])])
 def test_factors_on_layers_equal_an_optimizer_of_its_own_rate_for_each(name):
     config = OptimConfig(name, 0.03, weight_decay=0.1, schedule="cosine", warmup_epochs=1)
     ours = optimizer(config, 4, 3, layers=rates_of({"a": 0.1, "b": 2.0}, {}))
@@ -221,9 +222,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case", [name if name == "thawed" else pytest.param(name, marks=pytest.mark.long) for name in CASES]
-)
+@pytest.mark.parametrize("case", ["thawed", *further(name for name in CASES if name != "thawed")])
 def test_run_stopped_in_any_phase_goes_on_bit_identically(case, source, four, tmp_path):
     optim = OptimConfig("adam", 0.01, average_decay=0.9) if case == "thawed" else None
     config = replace(
@@ -249,7 +248,7 @@ class Hears(Silent):
         self.said.append(str(text))
 
 
-@pytest.mark.parametrize("case", ["frozen", "thawed"])
+@pytest.mark.parametrize("case", ["thawed", *further(["frozen"])])
 def test_features_that_are_kept_change_nothing(case, source, four, tmp_path):
     config, reporter = tuned(source, **CASES[case]), Hears()
     kept = start(config, four, tmp_path / "kept", reporter)

@@ -18,6 +18,7 @@ from engine.report.progress import Silent
 from engine.runs.loop import train
 from engine.runs.result import Result
 from tests.conftest import make_dataset, trained
+from tests.further import further
 from tests.runs.test_ensemble import leaves
 from tests.runs.test_loop import StopsAt, all_arrays, without_seconds
 
@@ -45,7 +46,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("placement", ["resident", "streamed"])
+@pytest.mark.parametrize("placement", ["resident", *further(["streamed"])])
 def test_member_has_the_bits_of_the_run_of_its_fold_alone(placement):
     config, splits = make_config(plan=PlanConfig(placement=placement)), Splits(make_dataset(97))
     together = trained(config, divide_in_folds(config, splits)[0])
@@ -60,7 +61,7 @@ def test_member_has_the_bits_of_the_run_of_its_fold_alone(placement):
             assert ours == pytest.approx([row[f"validation_{name}"] for row in alone.history], rel=1e-5)
 
 
-@pytest.mark.parametrize("mapping", ["vmap", "map"])
+@pytest.mark.parametrize("mapping", ["vmap", *further(["map"])])
 def test_member_with_fewer_batches_waits_however_members_are_mapped(mapping):
     config, splits = make_config(plan=PlanConfig(member_mapping=mapping)), Splits(make_dataset(97))
     together = trained(config, divide_in_folds(config, splits)[0])

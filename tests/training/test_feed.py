@@ -307,6 +307,7 @@ print(images.nbytes, peak() - before)
 """
 
 
+@pytest.mark.long
 def test_memory_stays_bounded_when_the_data_is_several_times_the_allowance(tmp_path: Path):
     command = [sys.executable, "-c", MEMORY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
