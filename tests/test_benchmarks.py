@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tyro
+from flax import nnx
 
 from benchmarks import (
     accuracy,
