@@ -23,6 +23,7 @@ from engine.host.clock import Clock
 from engine.kernels.xla import by_example
 from engine.models import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Sequential
 from engine.networks.modules import moments
+from engine.networks.network import normalize
 from engine.report.progress import Silent
 from engine.runs import loop
 from engine.runs.session import Session
@@ -211,3 +212,93 @@ def test_mesh_larger_than_the_devices_is_refused_with_both(data: Splits):
     rule = r"plan\.mesh: got member=2,data=8, which is 16 devices; expected one for the 8 × .* Use --mesh data=8"
     with pytest.raises(engine.InputError, match=rule):
         Session(config_of("member=2,data=8", 2), data, Clock(), Path("unused"))
+
+
+def local_config(mesh: str | None, num_members: int = 1, average_every: int = 3, epochs: int = 2, **plan) -> RunConfig:
+    config = config_of(mesh, num_members, epochs, **plan)
+    return replace(config, train=replace(config.train, average_every=average_every))
+
+
+def test_local_sgd_is_that_of_numpy(data: Splits):
+    """Softmax regression, two devices, momentum; averages after steps 3 and 4 of an epoch of four."""
+    model, optim = Sequential((Flatten(), Dense())), OptimConfig("momentum", 0.1, momentum=0.8)
+    config = replace(local_config("data=2"), model=model, optim=optim, augment=AugmentConfig())
+    session = Session(config, data, Clock(), Path("unused"))
+    start, orders = session.whole_model[0], [np.asarray(session.equipment.program.order(i, 200)) for i in range(2)]
+    weights = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(start)]  # bias, kernel
+    pixels = np.asarray(normalize(jnp.asarray(data.train.images[:]), session.setup.model.inputs), np.float64)
+    pixels, labels = pixels.reshape(200, -1), np.eye(session.setup.model.num_outputs)[np.asarray(data.train.labels)]
+    momenta, losses = [np.zeros_like(leaf) for leaf in weights], []
+    for order in orders:
+        for steps in ((0, 1, 2), (3,)):
+            found = []
+            for device in range(2):
+                (bias, kernel), (of_bias, of_kernel) = weights, momenta
+                for step in steps:
+                    own = order[step * 64 : min((step + 1) * 64, 200)][device::2]
+                    logits = pixels[own] @ kernel + bias
+                    shares = np.exp(logits - logits.max(1, keepdims=True))
+                    shares /= shares.sum(1, keepdims=True)
+                    losses += [-np.log((shares * labels[own]).sum(1))]
+                    slope = (shares - labels[own]) / len(own)
+                    of_bias, of_kernel = (
+                        0.8 * of_bias - 0.1 * slope.sum(0),
+                        0.8 * of_kernel - 0.1 * pixels[own].T @ slope,
+                    )
+                    bias, kernel = bias + of_bias, kernel + of_kernel
+                found.append((bias, kernel, of_bias, of_kernel))
+            means = [np.mean(each, 0) for each in zip(*found, strict=True)]
+            weights, momenta = means[:2], means[2:]
+    while not session.is_done:
+        session.train_chunk()
+        if session.position == 0:
+            row = session.finish_epoch().row
+    for ours, theirs in zip(jax.tree.leaves(session.whole_model[0]), weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert row["loss"] == pytest.approx(np.concatenate(losses)[200:].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "plan"),
+    [
+        ("data=4", {"chunk_steps": 1, "placement": "streamed"}),
+        pytest.param("member=2,data=2", {"member_mapping": "vmap", "chunk_steps": 1}, marks=pytest.mark.long),
+        pytest.param("member=2,data=2", {"member_mapping": "outer"}, marks=pytest.mark.long),
+    ],
+)
+def test_local_sgd_has_the_same_bits_however_it_is_cut_and_resumed(
+    data: Splits, mesh: str, plan: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(feed_module, "CHUNK_BYTES", 2 * 64 * 64)  # less than a period, of which a window is made
+    members = 2 if "member" in mesh else 1
+    whole = trained(local_config(mesh, members, **{**plan, "chunk_steps": None, "placement": "resident"}), data)
+    (tmp_path / "run").mkdir()
+    loop.train(local_config(mesh, members, epochs=1, **plan), data, tmp_path / "run", Clock(), Silent())
+    record = read_record(tmp_path / "run", choose_step(tmp_path / "run", "last"))
+    rest = Session(local_config(mesh, members, **plan), data, Clock(), tmp_path / "run", record)
+    rest.train_chunk()
+    assert rest.position == 3  # never between two averages
+    while not rest.is_done:
+        rest.train_chunk()
+    for a, b in zip(jax.tree.leaves(rest.state), jax.tree.leaves(whole.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert_only_sums_are_exchanged(rest)
+
+
+def test_member_of_local_sgd_without_finite_loss_goes_back_to_its_last_average(data: Splits):
+    config = local_config("member=2,data=2", 2, member_mapping="vmap")
+    session = trained(replace(config, ensemble=EnsembleConfig(learning_rates=(0.05, 1e30))), data)
+    assert session.members.failed_steps[0] is None
+    assert session.members.failed_steps[1] in (1, 2)
+    assert session.state.step.tolist() == [8, 0]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(session.state.params))
+
+
+def test_averages_over_one_device_are_refused(data: Splits):
+    rule = r"train\.average_every: got 3; expected 1 without several devices along data.* Set --mesh data=2"
+    with pytest.raises(engine.InputError, match=rule):
+        Session(local_config("member=2", 2), data, Clock(), Path("unused"))
+    with pytest.raises(
+        engine.InputError, match=r"checkpoint\.every_steps: got 2; expected none with train\.average_ev"
+    ):
+        replace(local_config("data=2"), checkpoint=engine.CheckpointConfig(every_steps=2))

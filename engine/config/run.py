@@ -89,6 +89,10 @@ class RunConfig:
             )
             remedy = "Use train.class_weight balanced."
             problems += check("train.sampling", "balanced", whole, "shuffled with train.folds", remedy)
+        every, is_local = self.checkpoint.every_steps, self.train.average_every > 1
+        rule = "none with train.average_every, between whose averages there is no one model"
+        remedy = "Leave it out, or set checkpoint.every_seconds."
+        problems += check("checkpoint.every_steps", every, every is None or not is_local, rule, remedy)
         shares, members = mesh_shape(self.plan.mesh)[0], self.train.members
         if members % shares:
             rule = f"a number along member that divides the members ({members}, train.members)"

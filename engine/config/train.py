@@ -66,6 +66,9 @@ class TrainConfig:
     all parts but one and validated on that."""
     fold: Annotated[int | None, RESULT | PROGRAM] = field(default=None, kw_only=True, metadata=ADDED)
     """With folds: train the member that this one validates, counted from 0, alone."""
+    average_every: Annotated[int, RESULT | PROGRAM] = field(default=1, kw_only=True, metadata=ADDED)
+    """Local SGD: each device along data of --mesh trains on its share of the batches by itself, and all average weights
+    and optimizer state after so many steps, and at the end of an epoch. 1: they exchange gradients at every step."""
     class_weight: Annotated[ClassWeight | None, RESULT | PROGRAM] = field(default=None, kw_only=True, metadata=ADDED)
     """What the training loss of each class is multiplied by: pairs of class and number, or of index and number, 1 for
     the others; balanced: n / (k × its examples). None: 1 for all. In Python a mapping, as of Keras."""
@@ -93,6 +96,7 @@ class TrainConfig:
         problems = check_whole("train.epochs", self.epochs, 0, "Give 0 to evaluate only.")
         problems += check_whole("train.batch_size", self.batch_size, 1, "Give 64 or so.")
         problems += check_whole("train.accumulate", self.accumulate, 1, "Give 4 or so, or 1 for whole batches.")
+        problems += check_whole("train.average_every", self.average_every, 1, "Give 16 or so, or leave it out.")
         if not problems and self.batch_size % self.accumulate:
             rule = f"a number that divides train.batch_size, {self.batch_size}"
             problems += check("train.accumulate", self.accumulate, False, rule, "Change either.")

@@ -79,30 +79,40 @@ class Devices:
         step = share * multiple if share > 1 else 1
         return -(-batch_size // step) * step
 
-    def share_out(self, size: int, mask: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    def share_out(
+        self, size: int, mask: jax.Array, *arrays: jax.Array, is_local: bool = False
+    ) -> tuple[jax.Array, ...]:
         """(mask, *arrays), each [b …], padded to [size …] by repetition with a false mask, split along `data`.
 
-        For functions under `by_member`.
+        For functions under `by_member`; is_local, as there: the share of this device, every so-manieth of the examples.
         """
         together = (mask, *arrays)
         if size != len(mask):
             repeated = (jnp.resize(array, (size, *array.shape[1:])) for array in arrays)
             # Whole on every device, so that each slices out its share without communication.
-            together = self.keep_everywhere((jnp.pad(mask, (0, size - len(mask))), *repeated))
+            together = (jnp.pad(mask, (0, size - len(mask))), *repeated)
+            together = together if is_local else self.keep_everywhere(together)
+        if is_local:  # so the padding of a last batch is shared too
+            return tuple(_take_own(array, mesh_shape(self.mesh_text)[1]) for array in together)
         return lax.with_sharding_constraint(together, PartitionSpec(DATA)) if self._has_data else together
 
     def keep_everywhere(self, tree: Any) -> Any:
         """The arrays, replicated along `data`: for what a loop carries. For functions under `by_member`."""
         return lax.with_sharding_constraint(tree, PartitionSpec()) if self._has_data else tree
 
-    def by_member(self, function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
+    def by_member(
+        self, function: Callable[..., Any], axes: tuple[int | None, ...], is_local: bool = False
+    ) -> Callable[..., Any]:
         """The function, run by each device on its members: its share of the arguments whose axis is 0.
 
-        Its results have a leading member axis if its first argument has.
+        Its results have a leading member axis if its first argument has. is_local: the devices along `data` run it each
+        for itself, and its results must be the same on all of them.
         """
         if self.is_one:
             return function
         specs = tuple(PartitionSpec() if axis is None else PartitionSpec(MEMBER) for axis in axes)
+        if is_local:
+            return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
         # Along `data` the function remains one program over whole batches, which the compiler splits.
         return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=specs[0], axis_names={MEMBER})
 
@@ -132,6 +142,11 @@ def _gather(leaf: Any) -> Any:
         assert isinstance(leaf.sharding, NamedSharding)
         leaf = jax.jit(lambda x: x, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
     return leaf.addressable_data(0)
+
+
+def _take_own(array: jax.Array, share: int) -> jax.Array:
+    split = array.reshape(-1, share, *array.shape[1:])
+    return lax.dynamic_index_in_dim(split, lax.axis_index(DATA), 1, keepdims=False)
 
 
 def has_enough_devices(mesh_text: str | None) -> bool:

@@ -18,7 +18,8 @@ def by_example(function: Callable[[jax.Array, jax.Array], jax.Array], examples: 
     Under `Devices.by_member`, if `data` splits the batch, each device computes its own examples, and the gradients of
     the weights are summed; devices do not exchange examples. Differentiable once.
     """
-    share = jax.sharding.get_abstract_mesh().shape.get(DATA, 1)
+    mesh = jax.sharding.get_abstract_mesh()
+    share = 1 if DATA in mesh.manual_axes else mesh.shape.get(DATA, 1)
     if share == 1 or len(examples) % share:
         return function(examples, weights)
     split, whole = PartitionSpec(DATA), PartitionSpec()

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from engine.checkpoints.record import Record
-from engine.config import RunConfig
+from engine.config import RunConfig, mesh_shape
 from engine.data.decoded.dataset import Splits, names_text
 from engine.devices.mesh import check_mesh
 from engine.devices.precision import check_precision
@@ -63,6 +63,14 @@ def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     _check_counts(splits)
     if config.augment.is_active:
         check_can_augment("augment", train.input_shape, train.images.dtype.name)
+
+
+def check_average(config: RunConfig, mesh: str | None) -> None:
+    """Raises InputError for averages over devices where there is one."""
+    every, devices = config.train.average_every, mesh_shape(mesh)[1]
+    if every > 1 and devices == 1:
+        rule = "1 without several devices along data, of which each would train by itself"
+        raise InputError(problem("train.average_every", every, rule, "Set --mesh data=2 or so, or leave it out."))
 
 
 def _check_counts(splits: Splits) -> None:

@@ -132,7 +132,7 @@ def _as_test(config: RunConfig, num_examples: int, low: float, high: float, num_
     schedule = custom(rise, ratio=high / low, num_rates=num_rates)
     optim = replace(config.optim, learning_rate=low, schedule=schedule, warmup_epochs=0.0, average_decay=None)
     epochs = -(-num_rates * config.train.batch_size // num_examples)
-    train = replace(config.train, epochs=epochs, members=1, folds=None, fold=None)
+    train = replace(config.train, epochs=epochs, members=1, folds=None, fold=None, average_every=1)
     train = replace(train, patience=None, min_delta=0.0, start_epoch=0)
     return replace(config, train=train, optim=optim, ensemble=EnsembleConfig())
 

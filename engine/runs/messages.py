@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from engine.checkpoints.record import Record
-from engine.config import RunConfig
+from engine.config import RunConfig, mesh_shape
 from engine.config.finetune import freezings, shortened
 from engine.config.optim import BASE_BATCH_SIZE
 from engine.config.sweep import swept_columns
@@ -157,6 +157,8 @@ def _describe(session: Session) -> list[str]:
         lines.append(_describe_rate(config))
     if not session.setup.devices.is_one:
         lines.append(session.setup.devices.text(config.train.batch_size))
+    if (every := config.train.average_every) > 1:
+        lines.append(f"each of these trains by itself, and weights are averaged every {every} steps (local SGD)")
     return lines
 
 
@@ -195,7 +197,11 @@ def _describe_resumed(session: Session, resumed: Record | None) -> list[str]:
     lines, config = [], session.config
     if resumed and resumed.plan.mesh != session.plan.mesh:
         before, now = resumed.plan.mesh or "one device", session.plan.mesh or "one device"
-        lines.append(f"until now on {before}, from here on {now}: results agree with those there up to rounding")
+        is_same = (
+            config.train.average_every == 1 or mesh_shape(resumed.plan.mesh)[1] == mesh_shape(session.plan.mesh)[1]
+        )
+        how = "agree with those there up to rounding" if is_same else "are others: fewer or more models are averaged"
+        lines.append(f"until now on {before}, from here on {now}: results {how}")
     if session.device.startswith("gpu") and not config.train.deterministic:
         lines.append("sums may differ in their last bits from run to run on a GPU; --train.deterministic prevents it")
     if config.augment.is_active:

@@ -24,7 +24,7 @@ from engine.inference.classifier import Classifier
 from engine.metrics.plateau import rate_factors
 from engine.processes.together import agree
 from engine.runs.changed import follow_changes, shapes_before_changes
-from engine.runs.checks import check_run, check_same_data, validation_fingerprint
+from engine.runs.checks import check_average, check_run, check_same_data, validation_fingerprint
 from engine.runs.fold_members import make_members
 from engine.runs.run_plan import find_given_plan, make_architecture
 from engine.runs.setup import Model, Setup
@@ -75,6 +75,7 @@ class Session:
         model = make_architecture(config, splits, contract, given, self._say)
         with clock.measure("compile"):  # layers are traced, which waits for our C++ where none is shipped
             chosen, measured = plan_together(config, splits, model, given, resumed is not None), resumed or plan
+        check_average(config, chosen.mesh)
         alternatives = measured.alternatives if measured else ()
         setup = Setup(config, splits, clock, directory, model, chosen, alternatives)
         self.setup = follow_changes(setup, resumed, self._say) if resumed else setup
@@ -179,7 +180,8 @@ class Session:
         with self.clock.measure("data"):
             window = feed.window(self.epoch, self.position, self._order[1])
         with self.clock.measure("train"), batch_errors(self.config.train.batch_size, self.state.params):
-            count = self.pacer.steps(min(window.end - self.position, at_most or NEVER))
+            left = min(window.end - self.position, at_most or NEVER)
+            count = self.pacer.steps(left, self.config.train.average_every)
             place = (len(self.splits.train), self._order[1], self.position, count)
             varying = (self.members.are_active(self.history), rate_factors(self.config, self.history))
             self.state, self.totals, bad_step = program.train(self.state, window, *place, self.totals, *varying)

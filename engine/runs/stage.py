@@ -64,6 +64,7 @@ class Stage:
             unrolls=self.setup.plan.is_stepwise,
             sam_radius=config.optim.sam_radius,
             class_weights=self.setup.class_weights,
+            average_every=config.train.average_every,
         )
 
     @property
@@ -170,7 +171,8 @@ def equip(stage: Stage, model: Callable[[], Model], say: Say) -> Equipment:
         plan, train = replace(plan, placement="resident"), features.train
     own = (setup.settings, setup.order_seeds, size, executables, stage.tune, devices, setup.steps_ahead)
     program = Program(objective, plan, *own)
-    feed = make_feed(plan.placement, train, setup.order_seeds, size, setup.config.plan.readers, devices)
+    source = (plan.placement, train, setup.order_seeds, size, setup.config.plan.readers, devices)
+    feed = make_feed(*source, setup.config.train.average_every)
     return Equipment(stage, program_of(program, executables), feed, features)
 
 

@@ -81,11 +81,12 @@ def make_feed(
     batch_size: int,
     readers: int = 0,
     devices: Devices = ONE_DEVICE,
+    period: int = 1,
 ) -> Feed:
-    """The feed of a run, for all of its devices."""
+    """The feed of a run, for all of its devices; period: steps that one window must hold."""
     if placement == "resident":
         return Resident(dataset, order_seeds.num_batches(len(dataset), batch_size), devices)
-    return Streamed(dataset, order_seeds, batch_size, readers, devices)
+    return Streamed(dataset, order_seeds, batch_size, readers, devices, period)
 
 
 class Resident:
@@ -115,9 +116,10 @@ class Streamed:
         batch_size: int,
         readers: int = 0,
         devices: Devices = ONE_DEVICE,
+        period: int = 1,
     ):
         self.num_examples = len(dataset)
-        self._chunks = Chunks(dataset.images, order_seeds, batch_size)
+        self._chunks = Chunks(dataset.images, order_seeds, batch_size, period)
         self._batch_size = batch_size
         self._labels, self._weights = devices.place((np.asarray(dataset.labels), dataset.weights))
         self._readers, self._name, self._devices = readers, dataset.name, devices
@@ -193,14 +195,16 @@ class Chunks:
 
     Both have a leading axis if there are several seeds. Chunks are numbered through all epochs.
 
-    A chunk depends on its number alone, so reading can start anywhere, in any thread or process.
+    A chunk depends on its number alone, so reading can start anywhere, in any thread or process. All but the last of
+    an epoch have a multiple of `period` steps.
     """
 
-    def __init__(self, images: np.ndarray | StoredImages, order_seeds: OrderSeeds, batch_size: int):
+    def __init__(self, images: np.ndarray | StoredImages, order_seeds: OrderSeeds, batch_size: int, period: int = 1):
         self._images, self._order_seeds, self._batch_size = images, order_seeds, batch_size
         self.steps_per_epoch = order_seeds.num_batches(len(images), batch_size)
         image_bytes = max(1, images.nbytes // len(images)) * np.size(order_seeds.seeds)
-        self.steps = max(1, min(self.steps_per_epoch, CHUNK_BYTES // (image_bytes * batch_size)))
+        whole_periods = max(CHUNK_BYTES // (image_bytes * batch_size) // period, 1) * period
+        self.steps = min(self.steps_per_epoch, whole_periods)
         self.per_epoch = num_batches(self.steps_per_epoch, self.steps)
         self.first = 0
         self._orders: dict[int, np.ndarray] = {}  # of the last two epochs

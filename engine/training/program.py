@@ -13,7 +13,7 @@ from jax import lax
 
 from engine.augment.apply import augment_batch, example_keys
 from engine.config import DataPlacement, Lowering, MemberMapping, PlanConfig
-from engine.config.plan import Plan
+from engine.config.plan import DATA, Plan
 from engine.data.weighing import ClassDraws
 from engine.devices.executables import Executables
 from engine.devices.mesh import ONE_DEVICE, Devices
@@ -23,6 +23,7 @@ from engine.metrics.sums import Metrics
 from engine.networks.network import AnyNetwork, Tree
 from engine.training.batches import OrderSeeds, batch_mask, epoch_orders, num_batches
 from engine.training.feed import DataWindow
+from engine.training.local_steps import run_periods
 from engine.training.member_settings import MemberSettings
 from engine.training.state import TrainState
 from engine.training.step import Batch, Objective, train_step
@@ -120,7 +121,7 @@ class Program:
         past that step; an ensemble member is rolled back to before it, and is never updated if is_active [m] is false.
         `state` and `totals` are donated. Returns when the device is done.
         """
-        calls = [(first + i, 1) for i in range(count)] if self.plan.is_stepwise else [(first, count)]
+        calls = [(first + i, 1) for i in range(count)] if self._is_stepwise else [(first, count)]
         bad_step = np.full(np.shape(self.settings.seed), NEVER, np.int32)
         carry = (state, *self.devices.place((totals, bad_step), self.is_ensemble))
         chunk = self._chunk(num_examples, order.ndim > 1)
@@ -135,11 +136,7 @@ class Program:
         return state, totals, np.asarray(bad_step)
 
     def _chunk(self, num_examples: int, has_own_order: bool) -> Callable[..., Any]:
-        is_streamed, is_stepwise, mapping = (
-            self.plan.placement == "streamed",
-            self.plan.is_stepwise,
-            self.plan.member_mapping,
-        )
+        is_streamed, mapping, is_local = self.plan.placement == "streamed", self.plan.member_mapping, self._is_local
         # Per member: carry, order, images, settings, is_active.
         axes = (0, 0 if has_own_order else None, 0 if has_own_order and is_streamed else None, 0, 0)
         carry_axis, order_axis, images_axis, *own_axes = axes if self.is_ensemble else (None,) * 5
@@ -156,29 +153,44 @@ class Program:
                 num_own = num_examples if settings.num_examples is None else settings.num_examples
                 mask = batch_mask(i, num_own, self.batch_size)
                 has_any = settings.num_examples is None or jnp.any(mask)  # else this member has trained all of its own
-                mask, examples, places = self.devices.share_out(size, mask, examples, places)
+                mask, examples, places = self.devices.share_out(size, mask, examples, places, is_local=is_local)
                 labels, weights = jax.tree.map(lambda values: _take(values, examples), targets)
                 batch = (_take(images, places), labels, mask, weights)
                 trained = self._step(carry, examples, batch, settings, num_batches(num_own, self.batch_size))
+                if is_local:  # of a last batch, not every device has examples
+                    return jax.tree.map(partial(jnp.where, jnp.any(mask)), trained, carry)
                 trained = _if_finite(trained, carry, is_active & has_any) if self.is_ensemble else trained
                 return self.devices.keep_everywhere(trained)
 
-            def loop(body: Callable[[Any, tuple], tuple], carry: tuple, count: Any) -> tuple:
-                return body(first, carry) if is_stepwise else lax.fori_loop(first, first + count, body, carry)
+            def loop(body: Callable[[Any, tuple], tuple], carry: tuple, count: Any, settle: Any) -> tuple:
+                if is_local:
+                    return run_periods(body, settle, carry, first, first + count, self.objective.average_every)
+                return body(first, carry) if self._is_stepwise else lax.fori_loop(first, first + count, body, carry)
 
             own = (order, images, settings, is_active)
             if not self.is_ensemble:
-                return loop(lambda i, carry: step(i, carry, *own), carry, count)
+                return loop(lambda i, carry: step(i, carry, *own), carry, count, lambda averaged, before: averaged)
             if mapping != "outer":
-                return loop(lambda i, carry: _mapped(partial(step, i), axes, mapping)(carry, *own), carry, count)
+                keep = lambda averaged, before: jax.vmap(_if_finite)(averaged, before, is_active)  # noqa: E731
+                return loop(lambda i, carry: _mapped(partial(step, i), axes, mapping)(carry, *own), carry, count, keep)
 
             def of_member(carry: tuple, *own: Any) -> tuple:
-                return loop(lambda i, carry: step(i, carry, *own), carry, jnp.where(own[-1], count, 0))
+                keep = lambda averaged, before: _if_finite(averaged, before, own[-1])  # noqa: E731
+                return loop(lambda i, carry: step(i, carry, *own), carry, jnp.where(own[-1], count, 0), keep)
 
             return _mapped(of_member, axes, "map")(carry, *own)
 
         shared_out = (carry_axis, images_axis, None, None, order_axis, *own_axes, None, None)
-        return self.devices.by_member(run, shared_out)
+        return self.devices.by_member(run, shared_out, is_local)
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether each device along `data` trains on its own between averages."""
+        return self.objective.average_every > 1
+
+    @property
+    def _is_stepwise(self) -> bool:
+        return self.plan.is_stepwise and not self._is_local  # a call ends with an average
 
     def _step(
         self, carry: tuple, examples: jax.Array, batch: tuple, settings: MemberSettings, epoch_steps: int
@@ -192,6 +204,8 @@ class Program:
             # The barrier keeps XLA from augmenting again for each of the slices that the first layer reads.
             inputs, own_share = lax.optimization_barrier(augment_batch(keys, inputs, objective.augment))
         key = step_key(settings.seed, "dropout", state.step)
+        if self._is_local:
+            key = jax.random.fold_in(key, lax.axis_index(DATA))
         state, metrics = train_step(objective, state, Batch(inputs, labels, mask, own_share, weights=weights), key)
         bad_here = jnp.where(jnp.isfinite(metrics.sums["loss"]), NEVER, state.step)
         return state, totals + metrics, jnp.minimum(bad_step, bad_here)
@@ -210,9 +224,9 @@ class Pacer:
         """Whether the time a step is good for an estimate: of the third call or later, about a hundred steps in."""
         return self._num_calls >= 3
 
-    def steps(self, remaining: int) -> int:
-        """Steps to run now, at most `remaining`."""
-        return min(self.next_steps, remaining)
+    def steps(self, remaining: int, period: int = 1) -> int:
+        """Steps to run now, at most `remaining`; whole periods."""
+        return min(-(-self.next_steps // period) * period, remaining)
 
     def ran(self, steps: int, seconds: float) -> None:
         """Records how long a call took; the next one runs at most ten times as many steps."""

@@ -46,6 +46,7 @@ class Objective:
     num_parts: parts of a batch that are computed one after another. unrolls: not in a loop of their own.
     sam_radius: distance uphill at which the gradient is taken; None for 0.
     class_weights: what the training loss of each class is multiplied by.
+    average_every: steps that each device along `data` trains on its own between two averages; 1: none, they share each.
     """
 
     network: AnyNetwork
@@ -60,6 +61,7 @@ class Objective:
     unrolls: bool = False
     sam_radius: float | None = None
     class_weights: tuple[float, ...] | None = None
+    average_every: int = 1
 
 
 def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
