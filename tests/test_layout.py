@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": {"text"},
     "host": {"text", "errors"},
     "records": {"errors", "host"},
-    "processes": {"errors"},
+    "processes": {"errors", "host"},
     "models": {"text", "errors", "host", "records"},
     "augment": {"text", "errors", "records", "keys"},
     "config": GROUND | {"models", "augment"},

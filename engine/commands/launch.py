@@ -31,7 +31,7 @@ def launch(arguments: Sequence[str]) -> None:
         if restarts and "--numbered" in command:
             rule = "none with --restarts, which resumes the run in its directory"
             raise InputError(problem("--numbered", "given", rule, "Name the run with --run-dir."))
-        from engine.host.launcher import launch_processes  # posix only
+        from engine.processes.launcher import launch_processes  # of POSIX
 
         sys.exit(launch_processes(command, count, restarts, tell))
 

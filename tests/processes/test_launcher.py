@@ -11,8 +11,9 @@ import pytest
 
 from engine.__main__ import main
 from engine.errors import InputError
-from engine.host import launcher
-from engine.host.launcher import launch_processes, resume_command, share_cores, share_devices
+from engine.processes import launcher
+from engine.processes.ends import PEER_LOST
+from engine.processes.launcher import launch_processes, resume_command, share_cores, share_devices
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups are of POSIX")
 
@@ -26,7 +27,7 @@ def run_shell(script: str, count: int = 2, restarts: int = 0) -> tuple[int, str,
 
 
 def test_each_process_gets_its_number_and_one_address():
-    code, out, err, _ = run_shell('echo "$ENGINE_PROCESS_ID/$ENGINE_NUM_PROCESSES"; echo "$ENGINE_COORDINATOR" >&2', 3)
+    code, out, err, _ = run_shell('echo "$ENGINE_PROCESS_ID/$ENGINE_NUM_PROCESSES"; echo "$ENGINE_DISTRIBUTED" >&2', 3)
     assert code == 0
     assert sorted(out.splitlines()) == ["0/3", "[1] 1/3", "[2] 2/3"]
     assert len(err.splitlines()) == 1  # the same of all
@@ -56,7 +57,7 @@ def test_one_that_is_killed_ends_all_and_the_run_is_started_again_as_often_as_gr
     count = tmp_path / "count"
     script = f'[ $ENGINE_PROCESS_ID = 1 ] && echo "$@" >> {count} && kill -9 $$; sleep 600 & wait'
     code, _, _, said = run_shell(script, restarts=1)
-    assert code == launcher.LOST
+    assert code == PEER_LOST
     assert count.read_text() == "\n--resume\n"
     assert [text for text in said if "SIGKILL" in text and "process 1 of 2" in text] == [said[0], said[2]]
     assert said[1] == "starting again with --resume (1 of 1)"

@@ -16,10 +16,9 @@ from typing import IO
 
 from engine.errors import InputError, Say, problem
 from engine.host.interrupts import SIGNALS
+from engine.processes.ends import PEER_LOST
+from engine.processes.start import DISTRIBUTED, NUM_PROCESSES, PROCESS_ID
 
-COORDINATOR, NUM_PROCESSES, PROCESS_ID = "ENGINE_COORDINATOR", "ENGINE_NUM_PROCESSES", "ENGINE_PROCESS_ID"
-"""The address of the coordinator, how many processes there are and which of them this is: what each one is told."""
-LOST = 75  # EX_TEMPFAIL of sysexits.h: a process was lost, and --resume goes on
 SAVED = tuple(128 + number for number in SIGNALS)
 GRACE_SECONDS = 5.0  # for the others to end by themselves, with a message, after one has failed
 POLL_SECONDS = 0.05
@@ -61,14 +60,14 @@ def launch_processes(
     75 if one was killed; the run is then started again, with `--resume`, up to `restarts` times. Raises InputError if
     the command cannot be run, or if this machine has fewer GPUs.
     """
-    merger, code, stop = Merger(streams or {"out": sys.stdout.buffer, "err": sys.stderr.buffer}), LOST, Stop()
+    merger, code, stop = Merger(streams or {"out": sys.stdout.buffer, "err": sys.stderr.buffer}), PEER_LOST, Stop()
     with stop.pass_on():
         for attempt in range(restarts + 1):
             if attempt:
                 say(f"starting again with --resume ({attempt} of {restarts})")
                 command = resume_command(command)
             code = run_once(command, count, merger, stop, say)
-            if code != LOST or stop.number is not None:
+            if code != PEER_LOST or stop.number is not None:
                 break
     return code
 
@@ -108,7 +107,7 @@ def run_once(command: Sequence[str], count: int, merger: Merger, stop: Stop, say
     shares, port, processes = share_devices(count), find_port(), []
     try:
         for rank in range(count):
-            own = {COORDINATOR: f"127.0.0.1:{port}", NUM_PROCESSES: str(count), PROCESS_ID: str(rank)}
+            own = {DISTRIBUTED: f"127.0.0.1:{port}", NUM_PROCESSES: str(count), PROCESS_ID: str(rank)}
             processes.append(start_process(command, {**own, **shares[rank]}, share_cores(rank, count)))
             stop.receivers = tuple(processes)
         pumps = [pump for rank, process in enumerate(processes) for pump in start_pumps(rank, process, merger)]
@@ -126,7 +125,7 @@ def run_once(command: Sequence[str], count: int, merger: Merger, stop: Stop, say
         return code
     name = signal.Signals(-code).name
     say(f"error: process {rank} of {count} was ended by {name}. What was saved before stays; --resume goes on from it.")
-    return LOST
+    return PEER_LOST
 
 
 def start_process(command: Sequence[str], own: Mapping[str, str], cores: set[int]) -> subprocess.Popen:
@@ -181,7 +180,7 @@ def wait_for_all(processes: Sequence[subprocess.Popen]) -> tuple[int, int]:
         failed = [(rank, code) for rank, code in enumerate(codes) if code]
         if failed and first[1] in (0, *SAVED):
             # Of several that are found at once, one that says itself why it failed rather than one that followed it.
-            worst = min(failed, key=lambda each: (each[1] in SAVED, each[1] == LOST, each[1] < 0))
+            worst = min(failed, key=lambda each: (each[1] in SAVED, each[1] == PEER_LOST, each[1] < 0))
             first = worst if first[1] == 0 or worst[1] not in SAVED else first
             if first[1] not in SAVED:
                 deadline = time.monotonic() + GRACE_SECONDS
