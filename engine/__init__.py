@@ -23,6 +23,7 @@ _HOMES = {
     "RunConfig": "engine.config",
     "Splits": "engine.data.decoded.dataset",
     "TrainConfig": "engine.config",
+    "apply": "engine.networks.layer_arrays",
     "cnn": "engine.models",
     "custom": "engine.records.custom",
     "dataset": "engine.data.in_memory",
@@ -35,11 +36,13 @@ _HOMES = {
     "finetune": "engine.runs.fit",
     "fit": "engine.runs.fit",
     "join": "engine.inference.restore",
+    "load": "engine.runs.fit_data",
     "main": "engine.commands.experiment",
     "mlp": "engine.models",
     "pretrained": "engine.importers.load",
     "restore": "engine.inference.restore",
     "run": "engine.runs.loop",
+    "show": "engine.report.drawing",
 }
 __all__ = [
     "AugmentConfig",
@@ -58,6 +61,7 @@ __all__ = [
     "RunConfig",
     "Splits",
     "TrainConfig",
+    "apply",
     "cnn",
     "custom",
     "dataset",
@@ -67,11 +71,13 @@ __all__ = [
     "finetune",
     "fit",
     "join",
+    "load",
     "main",
     "mlp",
     "pretrained",
     "restore",
     "run",
+    "show",
 ]
 
 if TYPE_CHECKING:
@@ -89,10 +95,13 @@ if TYPE_CHECKING:
     from engine.inference.ensemble import EnsembleClassifier
     from engine.inference.restore import join, restore
     from engine.models import cnn, mlp
+    from engine.networks.layer_arrays import apply
     from engine.records.custom import custom
+    from engine.report.drawing import show
     from engine.runs.callbacks import Callback
     from engine.runs.finders import find_batch_size, find_learning_rate
     from engine.runs.fit import finetune, fit
+    from engine.runs.fit_data import load
     from engine.runs.loop import run
     from engine.runs.result import Result
 

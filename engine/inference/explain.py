@@ -13,10 +13,10 @@ from PIL import Image
 from engine.checkpoints.record import Record
 from engine.config import Lowering
 from engine.config.scoring import OutputActivation, loss_facts
+from engine.data.pictures.shown import png_bytes, shown_levels
 from engine.errors import InputError, problem, shape_text, unknown
 from engine.host.storage import expanded, replaced
 from engine.inference.layer_outputs import Shifted, make_layer_function, number_of, path_of, wrapped_network
-from engine.inference.showing import png_bytes, shown_levels
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.losses import probabilities
 from engine.networks.network import NetworkPart, Tree, network_of, normalize

@@ -6,18 +6,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.checkpoints.record import Record
 from engine.config.data import ResizeRule
 from engine.config.decoding import ValueRange
 from engine.data.arrays.stored import StoredImages
+from engine.data.classes.names import names_text
 from engine.data.pictures.images import Picture
+from engine.errors import InputError, problem, shape_text
+from engine.host.html import html_facts
+from engine.models.specs import Model, Sequential
+from engine.networks.layer_arrays import Weights, read_arrays, write_arrays
 
 if TYPE_CHECKING:
+    from engine.host.console import Table
     from engine.inference.explain import Explanation, Of
     from engine.inference.single import SingleClassifier
+    from engine.models.graph import Graph
 
 
 class Looking(ABC):
     """What shows how a classifier comes to its answers. pictures, resize, value_range: as of `predict`."""
+
+    record: Record
 
     @abstractmethod
     def _of_each(
@@ -79,6 +89,55 @@ class Looking(ABC):
         from engine.inference.explain import explain_pictures
 
         return explain_pictures(self._one_network("explain"), self._read(pictures, resize, value_range), of, layer)
+
+    def get_weights(self) -> dict[str, dict[str, np.ndarray]]:
+        """Copies of all arrays by layer and name: {"conv_1": {"kernel": [i j c o], "bias": [o]}, …}.
+
+        The means and variances of batch norms are among them. Of a class of your own by the paths of its submodules.
+        """
+        single = self._one_network("get_weights")
+        return read_arrays(single.layers, *single.arrays)
+
+    def set_weights(self, weights: Weights) -> None:
+        """Changes arrays, given by layer and name as `get_weights` has them; all others stay.
+
+        Not for a classifier that other threads use at the same time. What is saved of the run stays as it is.
+        Raises InputError for layers, names and shapes that the model does not have, and then changes nothing.
+        """
+        single = self._one_network("set_weights")
+        single.use_arrays(*write_arrays(single.layers, weights, *single.arrays))
+
+    @property
+    def model(self) -> Model:
+        """The model's layers, with as many outputs as it has; or the class of its author's own."""
+        return self.record.config.model.with_outputs(self.record.num_outputs)
+
+    def summary(self, inner: bool = False) -> "Table":
+        """The layers with their output shapes and parameters: see Sequential.summary."""
+        return self._layered("summary").summary(self.record.input_spec.network_shape, inner=inner)
+
+    def graph(self) -> "Graph":
+        """The layers as a graph: see Sequential.graph."""
+        return self._layered("graph").graph(self.record.input_spec.network_shape)
+
+    def _layered(self, asked: str) -> Sequential:
+        if isinstance(self.model, Sequential):
+            return self.model
+        rule, remedy = "a model of layers", "Use engine summary, which prints Flax's own table."
+        raise InputError(problem(asked, "a class of its author's own", rule, remedy))
+
+    def _repr_html_(self) -> str:
+        record, spec = self.record, self.record.input_spec
+        classes = names_text(record.class_names) if record.class_names else f"{record.num_outputs} numbers"
+        train = record.config.train
+        facts = {
+            "run": record.config.name, "step": record.step, "members": train.members if train.members > 1 else None,
+            "input": f"{spec.dtype} {shape_text(spec.shape)}", "classes": f"{len(record.class_names)}: {classes}",
+        }  # fmt: skip
+        facts["classes"] = facts["classes"] if record.class_names else f"none: {classes}"
+        title = type(self).__name__
+        is_layered = isinstance(self.model, Sequential)
+        return html_facts(title, facts) + (self.summary()._repr_mimebundle_()["text/html"] if is_layered else "")
 
     def _read(
         self, pictures: Picture | Sequence[Picture], resize: ResizeRule | None, value_range: ValueRange | None

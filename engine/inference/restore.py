@@ -1,9 +1,10 @@
 """`restore` opens what a run has saved; `join` makes one ensemble of several runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,30 +24,44 @@ from engine.inference.ensemble import EnsembleClassifier, _joined_levels, combin
 from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.combination import fit
+from engine.models.specs import Sequential
 from engine.networks.network import abstract_arrays, network_of
 from engine.records import differences, to_json
-from engine.records.custom import check_trust
+from engine.records.custom import NOTEBOOK, Custom, check_trust, custom
 
 Restorable = Classifier | str | PathLike[str]
 
 
 def restore(
-    path: str | PathLike[str], step: int | str = "best", trust: bool = False, member: int | None = None
+    path: str | PathLike[str],
+    step: int | str = "best",
+    trust: bool = False,
+    member: int | None = None,
+    model: Callable[..., Any] | None = None,
 ) -> Classifier:
     """The Classifier of a run, in its directory or packed: its best step by default, or "last", or a step by number.
 
     trust: allow the import of the classes and functions of its author's own that the run names, which runs their code.
+    model: the class of the author's own that the run's model is of, in place of the one that it names: of a run from a
+      notebook, which has its class in no file. It needs no trust, other code of the author's own does.
     Of an ensemble an EnsembleClassifier, each member by default as it was when it was best, or one `member` by number.
     Opens on any device kind. Raises InputError if there is no complete checkpoint that this version can read.
     """
     with opened(expanded(path)) as directory:
-        return _restored(directory, step, trust, member)
+        return _restored(directory, step, trust, member, model)
 
 
 @computes
-def _restored(directory: Path, step: int | str, trust: bool, member: int | None) -> Classifier:
+def _restored(directory: Path, step: int | str, trust: bool, member: int | None, model: Any) -> Classifier:
     record = read_record(directory, choose_step(directory, step))
-    check_trust(record.config.without_source, str(directory), trust)
+    config = record.config.without_source
+    if model is None:
+        is_lost = isinstance(config.model, Custom) and config.model.path.startswith(f"{NOTEBOOK}:")
+        ways = "Define it again, and pass it, model=…, or pass trust=True" if is_lost else "Pass trust=True (--trust)"
+        check_trust(config, str(directory), trust, ways)
+    else:
+        record = _with_class(record, model)
+        check_trust(replace(config, model=Sequential(())), str(directory), trust)
     check_model_fits(str(directory), record)
     train, spec = record.config.train, record.input_spec
     index = None if member is None else _index_of(member, record)
@@ -55,8 +70,8 @@ def _restored(directory: Path, step: int | str, trust: bool, member: int | None)
     network, _ = network_of(record.config.model, *of_record)
     abstract = abstract_arrays(record.config.model, *of_record[:-1])
     if train.members == 1:
-        model = restore_arrays(directory, record, model=abstract)["model"]
-        return SingleClassifier(record, network, *jax.device_put(model))
+        arrays = restore_arrays(directory, record, model=abstract)["model"]
+        return SingleClassifier(record, network, *jax.device_put(arrays))
     stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((train.members, *leaf.shape), leaf.dtype), abstract)
     item = "best" if step == "best" and "best" in record.checksums else "model"
     restored = restore_arrays(directory, record, **{item: stacked})[item]
@@ -64,6 +79,16 @@ def _restored(directory: Path, step: int | str, trust: bool, member: int | None)
     if index is not None:
         return member_of(one, restored, index)
     return EnsembleClassifier(members_of(one, restored), combination_of(record), record)
+
+
+def _with_class(record: Record, model: Any) -> Record:
+    """The record with a class at hand in place of the one that it names; raises InputError for a model of layers."""
+    stored = record.config.model
+    if not isinstance(stored, Custom):
+        rule, remedy = "none: the run's model is made of layers", "Leave it out."
+        raise InputError(problem("model", getattr(model, "__name__", repr(model)), rule, remedy))
+    given = model if isinstance(model, Custom) else custom(model)
+    return replace(record, config=replace(record.config, model=replace(stored, path=given.path)))
 
 
 def classifier_of(given: Restorable, field: str, trust: bool = False) -> Classifier:

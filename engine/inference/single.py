@@ -28,7 +28,8 @@ from engine.inference.forward import apply_padded
 from engine.inference.layer_outputs import make_layer_function
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.losses import probabilities
-from engine.networks.network import AnyNetwork, Tree, normalize
+from engine.networks.layer_names import Layers
+from engine.networks.network import AnyNetwork, Tree, layers_in, normalize
 from engine.training.evaluate import evaluate
 from engine.training.step import Objective
 
@@ -86,6 +87,23 @@ class SingleClassifier(Classifier):
 
     def _one_network(self, asked: str) -> "SingleClassifier":
         return self
+
+    @property
+    def layers(self) -> Layers:
+        """The layers that hold arrays."""
+        record = self.record
+        return layers_in(record.config.model, record.input_spec.network_shape, record.num_outputs)
+
+    @property
+    def arrays(self) -> tuple[Tree, Tree]:
+        """(params, model state) of the network itself, without a whitening before it."""
+        return self._params, self._model_state[1] if self.input_spec.whiten else self._model_state
+
+    def use_arrays(self, params: Tree, model_state: Tree) -> None:
+        """Changes `arrays`."""
+        state = (self._model_state[0], model_state) if self.input_spec.whiten else model_state
+        self._params, self._model_state = params, state
+        self._weights = Once(lambda: self._make_weights(params, state))
 
     def layer_outputs(self, images: np.ndarray | StoredImages, layer: str) -> np.ndarray:
         """float32[n …]: what a layer gives for images whose values are known to fit."""

@@ -160,6 +160,11 @@ class Sequential:
         model = self._with_known(num_outputs)
         return make_graph(model.named, model.all_rows(input_shape), input_shape)
 
+    def _repr_html_(self) -> str:
+        from engine.models.summary import layers_html
+
+        return layers_html(self)
+
     def _with_known(self, num_outputs: int | None) -> "Sequential":
         return self if num_outputs is None else self.with_outputs(num_outputs)
 

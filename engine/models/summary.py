@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import shape_text
 from engine.host.console import Table
+from engine.host.html import html_table
 from engine.models.blocks import Paths
 from engine.models.layer import Layer
 from engine.models.shapes import pair
@@ -37,6 +38,16 @@ def summary_table(
             table.add_row(number, name, settings_text(each.layer), shape_text(row.output_shape), f"{row.num_params:,}")
     table.footnote = _totals(spec, rows, frozen)
     return table
+
+
+def layers_html(spec: "Sequential") -> str:
+    """The layers as a table for a notebook, without the shapes, which depend on the input."""
+    rows = [
+        (each.position[0] + 1, each.name, each.layer.loaded().kind, settings_text(each.layer))
+        for each in spec.named
+        if not each.within
+    ]
+    return html_table(("", "layer", "kind", "settings"), rows, "Sequential")
 
 
 def _totals(spec: "Sequential", rows: Sequence["LayerRow"], frozen: Collection[str]) -> str:

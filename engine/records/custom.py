@@ -17,6 +17,8 @@ NEED_VALUES = (
     "TracerIntegerConversionError", "NonConcreteBooleanIndexError",
 )  # fmt: skip
 """Errors of JAX where code needs the values of arrays while it is traced."""
+NOTEBOOK = "__main__"
+"""The module of what is defined in a notebook or at a prompt, and in no file."""
 Gives = Literal["logits", "softmax", "sigmoid"]
 
 
@@ -75,6 +77,10 @@ class Custom:
             return reduce(getattr, name.split("."), _import_module(module_name))
         except (ImportError, AttributeError, ValueError) as error:
             advice = f"{error}. Run from the directory that holds it, or install it."
+            if module_name == NOTEBOOK:
+                advice = f"It was defined in a notebook: define {name} again under this name" + (
+                    f", or pass it: engine.restore(path, model={self.name})." if where == "model" else "."
+                )
             raise InputError(problem(where, self.path, "an importable class or function", advice)) from None
 
     def make(self, where: str, *given: Any) -> Any:
@@ -158,7 +164,4 @@ def _importable(module_name: str, name: str) -> str:
     """The module's name, for a script the one it has when it is imported."""
     if module_name != "__main__":
         return module_name
-    if (script := _script_name()) is None:
-        rule = "a class or function in a file, which a checkpoint can name"
-        raise InputError(problem("custom", name, rule, "Move it to a file and import it."))
-    return script
+    return _script_name() or NOTEBOOK

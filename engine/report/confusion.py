@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.host.storage import replaced
 from engine.text import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_SHOWN = 40  # classes; of more, those with the most mistakes
 MOST_NUMBERED = 20  # classes whose counts can be read in a cell
@@ -22,8 +26,14 @@ def choose_classes(confusion: np.ndarray, most: int = MOST_SHOWN) -> np.ndarray:
 
 
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], path: Path, title: str) -> None:
-    """Draws what was taken for what, [k k] with a row for each class, as a PNG; shades are shares of a row."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Writes `confusion_figure` as a PNG."""
+    figure = confusion_figure(confusion, class_names, title)
+    with replaced(path) as file:
+        figure.savefig(file, dpi=130, format="png")
+
+
+def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: str) -> "Figure":
+    """What was taken for what, [k k] with a row for each class; shades are shares of a row."""
     from matplotlib.figure import Figure
 
     shown = choose_classes(confusion)
@@ -32,7 +42,6 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], path: Path
     shares = np.divide(table, support, out=np.zeros(table.shape), where=support > 0)
     size = 2.2 + 0.42 * min(len(shown), MOST_NUMBERED)
     figure = Figure(figsize=(size + 0.6, size + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names = [_cut(class_names[int(k)]) for k in shown]
@@ -48,8 +57,7 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], path: Path
         "" if len(shown) == len(confusion) else f"\nthe {len(shown)} of {len(confusion):,} classes with most mistakes"
     )
     figure.suptitle(one_line(title) + which, fontsize=11, parse_math=False)
-    with replaced(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    return figure
 
 
 def _cut(name: str) -> str:

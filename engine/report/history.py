@@ -36,23 +36,27 @@ def draw_curves(
     shown: Sequence[str] = ("loss", "accuracy"),
     best_epoch: int | None = None,
 ) -> None:
-    """Draws the shown metrics that the history has, of training and validation over the epochs, as a PNG.
+    """Writes `curves_figure` as a PNG."""
+    figure = curves_figure(rows, title, shown, best_epoch)
+    with replaced(path) as file:
+        figure.savefig(file, dpi=130, format="png")
+
+
+def curves_figure(rows: Sequence[Row], title: str, shown: Sequence[str], best_epoch: int | None = None) -> "Figure":
+    """The shown metrics that the history has, of training and validation over the epochs, side by side.
 
     best_epoch: the one whose weights the run gives, which is marked; None: no mark.
     """
     # The object interface draws without pyplot's global state and without a screen.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     metrics = find_curves(rows, shown)
     figure = Figure(figsize=(4.8 * max(len(metrics), 1), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, name in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+    for axes, name in zip(figure.subplots(1, max(len(metrics), 1), squeeze=False)[0], metrics, strict=False):
         draw_curve(axes, rows, name, best_epoch)
         axes.set_title(name)
     figure.suptitle(one_line(title), parse_math=False)
-    with replaced(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    return figure
 
 
 def curve_figure(rows: Sequence[Row], name: str, best_epoch: int | None = None) -> "Figure":

@@ -9,8 +9,9 @@ from typing import Any
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from engine.host.console import Console, as_text, tell
+from engine.host.console import Console, Table, as_text, tell
 from engine.host.storage import open_own
+from engine.report.notebook import NotebookLine, show_in_notebook
 from engine.report.tables import format_metric
 from engine.text import printable
 
@@ -25,7 +26,7 @@ class Reporter:
         self.console, self.is_verbose = console or Console(), is_verbose
         self._log: Path | None = None
         self._unlogged: list[str] = []
-        self._live: Progress | None = None
+        self._live: Progress | NotebookLine | None = None
         self._last_line = time.monotonic()
 
     def log_to(self, path: Path) -> None:
@@ -37,7 +38,10 @@ class Reporter:
 
     def say(self, message: Any) -> None:
         """Prints a text or a table."""
-        self.console.print(message, soft_wrap=isinstance(message, str))
+        if self._is_notebook and isinstance(message, Table):
+            show_in_notebook(message)
+        else:
+            self.console.print(message, soft_wrap=isinstance(message, str))
         self.log(message if isinstance(message, str) else as_text(message))
 
     def detail(self, text: str) -> None:
@@ -46,7 +50,15 @@ class Reporter:
 
     @contextlib.contextmanager
     def progress(self, total_steps: int, done_steps: int) -> Iterator[None]:
-        """Shows the line that `advance` updates, if there is a terminal."""
+        """Shows the line that `advance` updates, if there is a terminal or a notebook."""
+        if self._is_notebook:
+            self._live = NotebookLine()
+            try:
+                yield
+            finally:
+                self._live.close()
+                self._live = None
+            return
         if not self.console.is_terminal:
             yield
             return
@@ -74,7 +86,9 @@ class Reporter:
         """Updates the live line; without a terminal prints a plain one every ten seconds. eta: seconds, if known."""
         epoch = progress_text(step, total_steps, epochs)
         numbers = f"{images_per_second:,.0f} images/s  {metrics_text(metrics, shown)}"
-        if self._live is not None:
+        if isinstance(self._live, NotebookLine):
+            self._live.show(f"{epoch}  {numbers}  {_eta_text(eta)}".rstrip(), step, total_steps)
+        elif self._live is not None:
             first = self._live.task_ids[0]
             self._live.update(first, description=epoch, completed=step, total=total_steps, numbers=numbers, eta=eta)
         elif time.monotonic() - self._last_line > LINE_SECONDS:
@@ -85,6 +99,10 @@ class Reporter:
         """Reports the result of an epoch."""
         self.say(text)
         self._last_line = time.monotonic()
+
+    @property
+    def _is_notebook(self) -> bool:
+        return self.console.is_jupyter and not self.console.quiet
 
     def log(self, text: str) -> None:
         """Writes a text to the log only."""

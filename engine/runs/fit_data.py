@@ -99,3 +99,18 @@ class Given:
         known = replace(self.reading, usual_range=usual, are_targets=not train.class_names, of="validation ")
         known = replace(known, are_several=train.task == "labels")
         return read_dataset(pair, self.class_names, "validation arrays", known, say)
+
+
+def load(
+    data: str | PathLike[str] | DataConfig,
+    *,
+    image_size: ImageSize | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """The Splits of a path, a tfds name or a DataConfig: Datasets of arrays, `splits.train.images`, `.labels`.
+
+    image_size, validation: as of `fit`, which takes the Splits too; `seed` draws the validation share.
+    """
+    given = Given(data, validation, None, Reading(), image_size=image_size)
+    return load_splits(given.make_config(), seed)

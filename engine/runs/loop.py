@@ -92,7 +92,7 @@ def train(
     with closing(calls):
         _train_to_end(session, calls, reporter)
         result = calls.finish(finish_report(session, reporter))
-    return replace(result, _resume=partial(_train_on, undivided, callbacks))
+    return replace(result, _resume=partial(_train_on, undivided, callbacks), _splits=splits)
 
 
 def _train_to_end(session: Session, calls: Callbacks, reporter: Reporter) -> None:

@@ -12,13 +12,22 @@ from engine.augment.config import AugmentConfig
 from engine.config import RunConfig
 from engine.config.data import Layout
 from engine.config.decoding import ResizeRule, ValueRange
+from engine.data.decoded.dataset import Dataset, Splits
 from engine.data.in_memory import ClassNames
 from engine.data.pictures.images import Picture
 from engine.errors import InputError, problem
+from engine.host.html import html_facts, html_table
 from engine.host.storage import expanded, new_directory
 from engine.inference.classifier import Classifier, Prediction
 from engine.inference.data_in import Evaluable
 from engine.metrics.per_class import ClassScores
+from engine.report.confusion import confusion_figure
+from engine.report.drawing import Drawing
+from engine.report.history import curves_figure
+from engine.report.losses import TopLosses, find_top_losses
+from engine.report.tables import format_metric
+
+SHOWN_EPOCHS = 20  # the last ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +45,7 @@ class Result:
     metrics: dict[str, dict[str, Any]]
     best_step: int
     seconds: dict[str, float]
+    _splits: Splits | None = field(default=None, repr=False)
     _resume: Callable[..., "Result"] | None = field(default=None, repr=False)
     _before: "Result | None" = field(default=None, repr=False)  # whose temporary directory this one still needs
 
@@ -75,6 +85,54 @@ class Result:
         """One Prediction a picture: see Classifier.predict."""
         return self.classifier.predict(pictures, top, resize, tta, value_range)
 
+    def plot(self) -> Drawing:
+        """The curves of the run: loss and metrics of training and validation, with the best epoch marked."""
+        shown = self.config.train.shown_metrics
+        return Drawing(curves_figure(self.history, self.config.name, shown, self._best_epoch))
+
+    def confusion(self, data: Evaluable | None = None) -> Drawing:
+        """What was taken for what, on data as of `evaluate`; None: the run's test data, else its validation data.
+
+        Raises InputError for a regression, and for several labels a picture.
+        """
+        if self.classifier.record.task != "classes":
+            rule, remedy = "a model of one class a picture", "Use class_scores()."
+            raise InputError(problem("confusion", "a model of another kind", rule, remedy))
+        data = self._held_out() if data is None else self.classifier.fitting(data)
+        scores = self.classifier.class_scores(data)
+        title = f"{self.config.name} on {data.name}"
+        return Drawing(confusion_figure(scores.confusion, scores.class_names, title))
+
+    def top_losses(self, count: int = 9, data: Evaluable | None = None) -> TopLosses:
+        """The `count` examples of the highest losses, drawn in a grid, with what they are and what they are taken for.
+
+        data: as of `evaluate`; None: the run's test data, else its validation data.
+        """
+        data = self._held_out() if data is None else self.classifier.fitting(data)
+        return find_top_losses(self.classifier, data, count)
+
+    def _held_out(self) -> Dataset:
+        """The run's test data, or its validation data; raises InputError if there is neither."""
+        splits = self._splits
+        found = None if splits is None else splits.test if splits.test is not None else splits.validation
+        if found is None:
+            rule, remedy = "test or validation data of the run", "Pass data."
+            raise InputError(problem("data", "a run without these", rule, remedy))
+        return self.classifier.fitting(found)
+
+    @property
+    def _best_epoch(self) -> int | None:
+        """The epoch that the classifier is of, if there is one of all members, by validation."""
+        is_one = self.config.train.members == 1 and self._splits is not None and self._splits.are_validated
+        epochs = {row["step"]: row["epoch"] for row in self.history}
+        return epochs.get(self.best_step) if is_one else None
+
+    def _repr_html_(self) -> str:
+        shown = {split: ", ".join(_metric_texts(found)) for split, found in self.metrics.items()}
+        facts = {"epochs": len(self.history), "best step": self.best_step, **shown}
+        facts["seconds"] = ", ".join(f"{kind} {value:.1f}" for kind, value in self.seconds.items() if value >= 0.05)
+        return html_facts(f"{self.config.name}: a finished run", facts) + html_table(*_history_table(self.history))
+
     def save(self, path: str | PathLike[str]) -> Path:
         """Copies the whole run, with its best and last checkpoints, to a new directory for `engine.restore`."""
         target = expanded(path)
@@ -84,3 +142,14 @@ class Result:
         with new_directory(target) as directory:
             shutil.copytree(self.directory, directory, dirs_exist_ok=True)
         return target
+
+
+def _metric_texts(metrics: dict[str, Any]) -> list[str]:
+    return [f"{name} {format_metric(name, value)}" for name, value in metrics.items() if isinstance(value, int | float)]
+
+
+def _history_table(history: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows) of the last epochs."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    rows = history[-SHOWN_EPOCHS:]
+    return names, [[format_metric(name, row[name]) if name in row else "" for name in names] for row in rows]

@@ -15,13 +15,14 @@ from engine.data.classes.matching import match
 from engine.data.classes.names import Names, names_text
 from engine.data.classes.reading import read_names
 from engine.data.decoded.groups import draw_groups, number_groups
+from engine.data.decoded.shown import ShownDataset, ShownSplits
 from engine.data.pictures.ranges import check_like_training, check_same_range, range_of
 from engine.errors import InputError, problem, shape_text
 from engine.host.console import tell
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(ShownDataset):
     """Examples with their targets.
 
     images: uint8[n h w c], in memory or in a file; or float32[n …] for inputs that are not pictures.
@@ -153,16 +154,13 @@ class Dataset:
     def take(self, indices: np.ndarray, name: str) -> "Dataset":
         """The examples at `indices`, in that order; copied, unless their images are in a file."""
         stored = self.images.take(indices) if isinstance(self.images, StoredImages) else self.images[indices]
-        hashes = None if self.hashes is None else self.hashes[indices]
-        targets = None if self.targets is None else self.targets[indices]
-        groups = None if self.groups is None else self.groups[indices]
-        weights = None if self.weights is None else self.weights[indices]
-        own = {"hashes": hashes, "targets": targets, "groups": groups, "weights": weights}
+        every: dict[str, Any] = {name: getattr(self, name) for name in ("hashes", "targets", "groups", "weights")}
+        own = {name: None if of_each is None else of_each[indices] for name, of_each in every.items()}
         return replace(self, images=stored, labels=self.labels[indices], name=name, **own)
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(ShownSplits):
     """What a run trains, validates and tests on, kept apart; the classes of all are those of `train`, by name.
 
     passed_over: files and folders that lay there and were not taken for pictures, how many of each kind.
@@ -288,10 +286,10 @@ def weighted_fingerprint(fingerprint: str, weights: np.ndarray | None) -> str:
 
 def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
     if labels.ndim == 2:
-        if labels.shape[1] == num_classes:
-            return
-        got, rule = f"labels of {labels.shape[1]} columns", f"{num_classes}, one for each class name"
-        raise InputError(problem(name, got, rule, "Correct the labels."))
+        if labels.shape[1] != num_classes:
+            got, rule = f"labels of {labels.shape[1]} columns", f"{num_classes}, one for each class name"
+            raise InputError(problem(name, got, rule, "Correct the labels."))
+        return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         worst = low if low < 0 else high
