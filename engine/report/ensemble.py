@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from engine.metrics.combination import Combination
 from engine.report.history import history_csv
 from engine.report.tables import format_metric
 from engine.text import CsvWriter
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 METRICS = ("n", "accuracy", "nll", "brier", "ece")
@@ -75,22 +78,29 @@ def draw_reliability(combined: Reliability, members: Sequence[Reliability], path
     Bars show the ensemble's accuracy, hatched boxes the gap to its confidence, thin lines Wilson's interval (1927) of
     one standard error. The line shows the members' accuracy in each bin, over all of their predictions.
     """
-    # The object interface draws without pyplot's global state and without a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.4, 6.6), layout="constrained")
+    figure = reliability_figure(combined, members)
     FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    _draw_gaps(upper, combined)
-    _draw_members(upper, members)
-    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    upper.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
-    _draw_counts(lower, combined)
     error = combined.expected_calibration_error
     figure.suptitle(f"{title}\nECE {error:.4f} ({len(combined.counts)} bins), n = {combined.n:,}", parse_math=False)
     with replaced(path) as file:
         figure.savefig(file, dpi=130, format="png")
+
+
+def reliability_figure(combined: Reliability, members: Sequence[Reliability] = ()) -> "Figure":
+    """What `draw_reliability` draws, as a figure without a title; without members of a single model."""
+    # The object interface draws without pyplot's global state and without a screen.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4, 6.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _draw_gaps(upper, combined, "ensemble" if members else "model")
+    _draw_members(upper, members)
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    upper.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
+    _draw_counts(lower, combined)
+    return figure
 
 
 def write_uncertainty_csv(
@@ -123,12 +133,12 @@ def _cell(name: str, row: Row) -> str:
     return format_metric(name, row[name]) if name in row else "–"
 
 
-def _draw_gaps(axes: Any, table: Reliability) -> None:
+def _draw_gaps(axes: Any, table: Reliability, name: str) -> None:
     is_used = table.counts > 0
     middles, width = (table.edges[:-1] + table.edges[1:])[is_used] / 2, 1 / len(table.counts)
     accuracy, confidence = table.accuracy[is_used], table.confidence[is_used]
     axes.plot((0, 1), (0, 1), color="0.4", linewidth=1, linestyle="--", label="perfectly calibrated", zorder=3)
-    axes.bar(middles, accuracy, width, color="tab:blue", alpha=0.75, edgecolor="white", label="ensemble")
+    axes.bar(middles, accuracy, width, color="tab:blue", alpha=0.75, edgecolor="white", label=name)
     axes.bar(
         middles, confidence - accuracy, width, accuracy, color="none", edgecolor="firebrick", hatch="////",
         linewidth=0.8, label="gap to its confidence", zorder=2,

@@ -59,12 +59,14 @@ def curves_figure(rows: Sequence[Row], title: str, shown: Sequence[str], best_ep
     return figure
 
 
-def curve_figure(rows: Sequence[Row], name: str, best_epoch: int | None = None) -> "Figure":
+def curve_figure(rows: Sequence[Row], name: str, best_epoch: int | None, title: str) -> "Figure":
     """One metric over the epochs as a figure."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
-    draw_curve(figure.subplots(), rows, name, best_epoch)
+    axes = figure.subplots()
+    draw_curve(axes, rows, name, best_epoch)
+    axes.set_title(title)
     return figure
 
 

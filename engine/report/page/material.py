@@ -1,0 +1,165 @@
+"""What the sections of a page are made of: a run's records, its model, its data, and what the model says of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.checkpoints.packing import opened
+from engine.checkpoints.record import Record
+from engine.checkpoints.steps import choose_step, read_record
+from engine.data.decoded.dataset import Dataset, Splits
+from engine.data.folds import divide_in_folds
+from engine.data.held_out import decoded_as_in_training
+from engine.data.load import load_splits
+from engine.errors import InputError, Say, problem
+from engine.host.json_files import read_json
+from engine.inference.classifier import Classifier
+from engine.inference.ensemble import EnsembleClassifier
+from engine.inference.restore import restore
+from engine.inference.single import SingleClassifier
+from engine.metrics.stopping import validation_history
+from engine.records.custom import check_trust
+from engine.report.members import find_member_outputs
+from engine.report.page.parts import LeftOut
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the model says of every example of the data it is scored on.
+
+    outputs: [n k], as of `Classifier.outputs`. of_members: of an ensemble [m n k].
+    """
+
+    split: str
+    data: Dataset
+    outputs: np.ndarray
+    of_members: np.ndarray | None = None
+
+    @property
+    def are_pictures(self) -> bool:
+        """Whether the examples can be shown."""
+        return len(self.data.input_shape) == 3
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """A run as its page needs it. record: the last one; classifier: of the best step. read_splits: opens the data.
+
+    results: of `result.json`, {} where that cannot be read.
+    """
+
+    path: Path
+    record: Record
+    classifier: Classifier
+    results: dict[str, Any]
+    read_splits: Callable[[], Splits]
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether several models answer together."""
+        return isinstance(self.classifier, EnsembleClassifier)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch whose weights the page is about; None of an ensemble, and without validation data."""
+        if self.is_ensemble or not validation_history(self.record.history):
+            return None
+        step = self.classifier.record.step
+        return next((row["epoch"] for row in self.record.history if row.get("step") == step), None)
+
+    @cached_property
+    def splits(self) -> Splits | str:
+        """The run's data, or why they are not at hand."""
+        try:
+            return self.read_splits()
+        except InputError as error:
+            return str(error)
+
+    @cached_property
+    def answers(self) -> Answers | str:
+        """What the model says of the test data, else of the validation data; or why there is none."""
+        if isinstance(self.splits, str):
+            return self.splits
+        for split in ("test", "validation"):
+            if (data := getattr(self.splits, split)) is not None:
+                data = self.classifier.fitting(data)
+                if not isinstance(self.classifier, EnsembleClassifier):
+                    return Answers(split, data, self.classifier.outputs(data.images))
+                of_members = find_member_outputs(self.classifier, data)
+                return Answers(split, data, self.classifier.combined(of_members), of_members)
+        return "The run has neither test nor validation data."
+
+    def need_splits(self) -> Splits:
+        """The data; raises LeftOut where they are not at hand."""
+        if isinstance(self.splits, str):
+            raise LeftOut(self.splits)
+        return self.splits
+
+    def need_answers(self, *tasks: str) -> Answers:
+        """The answers of a model of one of these tasks; raises LeftOut for one of another, and where there are none."""
+        named = {"classes": "one class", "labels": "several labels", "numbers": "numbers"}
+        if self.record.task not in tasks:
+            wanted = " or ".join(named[task] for task in tasks)
+            raise LeftOut(f"The model predicts {named[self.record.task]} of a picture; this is for {wanted}.")
+        if isinstance(self.answers, str):
+            raise LeftOut(self.answers)
+        return self.answers
+
+    def find_one_network(self) -> tuple[SingleClassifier, str]:
+        """(the model, "") or, of an ensemble, its member of the largest weight and which one that is."""
+        if not isinstance(self.classifier, EnsembleClassifier):
+            assert isinstance(self.classifier, SingleClassifier)
+            return self.classifier, ""
+        best = int(np.argmax(self.classifier.combination.weights))
+        return self.classifier.members[best], f" of member {self.record.config.train.first_member + best}"
+
+
+def read_material(path: Path, trust: bool, say: Say, splits: Splits | None = None) -> Material:
+    """What a page of a run is made of. splits: its data, where they are at hand and need not be read.
+
+    Raises InputError where the run cannot be opened, as `restore` does.
+    """
+    with opened(path) as directory:
+        classifier = restore(directory, trust=trust)
+        record = read_record(directory, choose_step(directory, "last"))
+        results = read_results(directory)
+
+    def read_splits() -> Splits:
+        return divide(record, splits) if splits is not None else read_own_splits(record, trust, say)
+
+    return Material(path, record, classifier, results, read_splits)
+
+
+def read_results(directory: Path) -> dict[str, Any]:
+    """What `result.json` says; {} without one that can be read."""
+    try:
+        found = read_json(directory / "result.json", "the JSON of a run's result", "Ignore it.")
+    except InputError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_own_splits(record: Record, trust: bool, say: Say) -> Splits:
+    """The data of a run, read again. Raises InputError where they are not there any more, or never were files."""
+    known, spec = record.config.data, record.input_spec
+    if known.name == "arrays" and known.path is None and known.source is None:
+        rule = "data that can be read again"
+        raise InputError(problem("data", "arrays, which a run does not keep", rule, "Use result.report() in Python."))
+    check_trust(known.source, "data.source", trust, "Add --trust")
+    config = decoded_as_in_training(known, known, spec.levels, spec.color)
+    names = record.class_names
+    loaded = load_splits(config, record.config.train.seed, say, lambda found: names or found)
+    if loaded.train.fingerprint != record.data_fingerprint:
+        say("the training data are not those that the run was trained on")
+    return divide(record, loaded)
+
+
+def divide(record: Record, splits: Splits) -> Splits:
+    """The splits as the run had them: of one member of a cross-validation, its fold for validation."""
+    if splits.folds is not None:
+        return splits
+    return divide_in_folds(record.config, splits)[0]
