@@ -35,8 +35,8 @@ ROOMS: dict[str, set[str]] = {
     "inference": SETTINGS | {"keys", "data", "devices", "kernels", "metrics", "networks", "checkpoints", "training"},
     "importers": SETTINGS | {"data", "kernels", "metrics", "networks", "checkpoints", "inference"},
     "exporting": SETTINGS | {"devices", "metrics", "networks", "inference"},
-    "report": SETTINGS | {"data", "metrics", "checkpoints", "inference"},
     "trackers": SETTINGS | {"checkpoints"},
+    "report": SETTINGS | {"data", "devices", "metrics", "checkpoints", "inference", "recipes"},
     "runs": SETTINGS
     | {"data", "devices", "kernels", "metrics", "networks", "checkpoints", "training", "inference", "report",
        "importers", "trackers", "processes"},

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 SHOWN_FILES = (
+    "report.html",
     "curves.png",
     "predictions.png",
     "confusion.png",
@@ -73,6 +74,8 @@ class Options:
     where process 0 can be reached, with ENGINE_NUM_PROCESSES and ENGINE_PROCESS_ID set. The mesh has all devices."""
     log: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction] = ()
     """Log the run there too while it trains; given again, to several."""
+    report: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """At the end write report.html, a page about the run, as engine report does."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print how the run is executed, which the log in its directory always says."""
 
@@ -113,6 +116,10 @@ def run_experiment(make: Callable[..., RunConfig], arguments: Sequence[str] | No
         reporter=reporter,
     )
     if is_first():
+        if options.report:
+            from engine.report.page.write import write_report
+
+            write_report(result.directory, trust=True, say=reporter.say)
         reporter.say(_next_steps(result))
     leave_together()
 
@@ -172,7 +179,8 @@ def _next_steps(result: "Result") -> str:
     config, path = result.config, result.directory
     kept = [name for name in SHOWN_FILES if (path / name).exists()]
     trust = ["--trust"] if any(find_custom(replace(config, callbacks=()))) else []
-    commands = [[engine_command(), "summary", str(path)]]
+    looks = [] if (path / "report.html").exists() else [[engine_command(), "report", str(path)]]
+    commands = [[engine_command(), "summary", str(path)], *looks]
     if (path / "example.png").exists():
         commands.append([engine_command(), "predict", str(path), str(path / "example.png"), "--top", "3"])
     if "test" in result.metrics and config.data.test_split:

@@ -169,4 +169,5 @@ def _draw_counts(axes: Any, table: Reliability) -> None:
     axes.bar(table.edges[:-1], table.counts, 1 / len(table.counts), align="edge", color="0.6", edgecolor="white")
     axes.set(xlabel="confidence: probability of the predicted class", ylabel="examples", yscale="log")
     axes.set_ylim(bottom=0.7)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.grid(axis="y", alpha=0.3)

@@ -39,6 +39,7 @@ class RunFacts:
     epochs_asked: int
     values: dict[str, float]
     settings: dict[str, Any]
+    history: tuple[dict[str, Any], ...] = ()
 
     def find(self, name: str) -> Any:
         """A value or setting by name; None where this run has none of that name."""
@@ -63,7 +64,8 @@ def read_run(path: Path) -> RunFacts:
     values |= _find_scores(record) | _read_test(path)
     with contextlib.suppress(OSError):
         values["changed"] = step_directories(path)[-1].stat().st_mtime
-    return RunFacts(path, record.is_complete, train.epochs, values, _flatten(record.config.to_json()))
+    settings = _flatten(record.config.to_json())
+    return RunFacts(path, record.is_complete, train.epochs, values, settings, history)
 
 
 def choose(runs: Sequence[RunFacts], conditions: Sequence[str]) -> list[RunFacts]:
@@ -120,17 +122,27 @@ def runs_table(runs: Sequence[RunFacts], title: str) -> Table:
 
 def differences_table(runs: Sequence[RunFacts]) -> Table:
     """The settings in which runs differ, one line each, one column a run."""
-    names = list(dict.fromkeys(name for run in runs for name in run.settings))
-    differing = [name for name in names if len({repr(run.settings.get(name)) for run in runs}) > 1 and name != "name"]
+    differing = find_differing(runs)
     table = Table(heading="settings in which they differ" if differing else "they have the same settings")
     table.add_column("setting")
     for run in runs:
         table.add_column(Shortened(str(run.path)))
     for name in differing[:SHOWN_FIELDS]:
-        table.add_row(name, *(Shortened(printable(_text(run.settings.get(name, "")))) for run in runs))
+        table.add_row(name, *(Shortened(setting_text(run.settings.get(name, ""))) for run in runs))
     if len(differing) > SHOWN_FIELDS:
         table.footnote = f"… and {len(differing) - SHOWN_FIELDS:,} more"
     return table
+
+
+def find_differing(runs: Sequence[RunFacts]) -> list[str]:
+    """The settings of which runs have different values."""
+    names = list(dict.fromkeys(name for run in runs for name in run.settings))
+    return [name for name in names if len({repr(run.settings.get(name)) for run in runs}) > 1 and name != "name"]
+
+
+def setting_text(value: Any) -> str:
+    """A setting as it is shown: a list without its brackets."""
+    return printable(_text(value))
 
 
 def _folders(place: Path) -> list[Path]:

@@ -111,6 +111,16 @@ class Result:
         data = self._held_out() if data is None else self.classifier.fitting(data)
         return find_top_losses(self.classifier, data, count)
 
+    def report(self, out: str | PathLike[str] | None = None) -> Path:
+        """Writes a page about the run, as `engine report` does, and returns its path: `out`, or report.html of the run.
+
+        Raises InputError for another file at that place.
+        """
+        from engine.report.page.write import write_report
+
+        place = None if out is None else Path(out)
+        return write_report(self.directory, place, trust=True, splits=self._splits)
+
     def _held_out(self) -> Dataset:
         """The run's test data, or its validation data; raises InputError if there is neither."""
         splits = self._splits

@@ -1,8 +1,10 @@
-"""Sections on what the model gets right and wrong: confusion, scores class by class, mistakes, a regression's errors."""
+"""Sections on what the model gets right and wrong: confusion, scores by class, mistakes, errors of a regression."""
 
 import numpy as np
 
+from engine.checkpoints.record import Record
 from engine.errors import InputError
+from engine.inference.explain import Explanation
 from engine.metrics.per_class import ClassScores, count_confusion, find_best_thresholds, score_classes
 from engine.metrics.ranking import average_precision, roc_auc
 from engine.report.confusion import choose_classes
@@ -16,6 +18,7 @@ PER_CELL = 12  # pictures of a cell of the matrix
 CELL_BYTES = 2_000_000  # of all pictures of the matrix
 MOST_MISTAKES = 18
 MOST_UNSURE = 9
+MOST_TRIED = 3  # layers
 MOST_CLASSES = 2_000  # lines of a table
 MOST_OUTPUTS = 4  # of a regression that are drawn
 
@@ -40,7 +43,8 @@ def show_confusion(material: Material) -> list[Part]:
     parts: list[Part] = []
     if len(shown) < len(names):
         parts.append(Text(f"Of {len(names):,} classes the {len(shown)} that have most to do with mistakes are shown."))
-    parts.append(Matrix(f"Examples of {answers.data.name}", [names[k] for k in shown], rows, pictures))
+    label = f"{answers.data.name}: a row for what an example is, a column for what it is taken for"
+    parts.append(Matrix(label, [names[k] for k in shown], rows, pictures))
     if pictures:
         most = f"Up to {PER_CELL} pictures of each number are in this page"
         more = f"; those of {num_left_out:,} numbers are not, to keep it small" if num_left_out else ""
@@ -123,14 +127,36 @@ def show_errors(material: Material) -> list[Part]:
 
 
 def find_heat(material: Material, images: np.ndarray) -> tuple[list[str], str]:
-    """(the address of each picture with Grad-CAM over it, what that is); "" for each where the model has no maps."""
+    """(the address of each picture with Grad-CAM over it, what that is); "" for each where the model has no maps.
+
+    Of the last layers the first with any heat: a logit alone may fall with all maps of the last one, since softmax
+    depends on differences of logits only.
+    """
     network, which = material.find_one_network()
+    images, found = np.asarray(images), list[Explanation]()
     try:
-        found = network.explain(np.asarray(images))
+        for layer in [None, *find_map_layers(network.record)[1:MOST_TRIED]]:
+            found = network.explain(images, layer=layer)
+            if np.mean([each.heat.max() > 0 for each in found]) >= 0.5:
+                break
     except InputError as error:
         return [""] * len(images), f"Without Grad-CAM: {error}"
-    note = f"Beside each picture: where the network sees the class that it predicts (Grad-CAM of {found[0].layer}{which})."
-    return [as_address(each.picture) for each in found], note
+    about = f"where the network sees the class that it predicts (Grad-CAM of {found[0].layer}{which})"
+    return [as_address(each.picture) for each in found], f"Beside each picture: {about}."
+
+
+def find_map_layers(record: Record) -> list[str]:
+    """The layers that give images of more than a pixel and are no pools, the last first."""
+    model = record.config.model
+    if not model.is_layered:
+        return []
+    rows = model.with_outputs(record.num_outputs).rows(record.input_spec.network_shape)
+    return [
+        row.name
+        for row, layer in zip(reversed(rows), reversed(model.layers), strict=True)
+        if len(row.output_shape) == 3 and row.output_shape[:2] != (1, 1)
+        if not layer.keeps_values and not layer.pools_values
+    ]
 
 
 def _need_pictures(material: Material, task: str) -> Answers:
@@ -147,10 +173,11 @@ def _collect_pictures(
     if not answers.are_pictures:
         return {}, 0
     found, size, num_left_out = dict[str, list[Shown]](), 0, 0
-    in_turn = [(i, j) for i in shown for j in shown if i != j] + [(i, i) for i in shown]
-    of_cell = {tuple[int, int](pair): list[int]() for pair in in_turn}
+    classes = [int(k) for k in shown]
+    in_turn = [(i, j) for i in classes for j in classes if i != j] + [(i, i) for i in classes]
+    of_cell = {pair: list[int]() for pair in in_turn}
     for index in np.argsort(-answers.outputs.max(1), kind="stable"):
-        cell = of_cell.get((labels[index], guesses[index]))
+        cell = of_cell.get((int(labels[index]), int(guesses[index])))
         if cell is not None and len(cell) < PER_CELL:
             cell.append(int(index))
     for (i, j), indices in of_cell.items():

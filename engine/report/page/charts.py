@@ -1,8 +1,8 @@
-"""Figures of matplotlib as SVG that belongs to a page: in its colours, light or dark, its font, without styles inside."""
+"""Figures of matplotlib as SVG that belongs to a page: in its font and colours, light or dark, without styles."""
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -31,10 +31,8 @@ COLORS = {
 }
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 FONT_SIZE = re.compile(r"([\d.]+)px")
-SETTINGS = {
-    "svg.fonttype": "none", "svg.hashsalt": "page", "text.parse_math": False, "axes.spines.top": False,
-    "axes.spines.right": False, "font.size": 10, "figure.facecolor": "none", "axes.facecolor": "none",
-}  # fmt: skip
+SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "page", "text.parse_math": False}
+PIXELS_PER_POINT = 4 / 3
 
 
 def make_chart(figure: "Figure", label: str, name: str) -> Chart:
@@ -51,7 +49,7 @@ def _restyled(text: str, name: str) -> Markup:
     """The drawing without styles, which a page's policy forbids: presentation attributes say the same."""
     ElementTree.register_namespace("", SVG[1:-1])
     ElementTree.register_namespace("xlink", LINK[1:].split("}")[0])
-    root = ElementTree.fromstring(text)  # noqa: S314 - what matplotlib has just written
+    root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
         for child in [each for each in parent if each.tag in (f"{SVG}style", f"{SVG}metadata")]:
             parent.remove(child)
@@ -59,10 +57,10 @@ def _restyled(text: str, name: str) -> Markup:
         for prop, value in _read_style(element.attrib.pop("style", "")):
             _set_property(element, prop, value)
     _rename_marks(root, name)
-    width, height = root.attrib["viewBox"].split()[2:]
+    width, height = (f"{float(size) * PIXELS_PER_POINT:.0f}" for size in root.attrib["viewBox"].split()[2:])
     root.attrib.update(width=width, height=height, fill="currentColor")
     root.attrib["stroke-linejoin"], root.attrib["aria-hidden"] = "round", "true"
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - its texts are escaped
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _read_style(style: str) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from engine.inference.showing import shown_levels, stretched
+from engine.data.pictures.shown import shown_levels, stretched
 
 LONGEST = 160  # pixels of a side
 PIXELATED = 64  # up to here all pixels are kept, and shown as such

@@ -1,10 +1,12 @@
 """Sections on what goes in and what is inside: data, augmentation, layers, kernels, feature maps."""
 
 import numpy as np
+from markupsafe import Markup
 
 from engine.data.decoded.dataset import Splits
 from engine.errors import InputError
 from engine.inference.single import SingleClassifier
+from engine.models.specs import Sequential
 from engine.models.summary import summary_table
 from engine.report.augmentation import DRAWS, augmentation_text, draws_of
 from engine.report.data import classes_table, extremes_text, facts_table, sample_indices, splits_table, targets_table
@@ -12,7 +14,6 @@ from engine.report.page.images import as_address, has_few_pixels, tile
 from engine.report.page.material import Material
 from engine.report.page.parts import Chart, LeftOut, Part, Pictures, Shown, Text, facts_of, rows_of
 from engine.report.survey import Survey
-from markupsafe import Markup
 
 MOST_CLASSES = 2_000
 MOST_SAMPLES = 12
@@ -28,7 +29,7 @@ def survey_data(material: Material) -> list[Part]:
     splits = material.need_splits()
     train = splits.train
     parts: list[Part] = [rows_of(splits_table(splits, "Splits"))]
-    if train.images.nbytes <= LARGE_BYTES:
+    if train.images.dtype == "uint8" and train.images.nbytes <= LARGE_BYTES:
         parts.append(facts_of(facts_table(splits, Survey(), "")))
     if train.class_names:
         parts += [Text(f"Examples by class: {extremes_text(train)}."), rows_of(classes_table(splits, MOST_CLASSES))]
@@ -61,14 +62,14 @@ def show_model(material: Material) -> list[Part]:
     """The layers, as a table and as a graph."""
     record = material.record
     model, shape = record.config.model, record.input_spec.network_shape
-    if not model.is_layered:
+    if not isinstance(model, Sequential):
         raise LeftOut("The model is a class of its author's own, whose layers have no order.")
     model = model.with_outputs(record.num_outputs)
     parts: list[Part] = [rows_of(summary_table(model, shape), "Layers")]
     if len(model.named) > MOST_NODES:
         return [*parts, Text(f"The graph of {len(model.named):,} layers is left out: engine summary --graph draws it.")]
     label = f"The model as a graph: {', '.join(model.layer_names)}"
-    return [*parts, Chart(label, Markup(model.graph(shape).svg))]  # noqa: S704 - its texts are escaped
+    return [*parts, Chart(label, Markup(model.graph(shape).svg), is_tall=True)]
 
 
 def show_maps(material: Material) -> list[Part]:
@@ -87,7 +88,7 @@ def show_maps(material: Material) -> list[Part]:
     shown = [Shown(as_address(image), "the picture", (f"the picture, example 0 of {answers.split}",), False, True)]
     for name, maps in list(found.items())[:MOST_LAYERS]:
         shown.append(_show_maps(name, maps))
-    note = f"What each layer{which} makes of one picture; each map from black for its least to white for its largest value."
+    note = f"What each layer{which} makes of one picture; each map from black for its least value to white."
     if len(found) > MOST_LAYERS:
         note += f" The first {MOST_LAYERS} of {len(found)}."
     return [Text(note), Pictures("Layer by layer", shown, is_wide=True)]
@@ -102,9 +103,13 @@ def show_kernels(material: Material) -> list[Part]:
     h, w, channels, count = kernels.shape
     shown = [kernels[..., k] for k in range(min(count, MOST_KERNELS))]
     sheet = tile(shown)
-    text = f"{count:,} kernels of {h}×{w}×{channels}" + (f", the first {MOST_KERNELS}" if count > MOST_KERNELS else "")
+    few = f", the first {MOST_KERNELS}" if count > MOST_KERNELS else ""
+    text = f"{count:,} kernels of {h}×{w}×{channels}{few}"
     picture = Shown(as_address(sheet, 1024), f"kernels of the first layer{which}", (text,), False, True)
-    return [Text(f"Each{which} from black for its least to white for its largest weight."), Pictures("", [picture], True)]
+    return [
+        Text(f"Each{which} from black for its least to white for its largest weight."),
+        Pictures("", [picture], True),
+    ]
 
 
 def find_first_kernels(network: SingleClassifier) -> np.ndarray | None:

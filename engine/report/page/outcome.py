@@ -150,8 +150,7 @@ def _format(name: str, value: Any) -> str:
 
 def _explain_calibration(error: float) -> Text:
     return Text(
-        f"Of the predictions that the model is 80 % sure of, 80 % should be right. On average its confidence is {error:.1%}"
-        " off. Bars are its accuracy, hatched boxes the gap to its confidence; below, how many predictions there are."
+        "Of the predictions that the model is 80 % sure of, 80 % should be right. On average its confidence is"
+        f" {error:.1%} off. Bars are its accuracy, hatched boxes the gap to its confidence; below, how many predictions"
+        " there are."
     )
-
-

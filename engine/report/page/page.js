@@ -16,6 +16,7 @@ const sortBy = (table, column, falling) => {
 for (const table of document.querySelectorAll("table.rows, table.matrix")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
+    if (!head.textContent.trim()) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);

@@ -1,5 +1,6 @@
 """What a page is made of: sections of parts, each drawn by the template's block of its kind."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -7,6 +8,8 @@ from typing import ClassVar
 from markupsafe import Markup
 
 from engine.host.console import Shortened, Table
+
+NUMBER = re.compile(r"[-+−]?[\d,.]+(e[-+]?\d+)?( ?%)?|nan|–|", re.ASCII)
 
 
 class LeftOut(Exception):
@@ -39,14 +42,21 @@ class Rows:
     rows: Sequence[Sequence[str]]
     note: str = ""
 
+    @property
+    def are_numbers(self) -> list[bool]:
+        """Whether each column has nothing but numbers, which are written one below the other."""
+        cells = zip(*self.rows, strict=True) if self.rows else [()] * len(self.columns)
+        return [all(NUMBER.fullmatch(cell) for cell in column) for column in cells]
+
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing. label: what it shows, in words."""
+    """A drawing. label: what it shows, in words. is_tall: it is scrolled."""
 
     kind: ClassVar[str] = "chart"
     label: str
     svg: Markup
+    is_tall: bool = False
 
 
 @dataclass(frozen=True)

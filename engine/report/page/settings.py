@@ -11,7 +11,6 @@ from engine.report.page.parts import Facts, Part, Rows, Text
 from engine.report.progress import duration_text
 
 MOST_LETTERS = 300  # of a value
-OWN = ("name", "model")  # what a run has of its own, without a recipe
 
 
 def show_settings(material: Material) -> list[Part]:
@@ -19,14 +18,16 @@ def show_settings(material: Material) -> list[Part]:
     config = material.record.config
     base, name = find_base(config)
     found = differences(to_json(base), to_json(config))
-    model = [each for each in found if each.field.split(".")[0] == "model"]
-    rows = [(each.field, _text(each.stored), _text(each.given)) for each in found if each not in model and each.field != "name"]
-    if model:
-        rows.insert(0, ("model", name, "another"))
+    is_model = [each.field.split(".")[0] == "model" for each in found]
+    rows = [("model", name, "another")] if any(is_model) else []
+    for each, skipped in zip(found, is_model, strict=True):
+        if not skipped and each.field != "name":
+            rows.append((each.field, _text(each.stored), _text(each.given)))
+    for change in material.record.changes or ():
+        rows.append((f"{change.field}, from step {change.step:,}", _text(change.before), _text(change.after)))
     if not rows:
         return [Text(f"All settings are those of {name}.")]
-    changes = [(f"{each.field}, from step {each.step:,}", _text(each.before), _text(each.after)) for each in material.record.changes or ()]
-    return [Rows(f"Settings that are not those of {name}", ("setting", name, "here"), [*rows, *changes])]
+    return [Rows(f"Settings that are not those of {name}", ("setting", name, "here"), rows)]
 
 
 def find_base(config: RunConfig) -> tuple[RunConfig, str]:
