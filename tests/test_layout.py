@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": GROUND | {"models", "config"},
     "networks": GROUND | {"models", "config", "keys", "devices", "kernels"},
     "checkpoints": SETTINGS | {"metrics"},
-    "training": SETTINGS | {"keys", "data", "devices", "kernels", "metrics", "networks"},
+    "training": SETTINGS | {"keys", "data", "devices", "kernels", "metrics", "networks", "processes"},
     "inference": SETTINGS | {"keys", "data", "devices", "kernels", "metrics", "networks", "checkpoints", "training"},
     "importers": SETTINGS | {"data", "kernels", "metrics", "networks", "checkpoints", "inference"},
     "exporting": SETTINGS | {"devices", "metrics", "networks", "inference"},

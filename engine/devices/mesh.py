@@ -61,6 +61,27 @@ class Devices:
             return jax.device_put(tree, sharding)
         return jax.tree.map(lambda leaf: _spread(leaf, sharding), tree)
 
+    def own_share(self, num_members: int, size: int, is_local: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """(members, positions in a batch padded to `size`) that lie on devices of this process, in their order.
+
+        is_local: as of `share_out`.
+        """
+        is_ours = np.vectorize(lambda device: device.process_index == jax.process_index())(self.mesh.devices)
+        (by_member, by_data), share = is_ours.shape, size // is_ours.shape[1]
+        positions = np.arange(size).reshape(share, by_data).T if is_local else np.arange(size).reshape(by_data, share)
+        members = np.arange(num_members).reshape(by_member, -1) if num_members > 1 else np.zeros((by_member, 1), int)
+        return members[is_ours.any(axis=1)].ravel(), positions[is_ours.any(axis=0)].ravel()
+
+    def place_batches(self, images: np.ndarray, num_members: int | None, size: int) -> jax.Array:
+        """[s b …] or [m s b …]: batches of which `own_share` is given, split along `data`, and by member if there are.
+
+        No process reads or holds the examples of others.
+        """
+        axes = (None, DATA) if num_members is None else (MEMBER, None, DATA)
+        whole = (num_members, images.shape[1], size) if num_members is not None else (len(images), size)
+        sharding = NamedSharding(self.mesh, PartitionSpec(*axes))
+        return jax.make_array_from_process_local_data(sharding, images, (*whole, *images.shape[len(axes) :]))
+
     def at_hand(self, tree: Any) -> Any:
         """Placed arrays, as this process can read them: those that several processes share are gathered by all."""
         return jax.tree.map(_gather, tree) if are_several() else tree
@@ -94,25 +115,35 @@ class Devices:
             together = together if is_local else self.keep_everywhere(together)
         if is_local:  # so the padding of a last batch is shared too
             return tuple(_take_own(array, mesh_shape(self.mesh_text)[1]) for array in together)
-        return lax.with_sharding_constraint(together, PartitionSpec(DATA)) if self._has_data else together
+        return self.keep_split(together)
+
+    def keep_split(self, tree: Any) -> Any:
+        """The arrays [b …], split along `data`. For functions under `by_member`."""
+        return lax.with_sharding_constraint(tree, PartitionSpec(DATA)) if self._has_data else tree
 
     def keep_everywhere(self, tree: Any) -> Any:
         """The arrays, replicated along `data`: for what a loop carries. For functions under `by_member`."""
         return lax.with_sharding_constraint(tree, PartitionSpec()) if self._has_data else tree
 
     def by_member(
-        self, function: Callable[..., Any], axes: tuple[int | None, ...], is_local: bool = False
+        self,
+        function: Callable[..., Any],
+        axes: tuple[int | None, ...],
+        is_local: bool = False,
+        batches: int | None = None,
     ) -> Callable[..., Any]:
         """The function, run by each device on its members: its share of the arguments whose axis is 0.
 
         Its results have a leading member axis if its first argument has. is_local: the devices along `data` run it each
-        for itself, and its results must be the same on all of them.
+        for itself, and its results must be the same on all of them. batches: the number of the argument that
+        `place_batches` made, if any.
         """
         if self.is_one:
             return function
         specs = tuple(PartitionSpec() if axis is None else PartitionSpec(MEMBER) for axis in axes)
         if is_local:
-            return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
+            own = [PartitionSpec(*spec, None, DATA) if i == batches else spec for i, spec in enumerate(specs)]
+            return jax.shard_map(function, mesh=self.mesh, in_specs=tuple(own), out_specs=specs[0], check_vma=False)
         # Along `data` the function remains one program over whole batches, which the compiler splits.
         return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=specs[0], axis_names={MEMBER})
 

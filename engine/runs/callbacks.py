@@ -4,7 +4,7 @@ They are called between compiled calls. A run without any calls nothing.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 
 from engine.checkpoints.record import Record
-from engine.config import RunConfig
+from engine.config import RunConfig, mesh_shape
 from engine.errors import InputError, Say, error_text, problem, unknown
 from engine.inference.classifier import Classifier
-from engine.processes.together import is_first
+from engine.processes.together import are_several, from_first, is_first
 from engine.records import to_json
 from engine.records.custom import Custom
 from engine.runs.result import Result
@@ -81,7 +81,15 @@ class LiveRun:
 
     @property
     def classifier(self) -> Classifier:
-        """The model as it is now, on a copy of its arrays: to evaluate, to predict with, or to keep."""
+        """The model as it is now, on a copy of its arrays: to evaluate, to predict with, or to keep.
+
+        Raises InputError if several processes share the members: only the run itself gathers them.
+        """
+        if are_several() and mesh_shape(self._session.plan.mesh)[0] > 1:
+            rule = "metrics and history, where several processes share the members"
+            raise InputError(
+                problem("callbacks", "classifier", rule, "Use these, or split the batches: --mesh data=N.")
+            )
         return self._session.classifier()
 
     def stop(self) -> None:
@@ -92,7 +100,7 @@ class LiveRun:
 class Callback:
     """What a callback may have, all of it optional; to be derived from, or imitated. An error in it ends the run.
 
-    `metrics` and `classifier` of the run are computed when they are used.
+    `metrics` and `classifier` of the run are computed when they are used. Of several processes, process 0 calls them.
     """
 
     def on_run_begin(self, run: LiveRun) -> None:
@@ -148,6 +156,8 @@ class Callbacks:
         self.waits_for_saves = any(_overrides(each, "on_save") for each in callbacks)
         self.states: dict[str, Any] = dict(resumed.callbacks or {}) if resumed else {}
         for name, state in self.states.items():
+            if not is_first():
+                continue
             if name in self._by_name:
                 self._call(name, "set_state", state)
             else:
@@ -155,8 +165,7 @@ class Callbacks:
 
     def call(self, hook: str) -> None:
         """Calls them in order; raises CallbackFailed, naming the callback, for whatever one raises."""
-        for name in self._by_name:
-            self._call(name, hook, self._run)
+        self._by_first(lambda: [self._call(name, hook, self._run) for name in self._by_name])
 
     def finish(self, result: Result) -> Result:
         """Hands the result to them, and on."""
@@ -174,13 +183,28 @@ class Callbacks:
 
     def read_states(self) -> dict[str, Any] | None:
         """The state of each that has any; None if none has. Raises CallbackFailed."""
+        self._by_first(self._read_states)
+        return self.states or None
+
+    def _read_states(self) -> None:
         for name, callback in self._by_name.items():
             if _overrides(callback, "get_state"):
                 state = self._call(name, "get_state")
                 if found := _state_problem(state):
                     raise CallbackFailed(self._problem(name, "get_state", *found))
                 self.states[name] = to_json(state)
-        return self.states or None
+
+    def _by_first(self, work: Callable[[], object]) -> None:
+        """Lets process 0 do it; what fails there has failed in all."""
+        if not self._by_name:
+            return
+        if not are_several():
+            work()
+            return
+        try:
+            from_first(lambda: bool(work()))
+        except InputError as error:
+            raise CallbackFailed(*error.problems) from None
 
     def _call(self, name: str, method: str, *arguments: Any) -> Any:
         function = getattr(self._by_name[name], method, None)

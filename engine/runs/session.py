@@ -22,7 +22,9 @@ from engine.host.memory import give_back_freed_memory
 from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier
 from engine.metrics.plateau import rate_factors
-from engine.processes.together import agree
+from engine.processes.sharing import shared_work
+from engine.processes.together import agree, are_several, from_first
+from engine.records import to_json
 from engine.runs.changed import follow_changes, shapes_before_changes
 from engine.runs.checks import check_average, check_run, check_same_data, validation_fingerprint
 from engine.runs.fold_members import make_members
@@ -202,6 +204,7 @@ class Session:
         row["seconds"] = round(self._epoch_seconds, 3)
         row.update(describe_new(self._changes, self.history))
         self.members.complete_row(row, rate_factors(self.config, self.history))
+        row = from_first(lambda: to_json(row)) if are_several() else row  # which steers the run
         self.history.append(row)
         self.totals, self._epoch_seconds = self.members.make_totals(), 0.0
         return Epoch(row, validation, num_images)
@@ -215,7 +218,7 @@ class Session:
         """Metrics on the validation data; empty if there is none."""
         if not self.splits.are_validated:
             return {}
-        with self.clock.measure("eval"):
+        with self.clock.measure("eval"), shared_work():
             model = self.whole_model
             sums = self._equipment.evaluate_features(model) if self._equipment else None
             return self.members.validate(self.make_record(), model, sums)
@@ -245,7 +248,7 @@ class Session:
 
     def evaluate(self, classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
         """Metrics over a dataset; the time counts as "eval"."""
-        with self.clock.measure("eval"):
+        with self.clock.measure("eval"), shared_work():
             return classifier.evaluate(dataset)
 
     def close(self) -> None:

@@ -172,7 +172,7 @@ def equip(stage: Stage, model: Callable[[], Model], say: Say) -> Equipment:
     own = (setup.settings, setup.order_seeds, size, executables, stage.tune, devices, setup.steps_ahead)
     program = Program(objective, plan, *own)
     source = (plan.placement, train, setup.order_seeds, size, setup.config.plan.readers, devices)
-    feed = make_feed(*source, setup.config.train.average_every)
+    feed = make_feed(*source, setup.config.train.average_every, program.padded_size)
     return Equipment(stage, program_of(program, executables), feed, features)
 
 

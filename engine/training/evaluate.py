@@ -3,6 +3,8 @@
 One compiled call per batch, outside any loop, where XLA's own convolution is fast enough if there are no direct ones.
 """
 
+from collections.abc import Sequence
+from functools import reduce
 from math import prod
 
 import jax
@@ -12,6 +14,7 @@ from engine.data.decoded.dataset import Dataset
 from engine.devices.executables import Executables
 from engine.metrics.sums import Metrics
 from engine.networks.network import Tree
+from engine.processes.sharing import compute_parts, is_shared
 from engine.training.step import Batch, Objective, eval_step
 
 BATCH_SIZE = 256
@@ -30,14 +33,25 @@ def evaluate(
     kind = (dataset.labels.ndim, dataset.weights is not None, objective.scoring.thresholds)
     name = "evaluate" if kind == (1, False, ()) else ("evaluate", *kind)
     size, totals = eval_batch_size(dataset.input_shape), objective.scoring.zeros(dataset.weights is not None)
-    for start in range(0, len(dataset), size):
-        part = slice(start, start + size)
+
+    def add(number: int, totals: Metrics) -> Metrics:
+        part = slice(number * size, (number + 1) * size)
         images, labels = dataset.images[part], dataset.labels[part]
         weights = None if dataset.weights is None else pad_to(dataset.weights[part], size)
         mask = np.arange(size) < len(images)
         batch = (pad_to(images, size), pad_to(labels, size), mask, weights)
-        totals = executables.call(name, add_batch, params, model_state, batch, totals)
-    return jax.block_until_ready(totals)
+        return executables.call(name, add_batch, params, model_state, batch, totals)
+
+    numbers = range(-(-len(dataset) // size))
+    if not is_shared():
+        return jax.block_until_ready(reduce(lambda totals, number: add(number, totals), numbers, totals))
+
+    def sums_of(own: Sequence[int]) -> Metrics:
+        found = [add(number, totals) for number in own]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+
+    sums = compute_parts(len(numbers), sums_of)  # added in the order of one process
+    return sum((jax.tree.map(lambda leaf, i=i: leaf[i], sums) for i in numbers), totals)
 
 
 def eval_batch_size(input_shape: tuple[int, ...], most: int = BATCH_SIZE) -> int:

@@ -35,7 +35,7 @@ class DataWindow:
     """Images on the devices for the steps `first` to `end` of an epoch, and the labels and weights of all examples.
 
     images: the whole training set; streamed: the batches of those steps one after another, with a leading axis if the
-      members of an ensemble have separate batches.
+      members of an ensemble have separate batches. On a mesh, [steps b …], padded and split along its axes.
     """
 
     images: jax.Array
@@ -82,11 +82,15 @@ def make_feed(
     readers: int = 0,
     devices: Devices = ONE_DEVICE,
     period: int = 1,
+    padded_size: int = 0,
 ) -> Feed:
-    """The feed of a run, for all of its devices; period: steps that one window must hold."""
+    """The feed of a run, for all of its devices.
+
+    period: steps that one window must hold. padded_size: of a batch, on a mesh.
+    """
     if placement == "resident":
         return Resident(dataset, order_seeds.num_batches(len(dataset), batch_size), devices)
-    return Streamed(dataset, order_seeds, batch_size, readers, devices, period)
+    return Streamed(dataset, order_seeds, batch_size, readers, devices, period, padded_size)
 
 
 class Resident:
@@ -117,9 +121,13 @@ class Streamed:
         readers: int = 0,
         devices: Devices = ONE_DEVICE,
         period: int = 1,
+        padded_size: int = 0,
     ):
         self.num_examples = len(dataset)
-        self._chunks = Chunks(dataset.images, order_seeds, batch_size, period)
+        self._num_members = np.size(order_seeds.seeds) if np.ndim(order_seeds.seeds) else None
+        self._size = padded_size or devices.padded(batch_size)
+        share = None if devices.is_one else devices.own_share(self._num_members or 1, self._size, period > 1)
+        self._chunks = Chunks(dataset.images, order_seeds, batch_size, period, share)
         self._batch_size = batch_size
         self._labels, self._weights = devices.place((np.asarray(dataset.labels), dataset.weights))
         self._readers, self._name, self._devices = readers, dataset.name, devices
@@ -147,7 +155,7 @@ class Streamed:
         if self._ahead is None or self._next_number != number:
             self._stop_reading()
             self._iterator = iter(_reading(self._chunks.starting_at(number), self._readers))
-            self._ahead = self._carrier.submit(_carry, self._iterator, self._devices)
+            self._ahead = self._carrier.submit(self._carry, self._iterator)
         try:
             images, examples = self._ahead.result()
         except (OSError, RuntimeError) as error:
@@ -155,10 +163,16 @@ class Streamed:
             raise InputError(self._failure(error)) from None
         if order is not None:
             self._check_order(number, examples, order)
-        self._next_number, self._ahead = number + 1, self._carrier.submit(_carry, self._iterator, self._devices)
+        self._next_number, self._ahead = number + 1, self._carrier.submit(self._carry, self._iterator)
         first = number % self._chunks.per_epoch * self._chunks.steps
         end = min(first + self._chunks.steps, self._chunks.steps_per_epoch)
         return DataWindow(images, self._labels, first, end, self._weights)
+
+    def _carry(self, iterator: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[jax.Array, np.ndarray]:
+        images, examples = next(iterator)
+        if self._devices.is_one:
+            return self._devices.place(images), examples
+        return self._devices.place_batches(images, self._num_members, self._size), examples
 
     def _check_order(self, number: int, examples: np.ndarray, order: jax.Array) -> None:
         """Checks that the reader, possibly another process, read the examples whose labels are trained on here."""
@@ -185,11 +199,6 @@ class Streamed:
             close()
 
 
-def _carry(iterator: Iterator[tuple[np.ndarray, np.ndarray]], devices: Devices) -> tuple[jax.Array, np.ndarray]:
-    images, examples = next(iterator)
-    return devices.place(images, examples.ndim > 1), examples
-
-
 class Chunks:
     """Grain's data source: chunk number → (uint8[steps·b h w c], int32[≤ steps·b] indices of these examples).
 
@@ -197,10 +206,19 @@ class Chunks:
 
     A chunk depends on its number alone, so reading can start anywhere, in any thread or process. All but the last of
     an epoch have a multiple of `period` steps.
+
+    share: the members and the positions in a padded batch whose images are read, as [steps b …] then; None: all.
     """
 
-    def __init__(self, images: np.ndarray | StoredImages, order_seeds: OrderSeeds, batch_size: int, period: int = 1):
-        self._images, self._order_seeds, self._batch_size = images, order_seeds, batch_size
+    def __init__(
+        self,
+        images: np.ndarray | StoredImages,
+        order_seeds: OrderSeeds,
+        batch_size: int,
+        period: int = 1,
+        share: tuple[np.ndarray, np.ndarray] | None = None,
+    ):
+        self._images, self._order_seeds, self._batch_size, self._share = images, order_seeds, batch_size, share
         self.steps_per_epoch = order_seeds.num_batches(len(images), batch_size)
         image_bytes = max(1, images.nbytes // len(images)) * np.size(order_seeds.seeds)
         whole_periods = max(CHUNK_BYTES // (image_bytes * batch_size) // period, 1) * period
@@ -227,9 +245,19 @@ class Chunks:
         order = self._order(epoch)
         size = self.steps * self._batch_size
         chosen = order[..., part * size : (part + 1) * size]
+        if self._share is not None:
+            return self._read_share(chosen, *self._share), chosen
         if chosen.ndim == 1:
             return self._padded(chosen, size), chosen
         return np.stack([self._padded(row, size) for row in chosen]), chosen
+
+    def _read_share(self, chosen: np.ndarray, members: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """[steps b …], or [m steps b …]: the images at these positions, padded by the first ones of each batch."""
+        batches = chosen.reshape(*chosen.shape[:-1], -1, self._batch_size)[..., positions % self._batch_size]
+        own = batches if chosen.ndim == 1 else batches[members]  # [m s b]
+        rows = own.reshape(-1, own.shape[-2] * own.shape[-1])
+        images = np.stack([self._padded(row, self.steps * len(positions)) for row in rows])
+        return images.reshape(*own.shape[:-2], self.steps, len(positions), *images.shape[2:])
 
     def _order(self, epoch: int) -> np.ndarray:
         found = self._orders.get(epoch)

@@ -80,6 +80,8 @@ class Program:
         )
         self.is_ensemble, self.devices, self._steps_ahead = np.ndim(settings.seed) > 0, devices, steps_ahead
         self._executables, self._tune = executables, tune or (lambda objective, settings: objective)
+        of_pairs = 2 if objective.augment.pairs_examples else 1
+        self.padded_size = devices.padded(batch_size, lcm(of_pairs, objective.num_parts))
 
     def alone(self, settings: MemberSettings, order_seeds: OrderSeeds) -> "Program":
         """The program of a single model with these settings, which shares compiled functions."""
@@ -140,8 +142,7 @@ class Program:
         # Per member: carry, order, images, settings, is_active.
         axes = (0, 0 if has_own_order else None, 0 if has_own_order and is_streamed else None, 0, 0)
         carry_axis, order_axis, images_axis, *own_axes = axes if self.is_ensemble else (None,) * 5
-        of_pairs = 2 if self.objective.augment.pairs_examples else 1
-        size = self.devices.padded(self.batch_size, lcm(of_pairs, self.objective.num_parts))
+        size, is_by_batch = self.padded_size, is_streamed and not self.devices.is_one
 
         def run(
             carry: tuple, images: Any, targets: tuple, window_first: Any, order: Any, settings: Any, is_active: Any,
@@ -149,13 +150,19 @@ class Program:
         ) -> tuple:  # fmt: skip
             def step(i: Any, carry: tuple, order: Any, images: Any, settings: MemberSettings, is_active: Any) -> tuple:
                 examples = lax.dynamic_slice(order, (i * self.batch_size,), (self.batch_size,))
-                places = (i - window_first) * self.batch_size + jnp.arange(self.batch_size) if is_streamed else examples
+                ahead = i - window_first
+                places = ahead * self.batch_size + jnp.arange(self.batch_size) if is_streamed else examples
                 num_own = num_examples if settings.num_examples is None else settings.num_examples
                 mask = batch_mask(i, num_own, self.batch_size)
                 has_any = settings.num_examples is None or jnp.any(mask)  # else this member has trained all of its own
                 mask, examples, places = self.devices.share_out(size, mask, examples, places, is_local=is_local)
                 labels, weights = jax.tree.map(lambda values: _take(values, examples), targets)
-                batch = (_take(images, places), labels, mask, weights)
+                if is_by_batch:  # each device has its examples of each batch
+                    inputs = lax.dynamic_index_in_dim(images, ahead, keepdims=False)
+                    inputs = inputs if is_local else self.devices.keep_split(inputs)
+                else:
+                    inputs = _take(images, places)
+                batch = (inputs, labels, mask, weights)
                 trained = self._step(carry, examples, batch, settings, num_batches(num_own, self.batch_size))
                 if is_local:  # of a last batch, not every device has examples
                     return jax.tree.map(partial(jnp.where, jnp.any(mask)), trained, carry)
@@ -181,7 +188,7 @@ class Program:
             return _mapped(of_member, axes, "map")(carry, *own)
 
         shared_out = (carry_axis, images_axis, None, None, order_axis, *own_axes, None, None)
-        return self.devices.by_member(run, shared_out, is_local)
+        return self.devices.by_member(run, shared_out, is_local, 1 if is_by_batch else None)
 
     @property
     def _is_local(self) -> bool:
