@@ -23,8 +23,7 @@ from engine.host.versions import device_text, versions
 from engine.inference.classifier import Classifier
 from engine.metrics.plateau import rate_factors
 from engine.processes.sharing import shared_work
-from engine.processes.together import agree, are_several, from_first
-from engine.records import to_json
+from engine.processes.together import agree
 from engine.runs.changed import follow_changes, shapes_before_changes
 from engine.runs.checks import check_average, check_run, check_same_data, validation_fingerprint
 from engine.runs.fold_members import make_members
@@ -32,7 +31,7 @@ from engine.runs.run_plan import find_given_plan, make_architecture
 from engine.runs.setup import Model, Setup
 from engine.runs.stage import Equipment, equip, start_stage
 from engine.runs.start import restore_source
-from engine.runs.together import plan_together, restore_together
+from engine.runs.together import plan_together, restore_together, row_from_first
 from engine.training.memory import batch_errors
 from engine.training.program import NEVER, Pacer
 from engine.training.schedules import schedule
@@ -204,8 +203,7 @@ class Session:
         row["seconds"] = round(self._epoch_seconds, 3)
         row.update(describe_new(self._changes, self.history))
         self.members.complete_row(row, rate_factors(self.config, self.history))
-        row = from_first(lambda: to_json(row)) if are_several() else row  # which steers the run
-        self.history.append(row)
+        self.history.append(row_from_first(row))  # it steers the run
         self.totals, self._epoch_seconds = self.members.make_totals(), 0.0
         return Epoch(row, validation, num_images)
 

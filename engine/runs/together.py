@@ -38,6 +38,11 @@ def record_from_first(make: Callable[[], Record | None]) -> Record | None:
     return None if found is None else from_json(Record, found, "the record of process 0")
 
 
+def row_from_first(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history, as process 0 has it."""
+    return from_first(lambda: to_json(row)) if are_several() else row
+
+
 def find_best(directory: Path) -> Record:
     """The record of the best step."""
     best = record_from_first(lambda: read_record(directory, choose_step(directory, "best")))

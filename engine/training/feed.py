@@ -3,17 +3,12 @@
 Both train on the same examples in the same order, from `OrderSeeds.order`.
 """
 
-import os
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -25,9 +20,9 @@ from engine.devices.mesh import ONE_DEVICE, Devices
 from engine.errors import InputError, problem
 from engine.host.memory import free_device_bytes, free_host_bytes
 from engine.training.batches import OrderSeeds, num_batches
+from engine.training.readers import read_ahead
 
 CHUNK_BYTES = 32 * 2**20
-CHUNKS_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -154,7 +149,7 @@ class Streamed:
     def _fetched(self, number: int, order: jax.Array | None) -> DataWindow:
         if self._ahead is None or self._next_number != number:
             self._stop_reading()
-            self._iterator = iter(_reading(self._chunks.starting_at(number), self._readers))
+            self._iterator = iter(read_ahead(self._chunks.starting_at(number), self._readers))
             self._ahead = self._carrier.submit(self._carry, self._iterator)
         try:
             images, examples = self._ahead.result()
@@ -280,44 +275,3 @@ def _compute_order(order_seeds: OrderSeeds, epoch: int, num_examples: int, batch
         device = None
     with jax.default_device(device):
         return np.asarray(order_seeds.order(epoch, num_examples, batch_size))
-
-
-def _reading(chunks: Chunks, readers: int) -> Any:
-    import grain
-
-    if readers:
-        _check_can_start_processes(readers)
-    options = grain.ReadOptions(num_threads=CHUNKS_AHEAD, prefetch_buffer_size=CHUNKS_AHEAD)
-    dataset = grain.MapDataset.source(chunks).to_iter_dataset(options)
-    if not readers:
-        return dataset
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which only an absl program would parse
-    workers = grain.MultiprocessingOptions(num_workers=readers, per_worker_buffer_size=1)
-    return dataset.mp_prefetch(workers, worker_init_fn=_set_up_reader)
-
-
-def _check_can_start_processes(readers: int) -> None:
-    """Raises InputError if a new process, which Python sets up by importing the script, would run its work again."""
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    if script is None:  # a notebook or a prompt: nothing to run again
-        return
-    path = Path(script)
-    if not path.is_file() or "__main__" not in path.read_text(encoding="utf-8", errors="replace"):
-        rule = 'a script whose work is below `if __name__ == "__main__":`'
-        raise InputError(problem("plan.readers", f"{readers} in {script}", rule, "Put it there, or leave out readers."))
-
-
-def _set_up_reader(worker: int, num_workers: int) -> None:
-    """Keeps a reader process off accelerators, and ends it with the run, even if that is killed."""
-    jax.config.update("jax_platforms", "cpu")
-    run = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == run:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
