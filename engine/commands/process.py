@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import platform
 import shlex
 import shutil
@@ -18,7 +19,7 @@ from engine.errors import InputError
 from engine.host.console import harden_streams, tell
 from engine.host.interrupts import Interrupted, raised
 from engine.processes import ends
-from engine.processes.start import join
+from engine.processes.start import LAUNCHED, join
 from engine.text import one_line
 
 FLAGS = ("--overwrite", "--resume", "--numbered")  # without a value
@@ -69,10 +70,12 @@ def errors_as_lines(is_run: bool = False) -> Iterator[None]:
         where = f"{one_line(error.filename)}: " if error.filename else ""
         go_on = f" Fix this, then run: {command_again('--resume')}" if is_run else ""
         _end(2, f"error: {where}{error.strerror or error}. What was saved before stays.{go_on}")
-    except Exception:  # a mistake of ours, of which the others must hear too
+    except Exception as error:  # a mistake of ours, of which the others must hear too
         if ends.are_joined():
-            traceback.print_exc()
-            _end(1, "error: an exception, printed above or by that process")
+            code, message = ends.end_of(error)
+            if code == 1:
+                traceback.print_exc()
+            _end(code, message)
         raise
 
 
@@ -106,7 +109,9 @@ def command_name() -> str:
 def command_again(*more: str) -> str:
     """The command that this process was started with, `more` (`--flag`, `--option=value`) in place of its own."""
     spelled = [part for argument in more for part in argument.split("=", 1)]
-    return " ".join([command_name(), shlex.join([*_without(*more, "--overwrite"), *spelled])])
+    again = " ".join([command_name(), shlex.join([*_without(*more, "--overwrite"), *spelled])])
+    count = os.environ.get(LAUNCHED)
+    return f"{engine_command()} launch -n {count} -- {again}" if count and count.isdecimal() else again
 
 
 def restate(option: str, *flags: str) -> None:

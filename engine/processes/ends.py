@@ -7,11 +7,11 @@ import threading
 from typing import Any
 
 from engine.errors import Say
+from engine.processes.lost import PEER_LOST, REMEDY, find_lost, is_cut_off, soften_abort, start_beating
 
 KEY = "engine/ended"
 FAREWELL_SECONDS = 5
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
-PEER_LOST = 75  # EX_TEMPFAIL: to be started again with --resume
 
 
 def are_joined() -> bool:
@@ -20,7 +20,7 @@ def are_joined() -> bool:
 
 
 def watch(say: Say) -> None:
-    """Ends this process as soon as another has called `end`; `say` gets why."""
+    """Ends this process as soon as another has called `end`, or is lost; `say` gets why."""
     import jax
 
     client, rank = _client(), _rank()
@@ -30,13 +30,22 @@ def watch(say: Say) -> None:
             text = client.blocking_key_value_get(KEY, LONGEST_SECONDS * 1000)
         except jax.errors.JaxRuntimeError:
             if not _is_over.is_set():
-                _leave(PEER_LOST, f"process {rank}: process 0 is gone. Go on with --resume", say)
+                _leave(PEER_LOST, f"error: process 0 is lost. {REMEDY}", say)
             return
         code, who, message = text.split("\n", 2)
         if int(who) != rank:
             _leave(int(code), f"process {who}: {message}" if rank == 0 else None, say)
 
     threading.Thread(target=listen, daemon=True).start()
+    soften_abort(say)
+    start_beating(client, rank, lambda code, message: end(code, message, say))
+
+
+def end_of(error: Exception) -> tuple[int, str]:
+    """(exit code, message) for an error that nobody has caught: 75 if it is that another process is lost, else 1."""
+    if not is_cut_off(error):
+        return 1, "error: an exception, printed above or by that process"
+    return PEER_LOST, f"error: {find_lost(_client())} is lost. {REMEDY}"
 
 
 def end(code: int, message: str, say: Say) -> None:

@@ -17,10 +17,10 @@ from typing import IO
 from engine.errors import InputError, Say, problem
 from engine.host.interrupts import SIGNALS
 from engine.processes.ends import PEER_LOST
-from engine.processes.start import DISTRIBUTED, NUM_PROCESSES, PROCESS_ID
+from engine.processes.start import DISTRIBUTED, LAUNCHED, NUM_PROCESSES, PROCESS_ID
 
 SAVED = tuple(128 + number for number in SIGNALS)
-GRACE_SECONDS = 5.0  # for the others to end by themselves, with a message, after one has failed
+GRACE_SECONDS = 10.0  # for the others to end by themselves, with a message, after one has failed
 POLL_SECONDS = 0.05
 MOST_LINE_BYTES, MOST_LINES = 2**16, 1000
 
@@ -107,7 +107,12 @@ def run_once(command: Sequence[str], count: int, merger: Merger, stop: Stop, say
     shares, port, processes = share_devices(count), find_port(), []
     try:
         for rank in range(count):
-            own = {DISTRIBUTED: f"127.0.0.1:{port}", NUM_PROCESSES: str(count), PROCESS_ID: str(rank)}
+            own = {
+                DISTRIBUTED: f"127.0.0.1:{port}",
+                NUM_PROCESSES: str(count),
+                PROCESS_ID: str(rank),
+                LAUNCHED: str(count),
+            }
             processes.append(start_process(command, {**own, **shares[rank]}, share_cores(rank, count)))
             stop.receivers = tuple(processes)
         pumps = [pump for rank, process in enumerate(processes) for pump in start_pumps(rank, process, merger)]

@@ -11,6 +11,7 @@ from typing import Any
 from engine.errors import InputError, problem
 
 DISTRIBUTED, NUM_PROCESSES, PROCESS_ID = "ENGINE_DISTRIBUTED", "ENGINE_NUM_PROCESSES", "ENGINE_PROCESS_ID"
+LAUNCHED = "ENGINE_LAUNCHED"  # how many processes `engine launch` has started, for the commands that are suggested
 START_SECONDS = 50  # for all to come
 HEARTBEAT_SECONDS = 30  # after which a process that answers no more is taken to be lost
 FIELD = "distributed"

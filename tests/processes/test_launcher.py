@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.__main__ import main
+from engine.commands.process import command_again
 from engine.errors import InputError
 from engine.processes import launcher
 from engine.processes.ends import PEER_LOST
@@ -131,3 +132,10 @@ def test_mistakes_are_named(arguments: list[str], message: str, capsys: pytest.C
         main(["launch", *arguments])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_command_that_is_suggested_starts_all_processes_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["mine.py", "--mesh", "data=2"])
+    alone = command_again("--resume")
+    monkeypatch.setenv("ENGINE_LAUNCHED", "2")
+    assert command_again("--resume").endswith(f"engine launch -n 2 -- {alone}")

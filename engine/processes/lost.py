@@ -1,0 +1,96 @@
+"""A process that is lost, killed or cut off, is named, and ends all others with exit code 75: to be started again.
+
+JAX notices too, but then aborts what is left without a word. So each process says every second that it is alive, and
+process 0 ends the run once another has been silent for SILENT_SECONDS, which is before JAX would. A process that cannot
+reach process 0 any more is aborted by JAX, which this turns into the same end.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from engine.errors import Say
+
+PEER_LOST = 75  # EX_TEMPFAIL of sysexits.h
+ALIVE = "engine/alive/"
+BEAT_SECONDS, SILENT_SECONDS = 1.0, 20.0
+REMEDY = "What was saved before stays: start all processes again, with --resume."
+CUT_OFF = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket closed|coordination|peer rank", re.IGNORECASE)
+_kept: list[Any] = []  # what C calls must not be collected
+
+
+def start_beating(client: Any, rank: int, end: Callable[[int, str], None]) -> None:
+    """Says from now on that this process is alive; in process 0, ends the run when another has fallen silent."""
+
+    def beat() -> None:
+        seen: dict[str, tuple[str, float]] = {}
+        count, last = 0, time.monotonic()
+        while True:
+            count, now = count + 1, time.monotonic()
+            if now - last > SILENT_SECONDS / 2:  # it was this process that was stopped
+                seen = {key: (text, now) for key, (text, _) in seen.items()}
+            last = now
+            try:
+                client.key_value_set(f"{ALIVE}{rank}", f"{count} {socket.gethostname()}", allow_overwrite=True)
+                found = read_beats(client) if rank == 0 else {}
+            except Exception:  # whatever the service raises; the others hear of it by JAX
+                return
+            for key, text in found.items():
+                seen[key] = (text, now) if seen.get(key, ("", now))[0] != text else seen[key]
+            if silent := {key: text for key, (text, at) in seen.items() if now - at > SILENT_SECONDS}:
+                end(PEER_LOST, f"error: {describe(silent)} has been silent for {SILENT_SECONDS:.0f} s. {REMEDY}")
+            time.sleep(BEAT_SECONDS)
+
+    threading.Thread(target=beat, daemon=True).start()
+
+
+def read_beats(client: Any) -> dict[str, str]:
+    """What each process said last, by its key."""
+    return dict(client.key_value_dir_get(ALIVE))
+
+
+def describe(beats: dict[str, str]) -> str:
+    """`process 1 on node7, process 2 on node8`: who these were."""
+    return ", ".join(f"process {key.rsplit('/', 1)[-1]} on {text.split(' ', 1)[-1]}" for key, text in beats.items())
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Whether an error of JAX says that another process cannot be reached."""
+    return type(error).__module__.split(".")[0] in ("jax", "jaxlib", "builtins") and bool(CUT_OFF.search(str(error)))
+
+
+def find_lost(client: Any) -> str:
+    """Who is silent now, in words, after waiting for three beats."""
+    try:
+        before = read_beats(client)
+        time.sleep(3 * BEAT_SECONDS)
+        after = read_beats(client)
+    except Exception:  # whatever the service raises
+        return "process 0"
+    silent = {key: text for key, text in after.items() if before.get(key) == text}
+    return describe(silent) if silent else "another process"
+
+
+def soften_abort(say: Say) -> None:
+    """Turns the abort of JAX that has lost process 0 into exit code 75."""
+    if sys.platform == "win32":
+        return
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def handle(number: int) -> None:
+        say(f"error: process 0, or the connection to it, is lost. {REMEDY}")
+        sys.stderr.flush()
+        os._exit(PEER_LOST)
+
+    # Python's own handlers wait for the main thread, which waits for the process that is lost.
+    library = ctypes.CDLL(None)
+    library.signal.argtypes, library.signal.restype = (ctypes.c_int, type(handle)), ctypes.c_void_p
+    library.signal(signal.SIGABRT, handle)
+    _kept.append(handle)
