@@ -42,6 +42,7 @@ site: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/draw_pictures.py
 	$(BIN)/python docs/draw_rooms.py
+	$(BIN)/python docs/draw_scaling.py
 	$(MAKE) site
 
 # Exact versions for Python 3.11 and later. Run after changing the dependencies in pyproject.toml.

@@ -24,6 +24,7 @@ from tests.faults.kills import KILLS
 from tests.faults.play import Job, Verdict, corrupt, play
 from tests.faults.rounds import Place
 from tests.faults.runs import CASES
+from tests.faults.several import hurt_several
 from tests.faults.troubles import TROUBLES
 
 KILLS_PER_TROUBLE = 20
@@ -34,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Plays all rounds and prints the tables; the exit code."""
     options = _options().parse_args(arguments)
     console, directory = Console(), options.directory or Path(tempfile.mkdtemp(prefix="faults-"))
+    if options.processes > 1:
+        case = options.cases[0] if len(options.cases) == 1 else "convnet"
+        endings = hurt_several(directory, options.processes, options.rounds, options.seed, options.jobs, case)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps([asdict(ending) for ending in endings], indent=1) + "\n", encoding="utf-8")
+        return 1 if any(ending.failure for ending in endings) else 0
     jobs = plan(options.rounds, options.cases, options.only, Random(options.seed))
     corrupted = [case for case in CORRUPTED_CASES if case in options.cases] or options.cases[:1]
     corrupted = corrupted if options.corruptions else []
@@ -124,6 +131,7 @@ def _style(name: str, own: Sequence[Verdict]) -> str | None:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m tests.faults", description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="kills (200)")
+    parser.add_argument("--processes", type=int, default=1, help="of each run, of which one is hurt (1: other faults)")
     parser.add_argument("--corruptions", type=int, default=50, help="damages of each file of a checkpoint (50)")
     parser.add_argument("--seed", type=int, default=0, help="decides all that is random, but not when the system acts")
     parser.add_argument("--jobs", type=int, default=1, help="rounds at a time (1)")

@@ -3,7 +3,8 @@
 $FAULTS, a JSON object, says what: `trace`, a file that is told of each kind of work begun and ended and of each file
 operation below `run_dir`; `kill_at`, the number of the file operation before which the process kills itself;
 `kill_after`, [line, count, seconds]: it does so that long after it has told that line so often; `clock`, seconds that
-its clock is off; `file_bytes`, the size that no file may exceed.
+its clock is off; `file_bytes`, the size that no file may exceed; `raise_after`, [line, count]: raises an error when it
+has told that line so often; `slow`, how many times slower its clocks go.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ def prepare() -> None:
     faults: dict[str, Any] = json.loads(os.environ.get("FAULTS", "{}"))
     if "clock" in faults:
         _shift_clock(faults["clock"])
+    if "slow" in faults:
+        _slow_clocks(faults["slow"])
     if "file_bytes" in faults:
         import resource
 
@@ -35,12 +38,15 @@ def prepare() -> None:
     if "trace" in faults:
         file, counts = os.open(faults["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), Counter()
         line_of_kill, count, seconds = faults.get("kill_after", (None, 0, 0.0))
+        line_of_error, count_of_error = faults.get("raise_after", (None, 0))
 
         def tell(line: str) -> None:
             os.write(file, f"{line}\n".encode())  # one call, at once: nothing is lost in a buffer by a kill
             counts[line] += 1
             if line == line_of_kill and counts[line] == count:
                 threading.Thread(target=_end, args=(seconds,), daemon=True).start()
+            if line == line_of_error and counts[line] == count_of_error:
+                raise RuntimeError("a mistake in one process")
 
         _tell_of_files(tell, str(Path(faults["run_dir"]).resolve()), faults.get("kill_at"))
         _tell_of_work(tell)
@@ -50,6 +56,14 @@ def prepare() -> None:
 def _end(seconds: float = 0.0) -> None:
     time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _slow_clocks(factor: float) -> None:
+    """Of what a run measures: how long its steps take, and when it was saved."""
+    for name in ("perf_counter", "monotonic"):
+        clock = getattr(time, name)
+        start = clock()
+        setattr(time, name, lambda clock=clock, start=start: start + (clock() - start) / factor)
 
 
 def _shift_clock(seconds: float) -> None:

@@ -88,13 +88,23 @@ class Started:
         return Outcome(code, *("\n".join(_lines(self.files / name)) for name in ("output", "errors")))
 
 
-def start(command: list[str], files: Path, cache: Path, faults: dict[str, Any] | None = None) -> Started:
-    """Starts a command in a process group of its own; what it writes goes to files in the directory `files`."""
+def start(
+    command: list[str],
+    files: Path,
+    cache: Path,
+    faults: dict[str, Any] | None = None,
+    variables: dict[str, str] | None = None,
+) -> Started:
+    """Starts a command in a process group of its own; what it writes goes to files in the directory `files`.
+
+    variables: of its environment, beside those of this process.
+    """
     files.mkdir(parents=True)
     told = {"trace": str(files / "trace"), **faults} if faults is not None else {}
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environment = {
         **os.environ, "PYTHONPATH": path, "ENGINE_CACHE_DIR": str(cache), "FAULTS": json.dumps(told), "COLUMNS": "200",
+        **(variables or {}),
     }  # fmt: skip
     with (files / "output").open("wb") as output, (files / "errors").open("wb") as errors:
         process = subprocess.Popen(
