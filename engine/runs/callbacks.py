@@ -16,6 +16,8 @@ from engine.checkpoints.record import Record
 from engine.config import RunConfig, mesh_shape
 from engine.errors import InputError, Say, error_text, problem, unknown
 from engine.inference.classifier import Classifier
+from engine.models.graph import Graph
+from engine.models.specs import Sequential
 from engine.processes.together import are_several, from_first, is_first
 from engine.records import to_json
 from engine.records.custom import Custom
@@ -78,6 +80,12 @@ class LiveRun:
         parts, params = self._session.setup.model.layers.parts, nnx.to_flat_state(self._session.whole_model[0])
         near = {path: leaf for path, leaf in params if leaf.is_fully_addressable or leaf.is_fully_replicated}
         return {"/".join(map(str, parts(path))): leaf for path, leaf in jax.device_get(near).items()}
+
+    @property
+    def graph(self) -> Graph | None:
+        """The model's layers and which feeds which; None of a class of the user's own."""
+        model, spec = self.config.model, self._session.setup.model
+        return model.graph(spec.inputs.network_shape, spec.num_outputs) if isinstance(model, Sequential) else None
 
     @property
     def classifier(self) -> Classifier:

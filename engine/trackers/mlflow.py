@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.host.storage import expanded
+from engine.models.graph import Graph
 from engine.trackers.tracker import Settings, TrackedRun, Tracker
 
 EXPERIMENT = "engine"
@@ -47,6 +48,10 @@ class MLflow(Tracker):
         for start in range(0, len(params), MOST_PARAMS):
             self._client.log_batch(self._id, params=params[start : start + MOST_PARAMS])
         return f"MLflow: mlflow ui --backend-store-uri {uri}"
+
+    def add_graph(self, graph: Graph) -> None:
+        """As the base says: a drawing."""
+        self._client.log_text(self._id, graph.svg, "model.svg")
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """As the base says; a thread of MLflow's own writes them."""

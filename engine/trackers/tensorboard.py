@@ -10,6 +10,7 @@ from PIL import Image
 
 from engine.errors import InputError, problem
 from engine.host.storage import expanded
+from engine.models.graph import Graph
 from engine.trackers.tracker import BINS, Settings, TrackedRun, Tracker
 
 DIRECTORY = "tensorboard"  # in that of the run
@@ -42,6 +43,22 @@ class TensorBoard(Tracker):
             for summary in importlib.import_module(f"{self.package}.summary").hparams(settings, metrics):
                 self._writer.file_writer.add_summary(summary, 0)
         return f"{directory}: tensorboard --logdir {directory.parent.parent}"
+
+    def add_graph(self, graph: Graph) -> None:
+        """As the base says: an operation for each layer."""
+        proto = importlib.import_module(f"{self.package}.proto.graph_pb2")
+        definition = proto.GraphDef()
+        for each in graph.nodes:
+            inputs = [source for source, target in graph.edges if target == each.name]
+            node = definition.node.add(name=each.name, op=each.text or "Placeholder", input=inputs)
+            node.attr["parameters"].i = each.num_params
+            shape = node.attr["_output_shapes"].list.shape.add()
+            for size in (-1, *each.shape):  # of a batch
+                shape.dim.add(size=size)
+        event = importlib.import_module(f"{self.package}.proto.event_pb2").Event(
+            graph_def=definition.SerializeToString()
+        )
+        self._writer.file_writer.add_event(event)
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """As the base says."""

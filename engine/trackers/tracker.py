@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.checkpoints.run_directory import FILES
 from engine.config import RunConfig
+from engine.models.graph import Graph
 
 Settings = dict[str, str | bool | int | float]
 NO_METRICS = ("epoch", "learning_rate", "seconds")  # numbers of the history that are not of training or validation
@@ -27,6 +28,7 @@ class TrackedRun(Protocol):
     step: Any
     metrics: Any
     weights: Any
+    graph: Any
     result: Any
     say: Any
 
@@ -55,15 +57,21 @@ class Tracker:
         """PNG files that the run has drawn."""
         raise NotImplementedError
 
+    def add_graph(self, graph: Graph) -> None:
+        """The layers of the model."""
+        raise NotImplementedError
+
     def close(self, is_finished: bool) -> None:
         """Writes what is left. is_finished: the run has come to its end, and was not interrupted."""
         raise NotImplementedError
 
     def on_run_begin(self, run: TrackedRun) -> None:
-        """Opens it, with the settings."""
+        """Opens it, with the settings and the model."""
         self._begun_at, self._is_finished = run.step, False
         self._has_result = run.step > 0 and (run.directory / "result.json").exists()
         run.say(f"logged to {self.open(run, flat_settings(run.config))}")
+        if not run.step and (graph := run.graph) is not None:
+            self.add_graph(graph)
 
     def on_step_chunk_end(self, run: TrackedRun) -> None:
         """Logs the training metrics of the epoch so far; at its end they are in its row."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.models.graph import Graph
 from engine.trackers.tracker import BINS, Settings, TrackedRun, Tracker
 
 PROJECT = "engine"
@@ -40,10 +41,14 @@ class WeightsAndBiases(Tracker):
             config=settings,
             settings=library.Settings(silent=True, console="off"),
         )
-        self._histogram, self._image = library.Histogram, library.Image
+        self._histogram, self._image, self._html = library.Histogram, library.Image, library.Html
         if self._run.settings._offline:
             return f"Weights & Biases, offline: wandb sync {Path(self._run.dir).parent}"
         return f"Weights & Biases: {self._run.url}"
+
+    def add_graph(self, graph: Graph) -> None:
+        """As the base says: a drawing."""
+        self._run.log({"model": self._html(graph.svg)}, step=0)
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """As the base says."""

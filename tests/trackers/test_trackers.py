@@ -100,6 +100,14 @@ def test_tensorboard_reads_the_settings(results):
     assert json.loads(found["model"].string_value.split(", {")[0] + "]}")["layers"][0]["kind"] == "Conv"
 
 
+def test_tensorboard_reads_the_graph(results):
+    nodes = {node.name: node for node in read_events(results[1].directory).Graph().node}
+    assert list(nodes) == ["input", "conv_1", "max_pool_1", "dropout_1", "flatten_1", "dense_1"]
+    assert list(nodes["dense_1"].input) == ["flatten_1"]
+    assert nodes["conv_1"].attr["parameters"].i == 9 * 4 + 4
+    assert [dim.size for dim in nodes["conv_1"].attr["_output_shapes"].list.shape[0].dim] == [-1, 6, 6, 4]
+
+
 def test_logging_changes_no_bit_of_the_run(results, tmp_path):
     plain = run(tmp_path / "plain", ())
     assert without_seconds(plain.history) == without_seconds(results[0].history)
@@ -121,7 +129,8 @@ def test_mlflow_has_each_step_once(tmp_path, monkeypatch):
     assert [(each.step, each.value) for each in history] == [
         (row["step"], row["validation_loss"]) for row in result.history
     ]
-    assert next(each.path for each in client.list_artifacts(found.info.run_id, "step_12")) == "step_12/curves.png"
+    paths = {each.path for place in (None, "step_12") for each in client.list_artifacts(found.info.run_id, place)}
+    assert {"step_12/curves.png", "model.svg"} <= paths
 
 
 def test_wandb_goes_on_offline_under_the_same_id(tmp_path, monkeypatch):
