@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 from engine import commands
+from engine.commands.nearest import check_command
 from engine.commands.process import errors_as_lines, version_text
 from engine.host.console import show
 
@@ -36,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with errors_as_lines():
         if given == ["--version"]:
             show(version_text())
-        elif given and given[0] in known:
+            return
+        if given:
+            check_command(given[0], known)
+        if given and given[0] in known:
             # Parsed alone and not as one of all: faster, and mistakes are reported in the words that were typed.
             tyro.cli(known[given[0]], prog=f"engine {given[0]}", args=given[1:])
         else:

@@ -12,6 +12,7 @@ import tyro
 from engine.checkpoints.changes import CHANGEABLE_FIELDS
 from engine.commands.choices import Choice, read_choices
 from engine.commands.common_options import only_common
+from engine.commands.nearest import check_all_known
 from engine.commands.process import (
     command_again,
     command_name,
@@ -156,7 +157,11 @@ def read_options(
     elif {"-h", "--help"} & {*given}:
         config, about = only_common(config), f"{about} These are the usual options; --help-all lists all."
     whole = _with_choices(choices, type(config), kind)
-    options = tyro.cli(whole, default=whole(config), args=given, prog=program, description=about)
+    default = whole(config)
+    options, rest = tyro.cli(
+        whole, default=default, args=given, prog=program, description=about, return_unknown_args=True
+    )
+    check_all_known(rest, default, program)
     return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from engine import recipes
 from engine.config import RunConfig
-from engine.errors import InputError, error_text, problem
+from engine.errors import InputError, Problem, error_text, problem
+from engine.host.storage import names_like
 from engine.recipes import RECIPES
 
 MOST_BYTES = 2**20  # of an experiment's source
@@ -35,15 +36,31 @@ def find_config(target: str) -> Callable[..., RunConfig]:
     directory, name = _place(target)
     file = _source(name, directory)
     if file is None or not _defines_config(file):
-        got = f"{target!r}, which names no module" if file is None else f"{target!r} ({file}, without config())"
-        nearest = difflib.get_close_matches(target, RECIPES, n=1) if file is None else []
-        raise InputError(problem("target", got, RULE, f"Did you mean {nearest[0]}?" if nearest else REMEDY))
+        raise InputError(_not_found(target) if file is None else _without_config(target, file))
     module = _explained(lambda: _imported(name, directory), target)
     if Path(str(module.__file__)) != file:
         rule = "a name that no other module has"
         raise InputError(problem("target", f"{target!r}, the name of {module.__file__} too", rule, "Rename the file."))
     config = _explained(lambda: module.config, target)
     return lambda **choices: _explained(lambda: _checked(config(**choices), target), target)
+
+
+def _not_found(target: str) -> Problem:
+    """No file, or no recipe or module, of that name."""
+    path = Path(target)
+    if path.suffix == ".py":
+        near = [str(each) for each in names_like(path) if each.suffix == ".py"]
+        remedy = f"engine new {target} --like convnet writes one." if not path.exists() else "Rename the file."
+        got = f"{target!r}, " + ("whose name Python cannot import" if path.exists() else "a file that does not exist")
+    else:
+        near, remedy = difflib.get_close_matches(target, RECIPES, n=1), REMEDY
+        got = f"{target!r}, neither a recipe nor a module"
+    return problem("target", got, RULE, f"Did you mean {near[0]}?" if near else remedy)
+
+
+def _without_config(target: str, file: Path) -> Problem:
+    remedy = "Write one that returns an engine.RunConfig; engine new FILE --like convnet shows how."
+    return problem("target", f"{target!r} ({file}, without config())", RULE, remedy)
 
 
 def experiment_config(target: str) -> RunConfig:
@@ -102,7 +119,9 @@ def _defines_config(file: Path) -> bool:
             return False
         body = ast.parse(file.read_bytes()).body
     except SyntaxError as error:
-        raise InputError(problem("target", f"{file} ({error})", RULE, REMEDY)) from None
+        where = f"{file}, which is not Python at line {error.lineno}: {error.msg}"
+        remedy = f"Correct line {error.lineno}{f', {text!r}' if (text := (error.text or '').strip()[:80]) else ''}."
+        raise InputError(problem("target", where, "a file that Python can read", remedy)) from None
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(problem("target", f"{file} ({type(error).__name__})", RULE, REMEDY)) from None
     return any(_binds(statement) for statement in body)

@@ -95,13 +95,21 @@ def find_batch(arguments: Sequence[str]) -> None:
         program = f"{command_name()} batch-find {target}"
         given = read_options(find_config(target), arguments[1:], program, BatchOptions, "Try batch sizes for {}.")
         splits = _load(given.config)
-        from engine.report.batches import batch_table
-        from engine.runs.batch_finder import search_batch_sizes
+        from engine.report.batches import batch_line, batch_table
+        from engine.runs.batch_finder import BatchTrial, search_batch_sizes
 
-        found = search_batch_sizes(given.config, splits, tell, given.smallest, given.largest)
-        rows = [(each.batch_size, each.step_bytes, each.images_per_second) for each in found.trials]
+        rows: list[tuple[int, int | None, float]] = []
+
+        def add(trial: BatchTrial) -> None:
+            rows.append((trial.batch_size, trial.step_bytes, trial.images_per_second))
+            tell(batch_line(*rows[-1]))
+
+        try:
+            found = search_batch_sizes(given.config, splits, tell, given.smallest, given.largest, add)
+        finally:
+            if rows:  # those that were measured before Ctrl-C too
+                show(batch_table(rows, f"{given.config.name}: batch sizes"))
         show(
-            batch_table(rows, f"{given.config.name}: batch sizes"),
             found.end,
             f"about as fast as the fastest: --train.batch-size {found.suggestion}",
         )

@@ -52,11 +52,16 @@ class BatchSearch:
 
 @computes
 def search_batch_sizes(
-    config: RunConfig, splits: Splits, say: Say, smallest: int = SMALLEST, largest: int = LARGEST
+    config: RunConfig,
+    splits: Splits,
+    say: Say,
+    smallest: int = SMALLEST,
+    largest: int = LARGEST,
+    on_trial: Callable[[BatchTrial], None] = lambda trial: None,
 ) -> BatchSearch:
     """Tries `smallest` and its doubles up to `largest` and to all training examples, until one does not fit.
 
-    Nothing is written. Raises InputError as a run would, and if not even the smallest fits.
+    on_trial: is called after each. Nothing is written. Raises InputError as a run would, and if not even the smallest fits.
     """
     problems = check_whole("smallest", smallest, 1, "Give 16 or so.")
     if problems or (problems := check_whole("largest", largest, smallest, "Give 4096 or so.")):
@@ -64,10 +69,10 @@ def search_batch_sizes(
     config, splits, notes = match_to_data(_of_size(config, smallest), splits, None, is_resumed=False)
     for note in notes:
         say(note)
-    return _search(config, splits.train, largest)
+    return _search(config, splits.train, largest, on_trial)
 
 
-def _search(config: RunConfig, data: Dataset, largest: int) -> BatchSearch:
+def _search(config: RunConfig, data: Dataset, largest: int, on_trial: Callable[[BatchTrial], None]) -> BatchSearch:
     trials: list[BatchTrial] = []
     size, most = config.train.batch_size, min(largest, len(data))
     while not trials or size <= most:
@@ -77,6 +82,7 @@ def _search(config: RunConfig, data: Dataset, largest: int) -> BatchSearch:
             if not trials:
                 raise
             return BatchSearch(tuple(trials), f"{size} does not fit: {error}")
+        on_trial(trials[-1])
         size *= 2
     reason = f"{len(data):,} training examples" if most < largest else f"{largest:,} as the largest to try"
     return BatchSearch(tuple(trials), f"{size} is more than the {reason}")

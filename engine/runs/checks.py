@@ -13,6 +13,8 @@ from engine.devices.precision import check_precision
 from engine.errors import InputError, problem
 from engine.inference.classifier import check_can_augment
 from engine.metrics.combination import fit
+from engine.metrics.own_order import check_order
+from engine.records.custom import Custom
 
 
 def check_run(config: RunConfig, splits: Splits) -> None:
@@ -22,6 +24,14 @@ def check_run(config: RunConfig, splits: Splits) -> None:
     check_mesh(config.plan.mesh)
     _check_goes_together(config, splits)
     check_precision(config.train.precision, jax.devices()[0])
+
+
+def check_parameter_order(config: RunConfig) -> None:
+    """Raises InputError for a loss or metric of the user's own whose parameters are in the order of Keras."""
+    own = [("train.loss", config.train.loss), *(("train.metrics", each) for each in config.train.metrics)]
+    for field, each in own:
+        if isinstance(each, Custom):
+            check_order(field, each.load(field))
 
 
 def check_same_data(record: Record, splits: Splits) -> None:

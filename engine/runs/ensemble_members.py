@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from engine.checkpoints.record import Record
+from engine.config.sweep import swept_columns
 from engine.data.decoded.dataset import Dataset
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier, combination_of, logarithms, members_of
@@ -19,6 +20,8 @@ from engine.metrics.sums import Metrics
 from engine.runs.setup import Model, Setup
 from engine.runs.together import restore_together
 from engine.training.program import NEVER
+
+DIVERGED = 4.0  # times the median loss of the members of a sweep, as in lr-find
 
 
 class Ensemble:
@@ -62,6 +65,17 @@ class Ensemble:
         """Over the active members."""
         active = self.are_active(history)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[active].sum(axis=0), totals) if active.any() else None
+
+    def usual_metrics(self, totals: Metrics, history: Sequence[Row]) -> tuple[dict[str, Any], list[int]]:
+        """Of a sweep (training metrics of all active members but those that diverge, the numbers of these)."""
+        active = self.are_active(history)
+        if not swept_columns(self._setup.config) or not active.any():
+            return {}, []
+        losses = np.asarray(totals.sums["loss"]) / np.maximum(np.asarray(totals.count), 1)
+        kept = active & (losses <= DIVERGED * np.median(losses[active]))
+        left_out = [self._numbers[index] for index in np.flatnonzero(active & ~kept)]
+        means = self._setup.scoring.means(jax.tree.map(lambda leaf: np.asarray(leaf)[kept].sum(axis=0), totals))
+        return (means if left_out else {}), left_out
 
     def check_losses(self, bad_step: np.ndarray) -> None:
         """Marks the members that failed, [m]; raises NotFinite if none is left."""

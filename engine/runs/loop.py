@@ -19,6 +19,7 @@ from engine.inference.classifier import Classifier
 from engine.report.progress import Reporter, Silent
 from engine.runs.alike import check_same_data, check_same_start, load_in_turn
 from engine.runs.callbacks import Callbacks, LiveRun, make_callbacks
+from engine.runs.checks import check_parameter_order
 from engine.runs.inputs import follow_record, load_inputs, longer_config, match_to_data
 from engine.runs.messages import finish_report, report_epoch, report_opening, report_progress
 from engine.runs.needed_kernels import begin_kernels
@@ -81,6 +82,8 @@ def train(
     source: a model at hand to start from, in place of what the config names. callbacks: all of them, made.
     """
     undivided, reporter = splits, as_one_voice(reporter)
+    if resumed is None:  # earlier versions trained with them
+        check_parameter_order(config)
     config, splits, notes = match_to_data(config, splits, source and source.record, is_resumed=resumed is not None)
     with clock.measure("plan"):
         plan = None if resumed else search_plan(config, splits.train, reporter.say)

@@ -44,6 +44,10 @@ class OneModel:
         """The totals themselves."""
         return totals
 
+    def usual_metrics(self, totals: Metrics, history: Sequence[Row]) -> tuple[dict[str, Any], list[int]]:
+        """Nothing, and no member that diverges."""
+        return {}, []
+
     def check_losses(self, bad_step: np.ndarray) -> None:
         """Raises NotFinite."""
         if bad_step != NEVER:

@@ -62,8 +62,11 @@ def report_progress(session: Session, reporter: Reporter) -> None:
 def report_epoch(session: Session, epoch: Epoch, reporter: Reporter) -> None:
     """Prints the line of an epoch, and another if it lowers the learning rate."""
     train = session.config.train
-    line = epoch_text(epoch.row, epoch.validation, epoch.num_images, train.epochs, train.shown_metrics)
-    reporter.epoch_line(line)
+    usual, diverged = epoch.usual
+    shown = epoch.row | usual
+    line = epoch_text(shown, epoch.validation, epoch.num_images, train.epochs, train.shown_metrics)
+    without = f"  (means without members that diverge: {', '.join(map(str, diverged))})" if diverged else ""
+    reporter.epoch_line(line + without)
     drop = describe_drop(session.config, session.history)
     if drop and not session.is_done:
         reporter.say(drop)

@@ -42,11 +42,13 @@ COUNTS = ("n", "skipped")  # the same in every epoch
 
 @dataclass(frozen=True)
 class Epoch:
-    """A finished epoch: its row of the history, metrics on the validation data, number of images trained on."""
+    """A finished epoch: its row of the history, metrics on the validation data, number of images; usual: see
+    Ensemble.usual_metrics."""
 
     row: dict[str, Any]
     validation: dict[str, Any]
     num_images: int
+    usual: tuple[dict[str, Any], list[int]]
 
 
 class Session:
@@ -194,6 +196,7 @@ class Session:
 
     def finish_epoch(self) -> Epoch:
         """Validates, and adds a row to the history."""
+        usual = self.members.usual_metrics(self.totals, self.history)
         num_images, validation = self.images_per_epoch, self.validate()
         row: dict[str, Any] = {"epoch": self.epoch, "step": self.step}
         row.update((name, value) for name, value in self.training_metrics().items() if name != "n")
@@ -205,7 +208,7 @@ class Session:
         self.members.complete_row(row, rate_factors(self.config, self.history))
         self.history.append(row_from_first(row))  # it steers the run
         self.totals, self._epoch_seconds = self.members.make_totals(), 0.0
-        return Epoch(row, validation, num_images)
+        return Epoch(row, validation, num_images, usual)
 
     def training_metrics(self) -> dict[str, Any]:
         """Means over the examples of this epoch trained on so far, each before its update; empty if none is trained."""

@@ -193,9 +193,8 @@ def test_options_by_their_former_names_still_work():
 
 def test_unknown_option_is_refused_with_the_nearest():
     said = mistake("experiments.convnet", "--optim.learning-rat", "0.1")
-    assert re.search(
-        r"Unrecognized options: --optim\.learning-rat.*Perhaps you meant: --optim\.learning-rate FLOAT", said
-    )
+    assert "--optim.learning-rat: got an unknown option" in said
+    assert "Did you mean --optim.learning-rate?" in said
 
 
 def test_unknown_optimizer_is_refused_with_the_known():
@@ -213,7 +212,7 @@ def test_batch_size_is_refused_when_it_is_zero():
 def test_unknown_command_is_refused_with_the_known():
     said = mistake("engine", "evaluate", "runs/a")
     known = {**find_commands("PARSERS"), **find_commands()}
-    assert f"Available subcommands: {', '.join(['train', *sorted({*known} - {'train'})])}" in said
+    assert f"expected one of {', '.join(['train', *sorted({*known} - {'train'})])}. Did you mean 'eval'?" in said
 
 
 def test_unknown_experiment_is_refused_with_an_example():

@@ -326,7 +326,10 @@ def test_folder_that_is_taken_for_a_dataset_is_named_with_how_it_is_written(in_t
         assert f"got {name!r}" in str(raised.value)
         assert f"Did you mean {written} (data of your own: --data.path {written}, or that path" in str(raised.value)
         assert "Or the dataset " in str(raised.value)
-    with pytest.raises(InputError, match=r"\(--data\.name\)\? Data of your own is given by its path: --data\.path\."):
+    with pytest.raises(
+        InputError,
+        match=r"\(--data\.name\)\? Data of your own is given by its path: --data\.path, in Python \./somewhere_else",
+    ):
         load("train", name="somewhere_else")
     with pytest.raises(InputError, match=r"data\.path: got flowrs; .* Did you mean flowers\?"):
         load_splits(DataConfig(path=Path("flowrs")), 0, lambda text: None)

@@ -56,6 +56,10 @@ def looping(outputs: Any, labels: Any) -> Any:
     return total.sum(-1)
 
 
+def in_the_order_of_keras(y_true: Any, y_pred: Any) -> Any:
+    return plain(y_pred, y_true)
+
+
 def late(outputs: Any, labels: Any) -> Any:
     return jnp.where(abs(outputs).max(-1) > 6, jnp.nan, plain(outputs, labels))
 
@@ -125,3 +129,11 @@ def test_other_code_of_ones_own_is_named_with_its_line(function: Any):
         options = {"optimizer": OptimConfig(schedule=engine.custom(function))}
     with pytest.raises(InputError, match=f"{start}.*{line_of(function)}{end}"):
         engine.fit(LINEAR, make_dataset(100), epochs=1, verbose=False, **options)
+
+
+@pytest.mark.parametrize("kwargs", [{"loss": in_the_order_of_keras}, {"metrics": [in_the_order_of_keras]}])
+def test_the_order_of_keras_is_refused_in_words(kwargs: dict[str, Any]):
+    field = "train." + next(iter(kwargs))
+    rule = rf"{field}: got in_the_order_of_keras\(y_true, y_pred\) {line_of(in_the_order_of_keras, 0)}, in the order of Keras; .*"
+    with pytest.raises(InputError, match=rule + r"Write def in_the_order_of_keras\(y_pred, y_true\)\."):
+        engine.fit(LINEAR, make_dataset(20), epochs=1, verbose=False, **kwargs)

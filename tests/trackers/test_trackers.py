@@ -183,3 +183,10 @@ def test_names_and_numbers():
     assert sample(values).size <= 4096
     assert sample(values)[[0, -1]].tolist() == [0, 9999]
     assert flat_settings(CONFIG)["plan.chunk_steps"] == 1
+
+
+def test_a_callback_that_is_none_is_refused_before_the_data(tmp_path):
+    with pytest.raises(InputError, match="callbacks: got the class Callback; expected an object"):
+        engine.fit(TINY, "nowhere", callbacks=[engine.Callback])
+    with pytest.raises(InputError, match="callbacks: got the class Callback; expected an object"):
+        engine.run(dataclasses.replace(CONFIG, data=engine.DataConfig(path="nowhere")), callbacks=[engine.Callback])

@@ -162,7 +162,7 @@ def _unknown_dataset(name: str) -> str:
     import difflib
 
     names = known_names()
-    nearest = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or [
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.6) or [
         "fashion_mnist_12k",
         "mnist",
         "cifar10",
@@ -175,7 +175,10 @@ def _unknown_dataset(name: str) -> str:
             f"Did you mean {', or '.join([kinds, *own[1:]])}? Or the dataset {nearest[0]} (--data.name {nearest[0]})?"
         )
     else:
-        remedy = f"Did you mean {', '.join(nearest)} (--data.name)? Data of your own is given by its path: --data.path."
+        remedy = (
+            f"Did you mean {', '.join(nearest)} (--data.name)? "
+            f"Data of your own is given by its path: --data.path, in Python ./{name} or another with a / in it."
+        )
     return problem("data.name", repr(name), rule, remedy)
 
 
