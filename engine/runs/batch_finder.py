@@ -61,7 +61,8 @@ def search_batch_sizes(
 ) -> BatchSearch:
     """Tries `smallest` and its doubles up to `largest` and to all training examples, until one does not fit.
 
-    on_trial: is called after each. Nothing is written. Raises InputError as a run would, and if not even the smallest fits.
+    on_trial: is called after each. Nothing is written. Raises InputError as a run would, and if not even the smallest
+    fits.
     """
     problems = check_whole("smallest", smallest, 1, "Give 16 or so.")
     if problems or (problems := check_whole("largest", largest, smallest, "Give 4096 or so.")):

@@ -134,6 +134,7 @@ def test_other_code_of_ones_own_is_named_with_its_line(function: Any):
 @pytest.mark.parametrize("kwargs", [{"loss": in_the_order_of_keras}, {"metrics": [in_the_order_of_keras]}])
 def test_the_order_of_keras_is_refused_in_words(kwargs: dict[str, Any]):
     field = "train." + next(iter(kwargs))
-    rule = rf"{field}: got in_the_order_of_keras\(y_true, y_pred\) {line_of(in_the_order_of_keras, 0)}, in the order of Keras; .*"
+    where = line_of(in_the_order_of_keras, 0)
+    rule = rf"{field}: got in_the_order_of_keras\(y_true, y_pred\) {where}, in the order of Keras; .*"
     with pytest.raises(InputError, match=rule + r"Write def in_the_order_of_keras\(y_pred, y_true\)\."):
         engine.fit(LINEAR, make_dataset(20), epochs=1, verbose=False, **kwargs)

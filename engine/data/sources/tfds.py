@@ -175,10 +175,8 @@ def _unknown_dataset(name: str) -> str:
             f"Did you mean {', or '.join([kinds, *own[1:]])}? Or the dataset {nearest[0]} (--data.name {nearest[0]})?"
         )
     else:
-        remedy = (
-            f"Did you mean {', '.join(nearest)} (--data.name)? "
-            f"Data of your own is given by its path: --data.path, in Python ./{name} or another with a / in it."
-        )
+        own_data = f"Data of your own is given by its path: --data.path, in Python ./{name} or the like."
+        remedy = f"Did you mean {', '.join(nearest)} (--data.name)? {own_data}"
     return problem("data.name", repr(name), rule, remedy)
 
 
