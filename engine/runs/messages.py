@@ -28,9 +28,10 @@ from engine.report.pictures import draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.sweep import report_sweep
 from engine.report.tables import metrics_table
+from engine.runs.epoch import Epoch
 from engine.runs.fold_members import Folds, summarize
 from engine.runs.result import Result
-from engine.runs.session import Epoch, Session
+from engine.runs.session import Session
 
 LEAST_SECONDS = 0.05  # of a kind of work, to be listed
 

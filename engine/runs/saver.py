@@ -14,7 +14,8 @@ from engine.processes.together import agree, is_first
 from engine.report.history import history_csv
 from engine.report.progress import Reporter
 from engine.runs.callbacks import CallbackFailed, Callbacks
-from engine.runs.session import Epoch, Session
+from engine.runs.epoch import Epoch
+from engine.runs.session import Session
 
 
 def start_directory(session: Session, resumed: Record | None, overwrite: bool) -> None:

@@ -1,6 +1,6 @@
 """Session: a run while it trains: its state and history, how it is trained, validated, saved and resumed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from engine.processes.sharing import shared_work
 from engine.processes.together import agree
 from engine.runs.changed import follow_changes, shapes_before_changes
 from engine.runs.checks import check_average, check_run, check_same_data, validation_fingerprint
+from engine.runs.epoch import Epoch
 from engine.runs.fold_members import make_members
 from engine.runs.run_plan import find_given_plan, make_architecture
 from engine.runs.setup import Model, Setup
@@ -38,17 +39,6 @@ from engine.training.schedules import schedule
 from engine.training.state import TrainState, make_items, make_state, restructured
 
 COUNTS = ("n", "skipped")  # the same in every epoch
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A finished epoch: its row of the history, metrics on the validation data, number of images; usual: see
-    Ensemble.usual_metrics."""
-
-    row: dict[str, Any]
-    validation: dict[str, Any]
-    num_images: int
-    usual: tuple[dict[str, Any], list[int]]
 
 
 class Session:
