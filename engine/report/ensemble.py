@@ -170,4 +170,5 @@ def _draw_counts(axes: Any, table: Reliability) -> None:
     axes.set(xlabel="confidence: probability of the predicted class", ylabel="examples", yscale="log")
     axes.set_ylim(bottom=0.7)
     axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.minorticks_off()
     axes.grid(axis="y", alpha=0.3)

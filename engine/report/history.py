@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
+LARGEST = 1e300  # that can be drawn
 
 
 def history_csv(rows: Sequence[Row]) -> str:
@@ -22,6 +23,16 @@ def history_csv(rows: Sequence[Row]) -> str:
     writer.writerow(names)
     writer.writerows([row.get(name, "") for name in names] for row in rows)
     return text.getvalue()
+
+
+def read_history(rows: Sequence[Row]) -> list[Row]:
+    """The epochs of a record, which may be a stranger's: those with whole numbers for epoch and step; numbers alone."""
+    kept = [{name: value for name, value in row.items() if _is_number(value)} for row in rows]
+    return [row for row in kept if isinstance(row.get("epoch"), int) and isinstance(row.get("step"), int)]
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST) or value != value
 
 
 def find_curves(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:

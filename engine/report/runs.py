@@ -3,7 +3,7 @@
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from engine.errors import InputError, problem, unknown
 from engine.host.console import Shortened, Table
 from engine.host.json_files import read_json
 from engine.metrics.stopping import rank, validation_history
+from engine.report.history import read_history
 from engine.report.tables import format_metric
 from engine.text import printable
 
@@ -58,6 +59,7 @@ def find_runs(place: Path) -> list[Path]:
 def read_run(path: Path) -> RunFacts:
     """The facts of a run, of its last record; raises InputError if that cannot be read."""
     record = record_of(path, "last")
+    record = replace(record, history=tuple(read_history(record.history)))
     train, history = record.config.train, record.history
     values: dict[str, float] = {"epochs": record.epochs_done, "members": train.members}
     values["seconds"] = float(sum(_number(row.get("seconds")) or 0.0 for row in history))

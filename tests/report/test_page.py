@@ -15,6 +15,7 @@ import engine
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.errors import InputError
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
+from engine.report.history import read_history
 from engine.report.page.compare import _place, write_comparison
 from engine.report.page.render import MARK
 from engine.report.page.write import SECTIONS, write_report
@@ -220,3 +221,12 @@ def test_settings_stand_along_an_axis_in_their_order():
     assert _place([2, 2])[0].tolist() == [0.5, 0.5]
     assert _place(["sgd", None, "adam"])[0].tolist() == [1.0, 0.0, 0.5]
     assert len(_place(list(range(100)))[1]) <= 10
+
+
+def test_history_of_a_stranger_is_read_as_far_as_it_is_one():
+    good = {"epoch": 1, "step": 4, "loss": 0.5, "validation_loss": float("nan")}
+    bad = {"accuracy": "<b>", "seconds": None, "ece": 1e308, "top5": [1]}
+    rows = [{**good, **bad}, {"epoch": "1", "step": 3}, {"step": 2}]
+    (found,) = read_history(rows)
+    assert list(found) == list(good)
+    assert read_history([]) == []

@@ -101,15 +101,18 @@ def test_suggested_commands_name_the_numbered_directory(monkeypatch: pytest.Monk
     assert command_again("--resume").endswith("train mlp --train.epochs=2 --run-dir 'a b-1' --resume")
 
 
-def test_run_is_kept_in_a_numbered_directory(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_run_is_kept_in_a_numbered_directory_with_its_page(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     np.savez("data.npz", x_train=make_dataset(40).images, y_train=make_dataset(40).labels)
     data = engine.DataConfig(path=in_tmp / "data.npz")
     config = engine.RunConfig("numbered", engine.mlp(()), data, engine.TrainConfig(epochs=1))
     for hook in ("excepthook", "unraisablehook"):
         monkeypatch.setattr(sys, hook, getattr(sys, hook))
-    monkeypatch.setattr(sys, "argv", ["numbered.py", "--numbered"])
+    monkeypatch.setattr(sys, "argv", ["numbered.py", "--numbered", "--report"])
     engine.main(config)
-    assert "saved in runs/numbered-1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "saved in runs/numbered-1: report.html" in said
+    assert "engine report" not in said
+    assert "Confusion matrix" in (in_tmp / "runs" / "numbered-1" / "report.html").read_text("utf-8")
     monkeypatch.setattr(sys, "argv", ["numbered.py", "--numbered", "--resume"])
     with pytest.raises(SystemExit):
         engine.main(config)

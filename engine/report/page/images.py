@@ -31,11 +31,11 @@ def has_few_pixels(image: np.ndarray) -> bool:
 
 
 def tile(maps: Sequence[np.ndarray], columns: int = 8, gap: int = 1) -> np.ndarray:
-    """uint8[h w 1 or 3]: images of one shape [y x c], each stretched to all levels, side by side on white."""
+    """uint8[h w 1 or 3]: images of one shape [y x c], each stretched to all levels, side by side on grey."""
     height, width, channels = maps[0].shape
     rows = -(-len(maps) // columns)
     columns = min(columns, len(maps))
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 127, np.uint8)
     for number, each in enumerate(maps):
         top, left = (number // columns) * (height + gap), (number % columns) * (width + gap)
         sheet[top : top + height, left : left + width] = stretched(each)

@@ -85,7 +85,15 @@ def show_maps(material: Material) -> list[Part]:
         raise LeftOut(str(error)) from None
     if not found:
         raise LeftOut("No layer gives images.")
-    shown = [Shown(as_address(image), "the picture", (f"the picture, example 0 of {answers.split}",), False, True)]
+    shown = [
+        Shown(
+            as_address(image),
+            "the picture",
+            (f"the picture, example 0 of {answers.split}",),
+            False,
+            has_few_pixels(image),
+        )
+    ]
     for name, maps in list(found.items())[:MOST_LAYERS]:
         shown.append(_show_maps(name, maps))
     note = f"What each layer{which} makes of one picture; each map from black for its least value to white."

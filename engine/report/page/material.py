@@ -23,6 +23,7 @@ from engine.inference.restore import restore
 from engine.inference.single import SingleClassifier
 from engine.metrics.stopping import validation_history
 from engine.records.custom import check_trust
+from engine.report.history import Row, read_history
 from engine.report.members import find_member_outputs
 from engine.report.page.parts import LeftOut
 
@@ -58,6 +59,11 @@ class Material:
     results: dict[str, Any]
     read_splits: Callable[[], Splits]
 
+    @cached_property
+    def history(self) -> list[Row]:
+        """The epochs."""
+        return read_history(self.record.history)
+
     @property
     def is_ensemble(self) -> bool:
         """Whether several models answer together."""
@@ -66,10 +72,10 @@ class Material:
     @property
     def best_epoch(self) -> int | None:
         """The epoch whose weights the page is about; None of an ensemble, and without validation data."""
-        if self.is_ensemble or not validation_history(self.record.history):
+        if self.is_ensemble or not validation_history(self.history):
             return None
         step = self.classifier.record.step
-        return next((row["epoch"] for row in self.record.history if row.get("step") == step), None)
+        return next((row["epoch"] for row in self.history if row["step"] == step), None)
 
     @cached_property
     def splits(self) -> Splits | str:

@@ -18,6 +18,7 @@ from engine.report.progress import duration_text
 from engine.report.tables import format_metric, metrics_table
 
 MOST_CURVES = 8
+MOST_EPOCHS = 1_000  # lines of the table
 
 
 def describe_run(material: Material) -> list[Part]:
@@ -31,7 +32,7 @@ def describe_run(material: Material) -> list[Part]:
         ("model", f"{members}{count_params(material):,} parameters"),
         ("epochs", _epochs_text(material)),
         *((name.replace("_", " "), format_metric(name, value)) for name, value in _find_main_scores(material)),
-        ("training", duration_text(sum(row.get("seconds") or 0 for row in record.history))),
+        ("training", duration_text(sum(row.get("seconds", 0) for row in material.history))),
         ("device", record.device or "not known"),
     ]
     return [Facts(facts)]
@@ -39,7 +40,7 @@ def describe_run(material: Material) -> list[Part]:
 
 def draw_history(material: Material) -> list[Part]:
     """The curves of the shown metrics, and of the learning rate where that changes."""
-    history, train = material.record.history, material.record.config.train
+    history, train = material.history, material.record.config.train
     if not history:
         raise LeftOut("No epoch is complete.")
     best, parts = material.best_epoch, list[Part]()
@@ -59,7 +60,8 @@ def draw_history(material: Material) -> list[Part]:
     if has_stopped_early(train, history):
         patience = f"{train.patience:,} epochs without a better one"
         parts.append(Text(f"Stopped early after epoch {len(history):,}: {patience} (train.patience)."))
-    return [*parts, Rows("All epochs", *_tabulate(history))]
+    which = "All epochs" if len(history) <= MOST_EPOCHS else f"The last {MOST_EPOCHS:,} of {len(history):,} epochs"
+    return [*parts, Rows(which, *_tabulate(history))]
 
 
 def show_scores(material: Material) -> list[Part]:
@@ -137,13 +139,11 @@ def _find_main_scores(material: Material) -> list[tuple[str, float]]:
 
 def _tabulate(history: Any) -> tuple[list[str], list[list[str]]]:
     names = list(dict.fromkeys(name for row in history for name in row if not name.startswith("member_")))
-    rows = [[_format(name, row.get(name, "")) for name in names] for row in history]
+    rows = [[_format(name, row[name]) if name in row else "" for name in names] for row in history[-MOST_EPOCHS:]]
     return [name.replace("_", " ") for name in names], rows
 
 
-def _format(name: str, value: Any) -> str:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return str(value)
+def _format(name: str, value: float) -> str:
     is_metric = name.removeprefix("validation_") in {*METRICS, "loss", "seconds"}
     return format_metric(name, value) if is_metric else f"{value:,.6g}"
 
