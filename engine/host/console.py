@@ -29,8 +29,10 @@ class Console(RichConsole):
     """A rich console that shows texts as they are: no markup, no emoji codes, no control characters."""
 
     def __init__(self, file: IO[str] | None = None, stderr: bool = False, quiet: bool = False, plain: bool = False):
-        """plain: no colours and no width, whatever the file is."""
-        styles: dict[str, Any] = {"force_terminal": False, "color_system": None} if plain else {}
+        """plain: no colours and no width, whatever the file is; in a notebook the file too, and no output of a cell."""
+        styles: dict[str, Any] = (
+            {"force_terminal": False, "force_jupyter": False, "color_system": None} if plain else {}
+        )
         super().__init__(file=file, stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, **styles)
         if not self.is_terminal and not self.is_jupyter:
             self.size = ConsoleDimensions(UNBOUNDED, 25)

@@ -25,8 +25,9 @@ def html_table(
 
 def html_facts(title: str, facts: Mapping[str, object]) -> str:
     """A heading, and a line for each fact that is not empty."""
-    rows = [(name, value) for name, value in facts.items() if value not in (None, "", ())]
-    return f"<p><b>{html_text(title)}</b></p>{html_table(('', ''), rows)}"
+    rows = [(html_text(name), html_text(value)) for name, value in facts.items() if value not in (None, "", ())]
+    lines = "".join(f'<tr><th>{name}</th><td style="text-align:left">{value}</td></tr>' for name, value in rows)
+    return f"<p><b>{html_text(title)}</b></p><table><tbody>{lines}</tbody></table>"
 
 
 def html_pictures(pngs: Sequence[bytes], titles: Sequence[object], pixels: int = 64) -> str:
