@@ -19,15 +19,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from engine.kernels.triton_blocks import (
+    BLOCKS,
     DEPTH,
     LEAST,
-    ROWS,
     Pixels,
     Sizes,
     block_size,
     broadcast,
     choose_algorithm,
     choose_depth_block,
+    choose_rows,
     divide,
     dot,
     launch,
@@ -37,7 +38,7 @@ from engine.kernels.triton_blocks import (
 from engine.kernels.windows import Window, padded_size
 
 DEEP = 64  # outputs, times positions of pool windows, that a kernel's gradient adds up at once
-BLOCKS = 264  # about how many blocks share the gradient of a kernel: two for each multiprocessor of an H100
+MOST_SUMS = 12_288  # of a kernel's gradient that a block keeps in registers, 48 of each of 256 threads
 NO_WINNER = -1  # of a window whose largest value relu sets to zero
 NO_POOL = Window((1, 1), (1, 1))
 
@@ -80,7 +81,7 @@ def _forward(
     sizes = _sizes(images, kernel, window, pool)
     shape, dtype = (len(images), *sizes.outputs, sizes.filters), images.dtype
     num, columns = prod(shape[:3]), block_size(sizes.filters)
-    rows = ROWS // sizes.positions
+    rows = choose_rows(num * sizes.positions, sizes.filters // columns) // sizes.positions
     results = jax.ShapeDtypeStruct((prod(shape),), dtype), jax.ShapeDtypeStruct((prod(shape) if pool else 1,), jnp.int8)
     body = partial(_forward_block, sizes, choose_algorithm(dtype, precision), is_relu, pool is not None, rows, columns)
     grid = (pl.cdiv(num, rows), sizes.filters // columns)
@@ -125,14 +126,24 @@ def _backward(pool: Window | None, is_relu: bool, window: Window, precision: Any
     images, kernel, kept = saved
     sizes = _sizes(images, kernel, window, pool)
     algorithm = choose_algorithm(images.dtype, precision)
-    kept = jnp.zeros(1, jnp.int8) if kept is None else kept
+    has_pool, kept = pool is not None, jnp.zeros(1, jnp.int8) if kept is None else kept
     arrays = (gradient.reshape(-1), kept)
-    how = (sizes, algorithm, is_relu, pool is not None)
-    to_kernel, to_bias = _to_kernel(*how, images, arrays, kernel.dtype)
-    return _to_images(*how, images, kernel, arrays), to_kernel.reshape(kernel.shape), to_bias
+    to_kernel, to_bias = _to_kernel(sizes, algorithm, is_relu, has_pool, images, arrays, kernel.dtype)
+    to_maps = _to_maps(sizes, is_relu, has_pool, gradient, kept.reshape(gradient.shape) if kept.size > 1 else kept)
+    return _to_images(sizes, algorithm, images, kernel, to_maps), to_kernel.reshape(kernel.shape), to_bias
 
 
 convolve.defvjp(_forward, _backward)
+
+
+def _to_maps(sizes: Sizes, is_relu: bool, has_pool: bool, gradient: jax.Array, kept: jax.Array) -> jax.Array:
+    """[b y x o]: gradient with respect to the maps, as far as the pool reads them; XLA writes it, once for all taps."""
+    if not has_pool:
+        return jnp.where(kept > 0, gradient, 0) if is_relu else gradient
+    (b, v, u, o), (high, wide) = gradient.shape, sizes.pool.size
+    position = jnp.arange(high * wide, dtype=jnp.int8).reshape(1, 1, high, 1, wide, 1)
+    parts = jnp.where(kept[:, :, None, :, None] == position, gradient[:, :, None, :, None], 0)  # [b v i u j o]
+    return parts.reshape(b, v * high, u * wide, o)
 
 
 def _map_gradient(has_pool: bool, is_relu: bool, arrays: tuple, offsets: Any, mask: Any, position: Any) -> jax.Array:
@@ -151,67 +162,67 @@ def _to_kernel(
     """([k o], [o]): gradients of kernel and bias; each block sums one share of the outputs, then these are added."""
     num = sizes.images[0] * prod(sizes.outputs)
     rows, columns, block = DEEP // sizes.positions, block_size(sizes.filters), choose_depth_block(sizes.images[3])
-    blocks = pl.cdiv(sizes.depth, block), sizes.filters // columns
+    parts = pl.cdiv(sizes.depth, block)
+    group = max(n for n in range(1, parts + 1) if parts % n == 0 and (n == 1 or n * block * columns <= MOST_SUMS))
+    blocks = parts // group, sizes.filters // columns
     rounds = max(1, pl.cdiv(num * prod(blocks), rows * BLOCKS))
     shares = pl.cdiv(num, rows * rounds)
     results = (
         jax.ShapeDtypeStruct((shares * sizes.depth * sizes.filters,), jnp.float32),
         jax.ShapeDtypeStruct((shares * sizes.filters,), jnp.float32),
     )
-    body = partial(_kernel_block, sizes, algorithm, is_relu, has_pool, rows, columns, block, rounds)
-    to_kernel, to_bias = launch(body, results, (*blocks, shares), images, *arrays)
+    body = partial(_kernel_block, sizes, algorithm, is_relu, has_pool, rows, columns, block, group, rounds)
+    to_kernel, to_bias = launch(body, results, (*blocks, shares), images, *arrays, num_warps=4 if group == 1 else 8)
     to_kernel = to_kernel.reshape(shares, sizes.depth, sizes.filters).sum(0)
     return to_kernel.astype(dtype), to_bias.reshape(shares, sizes.filters).sum(0).astype(dtype)
 
 
 def _kernel_block(
     sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, num_rows: int, num_columns: int, block: int,
-    rounds: int, images: Any, gradient: Any, kept: Any, to_kernel: Any, to_bias: Any,
+    group: int, rounds: int, images: Any, gradient: Any, kept: Any, to_kernel: Any, to_bias: Any,
 ) -> None:  # fmt: skip
-    """The contribution of one share of the outputs to a block of the kernel's gradient, and to the bias'."""
-    n, share = pl.program_id(0), pl.program_id(2)
+    """The contribution of one share of the outputs to `group` blocks of the kernel's gradient, and to the bias'."""
+    first, share = pl.program_id(0) * group, pl.program_id(2)
     o = pl.program_id(1) * num_columns + jnp.arange(num_columns)
 
     def add(round_: Any, totals: tuple) -> tuple:
         pixels = Pixels(sizes, (share * rounds + round_) * num_rows, num_rows)
-        values, _, _ = pixels.load(images, n, block)
         offsets = pixels.output[:, None] * sizes.filters + o[None, :]
         mask, position = (
             broadcast(pixels.is_row[:, None], offsets.shape),
             broadcast(pixels.position[:, None], offsets.shape),
         )
         back = _map_gradient(has_pool, is_relu, (gradient, kept), offsets, mask, position)
-        product = dot(values.T, back, algorithm)
-        return totals[0] + product, totals[1] + jnp.sum(back.astype(jnp.float32), axis=0)
+        values = [pixels.load(images, first + n, block)[0] for n in range(group)]  # all on their way before a product
+        products = (total + dot(each.T, back, algorithm) for total, each in zip(totals[:-1], values, strict=True))
+        return *products, totals[-1] + back.astype(jnp.float32)
 
-    zeros = jnp.zeros((block, num_columns), jnp.float32), jnp.zeros(num_columns, jnp.float32)
-    kernel_total, bias_total = lax.fori_loop(0, rounds, add, zeros)
-    k = n * block + jnp.arange(block)
-    offsets = (share * sizes.depth + k)[:, None] * sizes.filters + o[None, :]
-    triton.store(to_kernel.at[offsets], kernel_total, mask=broadcast((k < sizes.depth)[:, None], offsets.shape))
-    triton.store(to_bias.at[share * sizes.filters + o], bias_total, mask=broadcast(n == 0, o.shape))
+    shapes = *[(block, num_columns)] * group, (sizes.positions * num_rows, num_columns)
+    *totals, back = lax.fori_loop(0, rounds, add, tuple(jnp.zeros(shape, jnp.float32) for shape in shapes))
+    for n, total in enumerate(totals):
+        k = (first + n) * block + jnp.arange(block)
+        offsets = (share * sizes.depth + k)[:, None] * sizes.filters + o[None, :]
+        triton.store(to_kernel.at[offsets], total, mask=broadcast((k < sizes.depth)[:, None], offsets.shape))
+    triton.store(to_bias.at[share * sizes.filters + o], jnp.sum(back, axis=0), mask=broadcast(first == 0, o.shape))
 
 
-def _to_images(
-    sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, images: jax.Array, kernel: jax.Array, arrays: tuple
-) -> jax.Array:
+def _to_images(sizes: Sizes, algorithm: Any, images: jax.Array, kernel: jax.Array, to_maps: jax.Array) -> jax.Array:
     b, h, w, c = images.shape
     columns = block_size(c, least=LEAST)
-    grid = (pl.cdiv(b * h * w, ROWS), pl.cdiv(c, columns))
-    body = partial(_images_block, sizes, algorithm, is_relu, has_pool, columns)
-    (result,) = launch(body, (jax.ShapeDtypeStruct((images.size,), images.dtype),), grid, kernel, *arrays)
+    rows = choose_rows(b * h * w, pl.cdiv(c, columns))
+    grid = (pl.cdiv(b * h * w, rows), pl.cdiv(c, columns))
+    body = partial(_images_block, sizes._replace(maps=to_maps.shape[1:3]), algorithm, rows, columns)
+    (result,) = launch(body, (jax.ShapeDtypeStruct((images.size,), images.dtype),), grid, kernel, to_maps)
     return result.reshape(images.shape)
 
 
 def _images_block(
-    sizes: Sizes, algorithm: Any, is_relu: bool, has_pool: bool, num_columns: int,
-    kernel: Any, gradient: Any, kept: Any, to_images: Any,
-) -> None:  # fmt: skip
+    sizes: Sizes, algorithm: Any, num_rows: int, num_columns: int, kernel: Any, to_maps: Any, to_images: Any
+) -> None:
     """Gradient with respect to one block of pixels."""
-    (b, h, w, c), window, pool = sizes.images, sizes.window, sizes.pool
-    (v, u), (y, x), o = sizes.outputs, sizes.maps, sizes.filters
+    (b, h, w, c), window, (y, x), o = sizes.images, sizes.window, sizes.maps, sizes.filters
     channel = pl.program_id(1) * num_columns + jnp.arange(num_columns)
-    pixel = pl.program_id(0) * ROWS + jnp.arange(ROWS)
+    pixel = pl.program_id(0) * num_rows + jnp.arange(num_rows)
     image, row, column = divide(pixel, h * w), remainder(divide(pixel, w), h), remainder(pixel, w)
     row, column = row + window.pads[0][0], column + window.pads[1][0]
     block = block_size(o, DEPTH)
@@ -222,20 +233,14 @@ def _images_block(
         up, is_up = _source(row - divide(tap, window.size[1]) * window.dilation[0], window.strides[0], y)
         left, is_left = _source(column - remainder(tap, window.size[1]) * window.dilation[1], window.strides[1], x)
         mask = is_up & is_left & (pixel < b * h * w)
-        out_v, out_u = divide(up, pool.strides[0]), divide(left, pool.strides[1])
-        if has_pool:
-            mask = mask & (out_v < v) & (out_u < u)
-        position = remainder(up, pool.strides[0]) * pool.size[1] + remainder(left, pool.strides[1])
-        offsets = (((image * v + out_v) * u + out_u) * o)[:, None] + filters[None, :]
-        shape = (ROWS, block)
-        mask, position = broadcast(mask[:, None], shape), broadcast(position[:, None], shape)
-        back = _map_gradient(has_pool, is_relu, (gradient, kept), offsets, mask, position)
+        offsets = (((image * y + up) * x + left) * o)[:, None] + filters[None, :]
+        back = load(to_maps, offsets, broadcast(mask[:, None], offsets.shape))
         weights = (tap * c + channel)[:, None] * o + filters[None, :]
         weights = load(kernel, weights, None if is_channel is None else broadcast(is_channel, weights.shape))
         return total + dot(back, weights.T, algorithm)
 
     steps = prod(window.size) * (o // block)
-    total = lax.fori_loop(0, steps, add, jnp.zeros((ROWS, num_columns), jnp.float32))
+    total = lax.fori_loop(0, steps, add, jnp.zeros((num_rows, num_columns), jnp.float32))
     offsets = pixel[:, None] * c + channel[None, :]
     mask = (pixel < b * h * w)[:, None] & (channel < c)[None, :]
     triton.store(to_images.at[offsets], total.astype(to_images.dtype), mask=broadcast(mask, offsets.shape))

@@ -12,7 +12,8 @@ from jax.experimental.pallas import triton
 
 from engine.kernels.windows import Window
 
-ROWS = 128  # of a block's product: pixels, or positions of pool windows
+ROWS = (128, 64, 32)  # of a block's product: pixels, or positions of pool windows
+BLOCKS = 264  # the least that keep a GPU busy: two for each multiprocessor of an H100
 COLUMNS = 64  # of a block's product, at most: filters, or channels
 DEPTH = 64  # inner size of a block's product, at most
 LEAST = 16  # smallest side of Triton's products
@@ -81,11 +82,11 @@ class Pixels:
         return load(images, broadcast(offsets, shape), broadcast(mask, shape)), k, is_k
 
 
-def launch(body: Any, results: tuple, grid: tuple[int, ...], *arrays: jax.Array) -> Any:
+def launch(body: Any, results: tuple, grid: tuple[int, ...], *arrays: jax.Array, num_warps: int = 4) -> Any:
     """The results of a kernel's body on a grid of blocks, all arrays flat; interpreted on a CPU."""
     call = pl.pallas_call(
         body, out_shape=results, grid=grid, interpret=jax.default_backend() == "cpu",
-        compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
+        compiler_params=triton.CompilerParams(num_warps=num_warps, num_stages=3),
     )  # fmt: skip
     return call(*(array.reshape(-1) for array in arrays))
 
@@ -103,6 +104,11 @@ def remainder(number: Any, by: int) -> Any:
 def block_size(size: int, most: int = COLUMNS, least: int = LEAST) -> int:
     """The largest power of two up to `most` that divides a size; at least `least`."""
     return max(least, min(most, size & -size))
+
+
+def choose_rows(num: int, num_columns: int) -> int:
+    """Rows of a block where `num` rows times so many blocks of columns are computed: fewer if blocks would be few."""
+    return next((rows for rows in ROWS if num * num_columns >= rows * BLOCKS), ROWS[-1])
 
 
 def choose_depth_block(channels: int) -> int:
