@@ -94,11 +94,15 @@ COMPILER_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type
 """For programs on the CPU: convolutions by Eigen, which is twice as fast as YNNPACK."""
 
 
-GPU_OPTIONS: dict[str, str | bool] = {
-    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
-    "xla_gpu_graph_min_graph_size": "1",
-}
-"""For programs on a GPU: the loop over steps is part of a CUDA graph, so that the host launches nothing within it."""
+_IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
+GPU_OPTIONS: tuple[dict[str, str | bool], ...] = tuple(
+    {"xla_gpu_enable_command_buffer": kinds, "xla_gpu_graph_min_graph_size": "1"}
+    for kinds in (f"{_IN_GRAPHS},CONVOLUTION", _IN_GRAPHS)
+)
+"""For programs on a GPU: the loop over steps is part of a CUDA graph, so that the host launches nothing within it.
+
+The first that this version of XLA knows is used: in jax 0.10 no graph has convolutions of cuDNN.
+"""
 
 
 def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | None:
@@ -108,16 +112,17 @@ def compiler_options(is_deterministic: bool = False) -> dict[str, str | bool] | 
       algorithms by timing them.
     """
     if jax.default_backend() == "gpu":
-        known = GPU_OPTIONS if _knows_gpu_options() else {}
-        return known | ({"xla_gpu_deterministic_ops": True} if is_deterministic else {}) or None
+        known = next(filter(_knows, range(len(GPU_OPTIONS))), None)
+        options = {} if known is None else GPU_OPTIONS[known]
+        return options | ({"xla_gpu_deterministic_ops": True} if is_deterministic else {}) or None
     return COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
 
 
 @functools.cache
-def _knows_gpu_options() -> bool:
-    """Whether this version of XLA has these options, whose names are not stable."""
+def _knows(number: int) -> bool:
+    """Whether this version of XLA has these GPU_OPTIONS, whose names are not stable."""
     try:
-        jax.jit(lambda: jnp.zeros(()), compiler_options=GPU_OPTIONS).lower().compile()
+        jax.jit(lambda: jnp.zeros(()), compiler_options=GPU_OPTIONS[number]).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True

@@ -13,6 +13,7 @@ from jax import lax
 
 from engine.kernels.separable import Tail
 
+MOST_IN_A_BLOCK = 4096  # XLA's ReductionDimensionRaceFreeBound of a sum over columns, 32 × 128
 ACTIVATIONS = {"linear": lambda x: x, "relu": jax.nn.relu, "relu6": jax.nn.relu6}
 
 
@@ -41,10 +42,9 @@ def _backward(settings: tuple[float, Tail], saved: tuple, gradients: tuple) -> t
     images, mean, variance, scale, offset, counted = saved
     epsilon, tail = settings
     root, distance = lax.rsqrt(variance + epsilon), images.astype(jnp.float32) - mean
-    # Not in the forward pass' words, or XLA would have that store where the activation is open, for both.
     _, pull_back = jax.vjp(ACTIVATIONS[tail], distance * (_wide(scale) * root) + _wide(offset))
     (sent,) = pull_back(gradients[0].astype(jnp.float32))
-    total, weighted = _sum(sent), _sum(sent * distance)
+    total, weighted = _sums(sent, sent * distance)
     through_moments = (total + distance * (jnp.square(root) * weighted)) / _num_pixels(images, counted)
     to_images = _wide(scale) * root * (sent - jnp.where(counted[:, None, None, None], through_moments, 0))
     to_scale, to_offset = (weighted * root).reshape(-1), total.reshape(-1)
@@ -60,12 +60,20 @@ def _moments(images: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Arra
     The difference of two means is off by 2⁻²⁴ of the squared mean, which is less than what rounding to bfloat16 adds.
     """
     values, num = jnp.where(counted[:, None, None, None], images.astype(jnp.float32), 0), _num_pixels(images, counted)
-    mean = _sum(values) / num
-    return mean, jnp.maximum(0, _sum(jnp.square(values)) / num - jnp.square(mean))
+    total, squares = _sums(values, jnp.square(values))
+    mean = total / num
+    return mean, jnp.maximum(0, squares / num - jnp.square(mean))
 
 
-def _sum(values: jax.Array) -> jax.Array:
-    return jnp.sum(values, (0, 1, 2), keepdims=True)  # [b h w c] → [1 1 1 c]
+def _sums(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Each [b h w c] summed to [1 1 1 c], all in one pass.
+
+    XLA adds up to 4,096 pixels of a channel in a single block, so that most of a GPU waits: there each image first.
+    """
+    b, h, w, _ = arrays[0].shape
+    if b * h * w <= MOST_IN_A_BLOCK:
+        arrays = lax.optimization_barrier(tuple(jnp.sum(array, (1, 2), keepdims=True) for array in arrays))
+    return tuple(jnp.sum(array, (0, 1, 2), keepdims=True) for array in arrays)
 
 
 def _num_pixels(images: jax.Array, counted: jax.Array) -> jax.Array:

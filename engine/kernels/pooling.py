@@ -52,13 +52,35 @@ def _max_pool_backward(window: Window, saved: tuple, gradient: jax.Array) -> tup
     for n in reversed(range(len(offsets) - 1)):
         winner = jnp.where(slice_at(images, offsets[n], window.strides, (y, x)) == largest, jnp.int16(n), winner)
     if window.size != window.strides:
-        shares = (jnp.where(winner == n, gradient, 0) for n in range(len(offsets)))
+        shares = [jnp.where(winner == n, gradient, 0) for n in range(len(offsets))]
+        if jax.default_backend() == "gpu":
+            return (_collect_by_remainder(shares, images.shape, window),)
         return (total(spread(s, offsets[n], window.strides, (h, w)) for n, s in enumerate(shares)),)
     kh, kw = window.size
     position = jnp.arange(kh * kw, dtype=jnp.int16).reshape(1, 1, kh, 1, kw, 1)
     parts = jnp.where(winner[:, :, None, :, None] == position, gradient[:, :, None, :, None], 0)  # [b y i x j c]
     whole = parts.reshape(b, y * kh, x * kw, c)
     return (jnp.pad(whole, ((0, 0), (0, h - y * kh), (0, w - x * kw), (0, 0))),)
+
+
+def _collect_by_remainder(shares: list[jax.Array], shape: tuple[int, ...], window: Window) -> jax.Array:
+    """[b h w c]: the sum of each pixel's shares [b y x c], one for each position of the window.
+
+    Pixels with one remainder by the strides are reached from the same positions: with 3×3 and strides of 2 from one,
+    two or four of nine, and XLA computes no others.
+    """
+    (b, h, w, c), (sh, sw) = shape, window.strides
+    y, x = shares[0].shape[1:3]
+    rows, columns = -(-h // sh), -(-w // sw)
+    sums: dict[tuple[int, int], jax.Array] = {}
+    for (i, j), share in zip(window.offsets(), shares, strict=True):
+        edges = (i // sh, rows - y - i // sh), (j // sw, columns - x - j // sw)
+        moved, place = pad(share, edges), (i % sh, j % sw)
+        sums[place] = sums[place] + moved if place in sums else moved
+    zeros = jnp.zeros((b, rows, columns, c), shares[0].dtype)
+    lines = [jnp.stack([sums.get((i, j), zeros) for j in range(sw)], 3) for i in range(sh)]  # [b y x j c]
+    whole = jnp.stack(lines, 2).reshape(b, rows * sh, columns * sw, c)  # [b y i x j c]
+    return whole[:, :h, :w]
 
 
 def _largest_along(values: jax.Array, axis: int, size: int) -> jax.Array:

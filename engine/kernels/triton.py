@@ -194,13 +194,16 @@ def _kernel_block(
         )
         back = _map_gradient(has_pool, is_relu, (gradient, kept), offsets, mask, position)
         values = [pixels.load(images, first + n, block)[0] for n in range(group)]  # all on their way before a product
-        products = (total + dot(each.T, back, algorithm) for total, each in zip(totals[:-1], values, strict=True))
+        sides = ((back, each) if is_turned else (each, back) for each in values)
+        products = (total + dot(a.T, b, algorithm) for total, (a, b) in zip(totals[:-1], sides, strict=True))
         return *products, totals[-1] + back.astype(jnp.float32)
 
-    shapes = *[(block, num_columns)] * group, (sizes.positions * num_rows, num_columns)
+    is_turned = num_columns > block  # the longer side first: Hopper's tensor cores take 64 rows at a time
+    shape = (num_columns, block) if is_turned else (block, num_columns)
+    shapes = *[shape] * group, (sizes.positions * num_rows, num_columns)
     *totals, back = lax.fori_loop(0, rounds, add, tuple(jnp.zeros(shape, jnp.float32) for shape in shapes))
     for n, total in enumerate(totals):
-        k = (first + n) * block + jnp.arange(block)
+        k, total = (first + n) * block + jnp.arange(block), total.T if is_turned else total
         offsets = (share * sizes.depth + k)[:, None] * sizes.filters + o[None, :]
         triton.store(to_kernel.at[offsets], total, mask=broadcast((k < sizes.depth)[:, None], offsets.shape))
     triton.store(to_bias.at[share * sizes.filters + o], jnp.sum(back, axis=0), mask=broadcast(first == 0, o.shape))

@@ -12,7 +12,7 @@ from jax.experimental.pallas import triton
 
 from engine.kernels.windows import Window
 
-ROWS = (128, 64, 32)  # of a block's product: pixels, or positions of pool windows
+ROWS = (128, 64)  # of a block's product: pixels, or positions of pool windows; with fewer, Hopper's tensor cores rest
 BLOCKS = 264  # the least that keep a GPU busy: two for each multiprocessor of an H100
 COLUMNS = 64  # of a block's product, at most: filters, or channels
 DEPTH = 64  # inner size of a block's product, at most

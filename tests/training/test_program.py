@@ -283,8 +283,8 @@ def test_dropout_draws_differ_from_step_to_step_and_repeat_for_the_same_step(spl
 def test_same_bits_from_run_to_run_are_asked_of_xla_on_a_gpu_alone(monkeypatch):
     assert compiler_options(True) == compiler_options(False)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for is_known, options in ((True, GPU_OPTIONS), (False, {})):
-        monkeypatch.setattr("engine.devices.executables._knows_gpu_options", lambda is_known=is_known: is_known)
+    for known, options in (({0, 1}, GPU_OPTIONS[0]), ({1}, GPU_OPTIONS[1]), (set(), {})):
+        monkeypatch.setattr("engine.devices.executables._knows", known.__contains__)
         assert compiler_options(True) == {**options, "xla_gpu_deterministic_ops": True}
         assert (compiler_options(False) or {}) == options
 
