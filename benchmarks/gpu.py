@@ -64,7 +64,7 @@ PARTS = {
     "fashion_fast": Part(
         "benchmarks.accuracy", 150, ("--recipe", "fashion_fast", "--seeds", "0", "1", "2", "3", "4"), needs_data=True
     ),
-    "MobileNet": _peers("mobilenet_128, batch 64", "bfloat16", COMPILED),
+    "MobileNet": _peers("mobilenet_128, batch 64", "bfloat16", COMPILED, seconds=330),
     "ResNet50": _peers("resnet50_224, batch 64", "bfloat16", COMPILED, seconds=330),
     "cifar_fast": Part("benchmarks.fast_steps", 60),
     "saving": Part("benchmarks.checkpoint", 90, ("--rounds", "3", "--epochs", "6", "--calls", "100")),

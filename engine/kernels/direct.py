@@ -82,7 +82,7 @@ def direct_conv_general_dilated(
 
 def _by_channel(images: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _on_gpu():
-        return _by_xla(images, kernel, window, None, images.shape[3])
+        return convolve_by_xla(images, kernel, window, None, images.shape[3])
     is_ours = separable.supports_depthwise(images, kernel, window)
     return (separable.convolve_depthwise if is_ours else shifted_sums)(images, kernel, window)
 
@@ -99,7 +99,7 @@ def _convolve(
     if tail.pool == ffi.NO_POOL:
         tail = tail._replace(pool=None)
     if tail == NOTHING and _on_gpu():  # then cuDNN is faster, which adds the bias too
-        outputs = _by_xla(images, kernel, window, precision)
+        outputs = convolve_by_xla(images, kernel, window, precision)
         return outputs if bias is None else outputs + bias.reshape(1, 1, 1, -1)
     images, window = cut(images, window)
     bias = jnp.zeros(kernel.shape[3], kernel.dtype) if bias is None else bias
@@ -109,10 +109,12 @@ def _convolve(
 
 
 def _otherwise(images: jax.Array, kernel: jax.Array, window: Window, precision: Any) -> jax.Array:
-    return (_by_xla if _on_gpu() else eigen_convolve)(images, kernel, window, precision)
+    return (convolve_by_xla if _on_gpu() else eigen_convolve)(images, kernel, window, precision)
 
 
-def _by_xla(images: jax.Array, kernel: jax.Array, window: Window, precision: Any, num_groups: int = 1) -> jax.Array:
+def convolve_by_xla(
+    images: jax.Array, kernel: jax.Array, window: Window, precision: Any, num_groups: int = 1
+) -> jax.Array:
     """[b y x o] by lax, in the form that cuDNN runs fastest on a GPU."""
     if window.size == (1, 1) and not any(map(any, window.pads)):  # else cuDNN reads and fills all the pixels between
         images, window = images[:, :: window.strides[0], :: window.strides[1]], Window((1, 1), (1, 1))

@@ -52,9 +52,9 @@ def _max_pool_backward(window: Window, saved: tuple, gradient: jax.Array) -> tup
     for n in reversed(range(len(offsets) - 1)):
         winner = jnp.where(slice_at(images, offsets[n], window.strides, (y, x)) == largest, jnp.int16(n), winner)
     if window.size != window.strides:
-        shares = [jnp.where(winner == n, gradient, 0) for n in range(len(offsets))]
+        shares = (jnp.where(winner == n, gradient, 0) for n in range(len(offsets)))
         if jax.default_backend() == "gpu":
-            return (_collect_by_remainder(shares, images.shape, window),)
+            return (collect_by_remainder(list(shares), images.shape, window),)
         return (total(spread(s, offsets[n], window.strides, (h, w)) for n, s in enumerate(shares)),)
     kh, kw = window.size
     position = jnp.arange(kh * kw, dtype=jnp.int16).reshape(1, 1, kh, 1, kw, 1)
@@ -63,7 +63,7 @@ def _max_pool_backward(window: Window, saved: tuple, gradient: jax.Array) -> tup
     return (jnp.pad(whole, ((0, 0), (0, h - y * kh), (0, w - x * kw), (0, 0))),)
 
 
-def _collect_by_remainder(shares: list[jax.Array], shape: tuple[int, ...], window: Window) -> jax.Array:
+def collect_by_remainder(shares: list[jax.Array], shape: tuple[int, ...], window: Window) -> jax.Array:
     """[b h w c]: the sum of each pixel's shares [b y x c], one for each position of the window.
 
     Pixels with one remainder by the strides are reached from the same positions: with 3×3 and strides of 2 from one,

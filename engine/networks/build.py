@@ -127,12 +127,12 @@ def _run_directly(layer: nnx.Module, rest: deque[Row], x: jax.Array, mask: jax.A
 
     The pool goes before the activation, where the largest of the activated is the activation of the largest.
     """
-    if isinstance(layer, nnx.Conv) and rest and isinstance(norm := inner(rest[0][0]), BatchNormModule):
+    norm = inner(rest[0][0]) if rest else None
+    if isinstance(layer, nnx.Conv) and isinstance(norm, BatchNormModule) and norm.absorbs_bias(x):
+        following, _, takes_mask = rest.popleft()
+        bias = None if layer.bias is None else layer.bias[...]
         maps = lowerings.convolve_directly(layer, x, has_bias=False)
-        if norm.absorbs_bias(maps):
-            following, _, takes_mask = rest.popleft()
-            bias = None if layer.bias is None else layer.bias[...]
-            return _normalize_directly(following, norm, rest, maps, mask if takes_mask else None, bias)
+        return _normalize_directly(following, norm, rest, maps, mask if takes_mask else None, bias)
     activation = layer.activation if isinstance(layer, Activated) else Activation("linear")
     pool = rest[0][0] if rest and activation.known.is_monotone and lowerings.pools_directly(rest[0][0]) else None
     if pool is not None:

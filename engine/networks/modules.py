@@ -82,7 +82,7 @@ class BatchNormModule(Lowered, nnx.BatchNorm):
         return self.lowering == "direct" and not self.use_running_average and batch_norm.supports(x)
 
     def absorbs_bias(self, x: jax.Array) -> bool:
-        """Whether the bias of the convolution before it is left out of x: it only moves the mean, which is subtracted.
+        """Whether the bias of a convolution of x before it is left out: it only moves the mean, which is subtracted.
 
         Its gradient, which is nothing but rounding, is then 0, and takes no sum over all images. On a GPU alone: where
         the convolution's own code adds it, nothing is gained.

@@ -571,3 +571,24 @@ def test_max_pool_of_four_numbers_gives_the_known_numbers_when_same(lowering: po
     pooled = pool(jnp.array([[4.0, 3], [2, 1]]).reshape(1, 2, 2, 1))
     assert pool.lowering == lowering
     np.testing.assert_array_equal(pooled[0, :, :, 0], [[4, 3], [2, 1]])
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "pads"),
+    [((16, 16), (7, 7), ((3, 3), (3, 3))), ((9, 8), (3, 3), ((0, 1), (0, 1))), ((9, 10), (5, 2), ((2, 2), (0, 1)))],
+)
+def test_a_stem_folded_for_a_gpu_gives_the_same_numbers(image: Any, kernel: Any, pads: Any):
+    images, weights = whole_numbers((2, *image, 3), 0), whole_numbers((*kernel, 3, 8), 1)
+    window = windows.Window(kernel, (2, 2), (1, 1), pads)
+    folded = lambda x, k: direct.convolve_by_xla(x, k, window, "highest")  # noqa: E731
+    plain = lambda x, k: lax.conv_general_dilated(x, k, (2, 2), pads, dimension_numbers=NHWC)  # noqa: E731
+    assert_all_equal(value_and_gradients(folded, images, weights), value_and_gradients(plain, images, weights))
+
+
+@pytest.mark.parametrize(("size", "strides"), [((3, 3), (2, 2)), ((3, 2), (2, 1)), ((2, 2), (3, 3)), ((5, 3), (2, 2))])
+def test_shares_collected_for_a_gpu_are_those_of_the_cpu(size: Any, strides: Any):
+    window, shape = windows.Window(size, strides), (2, 11, 12, 3)
+    y, x = window.positions(*shape[1:3])
+    shares = [whole_numbers((2, y, x, 3), n) for n in range(size[0] * size[1])]
+    expected = windows.collect(shares, shape, window)
+    np.testing.assert_array_equal(pooling.collect_by_remainder(shares, shape, window), expected)
