@@ -8,7 +8,7 @@ from tyro.conf import arg
 
 from engine.commands.outputs import check_csv_file
 from engine.commands.process import set_up_process
-from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
+from engine.commands.targets import Flag, RunDirectory, Thresholds, find_own_classes, restore_with
 from engine.config.data import BadFileRule, DataConfig
 from engine.errors import InputError, problem
 from engine.host.console import show, tell
@@ -58,6 +58,7 @@ def evaluate(
     data: EvaluationData = EvaluationData(),
     step: str = "best",
     member: int | None = None,
+    thresholds: Thresholds = (),
     out: Annotated[Path | None, arg(aliases=["--csv"])] = None,
     overwrite: Flag = False,
     trust: Flag = False,
@@ -71,6 +72,7 @@ def evaluate(
         member: Of an ensemble the member with this number alone; None for all, combined.
         out: CSV file to write the scores of every class to, and how often it was taken for each of the others.
         overwrite: Replace that file if there is one.
+        thresholds: Of several labels a picture, pairs of a label and the probability above which it is predicted.
         trust: Import the author's own code that the run names, which runs it.
     """
     if out is not None:
@@ -80,10 +82,9 @@ def evaluate(
     from engine.data.coverage import absent_notes
     from engine.data.held_out import decoded_as_in_training, load_scored
     from engine.data.kinds import without_ignored
-    from engine.inference.restore import restore
     from engine.report.tables import metrics_table
 
-    classifier = restore(run, step_of(step), trust, member)
+    classifier = restore_with(run, step, trust, member, thresholds)
     given = {name: value for name, value in vars(data).items() if value is not None and name != "split"}
     if "name" in given or "path" in given:
         given = {"path": None, "source": None, **given}

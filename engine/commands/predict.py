@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from engine.commands.outputs import check_csv_file
 from engine.commands.process import set_up_process
-from engine.commands.targets import Flag, RunDirectory, find_own_classes, step_of
+from engine.commands.targets import Flag, RunDirectory, Thresholds, find_own_classes, restore_with
 from engine.config.data import ResizeRule
 from engine.errors import InputError, problem
 from engine.host.console import Console, show, tell
@@ -33,6 +33,7 @@ def predict(
     overwrite: Flag = False,
     step: str = "best",
     member: int | None = None,
+    thresholds: Thresholds = (),
     trust: Flag = False,
 ) -> None:
     """Name what is in image files or folders of them, or in each row of a CSV table of pixels or of paths.
@@ -54,6 +55,7 @@ def predict(
         overwrite: Replace that file if there is one.
         step: Checkpoint to use: best, last or a step number.
         member: Of an ensemble the member with this number alone; None for all, combined.
+        thresholds: Of several labels a picture, pairs of a label and the probability above which it is predicted.
         trust: Import the author's own code that the run names, which runs it.
     """
     _check(images, out, overwrite, max_pixels)
@@ -64,9 +66,8 @@ def predict(
 
     from engine.data.sources.table import is_table_name, listed_pictures
     from engine.data.sources.walk import picture_files
-    from engine.inference.restore import restore
 
-    classifier = restore(run, step_of(step), trust, member)
+    classifier = restore_with(run, step, trust, member, thresholds)
     if max_pixels is not None:
         Image.MAX_IMAGE_PIXELS = max_pixels
     listed = listed_pictures(images[0], tell) if is_table_name(images[0].name) else None

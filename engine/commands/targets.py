@@ -3,13 +3,16 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 from engine.config.data import BadFileRule, DataConfig, Standardization
 from engine.errors import InputError
 from engine.records import check_whole
+
+if TYPE_CHECKING:
+    from engine.inference.classifier import Classifier
 
 Flag = Annotated[bool, FlagCreatePairsOff]
 RunDirectory = Annotated[Path, Positional, arg(metavar="RUN")]
@@ -41,6 +44,17 @@ class PictureData(ShownData):
     stratified: Annotated[bool, Suppress] = False
     test_split: Annotated[str | None, Suppress] = DataConfig.test_split
     on_bad_file: Annotated[BadFileRule, Suppress] = DataConfig.on_bad_file
+
+
+Thresholds = tuple[tuple[str, float], ...]
+
+
+def restore_with(run: Path, step: str, trust: bool, member: int | None, thresholds: Thresholds) -> "Classifier":
+    """The classifier of a run, with other thresholds of some labels."""
+    from engine.inference.restore import restore
+
+    classifier = restore(run, step_of(step), trust, member)
+    return classifier.with_thresholds(dict(thresholds)) if thresholds else classifier
 
 
 def find_own_classes(trust: bool) -> None:

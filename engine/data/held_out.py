@@ -62,7 +62,13 @@ def load_scored(
         say(f"{source.name}: {chosen} is used, of {', '.join(names)}")
     if chosen == "validation" and chosen not in known and has_share:
         return _load_share(run, data, trained_on, say)
-    return source.load(named.get(chosen) or chosen, "data.split")
+    try:
+        return source.load(named.get(chosen) or chosen, "data.split")
+    except InputError as error:
+        if not has_share or error.field != "data.split":
+            raise
+        rule = f"{error.rule}, or validation, the share that the run set aside"
+        raise InputError(problem("data.split", error.got, rule, "Add --data.split validation.")) from None
 
 
 def _load_share(run: RunConfig, data: DataConfig, trained_on: tuple[Names, str], say: Say) -> Dataset:

@@ -12,6 +12,7 @@ from engine.config.scoring import Task, takes_numbers, takes_several
 from engine.data.arrays.axes import channels_last
 from engine.data.arrays.given import plain_array
 from engine.data.classes.labels import are_targets, read_classes, read_targets
+from engine.data.classes.names import Names
 from engine.data.classes.reading import classes_of, read_names
 from engine.data.classes.several import are_class_shares, normalize_shares, read_several, read_shares
 from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
@@ -91,7 +92,8 @@ def _read_unweighted(
     field = f"{reading.of}labels"
     is_open = reading.are_targets is None
     has_several = is_open and read_several(labels, field, reading.are_several, class_names) is not None
-    has_targets = not has_several and are_targets(labels, field) if is_open else reading.are_targets
+    shares = None if has_several else _read_shares(labels, field, class_names, reading)
+    has_targets = not has_several and shares is None and are_targets(labels, field) if is_open else reading.are_targets
     if has_targets:
         if class_names is not None:
             raise InputError(
@@ -101,7 +103,7 @@ def _read_unweighted(
         _check_counts(pixels, targets, reading)
         return Dataset(pixels, targets, (), name, fingerprint_of(pixels, targets), value_range=value_range)
     several = read_several(labels, field, reading.are_several, class_names)
-    several = several or (read_shares(labels, field) if reading.are_targets is False and class_names is None else None)
+    several = several or shares
     indices, names = several or _indices(labels, class_names, field)
     _check_counts(pixels, indices, reading)
     if several:
@@ -115,6 +117,22 @@ def _read_unweighted(
     return Dataset(
         pixels, indices, names, name, fingerprint_of(pixels, indices), value_range=value_range, targets=targets
     )
+
+
+def _read_shares(
+    labels: Any, field: str, class_names: ClassNames | None, reading: Reading
+) -> tuple[np.ndarray, Names] | None:
+    """Soft labels and the names of their classes, where the loss or class names say that these are classes."""
+    is_asked = reading.are_targets is False or (reading.are_targets is None and class_names is not None)
+    if not is_asked or isinstance(class_names, Mapping):
+        return None
+    found = read_shares(labels, field)
+    if found is None or class_names is None:
+        return found
+    if len(class_names) != len(found[1]):
+        rule = f"{len(found[1])}, one for each column of {field}"
+        raise InputError(problem("class_names", f"{len(class_names)} names", rule, "Give as many."))
+    return found[0], tuple(class_names)
 
 
 def read_images(given: Any, field: str, reading: Reading, say: Say) -> tuple[np.ndarray, ValueRange | None]:

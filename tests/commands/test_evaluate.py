@@ -34,6 +34,25 @@ def test_a_run_without_a_test_split_is_evaluated_on_the_share_set_aside(run, cap
         assert "data (validation share)" in said
         assert f"{result.metrics['validation']['loss']:.4f}" in said
     assert "│ 20 │" in command(capsys, "eval", directory, "--data.split", "train")
+    said = mistake(capsys, "eval", directory, "--data.split", "test")
+    assert "got 'test'; expected one of train, or validation, the share that the run set aside" in said
+
+
+def test_thresholds_of_labels_are_options(capsys, tmp_path):
+    marks = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 5, np.uint8)
+    images = np.zeros((20, 4, 4, 1), np.uint8)
+    arrays = (images, marks)
+    engine.fit(engine.mlp(()), arrays, epochs=0, loss="binary_cross_entropy", validation=None, verbose=False).save(
+        tmp_path / "run"
+    )
+    np.savez(tmp_path / "test.npz", images=images, labels=marks)
+    place = ("--data.path", tmp_path / "test.npz")
+    plain, none = (command(capsys, "eval", tmp_path / "run", *place, *options) for options in (
+        (), ("--thresholds", "0", "0.9", "1", "0.9")
+    ))  # fmt: skip
+    scores = engine.restore(tmp_path / "run").with_thresholds({"0": 0.9, "1": 0.9}).evaluate(arrays)
+    assert f"{scores['accuracy']:.4f}" in none
+    assert "0.5000" in plain
 
 
 def test_the_share_of_data_that_has_changed_is_not_taken_for_the_one_set_aside(run, capsys, tmp_path):

@@ -91,3 +91,15 @@ def test_shares_are_classes_to_a_loss_of_classes_and_numbers_to_others(dtype: An
     assert (soft.task, soft.class_numbers.tolist(), soft.class_counts.tolist()) == ("classes", [0, 2, 0, 2], [2, 0, 2])
     np.testing.assert_allclose(soft.labels.sum(1), 1, rtol=1e-6)
     assert as_task(engine.dataset(IMAGES, shares * 2), "classes").task == "numbers"
+
+
+def test_shares_with_names_are_classes():
+    shares = np.array([[0.5, 0.5, 0], [0.1, 0.2, 0.7], [1, 0, 0], [0, 0.25, 0.75]], np.float32)
+    data = engine.dataset(IMAGES, shares, class_names=["a", "b", "c"])
+    assert (data.class_names, data.task) == (("a", "b", "c"), "classes")
+    np.testing.assert_allclose(data.labels, shares)
+    assert engine.dataset(IMAGES, np.eye(3)[[0, 1, 2, 2]], class_names=["a", "b", "c"]).labels.tolist() == [0, 1, 2, 2]
+    with pytest.raises(InputError, match=r"class_names: got 2 names; expected 3, one for each column of labels"):
+        engine.dataset(IMAGES, shares, class_names=["a", "b"])
+    with pytest.raises(InputError, match="class_names: got names; expected none, because the labels are numbers"):
+        engine.dataset(IMAGES, shares * 2, class_names=["a", "b", "c"])
