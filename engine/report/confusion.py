@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.data.decoded.dataset import Dataset
 from engine.host.storage import replaced
 from engine.text import one_line
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 MOST_SHOWN = 40  # classes; of more, those with the most mistakes
 MOST_NUMBERED = 20  # classes whose counts can be read in a cell
 NAME_LETTERS = 18
+MOST_COUNTED = 4_096  # classes; the table of more would take gigabytes
+MOST_OUTPUTS = 2**28  # numbers of predictions that are in memory together
+
+
+def limit_examples(data: Dataset, num_outputs: int) -> Dataset:
+    """The data, or as many of the first examples as have MOST_OUTPUTS predicted numbers; the name says how many."""
+    most = MOST_OUTPUTS // num_outputs
+    return data if len(data) <= most else data.take(np.arange(most), f"{data.name}, the first {most:,} examples")
 
 
 def choose_classes(confusion: np.ndarray, most: int = MOST_SHOWN) -> np.ndarray:

@@ -70,13 +70,18 @@ def curves_figure(rows: Sequence[Row], title: str, shown: Sequence[str], best_ep
     return figure
 
 
-def curve_figure(rows: Sequence[Row], name: str, best_epoch: int | None, title: str) -> "Figure":
-    """One metric over the epochs as a figure."""
+def curve_figure(
+    rows: Sequence[Row], name: str, best_epoch: int | None, title: str, stopped_after: int | None = None
+) -> "Figure":
+    """One metric over the epochs as a figure. stopped_after: the epoch after which the run stopped early, or None."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.subplots()
     draw_curve(axes, rows, name, best_epoch)
+    if stopped_after is not None:
+        axes.axvline(stopped_after, color="0.5", linestyle=":", linewidth=1, label=f"stopped early, {stopped_after:,}")
+        axes.legend(frameon=False)
     axes.set_title(title)
     return figure
 

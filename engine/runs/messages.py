@@ -20,7 +20,7 @@ from engine.metrics.plateau import describe_drop
 from engine.metrics.stopping import member_best_step
 from engine.processes.together import is_first
 from engine.report.augmentation import augmentation_text
-from engine.report.confusion import draw_confusion
+from engine.report.confusion import MOST_COUNTED, draw_confusion, limit_examples
 from engine.report.folds import report_folds
 from engine.report.history import draw_curves, history_csv
 from engine.report.members import find_member_outputs, frozen_lines, report_members
@@ -124,6 +124,7 @@ def _report_outputs(session: Session, classifier: Classifier, split: str, report
             reporter.say(report_members(classifier, data, of_members, split, directory, title))
             outputs = classifier.combined(of_members)
         elif data.task == "classes":
+            data = limit_examples(data, classifier.record.num_outputs)
             outputs = classifier.outputs(data.images)
     is_picture = data.images.dtype == "uint8" and data.images.shape[-1] in (1, 3)
     if is_picture:
@@ -133,8 +134,9 @@ def _report_outputs(session: Session, classifier: Classifier, split: str, report
     title = f"{name} on {data.name}"
     if is_picture:
         draw_predictions(data, outputs, directory / "predictions.png", title)
-    confusion = count_confusion(outputs, data.class_numbers, data.weights)
-    draw_confusion(confusion, data.class_names, directory / "confusion.png", title)
+    if data.num_classes <= MOST_COUNTED:
+        confusion = count_confusion(outputs, data.class_numbers, data.weights)
+        draw_confusion(confusion, data.class_names, directory / "confusion.png", title)
 
 
 def _report_folds(session: Session, scores: list[dict[str, Any]], summary: dict[str, Any], reporter: Reporter) -> None:

@@ -68,8 +68,9 @@ def named(names: tuple[str, ...] = HOSTILE) -> Splits:
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Splits, engine.Result]:
     """The page of a run of hostile names, augmented; its data; the result."""
     splits, run = named(), tmp_path_factory.mktemp("page") / "run"
-    augment = engine.AugmentConfig(horizontal_flip=True)
-    result = engine.fit(NET, splits, epochs=2, augment=augment, run_dir=run, verbose=False)
+    # So small a rate that the second epoch is no better than the first, and the last.
+    how = {"augment": engine.AugmentConfig(horizontal_flip=True), "learning_rate": 1e-30, "patience": 1}
+    result = engine.fit(NET, splits, epochs=4, run_dir=run, verbose=False, **how)
     return result.report(), splits, result
 
 
@@ -79,6 +80,8 @@ def test_page_has_a_section_for_all_that_a_run_has(written):
     assert MARK in page.text[:500]
     assert len(page.text) < 5e6
     assert "best epoch" in page.text
+    assert "stopped early, 2" in page.text
+    assert "Stopped early after epoch 2: 1 epoch without a better one" in page.text
     assert "conv_1 before relu" in page.text
     assert "horizontal flip" in page.text
 

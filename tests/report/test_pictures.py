@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.report.confusion import choose_classes, draw_confusion
+from engine.report import confusion as confusions
+from engine.report.confusion import choose_classes, draw_confusion, limit_examples
 from engine.report.history import draw_curves
 from engine.report.mistakes import choose_shown, mix_classes, order_mistakes, order_unsure
 from engine.report.pictures import draw_predictions
@@ -68,3 +69,13 @@ def test_best_epoch_is_marked(tmp_path: Path):
     for name, best in (("with", 2), ("without", None)):
         draw_curves(rows, tmp_path / f"{name}.png", "x", ("loss",), best)
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
+
+
+def test_predictions_are_of_as_many_examples_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch):
+    data = make_dataset(60)
+    assert limit_examples(data, 3) is data
+    monkeypatch.setattr(confusions, "MOST_OUTPUTS", 100)
+    few = limit_examples(data, 3)
+    assert len(few) == 33
+    assert few.name == "stripes, the first 33 examples"
+    assert (few.labels == data.labels[:33]).all()

@@ -25,7 +25,7 @@ MOST_OUTPUTS = 4  # of a regression that are drawn
 
 def show_confusion(material: Material) -> list[Part]:
     """What is taken for what; a click on a number shows the pictures."""
-    answers = material.need_answers("classes")
+    answers = material.need_table("classes")
     guesses, labels, names = answers.outputs.argmax(1), answers.data.class_numbers, answers.data.class_names
     confusion = count_confusion(answers.outputs, labels, answers.data.weights)
     shown = choose_classes(confusion)
@@ -58,7 +58,7 @@ def show_confusion(material: Material) -> list[Part]:
 
 def show_classes(material: Material) -> list[Part]:
     """Precision, recall and the like of each class or label."""
-    answers = material.need_answers("classes", "labels")
+    answers = material.need_table("classes", "labels")
     scores = score_every_class(material, answers)
     is_several = answers.data.task == "labels"
     columns = ["label" if is_several else "class", "precision", "recall", "F1", "support", "ROC-AUC"]

@@ -23,6 +23,7 @@ from engine.inference.restore import restore
 from engine.inference.single import SingleClassifier
 from engine.metrics.stopping import validation_history
 from engine.records.custom import check_trust
+from engine.report.confusion import MOST_COUNTED, limit_examples
 from engine.report.history import Row, read_history
 from engine.report.members import find_member_outputs
 from engine.report.page.parts import LeftOut
@@ -70,6 +71,11 @@ class Material:
         return isinstance(self.classifier, EnsembleClassifier)
 
     @property
+    def num_networks(self) -> int:
+        """How many models answer."""
+        return len(self.classifier.members) if isinstance(self.classifier, EnsembleClassifier) else 1
+
+    @property
     def best_epoch(self) -> int | None:
         """The epoch whose weights the page is about; None of an ensemble, and without validation data."""
         if self.is_ensemble or not validation_history(self.history):
@@ -92,7 +98,7 @@ class Material:
             return self.splits
         for split in ("test", "validation"):
             if (data := getattr(self.splits, split)) is not None:
-                data = self.classifier.fitting(data)
+                data = limit_examples(self.classifier.fitting(data), self.record.num_outputs * self.num_networks)
                 if not isinstance(self.classifier, EnsembleClassifier):
                     return Answers(split, data, self.classifier.outputs(data.images))
                 of_members = find_member_outputs(self.classifier, data)
@@ -114,6 +120,12 @@ class Material:
         if isinstance(self.answers, str):
             raise LeftOut(self.answers)
         return self.answers
+
+    def need_table(self, *tasks: str) -> Answers:
+        """As `need_answers`; raises LeftOut for more classes than are counted against each other."""
+        if self.record.task == "classes" and len(self.record.class_names) > MOST_COUNTED:
+            raise LeftOut(f"It takes at most {MOST_COUNTED:,} classes; these are {len(self.record.class_names):,}.")
+        return self.need_answers(*tasks)
 
     def find_one_network(self) -> tuple[SingleClassifier, str]:
         """(the model, "") or, of an ensemble, its member of the largest weight and which one that is."""

@@ -47,6 +47,7 @@ def draw_history(material: Material) -> list[Part]:
     names = find_curves(history, train.shown_metrics)[:MOST_CURVES]
     if len({row.get("learning_rate") for row in history}) > 1:
         names.append("learning_rate")
+    stopped = len(history) if has_stopped_early(train, history) else None
     for name in names:
         shown = name.replace("_", " ")
         marked = f", best epoch {best:,}" if best is not None else ""
@@ -56,9 +57,9 @@ def draw_history(material: Material) -> list[Part]:
             if key in history[-1]
         )
         label = f"{shown} over {len(history):,} epochs{marked}; at the end {last}"
-        parts += [make_chart(curve_figure(history, name, best, shown), label, f"curve-{name}")]
-    if has_stopped_early(train, history):
-        patience = f"{train.patience:,} epochs without a better one"
+        parts += [make_chart(curve_figure(history, name, best, shown, stopped), label, f"curve-{name}")]
+    if stopped is not None:
+        patience = f"{train.patience:,} epoch{'s' * (train.patience != 1)} without a better one"
         parts.append(Text(f"Stopped early after epoch {len(history):,}: {patience} (train.patience)."))
     which = "All epochs" if len(history) <= MOST_EPOCHS else f"The last {MOST_EPOCHS:,} of {len(history):,} epochs"
     return [*parts, Rows(which, *_tabulate(history))]
