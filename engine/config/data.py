@@ -52,7 +52,8 @@ class DataConfig:
     path_column: str | None = None
     """Column of a table that names the files, by its name or, without a header, its number; None: as it is named."""
     label_column: str | None = None
-    """Column of a table that holds the labels, by its name or number; None: as it is named."""
+    """Column of a table that holds the labels, by its name or number; several, like x,y, hold the numbers of a
+    regression; None: as it is named."""
     label_separator: str | None = field(default=None, kw_only=True, metadata=ADDED)
     """What stands between several labels in a cell of a table, like | in cat|dog; None: a cell is one label."""
     weight_column: str | None = field(default=None, kw_only=True, metadata=ADDED)

@@ -91,3 +91,42 @@ def test_labels_that_look_joined_are_pointed_out(folder: Path):
     assert any(
         "labels like a|b look like several labels a picture; --data.label-separator '|'" in line for line in said
     )
+
+
+def test_several_columns_of_numbers_are_the_targets_of_a_regression(folder: Path):
+    x, y, said = [0.5, -1, 2, 3, 1e-3], [1, 2, 3, 4, 5], list[str]()
+    table = write(folder / "t.csv", "path,x,y,note,w", NAMES, x, y, "abcde", range(1, 6))
+    for _ in range(2):  # the second time from the cache
+        data = read(table, said, label_column="x,y", weight_column="w")
+        assert (data.task, data.class_names) == ("numbers", ())
+        np.testing.assert_array_equal(data.labels, np.transpose([x, y]).astype(np.float32))
+        assert data.images[:][:, 0, 0, 0].tolist() == [0, 40, 80, 120, 160]
+    assert any("the columns x, y are 2 numbers to predict: a regression" in line for line in said)
+    (folder / "1.png").write_bytes(b"no picture")
+    data = read(table, label_column="y,x", on_bad_file="skip")
+    np.testing.assert_array_equal(data.labels, np.transpose([y, x])[[0, 2, 3, 4]].astype(np.float32))
+
+
+def test_several_targets_of_a_table_of_pixels_or_without_a_header(tmp_path: Path):
+    pixels = [range(number, number + 5) for number in range(9)]
+    table = write(tmp_path / "p.csv", "u,v," + ",".join(f"pixel{k}" for k in range(9)), "12345", "54321", *pixels)
+    data = read(table, label_column="u,v")
+    assert data.labels.tolist() == [[1, 5], [2, 4], [3, 3], [4, 2], [5, 1]]
+    assert data.images.shape == (5, 3, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "settings", "message"),
+    [
+        ("x,z", "123", {}, r"data.label_column: got 'z'; expected one of path, x, y"),
+        ("x,x", "123", {}, r"data.label_column: got x,x, one of them twice; expected columns of numbers"),
+        ("x,y", "123", {"label_separator": "|"}, r"data.label_column: got x,y with a separator of labels"),
+        ("x,y", ("1", "two", "3"), {}, r"t.csv line 3, column 3 \(y\): got 'two'; expected a number to predict"),
+        ("x,y", ("1", "", "3"), {}, r"t.csv line 3, column 3 \(y\): got ''; expected a number to predict"),
+        ("x,y", ("1", "2", "1e39"), {}, r"t.csv line 4, column 3 \(y\): got '1e39'; expected a number to predict"),
+    ],
+)
+def test_columns_that_are_no_targets_are_refused(column: str, cells: Any, settings: Any, message: str, folder: Path):
+    table = write(folder / "t.csv", "path,x,y", NAMES[:3], "123", cells)
+    with pytest.raises(InputError, match=message):
+        read(table, label_column=column, **settings)

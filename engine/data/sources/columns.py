@@ -37,6 +37,7 @@ class Table:
     label, file, split, group: the places of these columns; None where there are none. unnamed: places that are ignored.
     part: the split whose rows are meant, where a column says which split a row belongs to.
     one_hot: the places of columns of 0 and 1, one for each class, in place of a column of labels.
+    are_targets: whether these are columns of numbers instead, the targets of a regression.
     several: whether rows may have any number of ones in these. separator: what stands between several labels in a cell.
     weight: the place of the column that says how much each row counts.
     skipped: how many lines come before the first that is of the table: sep=;, comments, blank ones.
@@ -61,6 +62,7 @@ class Table:
     several: bool = False
     separator: str | None = None
     weight: int | None = None
+    are_targets: bool = False
 
     @property
     def pixels(self) -> list[int]:
@@ -75,8 +77,9 @@ class Table:
 
     @property
     def has_more(self) -> bool:
-        """Whether rows have several labels, a weight or a group."""
-        return self.several or self.separator is not None or self.weight is not None or self.group is not None
+        """Whether rows have several labels or targets, a weight or a group."""
+        has_several = self.several or self.separator is not None or self.are_targets
+        return has_several or self.weight is not None or self.group is not None
 
     @property
     def num_pixels(self) -> int:
@@ -124,13 +127,15 @@ def _of_numbers(table: Table, count: int, num_pixels: int | None) -> Table:
 def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds_files: HoldsFiles) -> Table:
     """The table with the role of each column: by the config, by its name, and by what is in it."""
     names = [as_column_name(name) for name in table.columns]
-    label, file = _asked("label", table, config.label_column), _asked("path", table, config.path_column)
+    targets = _several_asked(table, config.label_column)
+    label = None if targets else _asked("label", table, config.label_column)
+    file = _asked("path", table, config.path_column)
     group = _asked("group", table, config.group_column)
     weight = _asked("weight", table, config.weight_column)
-    label = label if label is not None else _first_named(table, LABEL_NAMES, file, "label")
+    label = label if label is not None or targets else _first_named(table, LABEL_NAMES, file, "label")
     file = file if file is not None else _first_named(table, FILE_NAMES, label, "path")
     unnamed = tuple(k for k, name in enumerate(names) if re.fullmatch(r"(unnamed:? ?_?\d+|#)?", name))
-    free = [k for k in range(len(names)) if k not in (label, file, weight, group, *unnamed)]
+    free = [k for k in range(len(names)) if k not in (label, file, weight, group, *unnamed, *targets)]
     cells = {k: [row[k] for row in rows if k < len(row) and row[k]] for k in free}
     split = _split_column(table, {k: cells[k] for k in free})
     rest = [k for k in free if k != split]
@@ -147,12 +152,12 @@ def _with_columns(table: Table, rows: list[list[str]], config: DataConfig, holds
             raise InputError(problem(str(table.path), got, f"columns {COLUMNS}", NAME_THEM))
         (file,) = holding
     others = [k for k in rest if k != file]
-    if file is not None and label is None and len(others) == 1:
+    if file is not None and label is None and len(others) == 1 and not targets:
         label = others[0]
     places = (others if file is not None else _no_pixels(names, others)) if label is None else []
-    marks, several = _find_marks(table, places, rows)
+    marks, several = (targets, False) if targets else _find_marks(table, places, rows)
     found = {"label": label, "file": file, "split": split, "weight": weight, "group": group}
-    return replace(table, **found, unnamed=unnamed, one_hot=marks, several=several)
+    return replace(table, **found, unnamed=unnamed, one_hot=marks, several=several, are_targets=bool(targets))
 
 
 def _no_pixels(names: list[str], places: list[int]) -> list[int]:
@@ -178,6 +183,17 @@ def _with_kind_of_pixels(table: Table, rows: list[list[str]]) -> Table:
     cells = (row[k] for row in rows for k in table.pixels if k < len(row))
     filled = [cell for cell in cells if is_number(cell) and cell != "0"]
     return replace(table, has_levels=sum(not is_level(cell) for cell in filled) <= len(filled) * MOST_ODD)
+
+
+def _several_asked(table: Table, given: str | None) -> tuple[int, ...]:
+    """The places of the columns `x,y`, which hold the targets of a regression; none where a single column is meant."""
+    if given is None or "," not in given or as_column_name(given.strip()) in map(as_column_name, table.columns):
+        return ()
+    found = tuple(place for part in given.split(",") if (place := _asked("label", table, part.strip())) is not None)
+    if len({*found}) < len(found) or table.separator is not None:
+        got = f"{given} with a separator of labels" if table.separator is not None else f"{given}, one of them twice"
+        raise InputError(problem("data.label_column", got, "columns of numbers, for a regression", "Correct it."))
+    return found
 
 
 def _asked(field: str, table: Table, given: str | None) -> int | None:

@@ -106,8 +106,10 @@ def pixel_labels(table: Table) -> list[str]:
 def _class_of(table: Table, cells: list[str], where: str) -> str:
     """The name of the one-hot column that has the 1 of a row; raises InputError where not exactly one has it.
 
-    Of columns of several labels all names, with MARK between them.
+    Of columns of several labels all names, with MARK between them; of targets the numbers.
     """
+    if table.are_targets:
+        return MARK.join(_target_of(table, cells, k, where) for k in table.one_hot)
     found = [truth_of(cells[k]) if k < len(cells) else None for k in table.one_hot]
     ones = [table.columns[k] for k, is_one in zip(table.one_hot, found, strict=True) if is_one]
     if None not in found and (table.several or len(ones) == 1):
@@ -119,6 +121,16 @@ def _class_of(table: Table, cells: list[str], where: str) -> str:
         joined = "|".join(ones)
         remedy = f"Correct it, or write several labels into one column, like {joined}, with --data.label-separator '|'."
     raise InputError(problem(where, got, f"one 1, and 0 in the others, in the columns {names}", remedy))
+
+
+def _target_of(table: Table, cells: list[str], place: int, where: str) -> str:
+    """A number, with a decimal comma perhaps, that float32 can hold."""
+    cell = cells[place].strip() if place < len(cells) else ""
+    number = cell.replace(",", ".")
+    if not _is_finite(number) or abs(float(number)) > float(np.finfo(np.float32).max):
+        exactly = f"{where}, column {place + 1:,} ({table.columns[place]})"
+        raise InputError(problem(exactly, repr(cell[:80]), "a number to predict", "Correct or remove the line."))
+    return number
 
 
 def parse_pixels(table: Table, lines: list[str], first: int, dtype: type = np.uint8) -> np.ndarray:

@@ -76,7 +76,7 @@ class TableSource(Source):
         if table.file is not None:
             return self._load_files(table, split, name)
         about = [table.label, table.split, table.part, table.encoding, table.delimiter]
-        about += [table.one_hot] if table.one_hot else []
+        about += [table.one_hot, *["targets"] * table.are_targets] if table.one_hot else []
         about += [table.several, table.separator, table.weight, table.group] if table.has_more else []
         files = dict.fromkeys([table.path, self._training_table(table).path])  # whose range is that of all
         entry = cache_entry(self.config, name, file_key(files, self.config, *about))

@@ -14,15 +14,21 @@ from engine.errors import InputError, problem
 
 NO_NUMBERS = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}  # as pandas and NumPy write what is missing
 LARGEST_TARGET = float(np.finfo(np.float32).max)
+REGRESSION = "a regression (--train.loss mean_squared_error)"
 Tell = Callable[[str], None]
 
 
 def targets_of(labels: list[str], table: Table, tell: Tell, listed: Names | None = None) -> tuple[np.ndarray, Names]:
-    """(int32[n] indices, class names), or (float32[n 1], no names) where the labels are numbers with fractions, or
+    """(int32[n] indices, class names), or (float32[n d], no names) of numbers with fractions or several columns, or
     (uint8[n k], names) of several labels a picture, which must be among those `listed`, if any are.
 
     Reports which task it is.
     """
+    if table.are_targets:
+        numbers = np.array([label.split(MARK) for label in labels], np.float32)
+        names = names_text(table.columns[k] for k in table.one_hot)
+        tell(f"{table.path}: the columns {names} are {numbers.shape[1]} numbers to predict: {REGRESSION}")
+        return numbers, ()
     if table.several:
         columns = read_names([table.columns[k] for k in table.one_hot])
         tell(f"{table.path}: the columns {names_text(columns)} are labels of which a picture may have several")
@@ -36,7 +42,7 @@ def targets_of(labels: list[str], table: Table, tell: Tell, listed: Names | None
     numbers = _as_numbers(labels, f"{table.path} {column}")
     if numbers is not None and _is_real(numbers):
         low, high = numbers.min(), numbers.max()
-        task = f"numbers from {low:g} to {high:g}: a regression (--train.loss mean_squared_error)"
+        task = f"numbers from {low:g} to {high:g}: {REGRESSION}"
         tell(f"{table.path}: {column} has {task}")
         return numbers.astype(np.float32)[:, None], ()
     # As they are written (001 and 1 are two classes), but for the fractions that pandas adds to whole numbers.
