@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from engine.config import mesh_shape
@@ -28,6 +29,9 @@ class Devices:
     """The devices of a mesh like "member=2,data=4", the first available; without a mesh, JAX's default device."""
 
     mesh_text: str | None = None
+    is_by_hand: bool = False
+    """Whether each device runs the step on its examples alone, and what they find is added up by `add_up`; else the
+    compiler splits one program over whole batches, and adds up array by array."""
 
     @property
     def is_one(self) -> bool:
@@ -113,17 +117,37 @@ class Devices:
             # Whole on every device, so that each slices out its share without communication.
             together = (jnp.pad(mask, (0, size - len(mask))), *repeated)
             together = together if is_local else self.keep_everywhere(together)
+        share = mesh_shape(self.mesh_text)[1]
         if is_local:  # so the padding of a last batch is shared too
-            return tuple(_take_own(array, mesh_shape(self.mesh_text)[1]) for array in together)
+            return tuple(_take_own(array, share) for array in together)
+        if self.adds_up:  # pairs of examples stay together
+            return tuple(
+                lax.dynamic_slice_in_dim(x, lax.axis_index(DATA) * (size // share), size // share) for x in together
+            )
         return self.keep_split(together)
 
     def keep_split(self, tree: Any) -> Any:
         """The arrays [b …], split along `data`. For functions under `by_member`."""
-        return lax.with_sharding_constraint(tree, PartitionSpec(DATA)) if self._has_data else tree
+        is_ours = self._has_data and not self.is_by_hand
+        return lax.with_sharding_constraint(tree, PartitionSpec(DATA)) if is_ours else tree
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether a step sees the examples of one device, so that its sums are to be added up."""
+        return self.is_by_hand and self._has_data
+
+    def add_up(self, tree: Any) -> Any:
+        """The sums over all devices along `data`, exchanged as one vector: gloo exchanges array by array.
+
+        Whole numbers are exact up to 2²⁴.
+        """
+        flat, restore = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
+        return jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), restore(lax.psum(flat, DATA)), tree)
 
     def keep_everywhere(self, tree: Any) -> Any:
         """The arrays, replicated along `data`: for what a loop carries. For functions under `by_member`."""
-        return lax.with_sharding_constraint(tree, PartitionSpec()) if self._has_data else tree
+        is_ours = self._has_data and not self.is_by_hand
+        return lax.with_sharding_constraint(tree, PartitionSpec()) if is_ours else tree
 
     def by_member(
         self,
@@ -141,7 +165,7 @@ class Devices:
         if self.is_one:
             return function
         specs = tuple(PartitionSpec() if axis is None else PartitionSpec(MEMBER) for axis in axes)
-        if is_local:
+        if is_local or self.adds_up:
             own = [PartitionSpec(*spec, None, DATA) if i == batches else spec for i, spec in enumerate(specs)]
             return jax.shard_map(function, mesh=self.mesh, in_specs=tuple(own), out_specs=specs[0], check_vma=False)
         # Along `data` the function remains one program over whole batches, which the compiler splits.

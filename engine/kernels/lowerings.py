@@ -99,18 +99,24 @@ SMALL_SIDE = 32  # pixels; up to this size, products of patches are faster on a 
 
 
 def choose_lowering(
-    config: PlanConfig, platform: str, precision: Precision = "float32", input_shape: Sequence[int] = ()
+    config: PlanConfig,
+    platform: str,
+    precision: Precision = "float32",
+    input_shape: Sequence[int] = (),
+    is_by_hand: bool = False,
 ) -> Lowering:
     """The lowering for this processor, precision and shape of an example.
 
     On the CPU direct, otherwise Eigen's form; on an NVIDIA GPU direct in bfloat16, and matrix products for small
-    images; otherwise XLA's own. Over several CPU devices, which only tests use, matrix products: the other lowerings
-    mix the examples. Raises InputError if the config pins a lowering that does not run here.
+    images; otherwise XLA's own. Over several CPU devices, of which the compiler splits the batch, matrix products: the
+    other lowerings mix the examples. Raises InputError if the config pins a lowering that does not run here.
+
+    is_by_hand: as of `Devices`: each device runs the lowering of one.
     """
-    if config.lowering == "direct" and (config.mesh or not direct.is_available()):
+    if config.lowering == "direct" and ((config.mesh and not is_by_hand) or not direct.is_available()):
         got = f"'direct' with the mesh {config.mesh}" if config.mesh else "'direct'"
         where = "where there is neither an NVIDIA GPU nor a CPU that our C++ is shipped for or can be compiled for"
-        rule = f"another on several devices, and {where}"
+        rule = f"another where the compiler splits batches over devices, and {where}"
         raise InputError(problem("plan.lowering", got, rule, "Leave it out to choose."))
     if config.lowering != "auto":
         return config.lowering
@@ -118,7 +124,7 @@ def choose_lowering(
         return "xla"
     if platform == "gpu":
         return _gpu_lowering(config, precision, input_shape)
-    if config.mesh is not None:
+    if config.mesh is not None and not is_by_hand:
         return "matrix"
     return "direct" if direct.is_available() else "eigen"
 

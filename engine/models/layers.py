@@ -27,7 +27,6 @@ from engine.models.shapes import (
 
 if TYPE_CHECKING:
     import jax
-    from flax import nnx
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,6 @@ class Dropout(Layer):
             name = f"{type(self).__name__} rate"
             raise InputError(problem(name, repr(self.rate), "0 ≤ rate < 1", "Give the share to drop, like 0.5."))
 
-    def build(self, shape: Shape, rngs: "nnx.Rngs") -> "nnx.Module":
-        """[b …] → [b …]."""
-        from flax import nnx
-
-        return nnx.Dropout(self.rate, broadcast_dims=self.broadcast_axes, rngs=rngs)
-
 
 @dataclass(frozen=True)
 class SpatialDropout(Dropout):
@@ -86,12 +79,6 @@ class SpatialDropout(Dropout):
 class DropPath(Dropout):
     """Sets whole examples to zero, a share `rate` of them, while training and scales the rest: within `residual`, the
     block is left out for these (stochastic depth, Huang et al. 2016)."""
-
-    def build(self, shape: Shape, rngs: "nnx.Rngs") -> "nnx.Module":
-        """[b …] → [b …]."""
-        from flax import nnx
-
-        return nnx.Dropout(self.rate, broadcast_dims=tuple(range(1, len(shape) + 1)), rngs=rngs)
 
 
 @dataclass(frozen=True)

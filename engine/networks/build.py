@@ -28,6 +28,7 @@ from engine.networks.modules import (
     SeparableModule,
     TransposeModule,
     conv_module,
+    dropout_module,
 )
 from engine.networks.tokens import AttentionModule, ClassTokenModule, PositionEmbeddingModule
 from engine.records.custom import Custom
@@ -202,6 +203,8 @@ BUILDERS: dict[type, Builder] = {
     tokens.ClassToken: ClassTokenModule,
     tokens.PositionEmbedding: PositionEmbeddingModule,
     layers.PReLU: PReLUModule,
+    layers.Dropout: lambda layer, shape, rngs: dropout_module(layer, layer.broadcast_axes, rngs),
+    layers.DropPath: lambda layer, shape, rngs: dropout_module(layer, tuple(range(1, len(shape) + 1)), rngs),
     pools.GlobalMaxPool: _function(_global_max),
     layers.UpSample: _function(up_sample),
 }

@@ -1,6 +1,8 @@
 """NNX modules of layers that Flax lacks, or computes with other numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import prod
 from typing import Any
 
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from engine.config.plan import DATA
 from engine.kernels import batch_norm, batch_norm_gpu
 from engine.kernels.lowerings import Lowered
 from engine.kernels.separable import Tail
@@ -17,11 +20,23 @@ from engine.kernels.xla import NHWC, xla_conv_general_dilated
 from engine.models.activations import Activation
 from engine.models.convolutions import Conv, ConvTranspose, DepthwiseConv, SeparableConv
 from engine.models.layer import Layer
-from engine.models.layers import PReLU
+from engine.models.layers import Dropout, PReLU
 from engine.models.norms import BatchNorm, LayerScale
 from engine.models.shapes import Padding, Shape, padded_sides, pair
 from engine.models.weights import Initializer, initializer
 from engine.networks.functions import repeated
+
+_are_split = ContextVar("_are_split", default=False)
+
+
+@contextmanager
+def split_over_devices(are_split: bool) -> Iterator[None]:
+    """A block in which modules are traced for the examples of one device, if `are_split`, and add up over `data`."""
+    token = _are_split.set(are_split)
+    try:
+        yield
+    finally:
+        _are_split.reset(token)
 
 
 class Activated(nnx.Module):
@@ -79,7 +94,8 @@ class BatchNormModule(Lowered, nnx.BatchNorm):
 
     def runs_directly(self, x: jax.Array) -> bool:
         """Whether it can be one operation with the activation after it, by the statistics of the batch."""
-        return self.lowering == "direct" and not self.use_running_average and batch_norm.supports(x)
+        is_whole = not _are_split.get()
+        return is_whole and self.lowering == "direct" and not self.use_running_average and batch_norm.supports(x)
 
     def absorbs_bias(self, x: jax.Array) -> bool:
         """Whether the bias of a convolution of x before it is left out: it only moves the mean, which is subtracted.
@@ -121,10 +137,35 @@ def moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]
 def _mean(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """[c]: the mean over all axes of x [b … c] but the last, of the examples that `mask` [b] counts."""
     axes = tuple(range(x.ndim - 1))
-    if mask is None:
+    if mask is None and not _are_split.get():
         return x.mean(axes)
+    mask = jnp.ones(len(x), bool) if mask is None else mask
     counted = jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
-    return counted.sum(axes) / (mask.sum() * prod(x.shape[1:-1]))
+    total, count = counted.sum(axes), mask.sum()
+    if _are_split.get():
+        total, count = lax.psum((total, count), DATA)
+    return total / (count * prod(x.shape[1:-1]))
+
+
+class DropoutModule(nnx.Dropout):
+    """Flax's dropout, with one draw for a whole batch, of which each device takes its part."""
+
+    def __call__(self, inputs: jax.Array, **how: Any) -> jax.Array:  # type: ignore[override]
+        """[b …] → [b …]."""
+        is_drawn = self.rate > 0 and not self.deterministic
+        if not (is_drawn and _are_split.get()):
+            return super().__call__(inputs, **how)
+        share, count = len(inputs), lax.axis_size(DATA)
+        shape = [1 if axis in self.broadcast_dims else size for axis, size in enumerate(inputs.shape)]
+        shape[0] *= count
+        drawn = jax.random.bernoulli(self.rngs(), 1 - self.rate, shape)  # type: ignore[misc]
+        kept = lax.dynamic_slice_in_dim(drawn, lax.axis_index(DATA) * share, share)
+        return lax.select(jnp.broadcast_to(kept, inputs.shape), inputs / (1 - self.rate), jnp.zeros_like(inputs))
+
+
+def dropout_module(layer: Dropout, broadcast_axes: tuple[int, ...], rngs: nnx.Rngs) -> nnx.Dropout:
+    """Dropout that draws once along some axes."""
+    return DropoutModule(layer.rate, broadcast_dims=broadcast_axes, rngs=rngs)
 
 
 class LayerScaleModule(nnx.Module):

@@ -34,6 +34,7 @@ from engine.kernels.lowerings import choose_lowering
 from engine.models.specs import Model
 from engine.records import differences, from_json, to_json
 from engine.runs.session import Session
+from engine.runs.setup import splits_by_hand
 
 # Examples that all members train on together; a shorter run is over before it has paid.
 WORTH_MEASURING = 200_000
@@ -81,7 +82,7 @@ def _worth_measuring() -> int:
 @computes
 def measured(config: RunConfig, train: Dataset, say: Say, again: bool = False) -> PlanFile:
     """The fastest plan for a model and data like these, by measurement; from the cache unless `again`."""
-    made_for, candidates = circumstances(config, train), _candidates(config.plan, config.train.members)
+    made_for, candidates = circumstances(config, train), _candidates(config)
     key = json.dumps([made_for, versions(), to_json(tuple(candidates))], sort_keys=True)
     directory = cache_directory(config.data.cache_dir) / "plans"
     file = directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
@@ -137,11 +138,12 @@ def _rule_is_clear(config: RunConfig) -> bool:
     return has_one_lowering and (config.train.members == 1 or config.plan.member_mapping != "auto")
 
 
-def _candidates(config: PlanConfig, num_members: int) -> list[PlanConfig]:
+def _candidates(of_run: RunConfig) -> list[PlanConfig]:
     """What is worth comparing on this platform: everything that the config leaves open."""
+    config, num_members = of_run.plan, of_run.train.members
     is_cpu = jax.default_backend() == "cpu"
     on_gpu = ["xla", "matrix", *(["direct"] if direct.is_available() and config.mesh is None else [])]
-    lowerings = [choose_lowering(config, "cpu")] if is_cpu else on_gpu
+    lowerings = [choose_lowering(config, "cpu", is_by_hand=splits_by_hand(of_run))] if is_cpu else on_gpu
     mappings = ["outer", "vmap"] if num_members > 1 else ["outer"]
     open_fields = {
         "lowering": lowerings if config.lowering == "auto" else [config.lowering],
@@ -154,7 +156,7 @@ def _candidates(config: PlanConfig, num_members: int) -> list[PlanConfig]:
 def _rates(config: RunConfig, sample: Dataset) -> dict[Plan, float]:
     """Images a second by each plan. The plans take turns, so that a slow moment of the machine hits them all."""
     trainings: dict[Plan, Callable[[], float]] = {}
-    for candidate in _candidates(config.plan, config.train.members):
+    for candidate in _candidates(config):
         plan, training = _training(replace(config, plan=candidate), sample)
         trainings.setdefault(plan, training)
     rounds = [{plan: training() for plan, training in trainings.items()} for _ in range(ROUNDS)]

@@ -14,7 +14,7 @@ from engine.devices.mesh import has_enough_devices
 from engine.errors import Say
 from engine.kernels.lowerings import choose_lowering, runs_here
 from engine.runs.feature_cache import affordable_megabytes, may_cache
-from engine.runs.setup import Architecture
+from engine.runs.setup import Architecture, splits_by_hand
 from engine.training.feed import choose_placement
 from engine.training.program import choose_plan
 
@@ -34,7 +34,8 @@ def find_lowering(config: RunConfig, inputs: InputSpec, given: Plan | None, say:
     kept = given.lowering if given and keeps_lowering(config.plan, given) else None
     if kept and runs_here(kept):
         return kept
-    chosen = choose_lowering(config.plan, jax.default_backend(), config.train.precision, inputs.shape)
+    of_config = config.plan, jax.default_backend(), config.train.precision, inputs.shape
+    chosen = choose_lowering(*of_config, is_by_hand=splits_by_hand(config))
     if kept:
         say(f"the run's {kept} convolutions do not run here: continuing with {chosen}")
     return chosen

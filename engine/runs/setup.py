@@ -21,6 +21,8 @@ from engine.errors import InputError, defined_at, problem
 from engine.host.clock import Clock
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.sums import Scoring, make_scoring
+from engine.models.layer import CustomLayer
+from engine.models.specs import Sequential
 from engine.networks.layer_names import Layers
 from engine.networks.network import WHOLE, AnyNetwork, NetworkPart, Tree, layers_in, network_of, num_params
 from engine.records.custom import Custom, find_custom
@@ -73,6 +75,22 @@ class Architecture:
     def _make(self, lowering: Lowering, part: NetworkPart) -> tuple[AnyNetwork, Callable[[Any], Model]]:
         of_inputs = self.inputs.network_shape, self.num_outputs, lowering, self.inputs.whiten
         return network_of(self.config.model, *of_inputs, self.config.train.precision, part)
+
+
+def splits_by_hand(config: RunConfig) -> bool:
+    """Whether each device of a mesh runs the step on its examples, see `Devices.is_by_hand`: on CPUs.
+
+    A class or layer of the user's own may look at the whole batch, which only the compiler can then split; unless each
+    device trains by itself for some steps.
+    """
+    if jax.default_backend() != "cpu" or config.plan.mode == "safe":
+        return False
+    model = config.model
+    are_ours = isinstance(model, Sequential) and all(
+        type(each.layer).__module__.startswith("engine.") and not isinstance(each.layer, CustomLayer)
+        for each in model.named
+    )
+    return are_ours or config.train.average_every > 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +146,7 @@ class Setup:
     @cached_property
     def devices(self) -> Devices:
         """Where states are placed."""
-        return Devices(self.plan.mesh)
+        return Devices(self.plan.mesh, splits_by_hand(self.config) and self.config.train.average_every == 1)
 
     @cached_property
     def network(self) -> AnyNetwork:

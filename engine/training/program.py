@@ -72,7 +72,7 @@ class Program:
         steps_ahead: int = 0,
     ):
         self.objective, self.plan, self.settings, self.order_seeds, self.batch_size = (
-            objective,
+            replace(objective, add_up=devices.add_up) if devices.adds_up else objective,
             plan,
             settings,
             order_seeds,

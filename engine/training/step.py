@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from engine.augment.config import AugmentConfig
 from engine.augment.mixing import partners
 from engine.config.contract import InputSpec
 from engine.metrics.sums import Metrics, Scoring
+from engine.networks.modules import split_over_devices
 from engine.networks.network import AnyNetwork, Tree, normalize
 from engine.training.state import TrainState
 
@@ -47,6 +49,7 @@ class Objective:
     sam_radius: distance uphill at which the gradient is taken; None for 0.
     class_weights: what the training loss of each class is multiplied by.
     average_every: steps that each device along `data` trains on its own between two averages; 1: none, they share each.
+    add_up: the sums over all devices, if a step sees a part of the batch: the examples of one of them.
     """
 
     network: AnyNetwork
@@ -62,6 +65,7 @@ class Objective:
     sam_radius: float | None = None
     class_weights: tuple[float, ...] | None = None
     average_every: int = 1
+    add_up: Callable[[Tree], Tree] | None = None
 
 
 def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -72,18 +76,30 @@ def train_step(objective: Objective, state: TrainState, batch: Batch, key: jax.A
 
     batch = with_partners(batch)
     (outputs, losses, model_state), gradients = _differentiate(objective, state.params, state.model_state, batch, key)
+    metrics = objective.scoring.measure(outputs, batch.targets, losses, batch.mask, batch.weights)
+    gradients, metrics = _add_up(objective, state.params, gradients, metrics)
     if objective.sam_radius is not None:
         uphill = _climb(state.params, gradients, objective.sam_radius)
         _, gradients = _differentiate(objective, uphill, state.model_state, batch, key)
+        gradients, _ = _add_up(objective, uphill, gradients, None)
     updates, opt_state = objective.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = objective.scoring.measure(outputs, batch.targets, losses, batch.mask, batch.weights)
     averaged = state.averaged
     if objective.average_decay is not None:
         # A smaller decay in the first steps, as in TensorFlow's ExponentialMovingAverage, forgets the start sooner.
         decay = jnp.minimum(objective.average_decay, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
         averaged = optax.incremental_update(params, averaged, 1 - decay)
     return TrainState(state.step + 1, params, model_state, opt_state, averaged), metrics
+
+
+def _add_up(objective: Objective, params: Tree, gradients: Tree, metrics: Any) -> tuple[Tree, Any]:
+    """The gradients, with that of the penalty, and metrics of all devices, if these are of the examples of one."""
+    if objective.add_up is None:
+        return gradients, metrics
+    gradients, metrics = objective.add_up((gradients, metrics))
+    if objective.penalty is not None:
+        gradients = jax.tree.map(jnp.add, gradients, jax.grad(objective.penalty)(params))
+    return gradients, metrics
 
 
 def with_partners(batch: Batch) -> Batch:
@@ -98,15 +114,18 @@ def _differentiate(
     objective: Objective, params: Tree, model_state: Tree, batch: Batch, key: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array, Tree], Tree]:
     """((outputs, losses, new model state), gradient of the mean loss of the batch)."""
-    num_examples, is_whole = jnp.sum(batch.mask), objective.num_parts == 1
+    add_up = objective.add_up or (lambda tree: tree)
+    num_examples, is_whole = add_up(jnp.sum(batch.mask)), objective.num_parts == 1
+    penalty = None if objective.add_up else objective.penalty
 
     def share_of_loss(params: Tree, model_state: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple]:
         inputs = normalize(part.inputs, objective.inputs)
-        outputs, model_state = objective.network.apply(params, model_state, inputs, part.mask, key)
+        with split_over_devices(objective.add_up is not None):
+            outputs, model_state = objective.network.apply(params, model_state, inputs, part.mask, key)
         losses = _losses(objective, outputs, part)
         mean = jnp.sum(jnp.where(part.mask, losses, 0)) / num_examples
-        if objective.penalty is not None and is_whole:
-            mean = mean + objective.penalty(params)
+        if penalty is not None and is_whole:
+            mean = mean + penalty(params)
         return mean, (outputs, losses, model_state)
 
     differentiate = jax.value_and_grad(share_of_loss, has_aux=True)
@@ -119,11 +138,10 @@ def _differentiate(
         own_key = jax.random.fold_in(key, number)
         (_, (outputs, losses, new_state)), own = differentiate(params, model_state, part, own_key)
         # A part of a padded batch may have no example that counts.
-        keep = partial(jnp.where, part.mask.any())
+        keep = partial(jnp.where, add_up(jnp.sum(part.mask)) > 0)
         gradients = jax.tree.map(lambda total, leaf: total + keep(leaf, 0), gradients, own)
         return (gradients, jax.tree.map(keep, new_state, model_state)), (outputs, losses)
 
-    penalty = objective.penalty
     start = jax.tree.map(jnp.zeros_like, params) if penalty is None else jax.grad(penalty)(params)
     parts = jax.tree.map(partial(_split, objective.num_parts), batch), jnp.arange(objective.num_parts)
     carry, (outputs, losses) = lax.scan(add, (start, model_state), parts, unroll=objective.unrolls)
