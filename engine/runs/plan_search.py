@@ -32,6 +32,7 @@ from engine.host.versions import device_text, versions
 from engine.kernels import direct
 from engine.kernels.lowerings import choose_lowering
 from engine.models.specs import Model
+from engine.processes.together import are_several, from_first
 from engine.records import differences, from_json, to_json
 from engine.runs.session import Session
 from engine.runs.setup import splits_by_hand
@@ -53,7 +54,14 @@ def search_plan(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
     if mode == "safe":
         return None
     if mode not in ("auto", "fast"):
-        return read_plan(expanded(mode), circumstances(config, train))
+        made_for = circumstances(config, train)
+        found = from_first(lambda: to_json(read_plan(expanded(mode), made_for)))
+        return from_json(PlanFile, found, mode)
+    if are_several():  # which would measure, each for itself, what others train with
+        if mode == "fast":
+            rule, remedy = "auto, safe or a file, in several processes", "Measure in one: engine plan RUN --out FILE."
+            raise InputError(problem("plan", "fast", rule, remedy))
+        return None
     examples = len(train) * config.train.epochs * config.train.members
     if mode == "auto" and (_rule_is_clear(config) or examples < _worth_measuring()):
         return None

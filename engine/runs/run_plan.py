@@ -13,6 +13,7 @@ from engine.data.load import num_outputs
 from engine.devices.mesh import has_enough_devices
 from engine.errors import Say
 from engine.kernels.lowerings import choose_lowering, runs_here
+from engine.processes.together import exchange
 from engine.runs.feature_cache import affordable_megabytes, may_cache
 from engine.runs.setup import Architecture, splits_by_hand
 from engine.training.feed import choose_placement
@@ -33,12 +34,23 @@ def find_lowering(config: RunConfig, inputs: InputSpec, given: Plan | None, say:
     """The lowering of the convolutions that train."""
     kept = given.lowering if given and keeps_lowering(config.plan, given) else None
     if kept and runs_here(kept):
-        return kept
+        return _agree_on(kept, say)
     of_config = config.plan, jax.default_backend(), config.train.precision, inputs.shape
     chosen = choose_lowering(*of_config, is_by_hand=splits_by_hand(config))
     if kept:
         say(f"the run's {kept} convolutions do not run here: continuing with {chosen}")
-    return chosen
+    return _agree_on(chosen, say)
+
+
+def _agree_on(chosen: Lowering, say: Say) -> Lowering:
+    """The lowering of all processes: where one cannot run that of the others, what runs everywhere."""
+    found = exchange(chosen)
+    if len(set(found)) == 1:
+        return chosen
+    common: Lowering = "eigen" if jax.default_backend() == "cpu" else "xla"
+    others = ", ".join(f"{name} in process {rank}" for rank, name in enumerate(found))
+    say(f"processes would run other convolutions ({others}): {common} in all")
+    return common
 
 
 def make_architecture(

@@ -1,0 +1,49 @@
+"""Joining other processes: what is read from the command line and the environment, and the mistakes in it."""
+
+import pytest
+
+from engine.errors import InputError
+from engine.processes.sharing import compute_parts, shared_work
+from engine.processes.start import join
+from engine.processes.together import agree, all_succeed, exchange, from_first
+
+
+@pytest.fixture(autouse=True)
+def no_others(monkeypatch: pytest.MonkeyPatch):
+    for name in ("ENGINE_DISTRIBUTED", "ENGINE_NUM_PROCESSES", "ENGINE_PROCESS_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_process_that_is_told_of_no_others_is_alone():
+    join()
+    assert (exchange({"a": 1}), from_first(lambda: [2]), agree(3.0, 4.0)) == ([{"a": 1}], [2], (3.0, 4.0))
+    assert all_succeed(lambda: "own") == "own"
+    with shared_work():
+        assert list(compute_parts(3, lambda numbers: [n * n for n in numbers])) == [0, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("address", "count", "number", "message"),
+    [
+        ("node1", "2", "0", r"distributed: got 'node1'; expected auto or HOST:PORT"),
+        ("localhost:70000", "2", "0", r"expected auto or HOST:PORT"),
+        ("localhost:1234", "", "", r"ENGINE_NUM_PROCESSES=nothing, ENGINE_PROCESS_ID=nothing"),
+        ("localhost:1234", "2", "2", r"ENGINE_PROCESS_ID=2; expected the number of processes, and that of this one"),
+        ("localhost:1234", "two", "0", r"ENGINE_NUM_PROCESSES=two"),
+    ],
+)
+def test_address_and_numbers_that_cannot_be_used_are_refused(
+    address: str, count: str, number: str, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ENGINE_NUM_PROCESSES", count)
+    monkeypatch.setenv("ENGINE_PROCESS_ID", number)
+    with pytest.raises(InputError, match=message):
+        join(address)
+
+
+def test_mistake_of_one_process_is_told_as_it_is_to_one_alone():
+    def fail() -> None:
+        raise InputError("data: got nothing")
+
+    with pytest.raises(InputError, match=r"^data: got nothing$"):
+        from_first(fail)
