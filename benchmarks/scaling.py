@@ -1,6 +1,7 @@
 """Do time and memory grow no faster than the work, as images, pixels, classes, members and devices grow?
 
     python -m benchmarks.scaling
+    python -m benchmarks.scaling --processes 2
 
 Each point is a fresh process that trains the convnet for one epoch unmeasured and some measured, and says how long
 the fastest took and how much memory the process took beyond its imports (on an accelerator: the device's peak). The
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Measuring, median_and_spread, show_circumstances, take_turns, write_json
+from benchmarks.scaling_processes import compare_processes, make_table
 from benchmarks.throughput import Training
 from benchmarks.workloads import Workload, operations, workload_of
 
@@ -80,6 +82,9 @@ class Options(Measuring):
     """Rounds in which the points of an axis take turns."""
     epochs: int = 3
     """Measured in each process; the fastest counts."""
+    processes: int = 1
+    """With more than one: measures instead what so many processes of this machine cost beside one that has as many
+    threads, for the convnet."""
 
 
 def main(options: Options) -> None:
@@ -88,6 +93,11 @@ def main(options: Options) -> None:
         options = replace(options, axes=options.axes[:1], rounds=1, epochs=1)
     console = Console(width=120, highlight=False)
     show_circumstances(console)
+    if options.processes > 1:
+        compared = compare_processes(options.processes, options.rounds, options.epochs)
+        console.print(make_table(compared))
+        write_json(options.json, {"processes": compared})
+        return
     figures = {}
     for name in options.axes:
         figures[name] = measure_axis(name, options)

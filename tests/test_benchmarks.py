@@ -314,6 +314,15 @@ def test_exponent_is_that_of_the_power():
     assert scaling.exponent(work, [5 * w**0.7 for w in work]) == pytest.approx(0.7)
 
 
+@pytest.mark.long
+def test_scaling_compares_processes(tmp_path, capsys):
+    scaling.main(scaling.Options(processes=2, rounds=1, epochs=1, json=tmp_path / "figures.json"))
+    found = json.loads((tmp_path / "figures.json").read_text())["processes"]
+    assert [*found] == ["one process, 2 threads", "one process, mesh data=2", "2 processes"]
+    assert all(row["cpu_ms"] > 0 for rows in found.values() for row in rows)
+    assert "efficiency" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", scaling.AXES)
 def test_work_of_an_axis_grows_with_its_values(name: str):
     axis = scaling.AXES[name]
