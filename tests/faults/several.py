@@ -1,6 +1,6 @@
 """Several processes that train one run, of which one is hurt: all must end, soon and as they should, and go on.
 
-`python -m tests.faults --processes 2 --rounds 100`. Every fault is done to every rank in turn, at a random moment while
+`python -m tests.faults --processes 2 --rounds 100`. Every fault is done to each rank in turn; signals come at a random moment while
 the processes start, train, evaluate or save. All must end within LIMIT_SECONDS, with exit codes that go with the fault,
 and, started again with --resume, leave the bits of the run that nothing happened to.
 """
@@ -101,11 +101,11 @@ class Several:
 
     def play(self, number: int, seed: int) -> Ending:
         """One round; what it wrote stays only if it failed."""
-        random, names, moments = Random(f"{seed} {number}"), [*FAULTS], [*MOMENTS]
+        random, names = Random(f"{seed} {number}"), [*FAULTS]
         name = names[number % len(names)]
         ranks = FAULTS[name].ranks or range(self.count)
-        turn = number // len(names)
-        ending = Ending(name, ranks[turn % len(ranks)], moments[turn // len(ranks) % len(moments)])
+        rank = ranks[number // len(names) % len(ranks)]
+        ending = Ending(name, rank, random.choice([*MOMENTS]) if FAULTS[name].signal else "training")
         directory = self.directory / f"round {number}"
         try:
             self._hurt(ending, directory, random)
