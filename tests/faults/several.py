@@ -1,8 +1,8 @@
 """Several processes that train one run, of which one is hurt: all must end, soon and as they should, and go on.
 
 `python -m tests.faults --processes 2 --rounds 100`. Every fault is done to each rank in turn; signals come at a
-random moment while the processes start, train, evaluate or save. All must end within LIMIT_SECONDS, with exit codes that
-go with the fault, and, started again with --resume, leave the bits of the run that nothing happened to.
+random moment while the processes start, train, evaluate or save. All must end within LIMIT_SECONDS, with exit codes
+that go with the fault, and, started again with --resume, leave the bits of the run that nothing happened to.
 """
 
 import contextlib
