@@ -96,5 +96,7 @@ def draw_curve(axes: Any, rows: Sequence[Row], name: str, best_epoch: int | None
         axes.axvline(best_epoch, color="0.5", linestyle="--", linewidth=1, label=f"best epoch, {best_epoch:,}")
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(rows) == 1:  # around which there is no whole number to mark
+        axes.set_xticks([rows[0]["epoch"]])
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -223,7 +223,8 @@ def test_settings_stand_along_an_axis_in_their_order():
     assert [text for _, text in marks] == ["0.0001", "0.001", "0.01"]
     assert _place([2, 2])[0].tolist() == [0.5, 0.5]
     assert _place(["sgd", None, "adam"])[0].tolist() == [1.0, 0.0, 0.5]
-    assert len(_place(list(range(100)))[1]) <= 10
+    assert [text for _, text in _place([1, 50, 97, 100])[1]] == ["1", "50", "100"]
+    assert 10 <= len(_place(list(range(100)))[1]) <= 17
 
 
 def test_history_of_a_stranger_is_read_as_far_as_it_is_one():

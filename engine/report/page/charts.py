@@ -35,14 +35,14 @@ SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "page", "text.parse_mat
 PIXELS_PER_POINT = 4 / 3
 
 
-def make_chart(figure: "Figure", label: str, name: str) -> Chart:
+def make_chart(figure: "Figure", label: str, name: str, is_wide: bool = False) -> Chart:
     """A figure as a part of a page. label: what it shows, in words. name: one of its own on the page."""
     import matplotlib
 
     file = io.StringIO()
     with matplotlib.rc_context(SETTINGS):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return Chart(label, _restyled(file.getvalue(), name))
+    return Chart(label, _restyled(file.getvalue(), name), is_wide=is_wide)
 
 
 def _restyled(text: str, name: str) -> Markup:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_CURVES = 12  # runs; the curves of more cannot be distinguished
 MOST_AXES = 8
-MOST_TICKS = 8  # names along an axis
+LEAST_DISTANCE = 0.06  # of two marks along an axis, of its length
 MOST_LETTERS = 24
 LINES = ("-", "--", ":")
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b")
@@ -115,7 +115,7 @@ def draw_coordinates(runs: Sequence[RunFacts]) -> list[Part]:
         raise LeftOut("It needs two runs with scores and different settings.")
     label = f"parallel coordinates: {', '.join(names)} and {score.replace('_', ' ')} of {len(having):,} runs"
     note = f"A line for each run; the best is the thickest. Up to {MOST_AXES} settings are shown."
-    return [Text(note), make_chart(_coordinates(having, names, score), label, "coordinates")]
+    return [Text(note), make_chart(_coordinates(having, names, score), label, "coordinates", is_wide=True)]
 
 
 def _find_differing(runs: Sequence[RunFacts]) -> list[str]:
@@ -161,7 +161,7 @@ def _coordinates(runs: Sequence[RunFacts], names: Sequence[str], score: str) -> 
     for number, (_, ticks) in enumerate(columns):
         axes.axvline(number, color="0.5", linewidth=0.8)
         for place, text in ticks:
-            axes.text(number + 0.03, place, _cut(text), fontsize=8, va="center", parse_math=False)
+            axes.text(number + 0.03, place, _cut(text), fontsize=8, va="bottom", parse_math=False)
     shown = [name.replace(".", ".\n", 1).replace("_", " ") for name in (*names, score)]
     axes.set_xticks(range(len(columns)), shown, fontsize=8, parse_math=False)
     axes.set(yticks=[], xlim=(-0.1, len(columns) - 0.4), ylim=(-0.08, 1.08))
@@ -186,9 +186,12 @@ def _place(values: Sequence[Any]) -> tuple[np.ndarray, list[tuple[float, str]]]:
         kinds = sorted(set(texts))
         places = np.array([kinds.index(text) for text in texts]) / max(len(kinds) - 1, 1)
         marks = {float(place): text for place, text in zip(places, texts, strict=True)}
-    ordered = sorted(marks.items())
-    step = -(-len(ordered) // MOST_TICKS)
-    return places, [*ordered[:-1:step], *ordered[-1:]]
+    *ordered, last = sorted(marks.items())
+    shown = list[tuple[float, str]]()
+    for place, text in ordered:
+        if last[0] - place >= LEAST_DISTANCE and (not shown or place - shown[-1][0] >= LEAST_DISTANCE):
+            shown.append((place, text))
+    return places, [*shown, last]
 
 
 def _cut(text: str) -> str:

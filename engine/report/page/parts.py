@@ -51,12 +51,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing. label: what it shows, in words. is_tall: it is scrolled."""
+    """A drawing. label: what it shows, in words. is_tall: it is scrolled. is_wide: nothing stands beside it."""
 
     kind: ClassVar[str] = "chart"
     label: str
     svg: Markup
     is_tall: bool = False
+    is_wide: bool = False
 
 
 @dataclass(frozen=True)
