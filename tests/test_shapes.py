@@ -25,7 +25,7 @@ from engine.data.classes import reading
 from engine.data.classes import several as class_several
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures import images as pictures
-from engine.data.pictures import interpolating, levels, ranges, resampling
+from engine.data.pictures import interpolating, levels, ranges, resampling, shown
 from engine.data.sources import array_files
 from engine.kernels import batch_norm, depthwise, eigen, ffi, matrix, pooling, separable, triton, windows, xla
 from engine.kernels.libraries import CONVOLUTIONS
@@ -114,6 +114,8 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     class_labels.are_shares: [(shares("n k"),)],
     class_several.are_class_shares: [(shares("n k"),)],
     class_several.normalize_shares: [(shares("n k"),)],
+    shown.shown_levels: [(PICTURE,), (array("h w"),)],
+    shown.png_bytes: [(PICTURE,), (array("h w 1", "uint8"),)],
     losses.mean_squared_error: [(array("b d"), array("b d"))],
     losses.mean_absolute_error: [(array("b d"), array("b d"))],
     losses.probabilities: [(LOGITS, "softmax")],

@@ -4,8 +4,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 import engine
@@ -19,6 +21,19 @@ from tests.commands.test_data import command, mistake
 from tests.conftest import TINY, make_dataset
 
 MODULE = "tests.own_net"
+
+
+class GivenNet(nnx.Module):
+    """The class of the runs here once more, as one who has it at hand would pass it."""
+
+    def __init__(self, *, input_shape: tuple[int, ...], num_outputs: int, rngs: nnx.Rngs, scale: float = 1.0):
+        self.scale = scale
+        self.dense = nnx.Linear(input_shape[0] * input_shape[1] * input_shape[2], num_outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.dense(x.reshape(x.shape[0], -1) * self.scale)
+
+
 IMAGES = np.asarray(make_dataset(5, 3).images)
 
 
@@ -111,3 +126,30 @@ def test_own_class_is_built_with_its_arguments_where_it_is_trusted(path, importe
 def test_trusted_path_that_is_no_class_of_a_model_is_refused(spec):
     with pytest.raises(engine.InputError, match="model"):
         engine.fit(engine.models.Custom(spec), make_dataset(100), epochs=1, verbose=False)
+
+
+def test_a_class_at_hand_takes_the_place_of_the_one_that_a_run_names(path, imported):
+    given = engine.restore(path, model=GivenNet)
+    assert not imported()
+    trusted = engine.restore(path, trust=True)
+    np.testing.assert_array_equal(given.predict_proba(IMAGES), trusted.predict_proba(IMAGES))
+
+
+def test_a_run_of_a_class_in_no_file_says_how_it_is_opened(tmp_path, monkeypatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    net = type("Net", (GivenNet,), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "Net", net, raising=False)
+    model = engine.custom(net, scale=0.5)
+    assert model.path == "__main__:Net"
+    run = engine.fit(model, make_dataset(40), epochs=1, verbose=False).save(tmp_path / "run")
+    with pytest.raises(engine.InputError, match=r"code of its author's own \(__main__:Net\).*pass it, model=…"):
+        engine.restore(run)
+    expected = engine.restore(run, model=net).predict_proba(IMAGES)
+    np.testing.assert_array_equal(engine.restore(run, trust=True).predict_proba(IMAGES), expected)
+    monkeypatch.delattr(sys.modules["__main__"], "Net")
+    with pytest.raises(engine.InputError, match=r"It was defined in a notebook: define Net again .* model=Net\)"):
+        engine.restore(run, trust=True)
+    layered = engine.fit(engine.mlp(()), make_dataset(40), epochs=1, verbose=False).save(tmp_path / "layered")
+    with pytest.raises(engine.InputError, match=r"model: got GivenNet; expected none: the run's model is made of"):
+        engine.restore(layered, model=type("GivenNet", (), {}))
