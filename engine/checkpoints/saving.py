@@ -11,13 +11,13 @@ from typing import Any, Protocol
 from engine.checkpoints.checksums import array_checksum, write_sums
 from engine.checkpoints.record import FORMAT_VERSION, Record
 from engine.checkpoints.steps import (
+    alone_with_orbax,
     check_location,
     check_step,
     checkpoints_of,
     find_steps,
     read_record,
     step_directories,
-    waits_for_nobody,
 )
 from engine.config import CheckpointConfig
 from engine.errors import InputError, Say, ignore, problem
@@ -119,7 +119,7 @@ class Checkpoints:
                 async_options=options,
                 todelete_subdir=ROTATED,
                 create=False,
-                multiprocessing_options=waits_for_nobody(),
+                multiprocessing_options=alone_with_orbax(),
             ),
             item_names=("model", "optimizer", "best", "record"),
         )

@@ -125,7 +125,7 @@ def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
         _check_stored(directory / name, tree)
     try:
         wanted = {name: ocp.args.StandardRestore(on_host(tree)) for name, tree in items.items()}
-        options = waits_for_nobody()
+        options = alone_with_orbax()
         handler = ocp.CompositeCheckpointHandler(
             composite_options=ocp.CompositeOptions(multiprocessing_options=options)
         )
@@ -139,7 +139,7 @@ def restore_arrays(path: Path, record: Record, **items: Any) -> dict[str, Any]:
     return restored
 
 
-def waits_for_nobody() -> Any:
+def alone_with_orbax() -> Any:
     """Orbax's option for one process alone: of several, the others do not know that it reads or writes."""
     import jax
     import orbax.checkpoint as ocp

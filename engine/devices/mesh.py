@@ -218,7 +218,8 @@ def check_mesh(mesh_text: str | None) -> None:
     if are_several():
         rule = f"one for all {found} devices of the {jax.process_count()} processes"
         remedy = f"Use --mesh data={found}, or member={found} for the members of an ensemble."
-        raise InputError(problem("plan.mesh", f"{mesh_text}, which is {needed}", rule, remedy))
+        got = f"{mesh_text or 'none'}, which is {needed} device{'s' * (needed > 1)}"
+        raise InputError(problem("plan.mesh", got, rule, remedy))
     rule = f"one for the {found} × {kind} that JAX finds here"
     remedy = "Leave --mesh out." if found == 1 else f"Use --mesh data={found}, or fewer."
     raise InputError(problem("plan.mesh", f"{mesh_text}, which is {needed} devices", rule, remedy))

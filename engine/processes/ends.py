@@ -42,7 +42,7 @@ def watch(say: Say) -> None:
 
 
 def end_of(error: Exception) -> tuple[int, str]:
-    """(exit code, message) for an error that nobody has caught: 75 if it is that another process is lost, else 1."""
+    """(exit code, message) for an error that was not caught: 75 if it is that another process is lost, else 1."""
     if not is_cut_off(error):
         return 1, "error: an exception, printed above or by that process"
     return PEER_LOST, f"error: {find_lost(_client())} is lost. {REMEDY}"
@@ -58,7 +58,7 @@ def end(code: int, message: str, say: Say) -> None:
         return
     try:
         client.key_value_set(KEY, f"{code}\n{_rank()}\n{message}")
-    except Exception:  # another was first, or nobody can hear it any more: whatever the service raises
+    except Exception:  # another was first, or the service is gone: whatever it raises
         message = ""
     _leave(code, message or None, say)
 

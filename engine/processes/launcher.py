@@ -47,7 +47,7 @@ class Merger:
             if is_known:
                 return
             end = b"" if line.endswith(b"\n") else b"\n"
-            with contextlib.suppress(OSError, ValueError):  # nobody reads any more: the run goes on
+            with contextlib.suppress(OSError, ValueError):  # the reader is gone: the run goes on
                 self.streams[name].write((b"[%d] " % rank if rank else b"") + line + end)
                 self.streams[name].flush()
 
@@ -116,7 +116,7 @@ def run_once(command: Sequence[str], count: int, merger: Merger, stop: Stop, say
             processes.append(start_process(command, {**own, **shares[rank]}, share_cores(rank, count)))
             stop.receivers = tuple(processes)
         pumps = [pump for rank, process in enumerate(processes) for pump in start_pumps(rank, process, merger)]
-        if stop.number is not None:  # it came while there was nobody to pass it on to
+        if stop.number is not None:  # it came while no process was there to get it
             for process in processes:
                 process.send_signal(stop.number)
         rank, code = wait_for_all(processes)

@@ -34,7 +34,7 @@ def compute_parts(num_parts: int, compute: Callable[[Sequence[int]], Tree]) -> T
     if not is_shared():
         return compute(range(num_parts))
     size, own = jax.process_count(), range(jax.process_index(), num_parts, jax.process_count())
-    each = -(-num_parts // size)  # in some processes one part is nobody's
+    each = -(-num_parts // size)  # in some processes the last part is padding
 
     def merge(found: Any) -> np.ndarray:
         found = np.asarray(found)

@@ -78,7 +78,15 @@ def test_mesh_larger_than_the_devices_is_refused_with_both():
         check_mesh(f"data={2 * count}")
 
 
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("mesh", [None, "data=16", "member=2,data=9"])
+def test_mesh_that_leaves_one_of_several_processes_without_a_device_is_refused(
+    mesh: str | None, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(InputError, match=r"processes: got 2; expected one"):
-        check_mesh(None)
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    rule = (
+        rf"plan\.mesh: got {mesh or 'none'}, which is \d+ devices?; expected one for all 8 devices of the 2 processes"
+    )
+    with pytest.raises(InputError, match=rule):
+        check_mesh(mesh)
+    check_mesh("member=2,data=4")
