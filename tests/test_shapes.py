@@ -27,10 +27,23 @@ from engine.data.decoded.dataset import Dataset
 from engine.data.pictures import images as pictures
 from engine.data.pictures import interpolating, levels, ranges, resampling, shown
 from engine.data.sources import array_files
-from engine.kernels import batch_norm, depthwise, eigen, ffi, matrix, pooling, separable, triton, windows, xla
+from engine.kernels import (
+    batch_norm,
+    batch_norm_gpu,
+    depthwise,
+    direct,
+    eigen,
+    ffi,
+    matrix,
+    pooling,
+    separable,
+    triton,
+    windows,
+    xla,
+)
 from engine.kernels.libraries import CONVOLUTIONS
 from engine.kernels.windows import Window
-from engine.metrics import calibration, combination, losses, per_class, table
+from engine.metrics import calibration, combination, losses, per_class, ranking, table
 from engine.models import UpSample
 from engine.networks import build, folding, functions, modules, network
 
@@ -114,6 +127,10 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     class_labels.are_shares: [(shares("n k"),)],
     class_several.are_class_shares: [(shares("n k"),)],
     class_several.normalize_shares: [(shares("n k"),)],
+    ranking.roc_auc: [(array("n"), array("n") > 0.5, array("n"))],
+    batch_norm_gpu.normalize: [((1e-3, "relu"), MAPS, array("c"), array("c"), array("b", "bool"))],
+    direct.convolve_by_xla: [(MAPS, KERNEL, WINDOW, None)],
+    pooling.collect_by_remainder: [([array("b y x c")] * 10, MAPS.shape, WINDOW)],
     shown.shown_levels: [(PICTURE,), (array("h w"),)],
     shown.png_bytes: [(PICTURE,), (array("h w 1", "uint8"),)],
     losses.mean_squared_error: [(array("b d"), array("b d"))],
