@@ -4,13 +4,23 @@ import contextlib
 import os
 import sys
 import threading
-from typing import Any
+import time
+from typing import Any, NoReturn
 
 from engine.errors import Say
-from engine.processes.lost import PEER_LOST, REMEDY, find_lost, is_cut_off, soften_abort, start_beating
+from engine.processes.lost import (
+    PEER_LOST,
+    REMEDY,
+    SILENT_SECONDS,
+    find_lost,
+    is_cut_off,
+    leaving_with,
+    soften_abort,
+    start_beating,
+)
 
 KEY = "engine/ended"
-FAREWELL_SECONDS = 5
+FAREWELL_SECONDS, LINGER_SECONDS = 5, 1
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
 
 
@@ -64,12 +74,29 @@ def end(code: int, message: str, say: Say) -> None:
 
 
 def leave_together() -> None:
-    """Waits until all processes are done with the run; then each may end."""
-    import jax
+    """Waits until all processes are done with the run; then each ends, here and now. Does nothing in one alone.
 
-    if _client() is not None:
-        _is_over.set()
-        jax.distributed.shutdown()
+    JAX's own farewell races: where process 0 is gone a moment before another has left, that is aborted.
+    """
+    client = _client()
+    if client is None:
+        return
+    try:
+        client.wait_at_barrier("engine/all are done", LONGEST_SECONDS * 1000)
+    except Exception:  # whatever the service raises where another is lost, of which the threads tell
+        threading.Event().wait(2 * SILENT_SECONDS)
+    _exit(0)
+
+
+def _exit(code: int) -> NoReturn:
+    """Ends this process; process 0 a moment later, because it serves the others until they have left."""
+    _is_over.set()
+    leaving_with.append(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _rank() == 0:
+        time.sleep(LINGER_SECONDS)
+    os._exit(code)  # threads of XLA that wait for another process would keep it
 
 
 _is_leaving, _is_over = threading.Lock(), threading.Event()
@@ -82,9 +109,7 @@ def _leave(code: int, message: str | None, say: Say) -> None:
         say(message)
     with contextlib.suppress(Exception):  # process 0 serves this to all: it stays until the others have heard it
         _client().wait_at_barrier("engine/all have heard", FAREWELL_SECONDS * 1000)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # threads of XLA that wait for another process would keep it
+    _exit(code)
 
 
 def _client() -> Any:

@@ -5,6 +5,7 @@ process 0 ends the run once another has been silent for SILENT_SECONDS, which is
 reach process 0 any more is aborted by JAX, which this turns into the same end.
 """
 
+import atexit
 import ctypes
 import os
 import re
@@ -24,6 +25,7 @@ BEAT_SECONDS, SILENT_SECONDS = 1.0, 20.0
 REMEDY = "What was saved before stays: start all processes again, with --resume."
 CUT_OFF = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket closed|coordination|peer rank", re.IGNORECASE)
 _kept: list[Any] = []  # what C calls must not be collected
+leaving_with: list[int] = []  # the exit code that this process is about to end with, if it is
 
 
 def start_beating(client: Any, rank: int, end: Callable[[int, str], None]) -> None:
@@ -85,6 +87,8 @@ def soften_abort(say: Say) -> None:
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def handle(number: int) -> None:
+        if leaving_with:
+            os._exit(leaving_with[0])
         say(f"error: process 0, or the connection to it, is lost. {REMEDY}")
         sys.stderr.flush()
         os._exit(PEER_LOST)
@@ -94,3 +98,5 @@ def soften_abort(say: Say) -> None:
     library.signal.argtypes, library.signal.restype = (ctypes.c_int, type(handle)), ctypes.c_void_p
     library.signal(signal.SIGABRT, handle)
     _kept.append(handle)
+    # While the interpreter is torn down, no code of ours can run.
+    atexit.register(signal.signal, signal.SIGABRT, signal.SIG_DFL)
