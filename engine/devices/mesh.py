@@ -165,7 +165,7 @@ class Devices:
         if self.is_one:
             return function
         specs = tuple(PartitionSpec() if axis is None else PartitionSpec(MEMBER) for axis in axes)
-        if is_local or self.adds_up:
+        if is_local or self.is_by_hand:
             own = [PartitionSpec(*spec, None, DATA) if i == batches else spec for i, spec in enumerate(specs)]
             return jax.shard_map(function, mesh=self.mesh, in_specs=tuple(own), out_specs=specs[0], check_vma=False)
         # Along `data` the function remains one program over whole batches, which the compiler splits.
