@@ -61,7 +61,8 @@ def assert_same_bits(ours: Record, theirs: Record) -> None:
 
 
 KINDS = [
-    ("resident", "data"), *(pytest.param(kind, "data", marks=pytest.mark.long) for kind in ("norm", "mixed", "thawed")),
+    ("resident", "data"),
+    *(pytest.param(kind, "data", marks=pytest.mark.long) for kind in ("norm", "mixed", "thawed", "local")),
     pytest.param("streamed", "data", marks=pytest.mark.long), pytest.param("members", "member", marks=pytest.mark.long),
 ]  # fmt: skip
 

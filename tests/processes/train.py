@@ -57,6 +57,7 @@ KINDS = {
     "streamed": replace(BASE, plan=PlanConfig(placement="streamed")),
     "mixed": replace(BASE, augment=AugmentConfig(mixup=0.2, cutmix=1.0, policy="rand_augment")),
     "members": replace(BASE, train=replace(BASE.train, members=2), ensemble=EnsembleConfig(combine="logits")),
+    "local": replace(BASE, train=replace(BASE.train, average_every=3)),
     "thawed": replace(BASE, finetune=FineTuneConfig(freeze=("conv_1",), unfreeze=("1:conv_1",))),
 }
 
