@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import HANG_SECONDS
+from tests.conftest import HANG_SECONDS, QUICK_FLAGS
 
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel")
 pytest.importorskip("ipykernel", reason="needs nbclient and ipykernel")
@@ -22,6 +22,7 @@ def run_notebook(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("IPYTHONDIR", str(folder / ".ipython"))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("XLA_FLAGS", QUICK_FLAGS)
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=int(HANG_SECONDS), resources={"metadata": {"path": str(folder)}})
     return client.execute().cells
@@ -31,7 +32,6 @@ def shown_kinds(cell: dict[str, Any]) -> set[str]:
     return {kind for each in cell.get("outputs", []) for kind in each.get("data", {})}
 
 
-# Ten seconds each, of which five are spent on a kernel and imports.
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, marks=() if path.stem == "mlp" else pytest.mark.long, id=path.stem) for path in NOTEBOOKS],
