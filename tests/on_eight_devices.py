@@ -29,6 +29,7 @@ from engine.runs import loop
 from engine.runs.session import Session
 from engine.training import feed as feed_module
 from tests.conftest import make_dataset, trained
+from tests.further import further
 
 # Everything that looks at the whole batch, or draws for each example. No convolution has its bias undone by a
 # BatchNorm right after it: that bias' gradient is rounding, and two orders of adding would differ by as much as it is.
@@ -262,8 +263,12 @@ def test_local_sgd_is_that_of_numpy(data: Splits):
     ("mesh", "plan"),
     [
         ("data=4", {"chunk_steps": 1, "placement": "streamed"}),
-        pytest.param("member=2,data=2", {"member_mapping": "vmap", "chunk_steps": 1}, marks=pytest.mark.long),
-        pytest.param("member=2,data=2", {"member_mapping": "outer"}, marks=pytest.mark.long),
+        *further(
+            [
+                ("member=2,data=2", {"member_mapping": "vmap", "chunk_steps": 1}),
+                ("member=2,data=2", {"member_mapping": "outer"}),
+            ]
+        ),
     ],
 )
 def test_local_sgd_has_the_same_bits_however_it_is_cut_and_resumed(

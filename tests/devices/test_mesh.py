@@ -13,6 +13,7 @@ from engine.commands.experiment import Options
 from engine.config import PlanConfig, RunConfig, TrainConfig, mesh_shape
 from engine.devices.mesh import ONE_DEVICE, Devices, check_mesh
 from engine.errors import InputError
+from tests import further
 from tests.conftest import HANG_SECONDS, TINY
 
 
@@ -21,7 +22,7 @@ def test_several_devices_give_the_numbers_of_one(tmp_path: Path):
     environment.pop("PYTEST_XDIST_WORKER", None)
     tests = str(Path(__file__).parents[1] / "on_eight_devices.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", tests]
-    command += [f"--basetemp={tmp_path / 'their'}"]
+    command += [f"--basetemp={tmp_path / 'their'}", *(["-m", ""] if further.is_all else [])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
