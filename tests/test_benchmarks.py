@@ -72,6 +72,7 @@ def test_checkpoint_measures_saving_opening_and_one_image(tmp_path, capsys):
     assert "restore and first prediction" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_latency_runs_and_writes_what_it_printed(tmp_path, capsys):
     latency.main(latency.Options(smoke=True, json=tmp_path / "figures.json"))
     seconds = json.loads((tmp_path / "figures.json").read_text())["seconds"]
@@ -171,6 +172,7 @@ def test_every_script_has_a_smoke_mode_that_is_run_here():
         assert "smoke" in texts[name], name
 
 
+@pytest.mark.long
 def test_augment_measures_every_variant_against_none(tmp_path, capsys):
     augment.main(augment.Options(smoke=True, json=tmp_path / "figures.json"))
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -192,7 +194,7 @@ def test_input_decodes_a_folder_and_streams(tmp_path, capsys):
     assert "checks while reading, mlp: " in shown
 
 
-@pytest.mark.parametrize("inference", [False, *further([True])])
+@pytest.mark.parametrize("inference", further([False, True]))
 def test_peers_compares_those_that_are_installed_and_names_the_others(tmp_path, capsys, inference: bool):
     variants = ("torch eager", "flax, a jitted step") if inference else tuple(peers.SMOKE)
     options = peers.Options(variants=variants, inference=inference, smoke=True, json=tmp_path / "figures.json")

@@ -22,11 +22,12 @@ from engine.augment import color
 from engine.augment.color import augment_color
 from engine.augment.config import AugmentConfig
 from engine.augment.rules import MANNERS
+from tests.further import choose_examples
 from tests.harnesses import HARNESSES, looped
 
 skimage_color = pytest.importorskip("skimage.color", reason="scikit-image comes with the dev extra")
 
-SETTINGS = settings(max_examples=15, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=choose_examples(6, 15), derandomize=True, deadline=None, database=None)
 # Few, for each is compiled: no inside at all, and enough pixels for equalize to act.
 SHAPES = [(1, 2, 3), (24, 19, 1), (24, 19, 3)]
 RADIUS = 6

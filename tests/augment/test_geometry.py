@@ -20,6 +20,7 @@ from engine.augment.apply import augment_image
 from engine.augment.config import AugmentConfig, FillMode, Interpolation
 from engine.augment.geometry import augment_geometry, draw_matrix, flipped, rotated, sheared, shifted, warp, zoomed
 from engine.augment.rules import MANNERS, find_marks
+from tests.further import choose_examples
 from tests.harnesses import HARNESSES, looped
 
 AMOUNTS, FACTORS, PROBABILITIES = (
@@ -27,7 +28,7 @@ AMOUNTS, FACTORS, PROBABILITIES = (
     for kind in ("amount", "factor", "probability")
 )
 
-SETTINGS = settings(max_examples=5, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=choose_examples(3, 5), derandomize=True, deadline=None, database=None)
 # Those of other libraries are compared with Keras: see test_augment_keras.py.
 SCIPY_MODES: dict[FillMode, str] = {
     "constant": "grid-constant",

@@ -25,6 +25,7 @@ from engine.networks.network import network_of
 from engine.training.state import init_state
 from engine.training.step import Batch, Objective, _losses, train_step, with_partners
 from tests.augment.test_geometry import HARNESSES, looks_even, looks_uniform, looped, random_image
+from tests.further import choose_examples
 
 NUM = 2000
 
@@ -251,7 +252,7 @@ def task_of(loss: str, smoothing: float, num_outputs: int) -> tuple[Objective, A
 
 
 @pytest.mark.parametrize(("loss", "smoothing"), LOSSES_OF_MIXED)
-@settings(max_examples=10, derandomize=True, deadline=None, database=None)
+@settings(max_examples=choose_examples(4, 10), derandomize=True, deadline=None, database=None)
 @given(seed=st.integers(0, 10_000))
 def test_loss_of_mixed_examples_is_that_of_blended_targets(loss: str, smoothing: float, seed: int):
     draw, size = np.random.default_rng(seed), 8

@@ -310,6 +310,7 @@ def test_operations_are_those_of_keras(keras):
     np.testing.assert_array_equal(result, image)
 
 
+@pytest.mark.long
 def test_posterization_draws_the_bits_of_keras(keras):
     image = jnp.asarray(smooth_image())
     for factor, bits in (((0.0, 0.3), {1}), ((0.0, 0.5), {1, 2, 3}), ((0.0, 0.05), {1})):

@@ -40,6 +40,7 @@ def answers(directory: Path) -> str:
     return json.dumps([found.tolist(), result.history[-1]["loss"], result.metrics["validation"]["loss"], dtypes])
 
 
+@pytest.mark.long
 def test_64_bits_outside_change_no_bit(tmp_path: Path):
     script = "import sys, pathlib, tests.host.test_surroundings as t; print(t.answers(pathlib.Path(sys.argv[1])))"
     environment = {**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": str(Path(__file__).parents[2])}

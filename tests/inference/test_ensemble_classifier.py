@@ -154,7 +154,7 @@ def test_test_time_augmentation_is_averaged_for_each_member(directory: Path):
 
 
 @pytest.mark.parametrize("mapping", ["vmap", *further(["map"])])
-@pytest.mark.parametrize("kind", ["whitened", "batch norm", *further(["binary"])])
+@pytest.mark.parametrize("kind", ["whitened", *further(["batch norm", "binary"])])
 def test_members_asked_together_answer_as_one_after_another(mapping, kind: str, tmp_path):
     splits = Splits(make_dataset(50, num_classes=2), None, make_dataset(30, 2, num_classes=2))
     loss = "binary_cross_entropy" if kind == "binary" else "softmax_cross_entropy"

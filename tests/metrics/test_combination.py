@@ -32,8 +32,9 @@ from engine.metrics.combination import (
     mean_probabilities,
 )
 from engine.records import from_json, to_json
+from tests.further import choose_examples
 
-SETTINGS = settings(max_examples=40, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=choose_examples(15, 40), derandomize=True, deadline=None, database=None)
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 12), st.integers(2, 6))  # m n k
 LOGITS = SHAPES.flatmap(lambda shape: arrays(np.float32, shape, elements=st.floats(-60, 60, width=32)))
 TIED_LOGITS = SHAPES.flatmap(lambda shape: arrays(np.float32, shape, elements=st.sampled_from((0.0, 0.5, 1.0))))

@@ -26,8 +26,9 @@ from engine.metrics.losses import (
     softmax_cross_entropy,
 )
 from engine.metrics.sums import Metrics, Scoring, make_scoring
+from tests.further import choose_examples
 
-SETTINGS = settings(max_examples=25, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=choose_examples(8, 25), derandomize=True, deadline=None, database=None)
 B, K = 6, 7
 LOGITS = arrays(np.float32, (B, K), elements=st.floats(-60, 60, width=32))
 LABELS = arrays(np.int32, B, elements=st.integers(0, K - 1))

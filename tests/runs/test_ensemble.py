@@ -145,6 +145,7 @@ def test_member_is_its_own_run_however_members_are_mapped(mapping, tolerance: fl
         assert_is_alone(together, config, small_splits(), member, tolerance)
 
 
+@pytest.mark.long
 def test_vmapped_members_equal_their_own_runs_to_rounding_after_the_first_chunk():
     config = ensemble(plan=PlanConfig(member_mapping="vmap", chunk_steps=2))
     together = Session(config, small_splits(), Clock(), Path("unused"))
@@ -420,6 +421,7 @@ def test_run_says_what_it_trains_and_leaves_tables(tmp_path, capsys):
     assert float(rows[-1]["nll"]) == result.metrics["test"]["loss"]
 
 
+@pytest.mark.long
 def test_history_has_the_learning_rate_of_each_member_where_they_differ():
     config = CASES["learning rates"]()
     history = trained(config, small_splits()).history
