@@ -13,7 +13,7 @@ from engine.errors import InputError, problem
 from engine.host.console import tell
 from engine.records import check_whole
 
-EXAMPLE = "engine launch -n 4 -- python -m experiments.convnet --mesh data=4"
+EXAMPLE = "engine launch -n 4 -- engine train convnet --mesh data=4"
 Count = Annotated[int, arg(name="num-processes", aliases=("-n",))]
 
 

@@ -169,7 +169,9 @@ def find_last_maps(record: Record) -> str:
 
 def _wanted_outputs(record: Record, of: Of, count: int) -> list[int]:
     """The number of the class of each picture; -1 for the likeliest."""
-    given = [of] * count if of is None or isinstance(of, str | int) else list(of)
+    given: list[Any] = [of] * count
+    if isinstance(of, Sequence | np.ndarray) and not isinstance(of, str) and np.ndim(of) > 0:
+        given = list(of)
     if len(given) != count:
         rule = f"one for each of {count} pictures, or one for all"
         raise InputError(problem("of", f"{len(given)} classes", rule, "Give as many."))
@@ -182,7 +184,7 @@ def _number_of(record: Record, name: str | int) -> int:
         if name not in record.class_names:
             raise InputError(unknown("of", name, record.class_names))
         return record.class_names.index(name)
-    if not 0 <= name < count:
+    if not isinstance(name, int | np.integer) or isinstance(name, bool) or not 0 <= name < count:
         raise InputError(problem("of", name, f"0 to {count - 1}", "Give the name or the number of a class."))
     return int(name)
 

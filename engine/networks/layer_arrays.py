@@ -32,9 +32,10 @@ def write_arrays(layers: Layers, weights: Weights, *trees: Tree) -> list[Tree]:
     known = dict[str, dict[str, Any]]()
     for layer, name, leaf in (each for tree in trees for each in _named(layers, tree)):
         known.setdefault(layer, {})[name] = leaf
-    for layer, arrays in weights.items():
+    for layer, arrays in _mapping("weights", weights).items():
         if layer not in known:
             raise InputError(unknown("weights", layer, known))
+        _mapping(f"weights of {layer}", arrays)
         for name, array in arrays.items():
             if name not in known[layer]:
                 raise InputError(unknown(f"weights of {layer}", name, known[layer]))
@@ -88,10 +89,19 @@ def _order(layers: Layers) -> Any:
     return lambda name: places.get(name, len(places))
 
 
+def _mapping(name: str, given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        rule = 'arrays by name, like {"conv_1": {"kernel": array}}'
+        raise InputError(problem(name, type(given).__name__, rule, "Change those of classifier.get_weights()."))
+    return given
+
+
 def _check_array(name: str, array: Any, shape: Shape) -> None:
     given = np.asarray(array)
     if given.shape != tuple(shape):
         remedy = "Give an array of that shape."
         raise InputError(problem(name, f"an array {given.shape}", f"{tuple(shape)}", remedy))
-    if given.dtype.kind not in "biuf" or not np.isfinite(given).all():
-        raise InputError(problem(name, f"{given.dtype.name} that is not finite", "finite numbers", "Correct them."))
+    if given.dtype.kind not in "biuf":
+        raise InputError(problem(name, given.dtype.name, "real numbers", "Convert them."))
+    if not np.isfinite(given).all() or (np.abs(given) > np.finfo(np.float32).max).any():
+        raise InputError(problem(name, "numbers that are not finite as float32", "finite numbers", "Correct them."))

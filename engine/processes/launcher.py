@@ -147,7 +147,7 @@ def start_process(command: Sequence[str], own: Mapping[str, str], cores: set[int
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         rule = "a program that can be run, behind --"
-        remedy = "Write: engine launch -n 4 -- python -m experiments.convnet."
+        remedy = "Write: engine launch -n 4 -- engine train convnet --mesh data=4."
         raise InputError(problem("command", f"{command[0]} ({why})", rule, remedy)) from None
     finally:
         if cores:

@@ -1,6 +1,6 @@
 """Drawings for Python and notebooks: figures that show themselves, and `show`, a grid of any pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from os import PathLike
@@ -112,6 +112,9 @@ def _listed(pictures: Any) -> list[Any]:
     if is_array_like(pictures):
         array = plain_array(pictures, "pictures")
         return [array] if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in COLOR_CHANNELS) else list(array)
+    if not isinstance(pictures, Iterable):
+        rule = "a picture or a list of pictures: arrays, paths, PIL images"
+        raise InputError(problem("pictures", type(pictures).__name__, rule, "Pass one of these."))
     return list(pictures)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 LARGEST = 1e300  # that can be drawn
+MOST_MARKED = 500  # epochs, each with a point of its own; of more the line alone, in pixels
 
 
 def history_csv(rows: Sequence[Row]) -> str:
@@ -31,8 +32,13 @@ def read_history(rows: Sequence[Row]) -> list[Row]:
     return [row for row in kept if isinstance(row.get("epoch"), int) and isinstance(row.get("step"), int)]
 
 
+def is_number(value: Any) -> bool:
+    """Whether a stranger's value is a number that can be drawn and added up, however large a float may be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
 def _is_number(value: Any) -> bool:
-    return (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST) or value != value
+    return is_number(value) or value != value
 
 
 def find_curves(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
@@ -91,7 +97,8 @@ def draw_curve(axes: Any, rows: Sequence[Row], name: str, best_epoch: int | None
     for key, label in ((name, "training"), (f"validation_{name}", "validation")):
         points = [(row["epoch"], row[key]) for row in rows if key in row]
         if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label)
+            marked: Any = {"marker": "o", "markersize": 3.5} if len(points) <= MOST_MARKED else {"rasterized": True}
+            axes.plot(*zip(*points, strict=True), label=label, **marked)
     if best_epoch is not None:
         axes.axvline(best_epoch, color="0.5", linestyle="--", linewidth=1, label=f"best epoch, {best_epoch:,}")
     axes.set_xlabel("epoch")

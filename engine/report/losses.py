@@ -43,7 +43,12 @@ def find_top_losses(classifier: Classifier, dataset: Dataset, count: int) -> Top
     losses = compute_losses(outputs, dataset)
     order = np.argsort(-losses, kind="stable")[:count]
     examples = tuple(
-        Loss(int(i), float(losses[i]), *_describe(outputs[i], dataset, int(i)), np.asarray(dataset.images[int(i)]))
+        Loss(
+            int(i),
+            float(losses[i]),
+            *_describe(outputs[i], dataset, int(i), classifier.thresholds),
+            np.asarray(dataset.images[int(i)]),
+        )
         for i in order
     )
     if len(dataset.input_shape) != 3:
@@ -65,11 +70,13 @@ def compute_losses(outputs: np.ndarray, dataset: Dataset) -> np.ndarray:
     return -(logs * labels).sum(1) if labels.ndim == 2 else -logs[np.arange(len(labels)), labels]
 
 
-def _describe(row: np.ndarray, dataset: Dataset, number: int) -> tuple[str, str]:
+def _describe(row: np.ndarray, dataset: Dataset, number: int, thresholds: np.ndarray | None) -> tuple[str, str]:
     """(the label, the prediction) of an example as texts."""
     label, names = dataset.labels[number], dataset.class_names
     if dataset.task == "numbers":
         return ", ".join(f"{value:.4g}" for value in label), ", ".join(f"{value:.4g}" for value in row)
     if dataset.task == "labels":
-        return tuple(", ".join(names[k] for k in np.flatnonzero(marks)) or "none" for marks in (label, row > 0.5))  # type: ignore[return-value]
+        return tuple(
+            ", ".join(names[k] for k in np.flatnonzero(marks)) or "none" for marks in (label, row > thresholds)
+        )  # type: ignore[return-value]
     return names[int(dataset.class_numbers[number])], names[int(row.argmax())]

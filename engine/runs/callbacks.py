@@ -75,11 +75,16 @@ class LiveRun:
     def weights(self) -> dict[str, np.ndarray]:
         """The parameters as they are now, by path (`conv_1/kernel`); of an ensemble [m …], all members together.
 
-        Of a run of several processes without those that are spread over these.
+        {} if several processes share the members, which only the run itself gathers.
         """
+        if self._are_members_shared:
+            return {}
         parts, params = self._session.setup.model.layers.parts, nnx.to_flat_state(self._session.whole_model[0])
-        near = {path: leaf for path, leaf in params if leaf.is_fully_addressable or leaf.is_fully_replicated}
-        return {"/".join(map(str, parts(path))): leaf for path, leaf in jax.device_get(near).items()}
+        return {"/".join(map(str, parts(path))): leaf for path, leaf in jax.device_get(dict(params)).items()}
+
+    @property
+    def _are_members_shared(self) -> bool:
+        return are_several() and mesh_shape(self._session.plan.mesh)[0] > 1
 
     @property
     def graph(self) -> Graph | None:
@@ -93,7 +98,7 @@ class LiveRun:
 
         Raises InputError if several processes share the members: only the run itself gathers them.
         """
-        if are_several() and mesh_shape(self._session.plan.mesh)[0] > 1:
+        if self._are_members_shared:
             rule = "metrics and history, where several processes share the members"
             raise InputError(
                 problem("callbacks", "classifier", rule, "Use these, or split the batches: --mesh data=N.")
@@ -153,6 +158,7 @@ class Callbacks:
     """The callbacks of a run, by the import path of their class.
 
     waits_for_saves: whether one is called after each save. states: of those that have any, as they were last read.
+    Of several processes, process 0 has all of them, and says whether there are any: the others join each of its calls.
     """
 
     def __init__(self, callbacks: Sequence[Any], run: LiveRun, resumed: Record | None = None):
@@ -161,7 +167,8 @@ class Callbacks:
             name = f"{type(callback).__module__}:{type(callback).__qualname__}"
             same = sum(each.split("#")[0] == name for each in self._by_name)
             self._by_name[f"{name}#{same + 1}" if same else name] = callback
-        self.waits_for_saves = any(_overrides(each, "on_save") for each in callbacks)
+        waits = any(_overrides(each, "on_save") for each in callbacks)
+        self._are_any, self.waits_for_saves = from_first(lambda: [bool(self._by_name), waits])
         self.states: dict[str, Any] = dict(resumed.callbacks or {}) if resumed else {}
         for name, state in self.states.items():
             if not is_first():
@@ -183,7 +190,7 @@ class Callbacks:
 
     def close(self) -> None:
         """Lets each of them close, and prints the errors of those that cannot."""
-        for name in self._by_name:
+        for name in self._by_name if is_first() else ():
             try:
                 self._call(name, "on_close", self._run)
             except CallbackFailed as error:
@@ -204,7 +211,7 @@ class Callbacks:
 
     def _by_first(self, work: Callable[[], object]) -> None:
         """Lets process 0 do it; what fails there has failed in all."""
-        if not self._by_name:
+        if not self._are_any:
             return
         if not are_several():
             work()

@@ -175,6 +175,8 @@ def _describe_rate(config: RunConfig) -> str:
     if scaled.schedule == "one_cycle":
         return f"learning rate {scaled.learning_rate:g} for batches of {size}: {given}"
     warmup = f"after a warm-up of {scaled.warmup_epochs:g} epochs" if scaled.warmup_epochs else "without a warm-up"
+    if scaled.warmup_epochs > config.train.epochs:
+        warmup += f", longer than the run of {config.train.epochs:,}, which does not reach it"
     return f"learning rate {scaled.learning_rate:g} for batches of {size}, {warmup}: {given}"
 
 

@@ -80,8 +80,8 @@ class Architecture:
 def splits_by_hand(config: RunConfig) -> bool:
     """Whether each device of a mesh runs the step on its examples, see `Devices.is_by_hand`: on CPUs.
 
-    A class or layer of the user's own may look at the whole batch, which only the compiler can then split; unless each
-    device trains by itself for some steps.
+    A class, layer, loss or metric of the user's own may look at the whole batch, which only the compiler can then
+    split; unless each device trains by itself for some steps.
     """
     if jax.default_backend() != "cpu" or config.plan.mode == "safe":
         return False
@@ -90,6 +90,8 @@ def splits_by_hand(config: RunConfig) -> bool:
         type(each.layer).__module__.startswith("engine.") and not isinstance(each.layer, CustomLayer)
         for each in model.named
     )
+    judged_by = (config.train.loss, *config.train.metrics)
+    are_ours = are_ours and not any(isinstance(each, Custom) for each in judged_by)
     return are_ours or config.train.average_every > 1
 
 

@@ -22,7 +22,7 @@ def make_trackers(log: Log, has_directory: bool = True) -> list[Tracker]:
 
     Raises InputError for an unknown name, a missing package, and if the run has no directory that stays.
     """
-    names: list[Any] = [log] if isinstance(log, str) else list(dict.fromkeys(log))
+    names: list[Any] = list(dict.fromkeys(log)) if isinstance(log, Sequence) and not isinstance(log, str) else [log]
     for name in names:
         if name not in TRACKERS:
             raise InputError(unknown("log", name, get_args(TrackerName)))

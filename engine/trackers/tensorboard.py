@@ -77,6 +77,13 @@ class TensorBoard(Tracker):
             with Image.open(path) as picture:
                 self._writer.add_image(path.stem, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
+    def get_state(self) -> bool:
+        """What a run that is resumed without it is reminded by."""
+        return True
+
+    def set_state(self, state: bool) -> None:
+        """Nothing: where it goes on is the step of the run."""
+
     def close(self, is_finished: bool) -> None:
         """As the base says."""
         if self._writer is not None:

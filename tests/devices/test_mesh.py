@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import tyro
 
@@ -13,6 +15,8 @@ from engine.commands.experiment import Options
 from engine.config import PlanConfig, RunConfig, TrainConfig, mesh_shape
 from engine.devices.mesh import ONE_DEVICE, Devices, check_mesh
 from engine.errors import InputError
+from engine.models import custom
+from engine.runs.setup import splits_by_hand
 from tests import further
 from tests.conftest import HANG_SECONDS, TINY
 
@@ -25,6 +29,13 @@ def test_several_devices_give_the_numbers_of_one(tmp_path: Path):
     command += [f"--basetemp={tmp_path / 'their'}", *(["-m", ""] if further.is_all else [])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_function_of_ones_own_that_may_look_at_the_whole_batch_leaves_the_splitting_to_the_compiler():
+    config, own = RunConfig("a", TINY), custom(np.tanh)
+    assert splits_by_hand(config) == (jax.default_backend() == "cpu")
+    for changed in ({"loss": own}, {"metrics": (own,)}):
+        assert not splits_by_hand(replace(config, train=replace(config.train, **changed)))
 
 
 def test_mesh_is_an_option_of_its_own():

@@ -134,6 +134,7 @@ def test_one_output_for_two_classes_explains_both():
     [
         ({"of": "dress"}, r"of: got 'dress'; expected one of"),
         ({"of": 3}, r"of: got 3; expected 0 to 2\. Give the name or the number"),
+        ({"of": 1.0}, r"of: got 1\.0; expected 0 to 2"),
         ({"of": [0, 1]}, r"of: got 2 classes; expected one for each of 11 pictures, or one for all"),
         ({"layer": "conv_3"}, r"layer: got 'conv_3'; expected one of conv_1, .* Did you mean 'conv_"),
         ({"layer": "flatten_1"}, r"layer: got 'flatten_1', which gives 5; expected a layer that gives images"),

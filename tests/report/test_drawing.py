@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 
 import engine
 from engine.data.decoded.dataset import Dataset
-from engine.report.losses import compute_losses
+from engine.report.losses import _describe, compute_losses
 
 
 def is_png(content: bytes) -> bool:
@@ -63,6 +63,12 @@ def test_losses_are_those_of_scikit_learn_whatever_is_predicted():
     assert compute_losses(chances, numbers) == pytest.approx((chances**2).mean(1), rel=1e-5)
 
 
+def test_labels_that_are_predicted_are_those_above_their_thresholds():
+    several = Dataset(np.zeros((1, 2, 2, 1), np.uint8), np.ones((1, 3), np.uint8), tuple("abc"), "several", "")
+    outputs = np.array([0.1, 0.6, 0.8])
+    assert _describe(outputs, several, 0, np.array([0.05, 0.7, 0.7])) == ("a, b, c", "a, c")
+
+
 def test_a_notebook_shows_results_data_and_models_as_tables_without_running_names(result: engine.Result):
     data = result._held_out()
     pages = [result._repr_html_(), result.classifier._repr_html_(), data._repr_html_(), engine.cnn((3,))._repr_html_()]
@@ -97,6 +103,7 @@ def test_pictures_of_every_kind_are_shown_side_by_side(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        ((3,), r"pictures: got int; expected a picture or a list of pictures"),
         (([],), r"pictures: got 0; expected 1 to 200"),
         (([np.zeros((2, 2))], ["a", "b"]), r"titles: got 2; expected 1, one for each picture"),
         (([np.zeros(3)],), r"picture 0: got 3; expected an array \[h w\]"),

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -15,8 +16,8 @@ import engine
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.errors import InputError
 from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
-from engine.report.history import read_history
-from engine.report.page.compare import _place, write_comparison
+from engine.report.history import is_number, read_history
+from engine.report.page.compare import _place, read_all, write_comparison
 from engine.report.page.render import MARK
 from engine.report.page.write import SECTIONS, write_report
 from tests.commands.test_data import command, mistake
@@ -196,6 +197,8 @@ def test_page_takes_the_place_of_a_page_and_of_nothing_else(written, capsys, tmp
     assert "expected a new file, or a page that was written before" in mistake(capsys, "report", run, "--out", other)
     assert other.read_text() == "<p>mine"
     assert "a name that ends in .html" in mistake(capsys, "report", run, "--out", tmp_path / "log.txt")
+    os.mkfifo(tmp_path / "pipe.html")  # opening it would wait for a writer
+    assert "expected a new file" in mistake(capsys, "report", run, "--out", tmp_path / "pipe.html")
     assert "a directory that exists" in mistake(capsys, "report", run, "--out", tmp_path / "no" / "x.html")
     assert "runs: got none" in mistake(capsys, "report")
     assert write_report(run, written[0]) == written[0]
@@ -215,6 +218,8 @@ def test_runs_are_compared(written, capsys, tmp_path: Path):
     assert "bad" in page.text[page.text.index('id="left-out"') :]
     with pytest.raises(InputError, match="expected two runs or more"):
         write_comparison([tmp_path / "slow", tmp_path / "bad"])
+    (tmp_path / "empty").mkdir()  # which was named, so its absence is said
+    assert [name for name, _ in read_all([tmp_path / "slow", tmp_path / "empty"])[1]] == [str(tmp_path / "empty")]
 
 
 def test_settings_stand_along_an_axis_in_their_order():
@@ -234,3 +239,6 @@ def test_history_of_a_stranger_is_read_as_far_as_it_is_one():
     (found,) = read_history(rows)
     assert list(found) == list(good)
     assert read_history([]) == []
+    assert not any(is_number(value) for value in (float("nan"), float("inf"), 1e308, True, "1", None))
+    assert is_number(2)
+    assert is_number(-0.5)

@@ -119,7 +119,8 @@ def show_errors(material: Material) -> list[Part]:
     worst = np.argsort(-errors.mean(1), kind="stable")[:MOST_MISTAKES]
     shown = []
     for index in worst:
-        says, holds = (_describe(answers, row) for row in (outputs[index], targets[index]))
+        says = _describe(answers, outputs[index], material.classifier.thresholds)
+        holds = _describe(answers, targets[index], np.array(0.5))
         image = np.asarray(answers.data.images[int(index)])
         lines = (f"says {says}", f"is {holds}", f"example {index:,}")
         shown.append(Shown(as_address(image), f"{lines[0]}, {lines[1]}", lines, True, has_few_pixels(image)))
@@ -201,10 +202,10 @@ def _show(answers: Answers, index: int, beside: str = "") -> Shown:
     return Shown(as_address(image), alt, [*lines, f"example {index:,}"], is_wrong, has_few_pixels(image), beside)
 
 
-def _describe(answers: Answers, row: np.ndarray) -> str:
+def _describe(answers: Answers, row: np.ndarray, thresholds: np.ndarray | None) -> str:
     if answers.data.task == "numbers":
         return " ".join(f"{value:.4g}" for value in row[:MOST_OUTPUTS])
-    return ", ".join(answers.data.class_names[k] for k in np.flatnonzero(row > 0.5)) or "none"
+    return ", ".join(answers.data.class_names[k] for k in np.flatnonzero(row > thresholds)) or "none"
 
 
 def _scatter(targets: np.ndarray, outputs: np.ndarray, name: str):

@@ -50,7 +50,7 @@ def read_all(places: Sequence[Path]) -> tuple[list[RunFacts], list[tuple[str, st
     """(the runs, the best first; of each that cannot be read its name and why)."""
     runs, bad = list[RunFacts](), list[tuple[str, str]]()
     for place in places:
-        for path in find_runs(place) if place.is_dir() else [place]:
+        for path in (find_runs(place) or [place]) if place.is_dir() else [place]:
             try:
                 runs.append(read_run(path))
             except InputError as error:
@@ -136,12 +136,17 @@ def _overlay(runs: Sequence[RunFacts], key: str) -> "Figure":
         if points:
             color, style = COLORS[number % len(COLORS)], LINES[number // len(COLORS) % len(LINES)]
             look: Any = {"color": color, "linestyle": style, "marker": "o", "markersize": 3}
-            axes.plot(*zip(*points, strict=True), label=_cut(run.path.name), **look)
+            axes.plot(*zip(*points, strict=True), label=_label(run.path.name), **look)
     axes.set(xlabel="epoch", title=key.replace("_", " "))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8)
     return figure
+
+
+def _label(name: str) -> str:
+    """The name of a run in a legend, which leaves out what begins with an underscore."""
+    return _cut(f"./{name}" if name.startswith("_") else name)
 
 
 def _coordinates(runs: Sequence[RunFacts], names: Sequence[str], score: str) -> "Figure":

@@ -1,7 +1,7 @@
 """What the sections of a page are made of: a run's records, its model, its data, and what the model says of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Material:
     classifier: Classifier
     results: dict[str, Any]
     read_splits: Callable[[], Splits]
+    notes: list[str] = field(default_factory=list)
+    """What is wrong with the data, known once they are read."""
 
     @cached_property
     def history(self) -> list[Row]:
@@ -146,10 +148,18 @@ def read_material(path: Path, trust: bool, say: Say, splits: Splits | None = Non
         record = read_record(directory, choose_step(directory, "last"))
         results = read_results(directory)
 
-    def read_splits() -> Splits:
-        return divide(record, splits) if splits is not None else read_own_splits(record, trust, say)
+    notes = list[str]()
 
-    return Material(path, record, classifier, results, read_splits)
+    def read_splits() -> Splits:
+        if splits is not None:
+            return divide(record, splits)
+        found = read_own_splits(record, trust, say)
+        if found.train.fingerprint != record.data_fingerprint:
+            notes.append("The training data are not those that the run was trained on.")
+            say(notes[-1])
+        return divide(record, found)
+
+    return Material(path, record, classifier, results, read_splits, notes)
 
 
 def read_results(directory: Path) -> dict[str, Any]:
@@ -170,10 +180,7 @@ def read_own_splits(record: Record, trust: bool, say: Say) -> Splits:
     check_trust(known.source, "data.source", trust, "Add --trust")
     config = decoded_as_in_training(known, known, spec.levels, spec.color)
     names = record.class_names
-    loaded = load_splits(config, record.config.train.seed, say, lambda found: names or found)
-    if loaded.train.fingerprint != record.data_fingerprint:
-        say("the training data are not those that the run was trained on")
-    return divide(record, loaded)
+    return load_splits(config, record.config.train.seed, say, lambda found: names or found)
 
 
 def divide(record: Record, splits: Splits) -> Splits:

@@ -32,10 +32,11 @@ def describe_run(material: Material) -> list[Part]:
         ("model", f"{members}{count_params(material):,} parameters"),
         ("epochs", _epochs_text(material)),
         *((name.replace("_", " "), format_metric(name, value)) for name, value in _find_main_scores(material)),
-        ("training", duration_text(sum(row.get("seconds", 0) for row in material.history))),
+        ("training", duration_text(sum(row["seconds"] for row in material.history if row.get("seconds", 0) >= 0.0))),
         ("device", record.device or "not known"),
     ]
-    return [Facts(facts)]
+    _ = material.splits  # read now, if they can be: about which there may be something to say
+    return [Facts(facts), *map(Text, material.notes)]
 
 
 def draw_history(material: Material) -> list[Part]:

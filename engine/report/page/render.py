@@ -38,6 +38,8 @@ def render_page(title: str, about: str, sections: Sequence[Section], left_out: S
 def is_our_page(path: Path) -> bool:
     """Whether a file is a page that was made here."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return MARK.encode() in file.read(START_BYTES)
     except OSError:

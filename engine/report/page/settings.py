@@ -6,6 +6,7 @@ import json
 from engine.config import RunConfig
 from engine.recipes import RECIPES
 from engine.records import differences, to_json
+from engine.report.history import is_number
 from engine.report.page.material import Material
 from engine.report.page.parts import Facts, Part, Rows, Text
 from engine.report.progress import duration_text
@@ -41,7 +42,7 @@ def show_machine(material: Material) -> list[Part]:
     """What took how long, on which device, with which versions."""
     record, seconds = material.record, material.results.get("seconds")
     kinds = seconds.items() if isinstance(seconds, dict) else ()
-    times = [(kind, duration_text(value)) for kind, value in kinds if isinstance(value, int | float) and value >= 0.05]
+    times = [(kind, duration_text(value)) for kind, value in kinds if is_number(value) and value >= 0.05]
     plan = record.plan
     facts = [
         ("run", str(material.path)),
