@@ -221,5 +221,6 @@ def check_mesh(mesh_text: str | None) -> None:
         got = f"{mesh_text or 'none'}, which is {needed} device{'s' * (needed > 1)}"
         raise InputError(problem("plan.mesh", got, rule, remedy))
     rule = f"one for the {found} × {kind} that JAX finds here"
-    remedy = "Leave --mesh out." if found == 1 else f"Use --mesh data={found}, or fewer."
+    fewer = "leave --mesh out" if found == 1 else f"use --mesh data={found}, or fewer"
+    remedy = f"Start as many processes, engine launch -n {needed} -- …, or {fewer}."
     raise InputError(problem("plan.mesh", f"{mesh_text}, which is {needed} devices", rule, remedy))

@@ -10,7 +10,7 @@ from html import escape
 from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.errors import shape_text
+from engine.errors import InputError, problem, shape_text
 from engine.host.storage import expanded, write_atomically
 from engine.models.blocks import Paths
 from engine.models.names import NamedLayer
@@ -49,8 +49,12 @@ class Graph:
     svg: str = field(repr=False)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes the drawing as an SVG file."""
-        write_atomically(expanded(path), self.svg)
+        """Writes the drawing as an SVG file; raises InputError for a name without .svg, or no such directory."""
+        target = expanded(path)
+        if target.suffix.lower() != ".svg" or not target.parent.is_dir():
+            rule = "a name that ends in .svg, in a directory that exists"
+            raise InputError(problem("path", target, rule, "Choose another."))
+        write_atomically(target, self.svg)
 
     def _repr_svg_(self) -> str:
         return self.svg

@@ -38,6 +38,8 @@ class Drawing:
         kind = target.suffix.lower().removeprefix(".") or "png"
         if kind not in ("png", "svg", "pdf"):
             raise InputError(problem("path", target, "a name that ends in .png, .svg or .pdf", "Name it so."))
+        if not target.parent.is_dir():
+            raise InputError(problem("path", target, "a file in a directory that exists", "Choose another."))
         with replaced(target) as file:
             self.figure.savefig(file, dpi=DOTS, format=kind)
 

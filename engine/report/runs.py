@@ -15,6 +15,8 @@ from engine.errors import InputError, problem, unknown
 from engine.host.console import Shortened, Table
 from engine.host.json_files import read_json
 from engine.metrics.stopping import rank, validation_history
+from engine.models import Sequential
+from engine.models.summary import settings_text
 from engine.report.history import read_history
 from engine.report.tables import format_metric
 from engine.text import printable
@@ -66,7 +68,11 @@ def read_run(path: Path) -> RunFacts:
     values |= _find_scores(record) | _read_test(path)
     with contextlib.suppress(OSError):
         values["changed"] = step_directories(path)[-1].stat().st_mtime
-    settings = _flatten(record.config.to_json())
+    settings, model = _flatten(record.config.to_json()), record.config.model
+    if isinstance(model, Sequential):  # as people write it
+        settings["model.layers"] = [
+            f"{type(each.layer).__name__} {settings_text(each.layer)}".strip() for each in model.named
+        ]
     return RunFacts(path, record.is_complete, train.epochs, values, settings, history)
 
 
@@ -166,7 +172,9 @@ def _read_test(path: Path) -> dict[str, float]:
     """The test metrics that the run has left."""
     with contextlib.suppress(InputError):
         found = read_json(path / "result.json", "the JSON of a run's result", "Ignore it.")
-        metrics = found.get("metrics", {}).get("test", {}) if isinstance(found, dict) else {}
+        for name in ("metrics", "test"):  # of a stranger's file
+            found = found.get(name) if isinstance(found, dict) else None
+        metrics = found if isinstance(found, dict) else {}
         names = [name for name in ("loss", "accuracy") if _number(metrics.get(name)) is not None]
         return {f"test_{name}": float(metrics[name]) for name in names}
     return {}

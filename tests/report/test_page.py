@@ -20,6 +20,7 @@ from engine.report.history import is_number, read_history
 from engine.report.page.compare import _place, read_all, write_comparison
 from engine.report.page.render import MARK
 from engine.report.page.write import SECTIONS, write_report
+from engine.report.runs import read_run
 from tests.commands.test_data import command, mistake
 from tests.conftest import make_dataset
 
@@ -218,6 +219,13 @@ def test_runs_are_compared(written, capsys, tmp_path: Path):
     assert "bad" in page.text[page.text.index('id="left-out"') :]
     with pytest.raises(InputError, match="expected two runs or more"):
         write_comparison([tmp_path / "slow", tmp_path / "bad"])
+    assert "Conv 4, 3×3, activation=relu" in read_run(tmp_path / "slow").settings["model.layers"]
+    (tmp_path / "slow" / "result.json").write_text('{"metrics": [')
+    ((path, why),) = read_all([tmp_path / "slow"])[1]
+    assert path == str(tmp_path / "slow")
+    assert why.startswith("result.json cannot be read")
+    (tmp_path / "slow" / "result.json").write_text('{"metrics": []}')
+    assert "test_accuracy" not in read_run(tmp_path / "slow").values
     (tmp_path / "empty").mkdir()  # which was named, so its absence is said
     assert [name for name, _ in read_all([tmp_path / "slow", tmp_path / "empty"])[1]] == [str(tmp_path / "empty")]
 

@@ -11,6 +11,7 @@ from engine.config.scoring import METRICS
 from engine.errors import InputError, problem
 from engine.host.storage import expanded, write_atomically
 from engine.report.page.charts import make_chart
+from engine.report.page.material import find_damage
 from engine.report.page.parts import LeftOut, Part, Rows, Section, Text, rows_of
 from engine.report.page.render import render_page
 from engine.report.page.write import PAGE, find_place
@@ -25,6 +26,7 @@ MOST_CURVES = 12  # runs; the curves of more cannot be distinguished
 MOST_AXES = 8
 LEAST_DISTANCE = 0.06  # of two marks along an axis, of its length
 MOST_LETTERS = 24
+LONGEST_SETTING = 160
 LINES = ("-", "--", ":")
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b")
 SETTINGS_ASIDE = ("data.path", "data.cache_dir", "data.data_dir", "checkpoint")  # where things lie makes no difference
@@ -53,6 +55,8 @@ def read_all(places: Sequence[Path]) -> tuple[list[RunFacts], list[tuple[str, st
         for path in (find_runs(place) or [place]) if place.is_dir() else [place]:
             try:
                 runs.append(read_run(path))
+                if why := find_damage(path):
+                    bad.append((one_line(path), why))
             except InputError as error:
                 bad.append((one_line(path), str(error).splitlines()[0]))
     return (sort_runs(runs, find_score(runs)) if runs else []), bad
@@ -100,7 +104,7 @@ def show_differences(runs: Sequence[RunFacts]) -> list[Part]:
     if not differing:
         raise LeftOut("They have the same settings.")
     rows = [
-        [one_line(run.path), _score_text(run, score), *(setting_text(run.settings.get(name, "")) for name in differing)]
+        [one_line(run.path), _score_text(run, score), *(_cut_setting(run.settings.get(name, "")) for name in differing)]
         for run in runs
     ]
     return [Rows("Settings in which they differ", ("run", score.replace("_", " "), *differing), rows)]
@@ -120,6 +124,11 @@ def draw_coordinates(runs: Sequence[RunFacts]) -> list[Part]:
 
 def _find_differing(runs: Sequence[RunFacts]) -> list[str]:
     return [name for name in find_differing(runs) if not name.startswith(SETTINGS_ASIDE)]
+
+
+def _cut_setting(value: object) -> str:
+    text = setting_text(value)
+    return text if len(text) <= LONGEST_SETTING else f"{text[: LONGEST_SETTING - 1]}…"
 
 
 def _score_text(run: RunFacts, score: str) -> str:

@@ -60,7 +60,7 @@ class Material:
     results: dict[str, Any]
     read_splits: Callable[[], Splits]
     notes: list[str] = field(default_factory=list)
-    """What is wrong with the data, known once they are read."""
+    """What is wrong with its files, and with the data, known once they are read."""
 
     @cached_property
     def history(self) -> list[Row]:
@@ -147,8 +147,7 @@ def read_material(path: Path, trust: bool, say: Say, splits: Splits | None = Non
         classifier = restore(directory, trust=trust)
         record = read_record(directory, choose_step(directory, "last"))
         results = read_results(directory)
-
-    notes = list[str]()
+        notes = [why] if (why := find_damage(directory)) else []
 
     def read_splits() -> Splits:
         if splits is not None:
@@ -169,6 +168,13 @@ def read_results(directory: Path) -> dict[str, Any]:
     except InputError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def find_damage(directory: Path) -> str | None:
+    """What the page lacks because `result.json` cannot be read; None if it can, or the run has not come to its end."""
+    if not (directory / "result.json").exists() or read_results(directory):
+        return None
+    return "result.json cannot be read: the scores and times of the run's end are left out."
 
 
 def read_own_splits(record: Record, trust: bool, say: Say) -> Splits:
