@@ -68,7 +68,7 @@ def test_texts_are_escaped_and_the_file_is_written_whole(tmp_path):
     graph.save(tmp_path / "model.svg")
     for name in ("model.png", "missing/model.svg"):
         with pytest.raises(
-            InputError, match=r"path: got .*expected a name that ends in \.svg, in a directory that exists"
+            engine.InputError, match=r"path: got .*a name that ends in \.svg, in a directory that exists"
         ):
             graph.save(tmp_path / name)
     assert (tmp_path / "model.svg").read_text() == graph.svg == graph._repr_svg_()
