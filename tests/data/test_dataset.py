@@ -241,6 +241,7 @@ def test_embedded_images_are_the_official_ones_at_the_drawn_indices(split: str, 
     )
 
 
+@pytest.mark.long
 def test_draw_makes_the_embedded_dataset_again(official_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     embedded = load("train"), load("test")
     draw.draw(official_files, tmp_path / "drawn")

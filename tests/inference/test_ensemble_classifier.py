@@ -236,6 +236,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.long
 def test_joined_runs_of_unequal_architectures_weigh_all_members_the_same(directory: Path, other: Path):
     joined = engine.join([directory, str(other), restore(directory, member=1)])
     images, labels = SPLITS.test.images, SPLITS.test.labels

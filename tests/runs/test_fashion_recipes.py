@@ -26,6 +26,7 @@ def test_members_of_the_ensemble_are_ten_and_small():
     assert config.model.with_outputs(10).num_params((28, 28, 1)) < 300_000
 
 
+@pytest.mark.long
 def test_the_member_learns_a_few_images_by_heart():
     config, draw = ensemble.config(), np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (64, 28, 28, 1), dtype=np.uint8), draw.integers(0, 10, 64).astype(np.int32)

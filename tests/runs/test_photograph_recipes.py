@@ -39,6 +39,7 @@ def test_recipe_has_the_parameters_it_should(recipe, shape, outputs, expected):
     assert recipe.config().model.with_outputs(outputs).num_params(shape) == expected
 
 
+@pytest.mark.long
 def test_augmented_flowers_learn_to_tell_photographs_apart(tmp_path: Path):
     folder = write_crops(tmp_path / "photographs", ("astronaut", "chelsea", "coffee", "rocket"), 40, 160)
     config = flowers_augmented.config()
