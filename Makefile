@@ -6,13 +6,14 @@ READY := .venv/.ready
 comma := ,
 
 # Creates .venv, and installs this checkout there with the extras $(1). Not in isolation, where building it would install jaxlib twice.
+# setuptools and wheel: promise, which tensorflow-datasets needs, is published as source alone.
 install = if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --allow-existing --python '>=3.11' .venv && install="uv pip install --compile-bytecode --python $(BIN)/python"; \
 	else \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 run")' && \
 	  $(PYTHON) -m venv .venv && install="$(BIN)/python -m pip install --disable-pip-version-check"; \
 	fi && \
-	$$install --quiet --constraint constraints.txt hatchling editables && \
+	$$install --quiet --constraint constraints.txt hatchling editables setuptools wheel && \
 	$$install --constraint constraints.txt --no-build-isolation --editable '.$(1)'
 
 .PHONY: run test test-all lint types site docs lock wheel clean
