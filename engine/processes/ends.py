@@ -14,10 +14,12 @@ from engine.processes.lost import (
     SILENT_SECONDS,
     find_lost,
     is_cut_off,
+    leave_with_parent,
     leaving_with,
     soften_abort,
     start_beating,
 )
+from engine.processes.start import LAUNCHED
 
 KEY = "engine/ended"
 FAREWELL_SECONDS, LINGER_SECONDS = 5, 1
@@ -48,6 +50,7 @@ def watch(say: Say) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     soften_abort(say)
+    leave_with_parent(LAUNCHED in os.environ)
     start_beating(client, rank, lambda code, message: end(code, message, say))
 
 

@@ -53,6 +53,22 @@ def start_beating(client: Any, rank: int, end: Callable[[int, str], None]) -> No
     threading.Thread(target=beat, daemon=True).start()
 
 
+def leave_with_parent(is_launched: bool) -> None:
+    """If `engine launch` started this process: asks it to save and stop, by SIGTERM, once that is there no more.
+
+    Without it the output has no reader, and a process that cannot write may wait for ever.
+    """
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(BEAT_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if is_launched:
+        threading.Thread(target=look, daemon=True).start()
+
+
 def read_beats(client: Any) -> dict[str, str]:
     """What each process said last, by its key."""
     return dict(client.key_value_dir_get(ALIVE))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,23 @@ def test_one_that_is_killed_ends_the_other_with_75(victim: int):
         for process in processes:
             process.kill()
             process.communicate()
+
+
+def test_process_whose_launcher_is_killed_is_asked_to_stop(tmp_path: Path):
+    child = (
+        "import pathlib, signal, sys, time\n"
+        "from engine.processes.lost import leave_with_parent\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1]).write_text('asked'), sys.exit(0)))\n"
+        "leave_with_parent(True); print('ready', flush=True); time.sleep(3600)"
+    )
+    command = [sys.executable, "-c", child, str(tmp_path / "told")]
+    parent = f"import subprocess\nsubprocess.Popen({command!r}).wait()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], env=environment, stdout=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "ready\n"
+        started.kill()
+        started.stdout.read()  # until the child has ended too
+    assert (tmp_path / "told").read_text() == "asked"
