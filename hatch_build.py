@@ -40,6 +40,7 @@ class KernelsHook(BuildHookInterface):
         if version == "editable":
             return
         known = runpy.run_path(str(Path(self.root, "engine", "host", "processor.py")))
+        cores = runpy.run_path(str(Path(self.root, "engine", "host", "cores.py")))
         jobs, self._scratch = [], tempfile.TemporaryDirectory()
         also = Path(self._scratch.name, "old_systems.cc")
         also.write_text(OLD_SYSTEMS, encoding="ascii")
@@ -53,7 +54,7 @@ class KernelsHook(BuildHookInterface):
             for source in known["find_sources"](Path(self.root, "engine")):
                 parts = map(str, known["find_parts"](source))
                 jobs.append(([*command, *parts], source, f"{source.stem}-{name}.so"))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores["num_cores"]()) as pool:
             for job, problem in zip(jobs, pool.map(lambda job: self._compile(job[0], job[2]), jobs), strict=True):
                 if problem:
                     self._report(f"no {job[2]}: {problem}")

@@ -29,8 +29,10 @@ def set_up_process(cache_dir: Path | None = None) -> None:
     """Settings that only a process of our own may make: a persistent compilation cache."""
     import jax
 
+    from engine.host.cores import limit_threads
     from engine.host.xla_cache import keep_programs
 
+    limit_threads()
     keep_programs(cache_dir)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # Of an entry that another process is just writing, or has left half written: it is compiled again.

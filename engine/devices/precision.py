@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from engine.config import Precision
 from engine.errors import InputError, problem
+from engine.host.cores import limit_threads
 from engine.host.forking import check_not_forked
 from engine.host.memory import keep_freed_memory
 
@@ -26,7 +27,7 @@ TENSOR_CORES_WITH_TF32 = 8.0  # compute capability of NVIDIA's Ampere, the first
 def computes(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
     """Decorator of entry points: runs the function with 32-bit types, and raises InputError if JAX would hang.
 
-    The process keeps freed memory from then on.
+    The process keeps freed memory from then on, and has no more threads that compute than cores.
 
     JAX_ENABLE_X64 of the caller is ignored: with 64 bits, random draws differ and programs mix two precisions.
     """
@@ -35,6 +36,7 @@ def computes(function: Callable[Arguments, Returned]) -> Callable[Arguments, Ret
     def wrapped(*arguments: Arguments.args, **named: Arguments.kwargs) -> Returned:
         check_not_forked()
         keep_freed_memory()
+        limit_threads()
         with jax.enable_x64(False):
             return function(*arguments, **named)
 

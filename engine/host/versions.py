@@ -1,11 +1,12 @@
 """Versions and device of a run, for its record and for quoted figures."""
 
 import functools
-import os
 import platform
 from importlib import metadata
 
 import jax
+
+from engine.host.cores import num_cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -21,8 +22,7 @@ def device_text() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{device.platform}: {jax.device_count()} × {device.device_kind}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"cpu: {_processor()}, {cores} cores"
+    return f"cpu: {_processor()}, {num_cores()} cores"
 
 
 def _processor() -> str:

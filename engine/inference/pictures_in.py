@@ -19,9 +19,10 @@ from engine.data.arrays.stored import StoredImages
 from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import Picture, fit_array, fit_values, fitting_remedy, levels_of, read_picture
 from engine.data.pictures.stored import name_of_picture
-from engine.data.sources.files import ahead, num_threads
+from engine.data.sources.files import ahead
 from engine.data.sources.walk import picture_files
 from engine.errors import InputError, problem, shape_text, unknown
+from engine.host.cores import num_cores
 
 BATCH_PICTURES = 64  # whatever the number of cores, on which no bit of an answer shall depend
 TASK_PICTURES = 8  # read by one thread at a time, so that the pictures of a batch are shared among the cores
@@ -136,12 +137,12 @@ def batches(
     def finished(group: list[Any]) -> list[Any]:
         return [(one, read(found) if isinstance(found, STORED) else found) for one, found in group]
 
-    count = len(pictures) if isinstance(pictures, Sequence) else TASK_PICTURES * num_threads()
-    tasks = map(started, _groups(pictures, max(1, min(TASK_PICTURES, count // num_threads()))))
+    count = len(pictures) if isinstance(pictures, Sequence) else TASK_PICTURES * num_cores()
+    tasks = map(started, _groups(pictures, max(1, min(TASK_PICTURES, count // num_cores()))))
     if count == 1:
         done = contextlib.nullcontext(map(finished, tasks))
     else:
-        done = contextlib.closing(ahead(finished, tasks, num_threads() + 2 * size // TASK_PICTURES))
+        done = contextlib.closing(ahead(finished, tasks, num_cores() + 2 * size // TASK_PICTURES))
     with done as answers:
         for group in _groups(chain.from_iterable(answers), size):
             images, problems = np.zeros((len(group), *spec.shape), spec.dtype), {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from engine.errors import InputError, Say, problem
+from engine.host.cores import XLA_VARIABLES, num_cores
 from engine.host.interrupts import SIGNALS
 from engine.processes.ends import PEER_LOST
 from engine.processes.start import DISTRIBUTED, LAUNCHED, NUM_PROCESSES, PROCESS_ID
@@ -113,7 +114,8 @@ def run_once(command: Sequence[str], count: int, merger: Merger, stop: Stop, say
                 PROCESS_ID: str(rank),
                 LAUNCHED: str(count),
             }
-            processes.append(start_process(command, {**own, **shares[rank]}, share_cores(rank, count)))
+            own |= {**shares[rank], **share_threads(count)}
+            processes.append(start_process(command, own, share_cores(rank, count)))
             stop.receivers = tuple(processes)
         pumps = [pump for rank, process in enumerate(processes) for pump in start_pumps(rank, process, merger)]
         if stop.number is not None:  # it came while no process was there to get it
@@ -218,6 +220,11 @@ def share_cores(rank: int, count: int) -> set[int]:
     cores = sorted(os.sched_getaffinity(0))
     share = max(1, len(cores) // count)
     return {cores[(rank * share + i) % len(cores)] for i in range(share)}
+
+
+def share_threads(count: int) -> dict[str, str]:
+    """What limits the threads of each process to its share, where a cgroup allows fewer than there are cores."""
+    return {XLA_VARIABLES[0]: str(max(1, num_cores() // count))}
 
 
 def share_devices(count: int, count_all: Callable[[], int] | None = None) -> list[dict[str, str]]:

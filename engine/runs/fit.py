@@ -22,6 +22,7 @@ from engine.config.sweep import Sweep, with_sweep
 from engine.config.train import ClassWeights, Precision, Sampling, weight_pairs
 from engine.data.contract import under_contract
 from engine.data.in_memory import ClassNames, Reading
+from engine.devices.precision import computes
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
@@ -214,6 +215,7 @@ def names_in(given: Sequence[Own], field: str) -> tuple[str | Custom, ...]:
     return tuple(map(as_named, given))
 
 
+@computes
 def _train(
     config: RunConfig,
     given: Given,

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from engine.errors import InputError, problem
+from engine.host.cores import num_cores
 
 CHUNKS_AHEAD = 2
 
@@ -23,7 +24,7 @@ def read_ahead(chunks: Any, readers: int) -> Any:
 
     if readers:
         _check_can_start_processes(readers)
-    options = grain.ReadOptions(num_threads=CHUNKS_AHEAD, prefetch_buffer_size=CHUNKS_AHEAD)
+    options = grain.ReadOptions(num_threads=min(CHUNKS_AHEAD, num_cores()), prefetch_buffer_size=CHUNKS_AHEAD)
     dataset = grain.MapDataset.source(chunks).to_iter_dataset(options)
     if not readers:
         return dataset

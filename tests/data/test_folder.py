@@ -410,7 +410,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_decoded_by_threads_are_those_read_one_by_one(
     photos: Path, monkeypatch: pytest.MonkeyPatch, rule: Any, color: Any, threads: int
 ):
-    monkeypatch.setattr(files_module, "num_threads", lambda: threads)
+    monkeypatch.setattr(files_module, "num_cores", lambda: threads)
     monkeypatch.setattr(files_module, "CHUNK_FILES", 7)
     found = [file.path for file in walk(photos).files]
     config = DataConfig(image_size="24x32", resize=rule, color=color)
@@ -426,7 +426,7 @@ def test_files_decoded_by_threads_are_those_read_one_by_one(
 def test_only_a_few_chunks_are_decoded_ahead(photos: Path, monkeypatch: pytest.MonkeyPatch):
     started: list[str] = []
     decode_chunk = files_module._decode_chunk
-    monkeypatch.setattr(files_module, "num_threads", lambda: 2)
+    monkeypatch.setattr(files_module, "num_cores", lambda: 2)
     monkeypatch.setattr(files_module, "CHUNK_FILES", 2)
     monkeypatch.setattr(files_module, "_decode_chunk", lambda f, *rest: started.append(f[0]) or decode_chunk(f, *rest))
     found = [file.path for file in walk(photos).files]

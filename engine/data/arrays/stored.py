@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import InputError, problem
+from engine.host.cores import num_cores
 
 # Hashing one image in so many takes less than a hundredth of what training on them does, on any device.
 CHECKED_EVERY = 256
@@ -99,7 +100,7 @@ class StoredImages:
             return True
         size = max(1, CHECKED_BYTES // max(1, self.nbytes // len(self)))
         starts = range(0, len(self), size)
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(num_cores()) as pool:
             return all(pool.map(lambda start: self._agrees(np.arange(start, min(start + size, len(self)))), starts))
 
     def remove(self) -> None:

@@ -12,6 +12,7 @@ from engine.data.pictures.deep import usual_range
 from engine.data.pictures.opening import deep_extremes
 from engine.data.pictures.stored import Stored, UnreadablePicture
 from engine.errors import InputError, problem
+from engine.host.cores import num_cores
 
 LITTLE = 0.4  # of a range that pictures should use more of
 TASK_PICTURES = 256  # whose headers are read before more are
@@ -72,7 +73,7 @@ class Ranges:
                 return None
 
         rest = iter(self._pictures())
-        with ThreadPoolExecutor(thread_name_prefix="levels") as pool:
+        with ThreadPoolExecutor(num_cores(), thread_name_prefix="levels") as pool:
             while group := list(islice(rest, TASK_PICTURES)):
                 yield from pool.map(read, group)
 

@@ -33,6 +33,7 @@ from engine.data.pictures.opening import picture_height_width
 from engine.data.pictures.stored import WEB_ADDRESS, UnreadablePicture
 from engine.data.sources.walk import ImageFile
 from engine.errors import InputError, problem
+from engine.host.cores import num_cores
 from engine.host.storage import cache_directory, expanded
 from engine.text import one_line
 
@@ -144,11 +145,6 @@ def decode_files(
     return Decoded(len(files), shape, class_names, batches, skipped, passing, findings)
 
 
-def num_threads() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _shape(files: Sequence[str], config: DataConfig, ranges: Ranges) -> tuple[int, int, int]:
     """(h, w, c) of every picture: as the config says, or as the first one that can be read has it."""
     if config.height_width is not None:
@@ -236,7 +232,7 @@ def _decode_chunk(files: Sequence[str], shape: tuple[int, ...], config: DataConf
 
 def ahead(function: Callable[[Item], Done], items: Iterable[Item], most: int | None = None) -> Generator[Done]:
     """The function's results, in order, by all cores; only a few (`most`) are ever ready and not yet taken."""
-    threads = num_threads()
+    threads = num_cores()
     most = most or threads + 1
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     waiting: deque[Future[Done]] = deque()

@@ -24,7 +24,7 @@ from engine.data.pictures.deep_ranges import Ranges
 from engine.data.pictures.frames import SeveralFrames
 from engine.data.pictures.images import decode_picture
 from engine.data.sources.class_order import in_listed_order
-from engine.data.sources.files import DECODER, num_threads, pixel_settings
+from engine.data.sources.files import DECODER, pixel_settings
 from engine.data.sources.source import Source
 from engine.data.sources.tfds_features import no_foreign_features
 from engine.data.sources.tfds_prepared import (
@@ -38,6 +38,7 @@ from engine.data.sources.tfds_prepared import (
     versions_in,
 )
 from engine.errors import InputError, problem, shape_text, unknown
+from engine.host.cores import num_cores
 from engine.host.storage import cache_directory, expanded, names_like
 
 PACKAGE, EMBEDDED = Path(__file__).parents[2], Path(__file__).parents[1] / "embedded"
@@ -283,7 +284,7 @@ def _batches(
     decode: Callable[[bytes], np.ndarray],
     shape: tuple[int, ...],
 ) -> Iterator[DecodedBatch]:
-    with ThreadPoolExecutor(num_threads()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         size = max(1, min(BATCH_EXAMPLES, BATCH_BYTES // int(np.prod(shape))))
         for start in range(0, len(source), size):
             with damage_as_errors(directory):
