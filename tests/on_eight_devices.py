@@ -210,7 +210,8 @@ def test_function_by_example_and_its_gradients_are_those_without_a_mesh(num_exam
 
 
 def test_mesh_larger_than_the_devices_is_refused_with_both(data: Splits):
-    rule = r"plan\.mesh: got member=2,data=8, which is 16 devices; expected one for the 8 × .*engine launch -n 16 .* use --mesh data=8"
+    rule = r"plan\.mesh: got member=2,data=8, which is 16 devices; expected one for the 8 × .*engine launch -n 16 "
+    rule += r".* use --mesh data=8"
     with pytest.raises(engine.InputError, match=rule):
         Session(config_of("member=2,data=8", 2), data, Clock(), Path("unused"))
 
