@@ -8,7 +8,10 @@ from engine.errors import InputError, problem, remedy_for
 from engine.host.storage import check_regular, write_atomically
 
 SUMS = "B2SUMS"
-RULE, REMEDY = "the files as they were saved", "Use another step or a copy of the run; --resume takes the step before."
+RULE, REMEDY = (
+    "the files as they were saved",
+    "Use a copy of the run, or an earlier step; --resume takes the step before.",
+)
 
 
 def write_sums(directory: Path) -> None:

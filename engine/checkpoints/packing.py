@@ -23,7 +23,7 @@ from engine.checkpoints.run_directory import FILES
 from engine.checkpoints.steps import check_step, checkpoints_of, choose_step, read_record
 from engine.errors import InputError, problem, remedy_for, renamed
 from engine.host.archives import check_directory_size
-from engine.host.storage import new_directory, replaced
+from engine.host.storage import check_file_place, new_directory, replaced
 
 SUFFIX = ".engine"
 MOST_ENTRIES = 10_000  # a packed run of one process has about forty
@@ -232,13 +232,6 @@ def _bytes_of(name: str, source: Path, content: dict[str, Path]) -> Iterator[tup
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
-    if out.suffix != SUFFIX:
-        remedy = f"Name it {out.stem or 'run'}{SUFFIX}."
-        raise InputError(problem("out", out, f"a name that ends in {SUFFIX}", remedy))
-    if out.is_dir():
-        raise InputError(problem("out", f"{out}, a directory", "the name of a file", "Choose another with --out."))
+    check_file_place(out, "out", SUFFIX)
     if out.exists() and not overwrite:
         raise InputError(problem("out", f"{out}, which exists", "a new file", "Add --overwrite, or another --out."))
-    if not out.parent.is_dir():
-        rule = "a file in a directory that exists"
-        raise InputError(problem("out", out, rule, f"Make it first: mkdir -p {out.parent}"))

@@ -105,11 +105,14 @@ def evaluate(
     if dataset.class_names == classifier.class_names:  # else it is said where they are matched
         for line in absent_notes(dataset, dataset.name):
             tell(line)
-    metrics = classifier.evaluate(dataset)
+    if classifier.class_names:
+        metrics, scores = classifier.evaluate_by_class(dataset)
+    else:
+        metrics, scores = classifier.evaluate(dataset), None
     which = "" if member is None else f", member {member}"
     show(metrics_table([(dataset.name, metrics)], f"{run}, step {classifier.record.step:,}{which}"))
-    if classifier.class_names:
-        _show_classes(classifier.class_scores(dataset), dataset.name, out)
+    if scores is not None:
+        _show_classes(scores, dataset.name, out)
 
 
 def _show_classes(scores: "ClassScores", name: str, out: Path | None) -> None:

@@ -16,7 +16,7 @@ from engine.commands.process import engine_command
 from engine.config import RunConfig
 from engine.errors import InputError, problem, unknown
 from engine.host.console import Table, show
-from engine.host.storage import write_atomically
+from engine.host.storage import check_file_place, write_atomically
 from engine.models.specs import Sequential
 from engine.recipes import RECIPES
 
@@ -72,9 +72,7 @@ def _check_file(file: Path) -> None:
     if name in {*sys.stdlib_module_names, *sys.modules} or importlib.util.find_spec(name) is not None:
         rule = "a name that no other module has"
         raise InputError(problem("file", f"{file}, the name of a module of Python's too", rule, "Name it mine.py."))
-    if not file.parent.is_dir():
-        rule = "a file in a directory that exists"
-        raise InputError(problem("file", file, rule, f"Make it first: mkdir -p {shlex.quote(str(file.parent))}"))
+    check_file_place(file, "file")
 
 
 def experiment_source(source: str, file: Path, like: str) -> str:

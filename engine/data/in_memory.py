@@ -12,7 +12,7 @@ from engine.config.scoring import Task, takes_numbers, takes_several
 from engine.data.arrays.axes import channels_last
 from engine.data.arrays.given import plain_array
 from engine.data.classes.labels import are_targets, read_classes, read_targets
-from engine.data.classes.names import Names
+from engine.data.classes.names import Names, check_printable
 from engine.data.classes.reading import classes_of, read_names
 from engine.data.classes.several import are_class_shares, normalize_shares, read_several, read_shares
 from engine.data.decoded.dataset import Dataset, Splits, fingerprint_of
@@ -132,7 +132,9 @@ def _read_shares(
     if len(class_names) != len(found[1]):
         rule = f"{len(found[1])}, one for each column of {field}"
         raise InputError(problem("class_names", f"{len(class_names)} names", rule, "Give as many."))
-    return found[0], tuple(class_names)
+    names = read_names(class_names)
+    check_printable(names, "class_names")
+    return found[0], names
 
 
 def read_images(given: Any, field: str, reading: Reading, say: Say) -> tuple[np.ndarray, ValueRange | None]:

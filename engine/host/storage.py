@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import secrets
+import shlex
 import shutil
 import stat
 import tempfile
@@ -88,6 +89,22 @@ def replaced(path: Path, mode: str = "wb", **how: Any) -> Iterator[IO[Any]]:
         with contextlib.suppress(OSError):
             os.unlink(scratch)
         raise
+
+
+def check_file_place(path: Path, field: str, *endings: str) -> None:
+    """Raises InputError unless a file can be made at `path`: with one of the endings, in a directory that exists.
+
+    endings: like ".png"; none where any name will do.
+    """
+    if path.is_dir() or not path.name:
+        rule = f"the name of a file, like {path / ('out' + (endings or ('',))[0])}"
+        raise InputError(problem(field, f"{path}, a directory", rule, "Add a name."))
+    if endings and path.suffix.lower() not in endings:
+        rule = f"a name that ends in {', '.join(endings[:-1])}{' or ' * (len(endings) > 1)}{endings[-1]}"
+        raise InputError(problem(field, path, rule, f"Name it {path.stem or 'out'}{endings[0]}."))
+    if not path.parent.is_dir():
+        remedy = f"Make it first: mkdir -p {shlex.quote(str(path.parent))}"
+        raise InputError(problem(field, path, "a file in a directory that exists", remedy))
 
 
 def write_atomically(path: Path, text: str) -> None:

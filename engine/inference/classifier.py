@@ -25,11 +25,11 @@ from engine.host.console import tell, warn
 from engine.inference.data_in import Evaluable, read_examples
 from engine.inference.looking import Looking
 from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, checked_array, contract, listed
-from engine.inference.predictions import Prediction, change_thresholds, compute_class_scores, make_prediction
+from engine.inference.predictions import ClassCounts, Prediction, change_thresholds, make_prediction
 from engine.metrics.per_class import ClassScores
 from engine.metrics.sums import Scoring, make_scoring
 from engine.networks.network import Tree
-from engine.training.evaluate import eval_batch_size
+from engine.training.evaluate import Look, eval_batch_size
 
 
 class Classifier(Looking):
@@ -187,7 +187,6 @@ class Classifier(Looking):
         if not isinstance(top, int) or top < 1:
             raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
 
-    @abstractmethod
     def evaluate(
         self,
         data: Evaluable,
@@ -205,6 +204,19 @@ class Classifier(Looking):
         Where examples have weights, all of these are weighted means.
         skipped: how many files of the data could not be read, if there are any.
         """
+        dataset = self.fitting(data, value_range, layout, class_names)
+        return with_skipped(self.evaluate_fitting(dataset), dataset)
+
+    @abstractmethod
+    def evaluate_fitting(self, dataset: Dataset, look: Look | None = None) -> dict[str, Any]:
+        """What `evaluate` says of data that `fitting` has made; look: gets the predictions of each batch too."""
+
+    def evaluate_by_class(self, data: Evaluable) -> tuple[dict[str, Any], ClassScores]:
+        """(what `evaluate` says, what `class_scores` says), going through the data once."""
+        dataset = self.fitting(data)
+        counts = ClassCounts(self.record, self.thresholds, dataset)
+        metrics = self.evaluate_fitting(dataset, counts.add)
+        return with_skipped(metrics, dataset), counts.scores()
 
     def class_scores(
         self,
@@ -214,8 +226,7 @@ class Classifier(Looking):
         class_names: ClassNames | None = None,
     ) -> ClassScores:
         """Precision, recall and F1 of each class or label, and what is taken for what; arguments as of `evaluate`."""
-        dataset = self.fitting(data, value_range, layout, class_names)
-        return compute_class_scores(self.record, self.outputs, self.thresholds, dataset)
+        return self.evaluate_by_class(self.fitting(data, value_range, layout, class_names))[1]
 
     def fitting(
         self,

@@ -13,17 +13,14 @@ from flax import nnx
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
 from engine.config import MemberMapping
-from engine.config.data import Layout
-from engine.config.decoding import Levels, ValueRange
+from engine.config.decoding import Levels
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.matching import match
 from engine.data.classes.names import Names
 from engine.data.decoded.dataset import Dataset
-from engine.data.in_memory import ClassNames
 from engine.errors import InputError, problem
 from engine.host.console import tell
-from engine.inference.classifier import Classifier, with_skipped
-from engine.inference.data_in import Evaluable
+from engine.inference.classifier import Classifier
 from engine.inference.pictures_in import checked_array
 from engine.inference.single import SingleClassifier
 from engine.kernels.lowerings import evaluation_lowering
@@ -33,6 +30,7 @@ from engine.metrics.several import as_pairs
 from engine.networks.build import build
 from engine.networks.network import Network, Tree, Whitened
 from engine.networks.stacked import Stacked
+from engine.training.evaluate import Look
 
 SIXTEEN_BITS = (0.0, 65535.0)
 
@@ -110,16 +108,12 @@ class EnsembleClassifier(Classifier):
             return self.combination.combine(logarithms(as_pairs(outputs)))[:, 1].reshape(outputs.shape[1:])
         return self.combination.combine(logarithms(outputs))
 
-    def evaluate(
-        self,
-        data: Evaluable,
-        value_range: ValueRange | None = None,
-        layout: Layout = "auto",
-        class_names: ClassNames | None = None,
-    ) -> dict[str, Any]:
-        """n, loss (negative log-likelihood), accuracy, Brier score, calibration error and the run's own metrics."""
-        dataset = self.fitting(data, value_range, layout, class_names)
-        return with_skipped(self.scores_of(self.member_outputs(dataset.images), dataset), dataset)
+    def evaluate_fitting(self, dataset: Dataset, look: Look | None = None) -> dict[str, Any]:
+        """As of `Classifier`; of classes the Brier score and the calibration error too."""
+        combined = self.combined(self._member_outputs(dataset.images, 0, None, 0))
+        if look is not None:
+            look(0, combined)
+        return self.scoring.score(combined, dataset.labels, dataset.weights)
 
     def scores_of(self, outputs: np.ndarray, dataset: Dataset) -> dict[str, Any]:
         """What `evaluate` says, from the members' outputs [m n k]."""

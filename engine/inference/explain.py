@@ -15,7 +15,7 @@ from engine.config import Lowering
 from engine.config.scoring import OutputActivation, loss_facts
 from engine.data.pictures.shown import png_bytes, shown_levels
 from engine.errors import InputError, problem, shape_text, unknown
-from engine.host.storage import expanded, replaced
+from engine.host.storage import check_file_place, expanded, replaced
 from engine.inference.layer_outputs import Shifted, make_layer_function, number_of, path_of, wrapped_network
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.losses import probabilities
@@ -63,8 +63,10 @@ class Explanation:
         return np.round(plain * (1 - cover) + colors * cover).astype(np.uint8)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes the picture as a PNG."""
-        with replaced(expanded(path)) as file:
+        """Writes the picture as a PNG; raises InputError unless a .png can be put there."""
+        target = expanded(path)
+        check_file_place(target, "path", ".png")
+        with replaced(target) as file:
             file.write(self._repr_png_())
 
     def _repr_png_(self) -> bytes:

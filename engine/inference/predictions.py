@@ -1,8 +1,7 @@
 """What a model says of one picture, and its scores class by class."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -12,8 +11,6 @@ from engine.data.decoded.dataset import Dataset
 from engine.errors import InputError, problem
 from engine.metrics.per_class import ClassScores, count_confusion, find_best_thresholds, score_classes
 from engine.metrics.sums import read_thresholds
-
-SCORED_AT_ONCE = 4096  # examples whose outputs are in memory together
 
 
 @dataclass(frozen=True)
@@ -53,25 +50,31 @@ def change_thresholds(record: Record, thresholds: Mapping[str, float]) -> Record
     return replace(record, config=replace(record.config, train=train))
 
 
-def compute_class_scores(
-    record: Record, ask: Callable[[Any], np.ndarray], thresholds: np.ndarray | None, dataset: Dataset
-) -> ClassScores:
-    """The scores of a model, whose outputs `ask` gives, on data that fits it, a part after the other.
+class ClassCounts:
+    """The scores of a model class by class, from what it predicts for one part of the data after the other.
 
     thresholds: of several labels a picture. Raises InputError for a regression.
     """
-    if record.task == "numbers":
-        rule = "a model of classes or labels"
-        raise InputError(problem("class_scores", "a regression model", rule, "Use evaluate()."))
-    labels, confusion, kept = dataset.labels, 0, list[np.ndarray]()
-    if thresholds is None:
-        labels = dataset.class_numbers
-    for start in range(0, len(dataset), SCORED_AT_ONCE):
-        part = slice(start, start + SCORED_AT_ONCE)
-        weights = None if dataset.weights is None else dataset.weights[part]
-        outputs = ask(dataset.images[part])
-        of_labels = () if thresholds is None else thresholds.tolist()
-        confusion = confusion + count_confusion(outputs, labels[part], weights, of_labels)
-        kept += [] if thresholds is None else [outputs]
-    best = find_best_thresholds(np.concatenate(kept), labels, dataset.weights) if kept else None
-    return score_classes(record.class_names, np.asarray(confusion), best)
+
+    def __init__(self, record: Record, thresholds: np.ndarray | None, dataset: Dataset):
+        if record.task == "numbers":
+            rule = "a model of classes or labels"
+            raise InputError(problem("class_scores", "a regression model", rule, "Use evaluate()."))
+        self._names, self._weights = record.class_names, dataset.weights
+        self._labels = dataset.class_numbers if thresholds is None else dataset.labels
+        self._thresholds = None if thresholds is None else thresholds.tolist()
+        self._confusion, self._kept = np.float64(0), list[np.ndarray]()
+
+    def add(self, first: int, outputs: np.ndarray) -> None:
+        """Counts predictions [b k] of the examples from the number `first` on."""
+        part = slice(first, first + len(outputs))
+        weights = None if self._weights is None else self._weights[part]
+        own = count_confusion(outputs, self._labels[part], weights, self._thresholds or ())
+        self._confusion = self._confusion + own
+        self._kept += [] if self._thresholds is None else [outputs]
+
+    def scores(self) -> ClassScores:
+        """Those of all that was added, which is all of the data in its order."""
+        kept = np.concatenate(self._kept) if self._kept else None
+        best = None if kept is None else find_best_thresholds(kept, self._labels, self._weights)
+        return score_classes(self._names, np.asarray(self._confusion), best)

@@ -14,23 +14,20 @@ import optax
 from engine.augment.apply import augment_batch, example_keys
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
-from engine.config.data import Layout
-from engine.config.decoding import ValueRange
 from engine.config.scoring import loss_facts
 from engine.data.arrays.stored import StoredImages
-from engine.data.in_memory import ClassNames
+from engine.data.decoded.dataset import Dataset
 from engine.devices.executables import Executables
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
-from engine.inference.classifier import Classifier, check_can_augment, with_skipped
-from engine.inference.data_in import Evaluable
+from engine.inference.classifier import Classifier, check_can_augment
 from engine.inference.forward import apply_padded
 from engine.inference.layer_outputs import make_layer_function
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.losses import probabilities
 from engine.networks.layer_names import Layers
 from engine.networks.network import AnyNetwork, Tree, layers_in, normalize
-from engine.training.evaluate import evaluate
+from engine.training.evaluate import Look, evaluate
 from engine.training.step import Objective
 
 TTA_DRAWS = 8
@@ -127,17 +124,10 @@ class SingleClassifier(Classifier):
             total += self._asked(images, first, augment, draw)
         return (total / (draws + 1)).astype(np.float32)
 
-    def evaluate(
-        self,
-        data: Evaluable,
-        value_range: ValueRange | None = None,
-        layout: Layout = "auto",
-        class_names: ClassNames | None = None,
-    ) -> dict[str, Any]:
+    def evaluate_fitting(self, dataset: Dataset, look: Look | None = None) -> dict[str, Any]:
         """As of `Classifier`."""
-        dataset = self.fitting(data, value_range, layout, class_names)
-        sums = evaluate(self.executables, self._objective, self._params, self._model_state, dataset)
-        return with_skipped(self.scoring.means(sums), dataset)
+        sums = evaluate(self.executables, self._objective, self._params, self._model_state, dataset, look)
+        return self.scoring.means(sums)
 
     def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
         trained_with = self.record.config.augment

@@ -10,8 +10,8 @@ from html import escape
 from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.errors import InputError, problem, shape_text
-from engine.host.storage import expanded, write_atomically
+from engine.errors import shape_text
+from engine.host.storage import check_file_place, expanded, write_atomically
 from engine.models.blocks import Paths
 from engine.models.names import NamedLayer
 from engine.models.shapes import Shape
@@ -51,9 +51,7 @@ class Graph:
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the drawing as an SVG file; raises InputError for a name without .svg, or no such directory."""
         target = expanded(path)
-        if target.suffix.lower() != ".svg" or not target.parent.is_dir():
-            rule = "a name that ends in .svg, in a directory that exists"
-            raise InputError(problem("path", target, rule, "Choose another."))
+        check_file_place(target, "path", ".svg")
         write_atomically(target, self.svg)
 
     def _repr_svg_(self) -> str:

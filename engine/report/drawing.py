@@ -13,7 +13,7 @@ from engine.data.arrays.given import is_array_like, plain_array
 from engine.data.pictures.images import decode_picture
 from engine.data.pictures.shown import shown_levels
 from engine.errors import InputError, problem, shape_text
-from engine.host.storage import expanded, replaced
+from engine.host.storage import check_file_place, expanded, replaced
 from engine.text import one_line
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CELL_INCHES, TITLE_LETTERS, DOTS = 1.5, 22, 110
 MOST_COLUMNS, MOST_SHOWN = 8, 200  # pictures in a row, and in all
+FORMS = (".png", ".svg", ".pdf")
 COLOR_CHANNELS = (1, 3, 4)
 WHITE = (255, 255, 255)
 Shown = Any  # an array [h w] or [h w c], a PIL image, a path or the bytes of a file
@@ -35,11 +36,8 @@ class Drawing:
     def save(self, path: str | PathLike[str]) -> None:
         """Writes it as a PNG, or in the form that the ending of the name says: .svg, .pdf."""
         target = expanded(path)
+        check_file_place(target, "path", *FORMS, *([] if target.suffix else [""]))
         kind = target.suffix.lower().removeprefix(".") or "png"
-        if kind not in ("png", "svg", "pdf"):
-            raise InputError(problem("path", target, "a name that ends in .png, .svg or .pdf", "Name it so."))
-        if not target.parent.is_dir():
-            raise InputError(problem("path", target, "a file in a directory that exists", "Choose another."))
         with replaced(target) as file:
             self.figure.savefig(file, dpi=DOTS, format=kind)
 

@@ -3,15 +3,18 @@
 One compiled call per batch, outside any loop, where XLA's own convolution is fast enough if there are no direct ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from math import prod
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from engine.data.decoded.dataset import Dataset
 from engine.devices.executables import Executables
+from engine.metrics.losses import probabilities
 from engine.metrics.sums import Metrics
 from engine.networks.network import Tree
 from engine.processes.sharing import compute_parts, is_shared
@@ -21,17 +24,32 @@ BATCH_SIZE = 256
 BATCH_VALUES = 2**24
 
 
-def evaluate(
-    executables: Executables, objective: Objective, params: Tree, model_state: Tree, dataset: Dataset
-) -> Metrics:
-    """The metric sums over a dataset. Compiled once: batches are cut on the host and padded to one size."""
+Look = Callable[[int, np.ndarray], None]
+"""What is called with (the number of the first example, the predictions [b k]) of each batch."""
 
-    def add_batch(params: Tree, model_state: Tree, batch: tuple, totals: Metrics) -> Metrics:
+
+def evaluate(
+    executables: Executables,
+    objective: Objective,
+    params: Tree,
+    model_state: Tree,
+    dataset: Dataset,
+    look: Look | None = None,
+) -> Metrics:
+    """The metric sums over a dataset. Compiled once: batches are cut on the host and padded to one size.
+
+    look: gets what the metrics were computed from, in one process.
+    """
+
+    def add_batch(params: Tree, model_state: Tree, batch: tuple, totals: Metrics) -> tuple[Metrics, Any]:
         *of_batch, weights = batch
-        return totals + eval_step(objective, params, model_state, Batch(*of_batch, weights=weights))
+        found, outputs = eval_step(objective, params, model_state, Batch(*of_batch, weights=weights))
+        seen = () if look is None else probabilities(outputs, objective.scoring.activation).astype(jnp.float32)
+        return totals + found, seen
 
     kind = (dataset.labels.ndim, dataset.weights is not None, objective.scoring.thresholds)
     name = "evaluate" if kind == (1, False, ()) else ("evaluate", *kind)
+    name = name if look is None else ("evaluate, looked at", *kind)
     size, totals = eval_batch_size(dataset.input_shape), objective.scoring.zeros(dataset.weights is not None)
 
     def add(number: int, totals: Metrics) -> Metrics:
@@ -40,7 +58,10 @@ def evaluate(
         weights = None if dataset.weights is None else pad_to(dataset.weights[part], size)
         mask = np.arange(size) < len(images)
         batch = (pad_to(images, size), pad_to(labels, size), mask, weights)
-        return executables.call(name, add_batch, params, model_state, batch, totals)
+        totals, seen = executables.call(name, add_batch, params, model_state, batch, totals)
+        if look is not None:
+            look(part.start, np.asarray(seen)[: len(images)])
+        return totals
 
     numbers = range(-(-len(dataset) // size))
     if not is_shared():

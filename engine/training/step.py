@@ -183,10 +183,10 @@ def _losses(objective: Objective, outputs: jax.Array, batch: Batch) -> jax.Array
     return batch.own_share * own + (1 - batch.own_share) * other
 
 
-def eval_step(objective: Objective, params: Tree, model_state: Tree, batch: Batch) -> Metrics:
-    """The metrics of one batch, dropout off and batch statistics fixed."""
+def eval_step(objective: Objective, params: Tree, model_state: Tree, batch: Batch) -> tuple[Metrics, jax.Array]:
+    """(the metrics of one batch, the network's outputs [b k]), dropout off and batch statistics fixed."""
     inputs = normalize(batch.inputs, objective.inputs)
     outputs, _ = objective.network.apply(params, model_state, inputs, None, None)
     losses = objective.scoring.loss(outputs, batch.targets, 0.0)  # the reported loss has no label smoothing
     losses = losses if batch.weights is None else losses * batch.weights
-    return objective.scoring.measure(outputs, batch.targets, losses, batch.mask, batch.weights)
+    return objective.scoring.measure(outputs, batch.targets, losses, batch.mask, batch.weights), outputs

@@ -39,6 +39,13 @@ def test_labels_of_every_form_are_read(given: Any, names: tuple[str, ...]):
     np.testing.assert_array_equal(data.class_counts[order], [2, 2, 1])
 
 
+def test_labels_that_no_line_can_show_are_refused():
+    shares = np.array([[0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 1], [1, 0, 0]])
+    for given in (MARKS, shares):
+        with pytest.raises(InputError, match="expected a printable name"):
+            engine.dataset(IMAGES, given, class_names=["a\x1b[31m", "b", "c"])
+
+
 def test_names_of_columns_and_of_lists_are_those_given():
     assert engine.dataset(IMAGES, MARKS, ["x", "y", "z"]).class_names == ("x", "y", "z")
     assert engine.dataset(IMAGES, LISTS, ["cow", "bee", "ant"]).labels.tolist() == MARKS[:, ::-1].tolist()

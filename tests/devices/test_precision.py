@@ -112,7 +112,9 @@ def test_weights_statistics_and_metrics_stay_float32(precision: Precision, model
     )
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((after.params, after.model_state))} == {"float32"}
-    evaluated = jax.eval_shape(lambda *model: eval_step(objective, *model, a_batch()), after.params, after.model_state)
+    evaluated = jax.eval_shape(
+        lambda *model: eval_step(objective, *model, a_batch())[0], after.params, after.model_state
+    )
     assert metrics.sums["loss"].dtype == evaluated.sums["loss"].dtype == jnp.float32
 
 

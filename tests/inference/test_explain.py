@@ -82,6 +82,12 @@ def test_the_likeliest_class_is_explained_and_drawn_over_the_picture(classifier:
         if not each.heat.any():
             np.testing.assert_array_equal(each.picture, np.repeat(image, 3, 2))
     found[0].save(tmp_path / "heat.png")
+    for name, rule in (
+        ("heat.jpg", r"ends in \.png"),
+        ("no/heat.png", "a directory that exists.*mkdir -p"),
+    ):
+        with pytest.raises(engine.InputError, match=rule):
+            found[0].save(tmp_path / name)
     assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -64,6 +64,11 @@ def open_page(browser: Any, path: Path, width: int, scheme: str = "light") -> tu
 def test_page_fits_and_is_accessible(browser: Any, page_path: Path, width: int, scheme: str):
     page, said = open_page(browser, page_path, width, scheme)
     assert said == []
+    assert page.evaluate("!document.querySelector('#model details').open") == (width == 390)
+    page.locator("nav a[href='#model']").click()
+    assert page.evaluate("document.querySelector('#model details').open")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (back == "rgb(255, 255, 255)") == (scheme == "light")

@@ -11,9 +11,11 @@ import engine
 from engine import InputError, OptimConfig, PlanConfig, RunConfig, Splits, TrainConfig
 from engine.checkpoints.run_directory import open_run
 from engine.data.folds import divide_in_folds
+from engine.errors import ignore
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
 from engine.models import Dense, Dropout, Flatten, Sequential
+from engine.report.page.material import read_material
 from engine.report.progress import Silent
 from engine.runs.loop import train
 from engine.runs.result import Result
@@ -134,6 +136,15 @@ def test_fit_takes_folds():
     found = engine.fit(engine.mlp(()), (data.images, data.labels), epochs=1, folds=3, verbose=False)
     assert found.metrics["validation"]["n"] == 60
     assert {"accuracy", "accuracy_deviation"} <= found.metrics["validation"].keys()
+    splits = divide_in_folds(found.config, Splits(data))[0]
+    answers = read_material(found.directory, False, ignore, splits).answers  # each by its fold
+    assert not isinstance(answers, str)
+    assert splits.folds is not None
+    share = (answers.outputs.argmax(1) == data.class_numbers).mean()
+    assert share == pytest.approx(found.metrics["validation"]["accuracy"])  # all folds have 20 examples
+    for k in range(3):
+        one, own = engine.restore(found.directory, member=k), splits.folds == k
+        np.testing.assert_allclose(answers.outputs[own], one.predict_proba(data.images[own]), atol=1e-6)
     with pytest.raises(InputError, match=r"data\.validation_fraction: got 0\.3; expected none with train\.folds"):
         engine.fit(engine.mlp(()), (data.images, data.labels), folds=3, validation=0.3)
 

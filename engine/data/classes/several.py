@@ -34,6 +34,7 @@ def read_several(given: Any, field: str, is_asked: bool | None, class_names: Any
     if len(names) != labels.shape[1]:
         got, rule = f"{field} of {labels.shape[1]} columns", f"{len(names)}, one for each of class_names"
         raise InputError(problem(field, got, rule, "Name every column."))
+    check_printable(names, "class_names")
     return labels.astype(np.uint8), names
 
 
@@ -65,7 +66,9 @@ def read_shares(given: Any, field: str) -> tuple[np.ndarray, Names] | None:
     shares = plain_array(given, field)
     if not are_class_shares(shares):
         return None
-    return normalize_shares(shares), read_names(column_names(given) or range(shares.shape[1]))
+    names = read_names(column_names(given) or range(shares.shape[1]))
+    check_printable(names, "class_names")
+    return normalize_shares(shares), names
 
 
 def are_class_shares(labels: np.ndarray) -> bool:

@@ -142,6 +142,9 @@ def find_heat(material: Material, images: np.ndarray) -> tuple[list[str], str]:
                 break
     except InputError as error:
         return [""] * len(images), f"Without Grad-CAM: {error}"
+    cold = sum(each.heat.max() <= 0 for each in found)
+    if cold:
+        which += f"; {cold} of {len(found)} have no heat: on the mean no map of that layer speaks for their class"
     about = f"where the network sees the class that it predicts (Grad-CAM of {found[0].layer}{which})"
     return [as_address(each.picture) for each in found], f"Beside each picture: {about}."
 

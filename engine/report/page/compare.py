@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_CURVES = 12  # runs; the curves of more cannot be distinguished
 MOST_AXES = 8
+MOST_REASONS = 3  # why runs cannot be read, in an error
 LEAST_DISTANCE = 0.06  # of two marks along an axis, of its length
 MOST_LETTERS = 24
 LONGEST_SETTING = 160
@@ -40,8 +41,8 @@ def write_comparison(places: Sequence[Path], out: Path | None = None) -> Path:
     """
     runs, bad = read_all(places)
     if len(runs) < 2:
-        got = f"{len(runs)} that can be read" if not bad else f"{len(runs)}, because {bad[0][1]}"
-        raise InputError(problem("run", got, "two runs or more to compare, or one", "Check the paths."))
+        got, rule = f"{len(runs)} that can be read", "two runs or more to compare, or one"
+        raise InputError(problem("runs", got, rule, "Check the paths."), *(why for _, why in bad[:MOST_REASONS]))
     shared = Path(os.path.commonpath([expanded(run.path).absolute().parent for run in runs]))
     place = find_place(shared, out if out is not None else shared / PAGE)
     write_atomically(place, make_comparison(runs, bad))

@@ -98,6 +98,8 @@ class Material:
         """What the model says of the test data, else of the validation data; or why there is none."""
         if isinstance(self.splits, str):
             return self.splits
+        if self.splits.test is None and self.splits.folds is not None:
+            return self._answer_in_folds(self.splits.train, self.splits.folds)
         for split in ("test", "validation"):
             if (data := getattr(self.splits, split)) is not None:
                 data = limit_examples(self.classifier.fitting(data), self.record.num_outputs * self.num_networks)
@@ -106,6 +108,22 @@ class Material:
                 of_members = find_member_outputs(self.classifier, data)
                 return Answers(split, data, self.classifier.combined(of_members), of_members)
         return "The run has neither test nor validation data."
+
+    def _answer_in_folds(self, whole: Dataset, folds: np.ndarray) -> Answers | str:
+        """Of a cross-validation: each example answered by the member that was not trained on it."""
+        assert isinstance(self.classifier, EnsembleClassifier)
+        members = self.classifier.members
+        is_trained = [step is None for step in self.record.failed_steps]
+        examples = np.flatnonzero(np.asarray(is_trained)[folds])
+        if not len(examples):
+            return "The training of every fold failed."
+        name = f"{whole.name}, each fold by the member that was not trained on it"
+        data = limit_examples(self.classifier.fitting(whole.take(examples, name)), self.record.num_outputs)
+        of_fold = folds[examples[: len(data)]]
+        order = np.argsort(of_fold, kind="stable")  # the examples, one fold after the other
+        found = [members[k].outputs(data.images[np.flatnonzero(of_fold == k)]) for k in np.unique(of_fold)]
+        outputs = np.concatenate(found)[np.argsort(order)]
+        return Answers("validation", data, outputs)
 
     def need_splits(self) -> Splits:
         """The data; raises LeftOut where they are not at hand."""

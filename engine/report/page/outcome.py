@@ -106,7 +106,8 @@ def show_members(material: Material) -> list[Part]:
     if not isinstance(classifier, EnsembleClassifier):
         raise LeftOut("It is a single model.")
     answers = material.need_answers("classes")
-    assert answers.of_members is not None
+    if answers.of_members is None:
+        raise LeftOut("Each member is scored on its own fold: folds.csv in the run's directory has these scores.")
     record = classifier.record
     arguments = (logarithms(answers.of_members), answers.data.class_numbers, classifier.combination)
     rows = ensemble_rows(answers.split, *arguments, record.failed_steps, record.config.train.first_member)

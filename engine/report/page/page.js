@@ -44,3 +44,16 @@ for (const button of document.querySelectorAll("button[data-key]")) {
     opened.append(title, found.content.cloneNode(true));
   });
 }
+const openAll = () => document.querySelectorAll("details").forEach((each) => (each.open = true));
+const openNamed = () => document.getElementById(location.hash.slice(1))?.querySelector("details")?.setAttribute("open", "");
+if (matchMedia("(max-width: 40rem)").matches) {
+  document.querySelectorAll("details.later").forEach((each) => (each.open = false));
+}
+for (const link of document.querySelectorAll("nav a")) {
+  link.addEventListener("click", () => {
+    document.querySelector(link.hash).querySelector("details")?.setAttribute("open", "");
+  });
+}
+addEventListener("hashchange", openNamed);
+addEventListener("beforeprint", openAll);
+openNamed();

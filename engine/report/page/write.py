@@ -7,7 +7,7 @@ from engine.data.decoded.dataset import Splits
 from engine.devices.precision import computes
 from engine.errors import InputError, Say, problem
 from engine.host.console import tell
-from engine.host.storage import expanded, write_atomically
+from engine.host.storage import check_file_place, expanded, write_atomically
 from engine.report.page import answers, inside, outcome, settings
 from engine.report.page.material import Material, read_material
 from engine.report.page.parts import LeftOut, Part, Section
@@ -54,10 +54,7 @@ def write_report(
 def find_place(run: Path, out: Path | None) -> Path:
     """Where a page goes; raises InputError unless it can be put there without losing anything but another page."""
     place = expanded(out) if out is not None else run / PAGE if run.is_dir() else run.with_suffix(".html")
-    if place.suffix.lower() != ".html":
-        raise InputError(problem("out", place, "a name that ends in .html", f"Name it {place.stem or 'report'}.html."))
-    if place.is_dir() or not place.parent.is_dir():
-        raise InputError(problem("out", place, "a file in a directory that exists", "Choose another."))
+    check_file_place(place, "out", ".html")
     if place.exists() and not is_our_page(place):
         got, rule = f"{place}, another file", "a new file, or a page that was written before"
         raise InputError(problem("out", got, rule, "Choose another name with --out."))
