@@ -158,15 +158,19 @@ void pool_thin_block(const float* image, const float* kernel, const float* bias,
     }
 }
 
-// All windows, in blocks of `W` and of one less, so that none is computed twice.
+// All windows, in blocks of `W` and of one less, so that none is computed twice; of a row whose number is no sum of
+// these, as of 13 by 6 and 5, what is left one by one.
 template <int C, int F, bool HAS_WINNERS>
 void pool_thin(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu, float* out,
                uint8_t* winners) {
   constexpr int W = std::max(1, REGISTERS / 4 / F), V = std::max(1, W - 1);
-  int64_t windows = s.x / 2, blocks = (windows + W - 1) / W, of_most = windows - blocks * V;
+  int64_t windows = s.x / 2, of_most = windows - (windows + W - 1) / W * V;
+  bool is_sum = of_most >= 0;
+  if (!is_sum) of_most = windows / W;
+  auto others = is_sum ? pool_thin_block<C, V, F, HAS_WINNERS> : pool_thin_block<C, 1, F, HAS_WINNERS>;
   for (int64_t y = 0; y < s.y; y += 2)
-    for (int64_t n = 0, x = 0; n < blocks; x += n++ < of_most ? W : V) {
-      auto work = n < of_most ? pool_thin_block<C, W, F, HAS_WINNERS> : pool_thin_block<C, V, F, HAS_WINNERS>;
+    for (int64_t n = 0, x = 0; x < windows; x += n++ < of_most ? W : is_sum ? V : 1) {
+      auto work = n < of_most ? pool_thin_block<C, W, F, HAS_WINNERS> : others;
       int64_t at = (y / 2 * windows + x) * s.o;
       work(image + y * s.stride_h * s.row() + 2 * x * C, kernel, bias, s, is_relu, out + at, after(winners, at));
     }
