@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from engine.commands.common_options import COMMON
 from engine.errors import InputError, problem, unknown
@@ -41,14 +41,16 @@ def check_all_known(words: Sequence[str], options: Any, program: str) -> None:
 
 def option_names(options: Any, prefix: str = "") -> Iterator[str]:
     """`run-dir`, `train.epochs`, …: an option for each field, and for those of the dataclasses in them."""
+    kinds = get_type_hints(type(options), include_extras=True)
     for each in fields(options):
         value, name = getattr(options, each.name), prefix + each.name.replace("_", "-")
+        own = [about.name for about in get_args(kinds[each.name]) if getattr(about, "prefix_name", None) is False]
         if each.name == "config":
             yield from option_names(value)
         elif is_dataclass(value) and not prefix:
             yield from option_names(value, f"{name}.")
         else:
-            yield name
+            yield own[0] if own else name  # some stand without their section: --mesh, --plan, --init
 
 
 def find_nearest(name: str, known: Sequence[str]) -> str | None:

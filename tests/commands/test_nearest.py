@@ -27,6 +27,8 @@ KNOWN = [*option_names(Options(config()))]
         ("--name", "--data.name"),
         ("--resum", "--resume"),
         ("--horizontal-flip", "--augment.horizontal-flip"),
+        ("--plan.mesh", "--mesh"),
+        ("--finetune.init", "--init"),
         ("--qqqq", None),
     ],
 )
