@@ -30,11 +30,11 @@ def set_up_process(cache_dir: Path | None = None) -> None:
     import jax
 
     from engine.host.cores import limit_threads
-    from engine.host.xla_cache import keep_programs
+    from engine.host.xla_cache import LEAST_SECONDS, keep_programs
 
     limit_threads()
     keep_programs(cache_dir)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
     # Of an entry that another process is just writing, or has left half written: it is compiled again.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
 

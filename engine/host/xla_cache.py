@@ -15,6 +15,8 @@ from jax._src.compilation_cache_interface import CacheInterface
 from engine.host.code_cache import CodeDirectory, find_code_directory, say_once
 from engine.host.processor import instructions
 
+LEAST_SECONDS = 0.1  # of a compilation whose program is kept
+
 
 class CheckedCache(CacheInterface):
     """JAX's compiled programs in a directory of code. Keys include the processor, which JAX leaves out."""
@@ -48,3 +50,11 @@ def keep_programs(cache_dir: Path | None = None) -> None:
         opened: Any = directory
         compilation_cache.reset_cache()
         compilation_cache.get_file_cache = lambda path: (CheckedCache(opened), path)
+
+
+def keep_programs_unless_set(cache_dir: Path | None = None) -> None:
+    """The same in a program of a user's own, unless it has set a place where JAX keeps programs, or none."""
+    is_set = jax.config.values["jax_compilation_cache_dir"] is not None
+    if not is_set and jax.config.values["jax_enable_compilation_cache"]:
+        keep_programs(cache_dir)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)

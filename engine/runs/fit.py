@@ -26,6 +26,7 @@ from engine.devices.precision import computes
 from engine.errors import InputError, problem
 from engine.host.clock import Clock
 from engine.host.interrupts import Interrupted
+from engine.host.xla_cache import keep_programs_unless_set
 from engine.inference.classifier import Classifier
 from engine.inference.data_in import Examples
 from engine.inference.ensemble import EnsembleClassifier
@@ -226,6 +227,7 @@ def _train(
 ) -> Result:
     """Trains in the directory, or in a temporary one that is removed with the result."""
     callbacks = make_callbacks(config, *calls, has_directory=place[0] is not None)
+    keep_programs_unless_set(config.data.cache_dir)
     begin_kernels(config)
     reporter, (run_dir, resume, allow_change) = as_one_voice(Reporter() if verbose else Silent()), place
     check_same_start(config)

@@ -13,7 +13,7 @@ from jax._src import compilation_cache
 
 from engine.host import code_cache, xla_cache
 from engine.host.code_cache import CodeDirectory, Distrusted, find_code_directory, open_code_directory
-from engine.host.xla_cache import CheckedCache, keep_programs
+from engine.host.xla_cache import CheckedCache, keep_programs, keep_programs_unless_set
 
 CODE = bytes(range(256)) * 20
 STRANGER = 12_345
@@ -301,6 +301,20 @@ def test_without_a_trusted_directory_programs_are_not_kept(
     monkeypatch.setattr(xla_cache, "find_code_directory", lambda name, given: None)
     keep_programs(programs.parent)
     assert jax.config.values["jax_compilation_cache_dir"] is None
+
+
+def test_program_of_a_users_own_gets_a_cache_unless_it_has_set_one(programs: Path, tmp_path: Path):
+    keep_programs_unless_set(tmp_path / "other")
+    assert jax.config.values["jax_compilation_cache_dir"] == str(programs)
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        keep_programs_unless_set(tmp_path / "other")
+        assert jax.config.values["jax_compilation_cache_dir"] is None
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+    keep_programs_unless_set(tmp_path / "other")
+    assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "other" / "xla")
 
 
 def test_programs_of_another_processor_are_not_read(place: Path, monkeypatch: pytest.MonkeyPatch):
