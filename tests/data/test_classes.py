@@ -539,3 +539,11 @@ def test_finetuning_on_classes_that_differ_in_form_keeps_the_head_and_says_so(nu
     tuned = engine.finetune(classifier, spot_arrays(), class_names=names, epochs=0, batch_size=8)
     assert tuned.classifier.class_names == TWELVE
     assert "class names that differ only in form: 00 is taken for 0" in capsys.readouterr().out
+
+
+def test_columns_are_answered_with_the_loss_that_takes_them():
+    images = np.zeros((4, 4, 4, 1), np.uint8)
+    numbers = np.random.default_rng(0).normal(size=(4, 2))
+    for labels, loss in ((numbers, "mean_squared_error"), ([["a", "b"]] * 4, "binary_cross_entropy")):
+        with pytest.raises(InputError, match=f'got labels of 4×2; .* set loss="{loss}"'):
+            engine.fit(engine.mlp(()), (images, labels), epochs=0, verbose=False)

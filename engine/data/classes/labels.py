@@ -205,8 +205,8 @@ def _several(labels: np.ndarray, field: str, given: str = "labels") -> str:
     if labels.ndim == 2 and labels.shape[0] == 1:
         return problem(field, got, rule, f"For a row of labels give {given}[0].")
     if labels.ndim == 2:
-        several = f" {SEVERAL}" if labels.dtype.kind in "UO" else ""
-        return problem(field, got, rule, f"Give the column that holds the class, like {given}[:, 0].{several}")
+        other = {"U": f" {SEVERAL}", "O": f" {SEVERAL}", "f": f" {REGRESSION}"}.get(labels.dtype.kind, "")
+        return problem(field, got, rule, f"Give the column that holds the class, like {given}[:, 0].{other}")
     return problem(field, got, rule, "Give one class for each picture.")
 
 
