@@ -1,5 +1,6 @@
 """Tests are stricter than users: warnings are errors (pyproject), silent rank promotion raises."""
 
+import gc
 import os
 import shlex
 import sys
@@ -22,6 +23,7 @@ from tests import further, kept_compiler
 from tests.kept_compiler import COMPILER
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_traceback_in_locations_limit", 0)  # in lowered programs, for which each call's stack is read
 
 
 # Tests compile much and compute little. The old emitters, and one module in place of 32, take half the time.
@@ -50,6 +52,14 @@ _compile_quickly()
 def pytest_configure(config: pytest.Config) -> None:
     """Tells the tests, before they are read, whether those marked `long` run."""
     further.is_all = not config.option.markexpr
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Has the garbage collector pass over what stays to the end, and look less often: traces make objects by the million."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 # After which a process that a test started is taken to hang. No measure of speed: the machine may be busy with others.

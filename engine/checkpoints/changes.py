@@ -18,7 +18,8 @@ CHANGEABLE_FIELDS = tuple(".".join(path) for path, mark in read_marks(RunConfig)
 def find_changes(stored: RunConfig, given: RunConfig) -> list[Difference]:
     """Fields that differ and matter for what the run computes."""
     free = tuple(f"{'.'.join(path)}." for path, mark in given.marks().items() if RESULT not in mark)
-    every = (differences(stored.to_json(), variant.to_json()) for variant in variants(given))
+    known = stored.to_json()
+    every = (differences(known, variant.to_json()) for variant in variants(given))
     return min(
         ([change for change in changes if not f"{change.field}.".startswith(free)] for changes in every), key=len
     )

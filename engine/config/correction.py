@@ -60,7 +60,11 @@ def variants(config: RunConfig) -> list[RunConfig]:
         found += [put_right(config, task=task)[0] for task in ("labels", "numbers")]
     except InputError:
         return [config]
-    return [config, *found]
+    different = [config]
+    for each in found:
+        if each not in different:
+            different.append(each)
+    return different
 
 
 def _without_probabilities(model: Model, given: str | Custom, gives: Gives, task: Task) -> tuple[Model, list[str]]:

@@ -190,7 +190,7 @@ def _name(value: Any) -> Any:
 
 @cache
 def _types_of(kind: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = typing.get_type_hints(kind)  # without marks, which would hide that a field is a record
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
