@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Has the garbage collector pass over what stays to the end, and look less often: traces make objects by the million."""
+    """Has the garbage collector pass over what stays to the end, and look less often, as traces make many objects."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

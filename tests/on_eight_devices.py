@@ -86,7 +86,7 @@ def assert_only_sums_are_exchanged(session: Session) -> None:
     assert found == {"all-reduce"}
 
 
-@pytest.mark.parametrize("mesh", ["data=8", "data=3"])  # 3 × 22 for batches of 64; data=4 is below
+@pytest.mark.parametrize("mesh", ["data=8", *further(["data=3"])])  # 3 × 22 for batches of 64; data=4 is below
 def test_results_are_those_of_one_device(data: Splits, on_one: Session, mesh: str):
     session = trained(config_of(mesh), data)
     assert_same_state(session.state, on_one.state)
@@ -123,7 +123,7 @@ def test_layers_that_are_frozen_for_a_while_and_averaged_weights_are_those_of_on
     ("mesh", "plan"),
     [
         ("member=2,data=4", {"member_mapping": "vmap", "lowering": "xla"}),
-        ("data=3,member=2", {"member_mapping": "outer", "placement": "streamed"}),
+        *further([("data=3,member=2", {"member_mapping": "outer", "placement": "streamed"})]),
     ],
 )
 def test_members_are_the_runs_of_each_alone_on_one_device(

@@ -19,19 +19,21 @@ from tests.faults.kills import KILLS
 from tests.faults.processes import moment, reported_steps
 from tests.faults.rounds import Place, Reference, Round
 from tests.faults.troubles import TROUBLES
+from tests.further import further
 
 
-def test_hurt_runs_end_as_if_nothing_had_happened(tmp_path, capsys, monkeypatch):
-    """One kill, one damaged checkpoint and one corruption of every file; the long form has 200 and all."""
+@pytest.mark.parametrize("damaged", [[], *further([["newest damaged"]])])
+def test_hurt_runs_end_as_if_nothing_had_happened(damaged, tmp_path, capsys, monkeypatch):
+    """One kill and one corruption of every file; the harness alone has 200 and all."""
     monkeypatch.setenv("XLA_FLAGS", f"{QUICK_FLAGS} {os.environ.get('XLA_FLAGS', '')}")  # for some ten processes
-    only = ["killed at a file", "newest damaged"]
+    only = ["killed at a file", *damaged]
     options = ["--cases", "mlp", "--rounds", "1", "--corruptions", "1", "--jobs", "2", "--seed", "1"]
     places = ["--directory", str(tmp_path / "work"), "--json", str(tmp_path / "faults.json")]
     code = main([*options, *places, "--only", *only])
     told, found = capsys.readouterr().out, json.loads((tmp_path / "faults.json").read_text())
     assert code == found["failures"] == 0, told
     assert Counter(each["scenario"] for each in found["rounds"]) == dict.fromkeys(only, 1)
-    assert [each["lost"] for each in found["rounds"]] == [0, 0]
+    assert [each["lost"] for each in found["rounds"]] == [0] * len(only)
     (corruptions,) = found["corruptions"]
     assert corruptions["outcomes"]["refused"] + corruptions["outcomes"].get("identical", 0) > 10
     assert corruptions["outcomes"]["earlier"] > 10

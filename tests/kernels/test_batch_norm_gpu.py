@@ -11,6 +11,7 @@ from engine.kernels import batch_norm_gpu
 from engine.kernels.separable import TAILS
 from engine.models import Activation, BatchNorm, Conv, Dense, GlobalAveragePool, Sequential
 from engine.networks.network import network_of
+from tests.further import further
 
 pytestmark = pytest.mark.gpu
 EPSILON = 1e-3
@@ -25,7 +26,7 @@ def reference(tail: str, images: Any, scale: Any, offset: Any, mask: np.ndarray)
     return {"linear": values, "relu": jax.nn.relu(values), "relu6": jax.nn.relu6(values)}[tail], (mean, variance)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *further(range(2, 6))])
 def test_values_statistics_and_gradients_are_those_of_the_definition(seed: int):
     rng = np.random.default_rng(seed)
     b, h, w, c = (int(n) for n in rng.integers(2, 12, 4))

@@ -23,7 +23,7 @@ from tests.further import choose_examples
 
 pytestmark = pytest.mark.gpu
 
-SETTINGS = settings(max_examples=choose_examples(10, 15), derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=choose_examples(6, 15), derandomize=True, deadline=None, database=None)
 NHWC = ("NHWC", "HWIO", "NHWC")
 PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -102,14 +102,14 @@ def test_conv_equals_lax_in_value_and_gradients(ours: Callable, case: tuple, see
 
 
 @needs_compiler
-@settings(SETTINGS, max_examples=choose_examples(20, 60))
+@settings(SETTINGS, max_examples=choose_examples(12, 60))
 @given(case=convolutions((1, 3, 16, 27, 32), (16, 32, 48, 64, 80, 144)), seed=st.integers(0, 1000))
 def test_direct_conv_equals_lax_in_value_and_gradients(case: tuple, seed: int):
     assert_equals_lax(directly, case, seed)
 
 
 @needs_compiler
-@settings(SETTINGS, max_examples=choose_examples(15, 40))
+@settings(SETTINGS, max_examples=choose_examples(10, 40))
 @given(case=convolutions((1, 3, 16, 32), (16, 32, 80)), data=st.data(), seed=st.integers(0, 1000))
 def test_direct_conv_with_a_pool_equals_lax_in_value_and_gradients(case: tuple, data: st.DataObject, seed: int):
     image_shape, kernel_shape, arguments = case

@@ -216,7 +216,7 @@ def in_float64(graph: Any, params: Any, rest: Any, images: jax.Array) -> np.ndar
         return np.asarray(jax.jit(lambda p, r, x: nnx.merge(graph, p, r, copy=True)(x))(*wide))
 
 
-@pytest.mark.parametrize("seed", [*range(10), *further(range(10, 30))])
+@pytest.mark.parametrize("seed", [*range(6), *further(range(6, 30))])
 def test_random_stack_gives_outputs_and_gradients_of_keras(keras, seed: int):
     spec, draw = random_stack(seed), np.random.default_rng(100 + seed)
     theirs = keras.Sequential([keras.Input(SHAPE), *(e for layer in spec.layers for e in keras_layers(keras, layer))])

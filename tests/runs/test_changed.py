@@ -16,6 +16,7 @@ from engine.models import Dense, Flatten, Sequential
 from engine.runs.inputs import follow_record
 from engine.runs.loop import train
 from engine.training.batches import OrderSeeds
+from tests.further import further
 from tests.runs.test_callbacks import Saying
 from tests.runs.test_loop import StopsAt, all_arrays, without_seconds
 
@@ -97,7 +98,8 @@ def weights_at(directory, step):
 
 
 @pytest.mark.parametrize(
-    ("stop", "size", "first", "repeated"), [(4, 32, 0, 0), (5, 32, 2, 0), (5, 100, 0, 64), (6, 50, 2, 28)]
+    ("stop", "size", "first", "repeated"),
+    [(5, 32, 2, 0), (6, 50, 2, 28), *further([(4, 32, 0, 0), (5, 100, 0, 64)])],
 )
 def test_other_batch_size_continues_in_the_epoch_where_it_stopped(stop, size, first, repeated, splits, tmp_path):
     config, said = make_config(momentum=None), []
@@ -131,8 +133,9 @@ def test_schedule_and_augmentation_follow_epochs_and_not_steps(splits, tmp_path)
     assert result.history[1]["learning_rate"] == pytest.approx(0.25 * (1 + np.cos(np.pi * 7 / 12)))
 
 
-@pytest.mark.parametrize("members", [1, 2])
-@pytest.mark.parametrize(("before", "after"), [(None, 0.01), (0.01, None)])
+@pytest.mark.parametrize(
+    ("before", "after", "members"), [(None, 0.01, 1), (0.01, None, 2), *further([(None, 0.01, 2), (0.01, None, 1)])]
+)
 def test_weight_decay_is_added_and_dropped_with_the_state_of_the_rest(before, after, members, splits, tmp_path):
     """Compared with runs that have the decay all along, of 0 where it is none."""
     config = changed(make_config(schedule="cosine"), train__members=members, optim__weight_decay=before)

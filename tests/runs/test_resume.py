@@ -13,6 +13,7 @@ from engine.host.interrupts import Interrupted
 from engine.runs.result import Result
 from tests.faults.comparison import content_differences, same_bits, step_content, without_seconds
 from tests.faults.runs import CASES
+from tests.further import further
 from tests.runs.test_loop import StopsAt, start
 
 pytestmark = pytest.mark.gpu
@@ -40,7 +41,15 @@ def stopped(config: engine.RunConfig, splits: Splits, directory: Path, stops: It
 
 
 # mlp: each step is trained by a session that restored the one before it, so every saved step is gone on from.
-@pytest.mark.parametrize(("case", "stops"), [(case, range(1, 6) if case == "mlp" else (2, 3, 4)) for case in CASES])
+# Thawed, averaged, augmented runs and ensembles have a test of this in their own files.
+FIRST = ("mlp", "convnet", "early-stopped", "streamed")
+STOPS = {case: range(1, 6) if case == "mlp" else (2, 3, 4) for case in CASES}
+
+
+@pytest.mark.parametrize(
+    ("case", "stops"),
+    [*((case, STOPS[case]) for case in FIRST), *further((case, STOPS[case]) for case in CASES if case not in FIRST)],
+)
 def test_run_stopped_within_and_between_epochs_is_bit_identical_to_one_that_was_not(case, stops, splits, tmp_path):
     config = config_of(case)
     whole = start(config, splits, tmp_path / "whole")

@@ -30,7 +30,7 @@ from tests.conftest import TINY, make_dataset
 from tests.faults.comparison import same_bits
 from tests.further import further
 
-pytestmark = pytest.mark.usefixtures("optimized")  # they are about bits
+of_bits = pytest.mark.usefixtures("optimized")  # which depend on how programs are compiled
 
 PLAIN = Sequential((Conv(4, 3, activation="relu"), MaxPool(2), Flatten(), Dense()))
 
@@ -64,6 +64,7 @@ def compilations() -> Iterator[list[str]]:
     jax.monitoring.clear_event_listeners()
 
 
+@of_bits
 @pytest.mark.parametrize("chunk_steps", [3, *further([1])])
 def test_results_are_bit_identical_however_an_epoch_is_cut(tiny_config, splits, chunk_steps):
     whole = train_epochs(dataclasses.replace(tiny_config, plan=PlanConfig(chunk_steps=4)), splits, 2)
@@ -91,6 +92,7 @@ def with_seed(config: RunConfig, seed: int) -> RunConfig:
     return dataclasses.replace(config, name=f"seed-{seed}", train=dataclasses.replace(config.train, seed=seed))
 
 
+@of_bits
 def test_another_seed_more_epochs_and_other_data_of_the_size_need_no_new_program(tiny_config, splits, compilations):
     other = Splits(make_dataset(200, 5), make_dataset(50, 6), make_dataset(70, 7))
     longer = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, epochs=3))
@@ -114,6 +116,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
+@of_bits
 @pytest.mark.parametrize(
     "change", ["flips", "rate", *further(name for name in CHANGES if name not in ("flips", "rate"))]
 )
@@ -127,6 +130,7 @@ def test_run_that_computes_something_else_is_no_one_elses_program(change, tiny_c
     assert all(same_bits(*pair) for pair in zip(shared, fresh, strict=True))
 
 
+@of_bits
 def test_program_compiled_under_other_settings_of_jax_is_not_taken(tiny_config, splits):
     plain = dataclasses.replace(tiny_config, model=Sequential((Flatten(), Dense(3))))
     train_epochs(plain, splits, 1)
