@@ -10,6 +10,7 @@ from engine.config import PlanConfig
 from engine.kernels import direct, triton
 from engine.kernels.lowerings import choose_lowering
 from engine.kernels.windows import Pads, Window
+from tests.further import further
 
 pytestmark = pytest.mark.gpu
 NO_PADS: Pads = ((0, 0), (0, 0))
@@ -49,8 +50,14 @@ def drawn(case: str, dtype: str = "float32") -> tuple[Window, Window | None, lis
     return window, pool and Window(pool, pool), [jnp.asarray(array, dtype) for array in arrays]
 
 
-@pytest.mark.parametrize("is_relu", [True, False])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "is_relu"),
+    [
+        *((case, True) for case in CASES),
+        ("no pool", False),
+        *further((case, False) for case in CASES if case != "no pool"),
+    ],
+)
 def test_values_and_gradients_are_those_of_lax(case, is_relu):
     window, pool, arrays = drawn(case)
     ours, of_ours = jax.vjp(lambda *a: triton.convolve(pool, is_relu, window, HIGHEST, *a), *arrays)

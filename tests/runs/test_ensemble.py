@@ -34,7 +34,7 @@ from tests.conftest import TINY, make_dataset, trained
 from tests.further import further
 from tests.runs.test_loop import StopsAt, all_arrays, without_seconds
 
-pytestmark = pytest.mark.usefixtures("optimized")  # they are about bits
+of_bits = pytest.mark.usefixtures("optimized")  # of programs of several kinds, which depend on how these are compiled
 
 MEMBERS = 3
 PLAIN = Sequential((Flatten(), Dense(8, activation="relu"), Dropout(0.2), Dense()))
@@ -123,6 +123,7 @@ CASES: dict[str, Callable[[], RunConfig]] = {
 FIRST = "convolution and flips"
 
 
+@of_bits
 @pytest.mark.parametrize("name", [FIRST, *further(name for name in CASES if name != FIRST)])
 def test_member_has_the_bits_of_the_run_of_that_member_alone(name: str):
     config, splits = CASES[name](), small_splits()
@@ -130,6 +131,7 @@ def test_member_has_the_bits_of_the_run_of_that_member_alone(name: str):
     assert_is_alone(together, config, splits, MEMBERS - 1)
 
 
+@of_bits
 @pytest.mark.parametrize("loss", further(["binary_cross_entropy", "mean_squared_error"]))
 def test_member_has_the_bits_of_its_own_run_with_other_losses(loss):
     splits = small_splits(2) if loss == "binary_cross_entropy" else targets_splits()
@@ -137,6 +139,7 @@ def test_member_has_the_bits_of_its_own_run_with_other_losses(loss):
     assert_is_alone(trained(config, splits), config, splits, 1)
 
 
+@of_bits
 @pytest.mark.parametrize(("mapping", "tolerance"), [("vmap", 1e-3), *further([("map", 0)])])
 def test_member_is_its_own_run_however_members_are_mapped(mapping, tolerance: float):
     config = ensemble(plan=PlanConfig(member_mapping=mapping), optim=OptimConfig(average_decay=0.9))
@@ -157,6 +160,7 @@ def test_vmapped_members_equal_their_own_runs_to_rounding_after_the_first_chunk(
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@of_bits
 @pytest.mark.parametrize("mapping", ["vmap", *further(["outer", "map"])])
 def test_bits_do_not_depend_on_how_an_epoch_is_cut(mapping):
     whole, cut = (
@@ -168,6 +172,7 @@ def test_bits_do_not_depend_on_how_an_epoch_is_cut(mapping):
     assert without_seconds(whole.history) == without_seconds(cut.history)
 
 
+@of_bits
 @pytest.mark.parametrize("shared_order", [True, *further([False])])
 def test_streamed_members_have_the_bits_of_resident_ones(shared_order: bool):
     own = EnsembleConfig(shared_order=shared_order)
@@ -240,6 +245,7 @@ def test_bootstrap_is_drawn_with_replacement_once_for_each_member():
 HOT = EnsembleConfig(learning_rates=(1e-2, 1e30, 3e-3))
 
 
+@of_bits
 @pytest.mark.parametrize("mapping", ["outer", *further(["vmap", "map"])])
 def test_member_whose_loss_is_not_finite_is_frozen_and_the_others_go_on(mapping):
     plan, averaged = PlanConfig(member_mapping=mapping, chunk_steps=1), OptimConfig(average_decay=0.9)
