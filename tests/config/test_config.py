@@ -153,6 +153,13 @@ def test_config_is_equal_after_json_when_a_whole_number_stands_for_a_float():
     assert through_text(config) == config
 
 
+def test_sections_that_have_checked_themselves_are_not_made_again():
+    config = RunConfig("a", Sequential((Dense(),)))
+    changed = dataclasses.replace(config, name="b")
+    for section in ("data", "train", "optim", "plan", "augment", "ensemble", "checkpoint", "finetune"):
+        assert getattr(changed, section) is getattr(config, section), section
+
+
 def test_config_is_read_from_a_file(tmp_path: Path):
     config = RunConfig("a", cnn(), train=TrainConfig(seed=3))
     (tmp_path / "config.json").write_text(json.dumps(config.to_json()), encoding="utf-8")
