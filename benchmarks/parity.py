@@ -41,7 +41,6 @@ DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, PAGE = DOCS / "parity.json", DOCS / "transfer.md"
 BEGIN, END = "<!-- families: made by benchmarks/parity.py -->\n", "<!-- end of families -->\n"
 OTHER_SIZES = (180, 143)
-SMALL = 96  # pixels, where batch statistics are taken
 BATCH, STATISTICS_BATCH = 2, 8
 ASKED = 1e-5  # a larger difference is shown beside Keras's own
 LAST_BITS = np.float32(1 + 1e-7)
@@ -92,11 +91,14 @@ def count(name: str) -> dict[str, int]:
 def measure(name: str) -> dict[str, Any]:
     """The largest difference by size, of the outputs for the same pictures, as a share of the largest output."""
     started, variant = time.time(), VARIANTS[name]
-    model = make(name, SMALL, include_top=False)
-    values = calibrated(model, draw_variables(model, NORMALIZATION), make_pictures(name, SMALL, STATISTICS_BATCH)[1])
     is_flat = any(each.layer.kind == "Flatten" for each in variant.spec().named)
     found, rounding = dict[str, float](), dict[str, float]()
     for size in (variant.size, *OTHER_SIZES):
+        # Statistics are of pictures of the same size: with those of another, values grow with each block, to logits of
+        # hundreds, and with them what is rounded.
+        trunk = make(name, size, include_top=False)
+        statistics = make_pictures(name, size, STATISTICS_BATCH)[1]
+        values = calibrated(trunk, draw_variables(trunk, NORMALIZATION), statistics)
         top = size == variant.size or not is_flat
         ends = {"classifier_activation": None} if top else {"include_top": False, "pooling": "avg"}
         model = make(name, size, **ends)

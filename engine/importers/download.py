@@ -15,6 +15,7 @@ from engine.importers.catalogue import Published
 from engine.text import one_line
 
 CONNECT_SECONDS = 5.0  # without an answer, of a connection and of each part that is read
+SCHEME = "https://"
 MOST_BYTES = 2 * 2**30
 PIECE_BYTES = 2**20
 
@@ -40,6 +41,8 @@ def download(published: Published, say: Say, cache: Path | None = None) -> Path:
             _copy(answer, file, published, place)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         raise InputError(_by_hand(published, place, one_line(str(reason))[:100])) from None
     return place
 
@@ -55,14 +58,14 @@ class _OnlyHttps(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         """As its base, or an error."""
-        if not newurl.startswith("https://"):
-            raise urllib.error.URLError(f"an address that leads to {newurl[:60]}")
+        if not newurl.startswith(SCHEME):
+            raise urllib.error.HTTPError(req.full_url, code, f"an address that leads to {newurl[:60]}", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opened(url: str) -> contextlib.closing[Any]:
-    if not url.startswith("https://"):
-        raise ValueError("an address that is not https://")
+    if not url.startswith(SCHEME):
+        raise ValueError(f"an address that is not {SCHEME}")
     opener = urllib.request.build_opener(_OnlyHttps)
     return contextlib.closing(opener.open(url, timeout=CONNECT_SECONDS))
 
@@ -100,6 +103,7 @@ def from_hub(repository: str, cache: Path | None = None) -> Path:
     """
     try:
         hub: Any = importlib.import_module("huggingface_hub")
+        not_there: Any = importlib.import_module("huggingface_hub.errors").EntryNotFoundError  # not loaded by the first
     except ModuleNotFoundError:
         remedy = "Install it: pip install huggingface_hub (the extra `hub`)."
         raise InputError(
@@ -107,10 +111,10 @@ def from_hub(repository: str, cache: Path | None = None) -> Path:
         ) from None
     where = {"repo_id": repository, "cache_dir": cache_directory(cache) / "hub", "etag_timeout": CONNECT_SECONDS}
     try:
-        with contextlib.suppress(hub.errors.EntryNotFoundError):
+        with contextlib.suppress(not_there):
             hub.hf_hub_download(filename="config.json", **where)
         for name in ("model.safetensors", "pytorch_model.bin"):
-            with contextlib.suppress(hub.errors.EntryNotFoundError):
+            with contextlib.suppress(not_there):
                 return Path(hub.hf_hub_download(filename=name, **where))
     except Exception as error:  # the library raises exceptions of its own and of what it is built on
         reason = one_line((str(error).splitlines() or [type(error).__name__])[0])[:150]
