@@ -332,6 +332,10 @@ def test_direct_conv_gives_the_same_bits_however_few_images_share_the_threads(nu
 
         one_by_one = jnp.concatenate([maps(images[n : n + 1]) for n in range(num_images)])
         np.testing.assert_array_equal(maps(images), one_by_one)
+    if num_images == 7:
+        to_images = jax.grad(lambda x: (maps(x) ** 2).sum())
+        one_by_one = jnp.concatenate([to_images(images[n : n + 1]) for n in range(num_images)])
+        np.testing.assert_array_equal(to_images(images), one_by_one)
 
 
 @needs_compiler

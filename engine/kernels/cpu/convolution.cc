@@ -64,6 +64,8 @@ class Kernel {
                                                                            winners);
   }
 
+  const float* values() const { return values_; }
+
  private:
   bool is_minimal_;
   const float *values_, *bias_;
@@ -151,9 +153,11 @@ void backward(ffi::ThreadPool threads, const float* images, Returned returned, c
   constexpr int64_t MOST_SUMS = 1 << 25;  // floats
   Sums sums(s);
   int64_t shares = std::max<int64_t>(1, std::min({s.b, num_threads(threads), MOST_SUMS / sums.size}));
-  // With a flipped kernel, all maps of an image are spread before they are convolved, with zeros around them.
+  // With a flipped kernel, all maps of an image are spread before they are convolved, with zeros around them; minimal
+  // filtering gets both gradients from the same tiles.
+  bool is_convolved = turned && !sums.is_minimal;
   int64_t most = turned ? p.y : std::min(p.y, p.band(s)), pitch = s.x * s.o, corner = 0, apart = p.rows(most) * pitch;
-  if (turned) {
+  if (is_convolved) {
     const Shape& back = turned->shape;
     pitch = back.row(), corner = back.top * pitch + back.left * s.o, apart = back.rows_below(back.y) * pitch;
   }
@@ -174,7 +178,7 @@ void backward(ffi::ThreadPool threads, const float* images, Returned returned, c
       for (int64_t first = 0; first < p.y; first += most) {
         int64_t rows = std::min(most, p.y - first);
         Shape some = s.part(count, p.rows(rows));
-        if (!p.covers()) std::fill_n(gradient, count * apart, 0.f);
+        if (!p.covers() && !p.overlaps_by_one()) std::fill_n(gradient, count * apart, 0.f);
         for (int64_t image = 0; image < count; ++image) {
           std::fill(bias_of_image.begin(), bias_of_image.end(), 0.f);
           returned.from((n + image) * p.size(s) + first * p.x * s.o)
@@ -182,10 +186,13 @@ void backward(ffi::ThreadPool threads, const float* images, Returned returned, c
           for (int64_t o = 0; o < s.o; ++o) own_bias[o] += bias_of_image[o];
         }
         Images below = padded(images + n * s.image(), s, count, first * p.stride_h, some.y, around);
-        (sums.is_minimal ? minimal::add_gradient : direct::add_gradient)(below, {gradient + corner, pitch, apart}, some,
-                                                                         own);
+        Gradient of_maps = {gradient + corner, pitch, apart};
+        if (!sums.is_minimal) direct::add_gradient(below, of_maps, some, own);
+        else
+          minimal::add_gradient(below, of_maps, some, own, turned ? turned->kernel.values() : nullptr,
+                                to_images + n * s.image());
       }
-      if (!turned) continue;
+      if (!is_convolved) continue;
       Shape back = turned->shape.part(count, turned->shape.y);
       Images spread = {gradient, apart, pitch, apart / pitch, pitch / s.o};
       turned->kernel.convolve(spread, back, false, to_images + n * back.map());

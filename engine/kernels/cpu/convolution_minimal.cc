@@ -320,24 +320,92 @@ void add_block(const float* tiles, const float* gradient, int64_t count, int64_t
     for (int f = 0; f < F; ++f) store(sums + t * o + f * LANES, sum[t][f]);
 }
 
-void add_gradient(Images images, Gradient gradient, const Shape& s, float* sums) {
+// B v B', the way back of spread_images: adds up the gradients with respect to the images of tiles, of which neighbours
+// overlap. What no tile has put yet is put, so that images need no zeros; tiles come row by row. The order of additions
+// is the same wherever a group ends: what lies in memory, then the tile before, then the tile.
+inline void gather_images(Planes from, const Shape& s, const Group& group, float* images) {
+  group.for_runs([&](const Run& run) {
+    bool is_high = run.row + 1 < s.y, is_wide = run.column + 1 < s.x;  // else the last planes were not computed
+    for (int64_t c = 0; c < s.c; c += LANES) {
+      float* rows[4];
+      for (int i = 0; i < 4; ++i) {
+        int64_t row = run.row + i - s.top;
+        rows[i] = row < 0 || row >= s.h ? nullptr : images + run.image * s.image() + row * s.w * s.c + c;
+      }
+      auto put = [&](int i, int64_t x, Vector before, Vector value, bool is_added) {
+        int64_t column = x - s.left;
+        if (!rows[i] || column < 0 || column >= s.w) return;
+        float* to = rows[i] + column * s.c;
+        store(to, (is_added ? load(to) + before : before) + value);
+      };
+      Vector before[4][2] = {};
+      int64_t x = run.column;
+      for (int64_t n = 0; n < run.count; ++n, x += 2) {
+        const float* at = from.at(0, c, run.place + n);
+        bool is_added = n == 0 && x > 0;
+        Vector d[4][4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          Vector v[4] = {};
+          if (j < 3 || is_wide) {
+            for (int i = 0; i < 3; ++i) v[i] = load(at + (4 * i + j) * from.pitch);
+            if (is_high) v[3] = load(at + (12 + j) * from.pitch);
+          }
+          d[0][j] = v[0], d[1][j] = v[1] - v[2] + v[3], d[2][j] = v[1] + v[2] - v[0], d[3][j] = -v[3];
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          bool is_second = is_added || (i < 2 && run.row > 0);
+          put(i, x, before[i][0], d[i][0], is_second);
+          put(i, x + 1, before[i][1], d[i][1] - d[i][2] + d[i][3], is_second);
+          before[i][0] = d[i][1] + d[i][2] - d[i][0], before[i][1] = -d[i][3];
+        }
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i)
+        for (int j = 0; j < 2; ++j) put(i, x + j, before[i][j], Vector{}, i < 2 && run.row > 0);
+    }
+  });
+}
+
+// Adds the products of one plane to sums [c][o].
+inline void add_plane(Planes channels, Planes filters, const Shape& s, int64_t plane, int64_t begin, int64_t count,
+                      float* sums) {
   constexpr int HALF = LANES / 2;
+  for (int64_t c = 0; c < s.c; c += LANES) {
+    const float* tiles = channels.at(plane, c, begin);
+    float* to = sums + c * s.o;
+    int64_t o = 0, room = channels.room;
+    for (; o + 2 * LANES <= s.o; o += 2 * LANES)
+      for (int half = 0; half < LANES; half += HALF)
+        add_block<HALF, 2>(tiles + half, filters.at(plane, o, begin), count, room, s.o, to + half * s.o + o);
+    if (o < s.o) add_block<LANES, 1>(tiles, filters.at(plane, o, begin), count, room, s.o, to + o);
+  }
+}
+
+// Whether tiles cover images; what they do not cover has no gradient.
+inline bool covers(const Shape& s) {
+  return 2 * tiles_high(s) + 2 - s.top >= s.h && 2 * tiles_wide(s) + 2 - s.left >= s.w;
+}
+
+void add_gradient(Images images, Gradient gradient, const Shape& s, float* sums, const float* flipped,
+                  float* to_images) {
+  constexpr int64_t BACK[4] = {3, 1, 2, 0};  // the planes of a kernel from those of the flipped one
+  if (flipped && !covers(s)) std::fill_n(to_images, s.b * s.image(), 0.f);
   in_groups(s, [&](const Group& group, Planes channels, Planes filters) {
     spread_images(images, s, group, channels);
     spread_gradient(gradient, s, group, filters);
-    int64_t room = channels.room;
     for (int64_t plane = 0; plane < PLANES; ++plane) {
       int64_t begin = group.begin(plane), count = group.end(plane) - begin;
-      for (int64_t c = 0; c < s.c; c += LANES) {
-        const float* tiles = channels.at(plane, c, begin);
-        float* to = sums + (plane * s.c + c) * s.o;
-        int64_t o = 0;
-        for (; o + 2 * LANES <= s.o; o += 2 * LANES)
-          for (int half = 0; half < LANES; half += HALF)
-            add_block<HALF, 2>(tiles + half, filters.at(plane, o, begin), count, room, s.o, to + half * s.o + o);
-        if (o < s.o) add_block<LANES, 1>(tiles, filters.at(plane, o, begin), count, room, s.o, to + o);
-      }
+      add_plane(channels, filters, s, plane, begin, count, sums + plane * s.c * s.o);
+      if (!flipped) continue;
+      const float* kernel = flipped + (4 * BACK[plane / 4] + BACK[plane % 4]) * s.c * s.o;
+      in_blocks(s.c, [&](int64_t channel, auto f) {  // in place of the images' plane, which nothing reads any more
+        multiply<f.value>(filters.at(plane, 0, begin), kernel + channel * s.o, s.o, count, filters.room,
+                          channels.at(plane, channel, begin));
+      });
     }
+    if (flipped) gather_images(channels, s, group, to_images);
   });
 }
 

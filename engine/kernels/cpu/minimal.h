@@ -48,7 +48,9 @@ inline bool pools(const Shape&, const Pool& p) { return p.is_two_by_two(); }
 void convolve_and_pool(Images images, const float* spread, const float* bias, const Shape& s, bool is_relu,
                        float* out, uint8_t* winners);
 
-// Adds to sums [plane][c][o] what padded images and their gradient give.
-void add_gradient(Images images, Gradient gradient, const Shape& s, float* sums);
+// Adds to sums [plane][c][o] what padded images and the gradients of their maps give. With a flipped kernel
+// [3][3][o][c], spread, also puts the gradients with respect to the images [b h w c], from the same tiles; null: not.
+void add_gradient(Images images, Gradient gradient, const Shape& s, float* sums, const float* flipped,
+                  float* to_images);
 
 }  // namespace minimal

@@ -57,11 +57,36 @@ inline void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t 
   work(maps, s, p, rows, is_relu, out, winners);
 }
 
+// As unpool_rows, for windows of 2x2 that overlap in both directions: what neighbours share is added in registers, in
+// the same order, and what lies below them needs no zeros, but for the first row.
+inline void unpool_overlapping(const float* gradient, const uint8_t* winners, const Shape& s, const Pool& p,
+                               int64_t rows, int64_t pitch, float* maps, float* to_bias) {
+  std::fill_n(maps, p.columns() * s.o, 0.f);
+  for (int64_t y = 0; y < rows; ++y, gradient += p.x * s.o, winners += p.x * s.o, maps += pitch)
+    for (int64_t o = 0; o < s.o; o += LANES) {
+      Vector sum = {}, above = {}, below = {};
+      float *upper = maps + o, *lower = upper + pitch;
+      for (int64_t x = 0; x < p.x; ++x, upper += s.o, lower += s.o) {
+        Places places;
+        std::memcpy(&places, winners + x * s.o + o, LANES);
+        Numbering winner = __builtin_convertvector(places, Numbering);
+        Vector value = load(gradient + x * s.o + o);
+        auto share = [&](int32_t place) { return (winner == place) ? value : Vector{}; };
+        sum += (winner == NO_WINNER) ? Vector{} : value;
+        store(upper, load(upper) + above + share(0)), store(lower, below + share(2));
+        above = share(1), below = share(3);
+      }
+      store(upper, load(upper) + above), store(lower, below);
+      store(to_bias + o, load(to_bias + o) + sum);
+    }
+}
+
 // Puts the gradients of rows of windows where the largest values were, in rows of maps `pitch` floats apart, and adds
 // them to the gradient of the bias, row by row, so that long sums stay exact. Where windows cover the maps, the rest of
 // each becomes zero, else it must be zero.
 inline void unpool_rows(const float* gradient, const uint8_t* winners, const Shape& s, const Pool& p, int64_t rows,
                         int64_t pitch, float* maps, float* to_bias) {
+  if (p.overlaps_by_one()) return unpool_overlapping(gradient, winners, s, p, rows, pitch, maps, to_bias);
   bool covers = p.covers();
   for (int64_t y = 0; y < rows; ++y, gradient += p.x * s.o, winners += p.x * s.o, maps += p.stride_h * pitch)
     for (int64_t o = 0; o < s.o; o += LANES) {

@@ -45,6 +45,7 @@ struct Pool {
   bool is_none() const { return h * w == 1 && stride_h * stride_w == 1; }
   bool covers() const { return h == stride_h && w == stride_w; }
   bool is_two_by_two() const { return h == 2 && w == 2 && covers(); }
+  bool overlaps_by_one() const { return h == 2 && w == 2 && stride_h == 1 && stride_w == 1; }
   // Rows of maps below so many rows of windows; columns below all.
   int64_t rows(int64_t count) const { return (count - 1) * stride_h + h; }
   int64_t columns() const { return (x - 1) * stride_w + w; }
