@@ -1,7 +1,8 @@
-"""What one of several processes does for all of a run: its directory, its checkpoints and its plan are process 0's."""
+"""A run of several processes: its directory and checkpoints are those of process 0, its plan suits all of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import claimed
 from engine.checkpoints.steps import choose_step, read_record, restore_arrays
 from engine.config.plan import Plan
-from engine.processes.together import are_several, arrays_from_first, from_first, is_first
+from engine.processes.together import all_succeed, are_several, arrays_from_first, exchange, from_first, is_first
 from engine.records import from_json, to_json
 from engine.report.progress import Mute, Reporter
 from engine.runs.run_plan import make_plan
@@ -67,7 +68,14 @@ def state_from_first(state: Any) -> Any:
 
 
 def plan_together(*arguments: Any) -> Plan:
-    """As `make_plan`: that of process 0, which what is free of its memory decides."""
+    """As `make_plan`: that of process 0, with no more in memory than the process that has least of it can hold."""
     if not are_several():
         return make_plan(*arguments)
-    return from_json(Plan, from_first(lambda: to_json(make_plan(*arguments))), "the plan of process 0")
+    own = all_succeed(lambda: make_plan(*arguments))
+    plans = [from_json(Plan, plan, f"the plan of process {rank}") for rank, plan in enumerate(exchange(to_json(own)))]
+    is_streamed = any(plan.placement == "streamed" for plan in plans)
+    return replace(
+        plans[0],
+        placement="streamed" if is_streamed else "resident",
+        cache_megabytes=min(plan.cache_megabytes for plan in plans),
+    )
