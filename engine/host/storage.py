@@ -103,7 +103,10 @@ def check_file_place(path: Path, field: str, *endings: str) -> None:
         rule = f"a name that ends in {', '.join(endings[:-1])}{' or ' * (len(endings) > 1)}{endings[-1]}"
         raise InputError(problem(field, path, rule, f"Name it {path.stem or 'out'}{endings[0]}."))
     if not path.parent.is_dir():
+        in_the_way = next((place for place in path.parents if place.exists() and not place.is_dir()), None)
         remedy = f"Make it first: mkdir -p {shlex.quote(str(path.parent))}"
+        if in_the_way is not None:
+            remedy = f"Choose another: {in_the_way} is a file."
         raise InputError(problem(field, path, "a file in a directory that exists", remedy))
 
 

@@ -85,6 +85,7 @@ def test_the_likeliest_class_is_explained_and_drawn_over_the_picture(classifier:
     for name, rule in (
         ("heat.jpg", r"ends in \.png"),
         ("no/heat.png", "a directory that exists.*mkdir -p"),
+        ("heat.png/heat.png", "a directory that exists.*heat.png is a file"),
     ):
         with pytest.raises(engine.InputError, match=rule):
             found[0].save(tmp_path / name)

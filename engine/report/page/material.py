@@ -118,6 +118,8 @@ class Material:
         if not len(examples):
             return "The training of every fold failed."
         name = f"{whole.name}, each fold by the member that was not trained on it"
+        if len(examples) < len(whole):
+            name += f", without the {len(whole) - len(examples):,} examples of folds whose training failed"
         data = limit_examples(self.classifier.fitting(whole.take(examples, name)), self.record.num_outputs)
         of_fold = folds[examples[: len(data)]]
         order = np.argsort(of_fold, kind="stable")  # the examples, one fold after the other
