@@ -4,7 +4,8 @@ $FAULTS, a JSON object, says what: `trace`, a file that is told of each kind of 
 operation below `run_dir`; `kill_at`, the number of the file operation before which the process kills itself;
 `kill_after`, [line, count, seconds]: it does so that long after it has told that line so often; `clock`, seconds that
 its clock is off; `file_bytes`, the size that no file may exceed; `raise_after`, [line, count]: raises an error when it
-has told that line so often; `slow`, how many times slower its clocks go.
+has told that line so often; `full_after`, [line, count, bytes]: no file may exceed that size from then on; `slow`, how
+many times slower its clocks go; `free_bytes`, of memory that it takes to be free for data.
 """
 
 import contextlib
@@ -31,26 +32,40 @@ def prepare() -> None:
         _shift_clock(faults["clock"])
     if "slow" in faults:
         _slow_clocks(faults["slow"])
-    if "file_bytes" in faults:
-        import resource
+    if "free_bytes" in faults:
+        from engine.training import feed
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (faults["file_bytes"], resource.RLIM_INFINITY))
+        feed.free_host_bytes = lambda: faults["free_bytes"]
+    if "file_bytes" in faults:
+        _limit_files(faults["file_bytes"])
     if "trace" in faults:
         file, counts = os.open(faults["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), Counter()
         line_of_kill, count, seconds = faults.get("kill_after", (None, 0, 0.0))
         line_of_error, count_of_error = faults.get("raise_after", (None, 0))
+        line_of_disk, count_of_disk, bytes_of_disk = faults.get("full_after", (None, 0, 0))
 
         def tell(line: str) -> None:
-            os.write(file, f"{line}\n".encode())  # one call, at once: nothing is lost in a buffer by a kill
+            with contextlib.suppress(OSError):  # the disk is full
+                os.write(file, f"{line}\n".encode())  # one call, at once: nothing is lost in a buffer by a kill
             counts[line] += 1
             if line == line_of_kill and counts[line] == count:
                 threading.Thread(target=_end, args=(seconds,), daemon=True).start()
             if line == line_of_error and counts[line] == count_of_error:
+                os.write(file, f"hurt {time.monotonic()}\n".encode())
                 raise RuntimeError("a mistake in one process")
+            if line == line_of_disk and counts[line] == count_of_disk:
+                os.write(file, f"hurt {time.monotonic()}\n".encode())
+                _limit_files(bytes_of_disk)
 
         _tell_of_files(tell, str(Path(faults["run_dir"]).resolve()), faults.get("kill_at"))
         _tell_of_work(tell)
         tell("ready")
+
+
+def _limit_files(size: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def _end(seconds: float = 0.0) -> None:

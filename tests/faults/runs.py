@@ -41,6 +41,13 @@ CASES: dict[str, Callable[[], RunConfig]] = {
         train=TrainConfig(epochs=EPOCHS, batch_size=64, members=2), ensemble=EnsembleConfig(temperature=True)
     ),
 }
+# For several processes: small to trace, which each of them does. The second has convolutions that our C++ computes.
+SMALL = Sequential((Flatten(), Dense(8, activation="relu"), Dropout(0.2), Dense()))
+DIRECT = Sequential((Conv(16, 3, activation="relu"), MaxPool(2), Dropout(0.2), Flatten(), Dense()))
+CASES_OF_SEVERAL: dict[str, Callable[[], RunConfig]] = {
+    "small": lambda: _config(SMALL, optim=OptimConfig("momentum", 0.05, schedule="cosine", warmup_epochs=1)),
+    "direct": lambda: _config(DIRECT),
+}
 
 
 def write_data(path: Path) -> None:

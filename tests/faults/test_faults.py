@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import QUICK_FLAGS
-from tests.faults.__main__ import main, plan
+from tests.faults.__main__ import main
+from tests.faults.alone import plan
 from tests.faults.comparison import Left, content_differences, differences
 from tests.faults.corruptions import DAMAGES
 from tests.faults.disks import NotPermitted, read_only, small_disk
