@@ -108,6 +108,7 @@ _is_leaving, _is_over = threading.Lock(), threading.Event()
 def _leave(code: int, message: str | None, say: Say) -> None:
     if not _is_leaving.acquire(blocking=False):
         threading.Event().wait()  # another thread is ending this process
+    leaving_with.append(code)  # should JAX lose patience with the process that is lost, this is still the end
     if message:
         say(message)
     with contextlib.suppress(Exception):  # process 0 serves this to all: it stays until the others have heard it

@@ -1,7 +1,7 @@
 """A process that is lost, killed or cut off, is named, and ends all others with exit code 75: to be started again.
 
 JAX notices too, but then aborts what is left without a word. So each process says every second that it is alive, and
-process 0 ends the run once another has been silent for SILENT_SECONDS, which is before JAX would. A process that cannot
+process 0 ends the run once another has been silent for SILENT_SECONDS, before JAX does. A process that cannot
 reach process 0 any more is aborted by JAX, which this turns into the same end.
 """
 

@@ -13,7 +13,9 @@ from engine.errors import InputError, problem
 DISTRIBUTED, NUM_PROCESSES, PROCESS_ID = "ENGINE_DISTRIBUTED", "ENGINE_NUM_PROCESSES", "ENGINE_PROCESS_ID"
 LAUNCHED = "ENGINE_LAUNCHED"  # how many processes `engine launch` has started, for the commands that are suggested
 START_SECONDS = 50  # for all to come
-HEARTBEAT_SECONDS = 30  # after which a process that answers no more is taken to be lost
+# After which JAX takes a process that answers no more to be lost: in truth after half of it to the whole, because it
+# asks every half. So it is more than twice `lost.SILENT_SECONDS`, at which we end the run and say who it is.
+HEARTBEAT_SECONDS = 45
 FIELD = "distributed"
 
 

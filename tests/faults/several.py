@@ -23,7 +23,7 @@ from tests.faults.forked import compute_apart, fork, prepare_to_fork
 from tests.faults.network import Network
 from tests.faults.processes import Outcome, Started
 
-HEARTBEAT_SECONDS, SILENT_SECONDS, START_SECONDS = 8, 5.0, 15  # of the engine's 30, 20 and 50, for shorter rounds
+HEARTBEAT_SECONDS, SILENT_SECONDS, START_SECONDS = 12, 4.0, 15  # of the engine's 45, 20 and 50, for shorter rounds
 LIMIT_SECONDS = HEARTBEAT_SECONDS + 5.0
 START_LIMIT_SECONDS = START_SECONDS + 10.0  # for who waits for another that never comes
 HANG_SECONDS = 180.0
@@ -37,7 +37,8 @@ class Fault:
     """What is done to one process, and the exit codes that it and the others may end with once they have joined.
 
     signal: sent at the moment. inside: faults that it is started with, as `inside` takes them, made from the line of
-    the moment, how often it comes before, and a source of chance. own_of_first: as `own` and `others`, for rank 0.
+    the moment, how often it comes before, and a source of chance. of_first: as `own` and `others`, for rank 0.
+    variables: of its environment. uncompared: what of a run it may change.
     """
 
     own: tuple[int, ...]
@@ -48,6 +49,7 @@ class Fault:
     is_unplugged: bool = False
     case: str = "small"
     variables: tuple[tuple[str, str], ...] = ()
+    uncompared: tuple[str, ...] = ()
 
 
 FAULTS = {
@@ -64,7 +66,10 @@ FAULTS = {
         inside=lambda line, count, random: {"full_after": [line, count, random.choice([0, random.randint(1, 20_000)])]},
     ),
     "slow clock": Fault((0,), (0,), inside=lambda line, count, random: {"slow": random.uniform(2, 20)}),
-    "no compiler": Fault((0,), (0,), case="direct", variables=(("CXX", "/nonexistent/c++"),)),
+    # All agree to train without our C++; each evaluates its batches as it can, which changes the last digits of losses.
+    "no compiler": Fault(
+        (0,), (0,), case="direct", variables=(("CXX", "/nonexistent/c++"),), uncompared=("record.history", "result:")
+    ),
     "less memory": Fault((0,), (0,), inside=lambda line, count, random: {"free_bytes": random.randint(0, 10_000)}),
 }  # fmt: skip
 
@@ -168,6 +173,7 @@ class Several:
         ending.resumed_seconds = time.monotonic() - begun
         assert all(outcome.code == 0 for outcome in again), "\n".join(outcome.told() for outcome in again)
         found = compute_apart(partial(_differences, reference, run_dir))
+        found = [each for each in found if not any(part in each for part in fault.uncompared)]
         assert not found, f"the resumed run differs in {len(found)}: {'; '.join(found[:5])}"
 
 

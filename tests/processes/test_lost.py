@@ -11,6 +11,7 @@ import pytest
 
 from engine.processes import lost
 from engine.processes.lost import PEER_LOST, describe, find_lost, is_cut_off, start_beating
+from engine.processes.start import HEARTBEAT_SECONDS
 from tests.conftest import HANG_SECONDS
 from tests.processes.test_runs import ROOT, find_port
 
@@ -134,3 +135,8 @@ def test_process_whose_launcher_is_killed_is_asked_to_stop(tmp_path: Path):
         started.kill()
         started.stdout.read()  # until the child has ended too
     assert (tmp_path / "told").read_text() == "asked"
+
+
+def test_who_is_silent_is_named_before_jax_gives_up():
+    """JAX asks every half of its heartbeat, so it may notice after half of it."""
+    assert lost.SILENT_SECONDS + 2 * lost.BEAT_SECONDS < HEARTBEAT_SECONDS / 2
