@@ -13,6 +13,7 @@ from engine.processes.lost import (
     REMEDY,
     SILENT_SECONDS,
     find_lost,
+    first_name,
     is_cut_off,
     leave_with_parent,
     leaving_with,
@@ -42,7 +43,7 @@ def watch(say: Say) -> None:
             text = client.blocking_key_value_get(KEY, LONGEST_SECONDS * 1000)
         except jax.errors.JaxRuntimeError:
             if not _is_over.is_set():
-                _leave(PEER_LOST, f"error: process 0 is lost. {REMEDY}", say)
+                _leave(PEER_LOST, f"error: {first_name()} is lost. {REMEDY}", say)
             return
         code, who, message = text.split("\n", 2)
         if int(who) != rank:
@@ -51,7 +52,7 @@ def watch(say: Say) -> None:
     threading.Thread(target=listen, daemon=True).start()
     soften_abort(say)
     leave_with_parent(LAUNCHED in os.environ)
-    start_beating(client, rank, lambda code, message: end(code, message, say))
+    start_beating(client, rank, lambda code, message: end(code, message, say), say)
 
 
 def end_of(error: Exception) -> tuple[int, str]:
@@ -108,9 +109,9 @@ _is_leaving, _is_over = threading.Lock(), threading.Event()
 def _leave(code: int, message: str | None, say: Say) -> None:
     if not _is_leaving.acquire(blocking=False):
         threading.Event().wait()  # another thread is ending this process
-    leaving_with.append(code)  # should JAX lose patience with the process that is lost, this is still the end
     if message:
         say(message)
+    leaving_with.append(code)  # should JAX lose patience with the process that is lost, this is still the end
     with contextlib.suppress(Exception):  # process 0 serves this to all: it stays until the others have heard it
         _client().wait_at_barrier("engine/all have heard", FAREWELL_SECONDS * 1000)
     _exit(code)

@@ -1,8 +1,8 @@
 """A process that is lost, killed or cut off, is named, and ends all others with exit code 75: to be started again.
 
 JAX notices too, but then aborts what is left without a word. So each process says every second that it is alive, and
-process 0 ends the run once another has been silent for SILENT_SECONDS, before JAX does. A process that cannot
-reach process 0 any more is aborted by JAX, which this turns into the same end.
+process 0 ends the run once another has been silent for SILENT_SECONDS, before JAX does. A process that cannot reach
+process 0 for as long ends by itself; where the connection is closed, JAX aborts it, which is turned into the same end.
 """
 
 import atexit
@@ -24,12 +24,14 @@ ALIVE = "engine/alive/"
 BEAT_SECONDS, SILENT_SECONDS = 1.0, 20.0
 REMEDY = "What was saved before stays: start all processes again, with --resume."
 CUT_OFF = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket closed|coordination|peer rank", re.IGNORECASE)
+_first: list[str] = []  # process 0 in words, once it has said that it is alive
 _kept: list[Any] = []  # what C calls must not be collected
 leaving_with: list[int] = []  # the exit code that this process is about to end with, if it is
 
 
-def start_beating(client: Any, rank: int, end: Callable[[int, str], None]) -> None:
-    """Says from now on that this process is alive; in process 0, ends the run when another has fallen silent."""
+def start_beating(client: Any, rank: int, end: Callable[[int, str], None], say: Say) -> None:
+    """Says from now on that this process is alive; ends the run, or this process, when others have fallen silent."""
+    heard = [time.monotonic()]  # when process 0 last took in what was said
 
     def beat() -> None:
         seen: dict[str, tuple[str, float]] = {}
@@ -41,16 +43,48 @@ def start_beating(client: Any, rank: int, end: Callable[[int, str], None]) -> No
             last = now
             try:
                 client.key_value_set(f"{ALIVE}{rank}", f"{count} {socket.gethostname()}", allow_overwrite=True)
-                found = read_beats(client) if rank == 0 else {}
+                found = read_beats(client) if rank == 0 or not _first else {}
             except Exception:  # whatever the service raises; the others hear of it by JAX
                 return
+            heard[0] = time.monotonic()
+            if not _first:
+                _first.extend(describe({key: text}) for key, text in found.items() if key == f"{ALIVE}0")
             for key, text in found.items():
                 seen[key] = (text, now) if seen.get(key, ("", now))[0] != text else seen[key]
-            if silent := {key: text for key, (text, at) in seen.items() if now - at > SILENT_SECONDS}:
+            silent = {key: text for key, (text, at) in seen.items() if now - at > SILENT_SECONDS}
+            if silent and rank == 0:
                 end(PEER_LOST, f"error: {describe(silent)} has been silent for {SILENT_SECONDS:.0f} s. {REMEDY}")
             time.sleep(BEAT_SECONDS)
 
     threading.Thread(target=beat, daemon=True).start()
+    if rank:
+        threading.Thread(target=_watch_first, args=(heard, say), daemon=True).start()
+
+
+def _watch_first(heard: list[float], say: Say) -> None:
+    """Ends this process once process 0 has taken in nothing for SILENT_SECONDS: a call to it may wait for ever."""
+    last = time.monotonic()
+    while True:
+        now = time.monotonic()
+        if now - last > SILENT_SECONDS / 2:  # it was this process that was stopped
+            heard[0] = now
+        last = now
+        if now - heard[0] > SILENT_SECONDS:
+            _leave_cut_off(say)
+        time.sleep(BEAT_SECONDS)
+
+
+def _leave_cut_off(say: Say) -> None:
+    if leaving_with:
+        os._exit(leaving_with[0])
+    say(f"error: {first_name()}, or the connection to it, is lost. {REMEDY}")
+    sys.stderr.flush()
+    os._exit(PEER_LOST)
+
+
+def first_name() -> str:
+    """`process 0 on node7`; without its host where it has not been heard of."""
+    return _first[0] if _first else "process 0"
 
 
 def leave_with_parent(is_launched: bool) -> None:
@@ -91,7 +125,7 @@ def find_lost(client: Any) -> str:
         time.sleep(3 * BEAT_SECONDS)
         after = read_beats(client)
     except Exception:  # whatever the service raises
-        return "process 0"
+        return first_name()
     silent = {key: text for key, text in after.items() if before.get(key) == text}
     return describe(silent) if silent else "another process"
 
@@ -103,11 +137,7 @@ def soften_abort(say: Say) -> None:
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def handle(number: int) -> None:
-        if leaving_with:
-            os._exit(leaving_with[0])
-        say(f"error: process 0, or the connection to it, is lost. {REMEDY}")
-        sys.stderr.flush()
-        os._exit(PEER_LOST)
+        _leave_cut_off(say)
 
     # Python's own handlers wait for the main thread, which waits for the process that is lost.
     library = ctypes.CDLL(None)

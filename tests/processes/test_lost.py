@@ -60,16 +60,31 @@ def test_process_0_ends_the_run_when_another_is_silent_and_names_it(monkeypatch:
         raise Ended
 
     with pytest.raises(Ended):
-        start_beating(Service({"engine/alive/1": "7 node7", "engine/alive/12": "7 node8"}), 0, end)
+        start_beating(Service({"engine/alive/1": "7 node7", "engine/alive/12": "7 node8"}), 0, end, print)
     code, message = said[0]
     assert code == PEER_LOST
     assert message.startswith("error: process 1 on node7, process 12 on node8 has been silent for")
+
+
+def test_process_that_cannot_reach_process_0_ends_by_itself_and_names_it(monkeypatch: pytest.MonkeyPatch):
+    def leave(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(lost, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lost, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(lost, "_first", ["process 0 on node7"])
+    monkeypatch.setattr(lost.os, "_exit", leave)
+    said: list[str] = []
+    with pytest.raises(Ended, match=str(PEER_LOST)):
+        lost._watch_first([time.monotonic()], said.append)
+    assert said[0].startswith("error: process 0 on node7, or the connection to it, is lost.")
 
 
 def test_who_is_lost_is_found_by_waiting(monkeypatch: pytest.MonkeyPatch):
     service = Service({"engine/alive/0": "1 here", "engine/alive/1": "4 node7"})
     monkeypatch.setattr(lost.time, "sleep", lambda seconds: service.beats.update({"engine/alive/0": "2 here"}))
     assert find_lost(service) == "process 1 on node7"
+    monkeypatch.setattr(lost, "_first", [])
     assert find_lost(None) == "process 0"
     assert describe({"engine/alive/3": "9 a host"}) == "process 3 on a host"
 
