@@ -23,7 +23,7 @@ from engine.processes.lost import (
 from engine.processes.start import LAUNCHED
 
 KEY = "engine/ended"
-FAREWELL_SECONDS, LINGER_SECONDS = 5, 1
+FAREWELL_SECONDS, LINGER_SECONDS = 2, 1  # the first passes only where one is lost, who will not come
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
 
 
