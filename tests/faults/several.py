@@ -1,8 +1,8 @@
 """Several processes that train one run, of which one is hurt: all must end, soon and as they should, and go on.
 
 `python -m tests.faults --processes 4 --rounds 100`. FAULTS has all that is done, to each rank and at each moment in
-turn. All must end 5 s after they count as lost, with exit codes that go with the fault, and, started again with --resume,
-leave the bits of the run that nothing happened to. `--round 17` plays one of them again.
+turn. All must end 5 s after a process counts as lost, with exit codes that go with the fault, and, started again with
+--resume, leave the bits of the run that nothing happened to. `--round 17` plays one of them again.
 """
 
 import contextlib
