@@ -176,7 +176,7 @@ def _flip(
     image_shape: tuple[int, ...], kernel: jax.Array, output_shape: tuple[int, ...], window: Window, pool: Window | None
 ) -> tuple[jax.Array, Window] | None:
     """The flipped kernel and its window, if convolving with it gives the images' gradient and wastes little."""
-    (h, w, c), (y, x) = image_shape[1:], _below(pool, output_shape)
+    (h, w, c), (y, x) = image_shape[1:], ffi.sums_below(pool, output_shape)
     onto_images = flipped_window(window, (h, w), (y, x))
     is_wasteful = window.strides != (1, 1) or h * w > MOST_WASTE * y * x or min(map(min, onto_images.pads)) < 0
     return None if is_wasteful or c % ffi.LANES else (flip(kernel), onto_images)
@@ -188,11 +188,4 @@ def _map_gradient(tail: FusedTail, winners: jax.Array, outputs: jax.Array | None
         return gradient if outputs is None else jnp.where(outputs > 0, gradient, 0)
     pool, (b, _, _, o) = tail.pool, gradient.shape
     shares = (jnp.where(winners == n, gradient, 0) for n in range(prod(pool.size)))
-    return collect(shares, (b, *_below(pool, gradient.shape), o), pool)
-
-
-def _below(pool: Window | None, output_shape: tuple[int, ...]) -> tuple[int, int]:
-    """(y, x) of the part of the maps that the outputs depend on."""
-    pool = pool or ffi.NO_POOL
-    y, x = ((n - 1) * step + size for n, step, size in zip(output_shape[1:3], pool.strides, pool.size, strict=True))
-    return y, x
+    return collect(shares, (b, *ffi.sums_below(pool, gradient.shape), o), pool)

@@ -23,6 +23,8 @@ LANES = 16  # of a vector; divides the supported numbers of filters
 FEW_WEIGHTS, MOST_WEIGHTS = 2**17, 2**19  # of a kernel; larger ones exceed the L2 cache and are faster as products
 FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with many, more weights pay off
 MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same for minimal filtering, whose tiles come from many images
+LARGE_TILES = 0.75  # of the products that small tiles take, up to which minimal filtering takes large ones
+LARGE_TILE_WEIGHTS = 2**14  # of a position of the kernel, whose planes are then 36 in place of 16
 MOST_POSITIONS = 255  # positions of a pool's window: the largest one's is kept in a byte, and 255 stands for none
 NO_POOL = Window((1, 1), (1, 1))
 
@@ -56,6 +58,17 @@ def _is_minimal(kernel_shape: tuple[int, ...], window: Window) -> bool:
     return window.size == (3, 3) and is_dense and kernel_shape[2] % LANES == 0
 
 
+def _choose_tile(kernel_shape: tuple[int, ...], sums: tuple[int, int]) -> np.int64:
+    """The side of tiles, 2 or 4, in which minimal filtering computes maps of (y, x) sums, if it does."""
+
+    def products(tile: int) -> int:
+        y, x = (-(-size // tile) * (tile + 2) - (size % tile > 0) for size in sums)
+        return y * x
+
+    is_small = prod(kernel_shape[2:]) <= LARGE_TILE_WEIGHTS
+    return np.int64(4 if is_small and products(4) <= LARGE_TILES * products(2) else 2)
+
+
 def convolve(
     images: jax.Array,
     kernel: jax.Array,
@@ -78,7 +91,8 @@ def convolve(
     assert min(positions) > 0, (images.shape, window, pool)
     outputs = _floats((len(images), *positions, kernel.shape[3]))
     winners = jax.ShapeDtypeStruct(outputs.shape if pool and has_winners else (0, 0, 0, 0), jnp.uint8)
-    sizes = {"sizes": _sizes(window), "pool": _pool_sizes(pool), "is_relu": is_relu}
+    tile = _choose_tile(kernel.shape, sums_below(pool, outputs.shape))
+    sizes = {"sizes": _sizes(window), "pool": _pool_sizes(pool), "tile": tile, "is_relu": is_relu}
     return _call(FORWARD, (outputs, winners), images, kernel, bias, **sizes)
 
 
@@ -103,8 +117,16 @@ def gradients(
         _floats(gradient.shape[3:]),
     )
     outputs = jnp.zeros((0, 0, 0, 0), jnp.float32) if outputs is None else outputs
-    sizes = {"sizes": _sizes(window), "back": _sizes(onto_images), "pool": _pool_sizes(pool)}
+    tile = _choose_tile(results[1].shape, sums_below(pool, gradient.shape))
+    sizes = {"sizes": _sizes(window), "back": _sizes(onto_images), "pool": _pool_sizes(pool), "tile": tile}
     return _call(BACKWARD, results, images, kernel, winners, outputs, gradient, **sizes)
+
+
+def sums_below(pool: Window | None, output_shape: tuple[int, ...]) -> tuple[int, int]:
+    """(y, x) of the part of the maps that the outputs depend on."""
+    pool = pool or NO_POOL
+    y, x = ((n - 1) * step + size for n, step, size in zip(output_shape[1:3], pool.strides, pool.size, strict=True))
+    return y, x
 
 
 def _call(target: str, results: Any, *arrays: jax.Array, **sizes: Any) -> Any:

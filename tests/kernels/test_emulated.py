@@ -32,4 +32,4 @@ def test_convolutions_of_other_processors_are_those_of_a_plain_loop(
     command = [compiler, *flags, *LEVELS[level].options, "-static", *include, str(main), *map(str, parts)]
     subprocess.run([*command, "-o", str(program)], check=True)
     done = subprocess.run([*emulator, str(program)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.split(",")[:2]) == (0, ["48 cases", " LANES 8"])
+    assert (done.returncode, done.stdout.split(",")[:2]) == (0, ["72 cases", " LANES 8"])

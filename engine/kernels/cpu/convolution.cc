@@ -48,7 +48,7 @@ class Kernel {
       });
   }
 
-  static int64_t size(const Shape& s) { return (minimal::serves(s) ? minimal::PLANES * s.c : direct::taps(s)) * s.o; }
+  static int64_t size(const Shape& s) { return (minimal::serves(s) ? minimal::planes(s) * s.c : direct::taps(s)) * s.o; }
 
   // What padded images give: [b y x o].
   void convolve(Images images, const Shape& s, bool is_relu, float* out) const {
@@ -85,7 +85,7 @@ void forward(ffi::ThreadPool threads, const float* images, const Kernel& kernel,
     static thread_local Floats around, maps;
     int64_t n = piece / pieces * together, first = piece % pieces * most, rows = std::min(most, p.y - first);
     int64_t done = n * p.size(s) + first * p.x * s.o;
-    Shape part = s.part(std::min(together, s.b - n), p.rows(rows));  // from an even row on, see rows_at_once
+    Shape part = s.part(std::min(together, s.b - n), p.rows(rows));  // from a tile's row on, see rows_at_once
     Images some = padded(images + n * s.image(), s, part.b, first * p.stride_h, part.y, around);
     if (p.is_none()) return kernel.convolve(some, part, is_relu, out + done);
     if (kernel.pools(part, p))
@@ -222,11 +222,12 @@ auto* if_any(Values& values) {
   return values.element_count() ? values.typed_data() : nullptr;
 }
 
-// winners: empty without a pool, or if they are not needed.
+// winners: empty without a pool, or if they are not needed. tile: of minimal filtering.
 ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bias, ffi::Result<Array> out,
-                   ffi::Result<Winners> winners, Numbers sizes, Numbers pool, bool is_relu) {
+                   ffi::Result<Winners> winners, Numbers sizes, Numbers pool, int64_t tile, bool is_relu) {
   Pool p = pool_of(pool, out->dimensions());
   Shape s = shape_of(images.dimensions(), kernel.dimensions(), p.rows(p.y), p.columns(), sizes);
+  s.tile = tile;
   static thread_local Floats kept;
   Floats own;
   Kernel ready(threads, kernel.typed_data(), bias.typed_data(), s, memory_for(Kernel::size(s), kept, own));
@@ -238,12 +239,13 @@ ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bia
 // flipped kernel; to_images: empty if it is not needed.
 ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners winners, Array outputs, Array gradient,
                     ffi::Result<Array> to_images, ffi::Result<Array> to_kernel, ffi::Result<Bias> to_bias,
-                    Numbers sizes, Numbers back, Numbers pool) {
+                    Numbers sizes, Numbers back, Numbers pool, int64_t tile) {
   Numbers windows = gradient.dimensions();
   Pool p = pool_of(pool, windows);
   Shape s = shape_of(images.dimensions(), to_kernel->dimensions(), p.rows(p.y), p.columns(), sizes);
   int64_t maps[] = {s.b, s.y, s.x, s.o};
   Shape shape = shape_of({maps, 4}, turned.dimensions(), s.h, s.w, back);
+  s.tile = shape.tile = tile;
   static thread_local Floats kept;
   Floats own;
   std::vector<float> no_bias(shape.o, 0.f);
@@ -264,8 +266,8 @@ ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners
 #define SIZES(name) .Attr<Numbers>(name)
 XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_forward, Forward,
                               BINDING.Arg<Array>().Arg<Array>().Arg<Bias>().Ret<Array>().Ret<Winners>()
-                              SIZES("sizes") SIZES("pool").Attr<bool>("is_relu"));
+                              SIZES("sizes") SIZES("pool").Attr<int64_t>("tile").Attr<bool>("is_relu"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     engine_convolution_backward, Backward,
     BINDING.Arg<Array>().Arg<Array>().Arg<Winners>().Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>().Ret<Bias>()
-    SIZES("sizes") SIZES("back") SIZES("pool"));
+    SIZES("sizes") SIZES("back") SIZES("pool").Attr<int64_t>("tile"));

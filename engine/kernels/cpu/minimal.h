@@ -1,10 +1,11 @@
-// Convolution with kernels of 3x3 by Winograd's minimal filtering F(2x2, 3x3), as Lavin and Gray describe it (2015,
-// arXiv:1509.09308): a tile of 2x2 sums of a map takes 16 products with each channel in place of 36.
+// Convolution with kernels of 3x3 by Winograd's minimal filtering F(2x2, 3x3) and F(4x4, 3x3), as Lavin and Gray describe
+// it (2015, arXiv:1509.09308): a tile of 2x2 sums of a map takes 16 products with each channel in place of 36, one of 4x4
+// takes 36 in place of 144.
 //
-// Each tile of an image, 4x4 values that overlap the next tile's by two, is turned into 16 values, and so is a kernel.
-// Each of these 16 planes is a product of matrices, [tile, channel] by [channel, filter], whose sums are turned into
-// maps. The gradient of a kernel goes the same way backwards. All factors are 0, 1, -1 and 1/2: whole numbers stay
-// exact, and rounding is that of a sum in another order. What is not finite spoils its whole tile.
+// Each tile of an image, which overlaps the next tile's by two values, is turned into as many planes, and so is a
+// kernel. Each plane is a product of matrices, [tile, channel] by [channel, filter], whose sums are turned into maps.
+// The gradient of a kernel goes the same way backwards. With small tiles rounding is that of a sum in another order, with
+// large ones about twice that of a plain sum. What is not finite spoils its whole tile.
 
 #pragma once
 
@@ -14,15 +15,14 @@
 
 namespace minimal {
 
-constexpr int64_t PLANES = 16;
-
 inline bool serves(const Shape& s) {
   bool is_dense = s.stride_h * s.stride_w * s.dilation_h * s.dilation_w == 1;
   return s.kh == 3 && s.kw == 3 && is_dense && s.c % LANES == 0 && s.o % LANES == 0 && s.c >= 16;
 }
 
-inline int64_t tiles_high(const Shape& s) { return (s.y + 1) / 2; }
-inline int64_t tiles_wide(const Shape& s) { return (s.x + 1) / 2; }
+inline int64_t planes(const Shape& s) { return (s.tile + 2) * (s.tile + 2); }
+inline int64_t tiles_high(const Shape& s) { return (s.y + s.tile - 1) / s.tile; }
+inline int64_t tiles_wide(const Shape& s) { return (s.x + s.tile - 1) / s.tile; }
 
 // Images at once, so that no tile of theirs is multiplied alone.
 inline int64_t images_at_once(const Shape& s) {

@@ -9,6 +9,7 @@
 struct Shape {
   int64_t b, h, w, c, kh, kw, o, y, x;
   int64_t stride_h, stride_w, dilation_h, dilation_w, top, left, bottom, right;
+  int64_t tile = 2;  // the side of a tile of sums in minimal filtering, 2 or 4
   int64_t row() const { return (w + left + right) * c; }
   bool is_padded() const { return top || left || bottom || right; }
   // Rows of the padded image that so many rows of maps depend on.
@@ -50,10 +51,10 @@ struct Pool {
   int64_t rows(int64_t count) const { return (count - 1) * stride_h + h; }
   int64_t columns() const { return (x - 1) * stride_w + w; }
   int64_t size(const Shape& s) const { return y * x * s.o; }
-  // Rows of windows at once, an even number of those that are not all, so many that their maps stay in the second
+  // Rows of windows at once, a multiple of 4 of those that are not all, so many that their maps stay in the second
   // cache; maps that windows share are made once.
   int64_t band(const Shape& s) const {
     constexpr int64_t CACHED = 65536;  // floats
-    return h > stride_h ? y : std::clamp<int64_t>(CACHED / (stride_h * s.x * s.o) / 2 * 2, 2, std::max<int64_t>(2, y));
+    return h > stride_h ? y : std::clamp<int64_t>(CACHED / (stride_h * s.x * s.o) / 4 * 4, 4, std::max<int64_t>(4, y));
   }
 };

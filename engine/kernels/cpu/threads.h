@@ -33,9 +33,9 @@ void parallel(xla::ffi::ThreadPool threads, int64_t count, const Work& work) {
   while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
 }
 
-// As many rows of each image at once that all threads have work, however few images there are. An even number, where
-// there are more: what is computed in tiles of two rows is then the same however the rows are shared.
+// As many rows of each image at once that all threads have work, however few images there are. A multiple of 4, where
+// there are more: what is computed in tiles of that many rows is then the same however the rows are shared.
 inline int64_t rows_at_once(xla::ffi::ThreadPool threads, int64_t images, int64_t rows) {
   int64_t pieces = 4 * num_threads(threads);
-  return images >= pieces ? rows : std::min(rows, (rows * images / pieces / 2 + 1) * 2);
+  return images >= pieces ? rows : std::min(rows, (rows * images / pieces / 4 + 1) * 4);
 }
