@@ -27,12 +27,14 @@ FLAGS = ("--overwrite", "--resume", "--numbered")  # without a value
 
 def set_up_process(cache_dir: Path | None = None) -> None:
     """Settings that only a process of our own may make: a persistent compilation cache."""
+    from engine.host.cores import limit_threads
+
+    limit_threads()  # before NumPy is imported
+
     import jax
 
-    from engine.host.cores import limit_threads
     from engine.host.xla_cache import LEAST_SECONDS, keep_programs
 
-    limit_threads()
     keep_programs(cache_dir)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
     # Of an entry that another process is just writing, or has left half written: it is compiled again.

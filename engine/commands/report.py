@@ -6,7 +6,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from engine.commands.process import set_up_process
-from engine.commands.targets import Flag, find_own_classes
+from engine.commands.targets import Flag, find_own_classes, step_of
 from engine.errors import InputError, problem
 from engine.host.console import show, tell
 
@@ -14,6 +14,7 @@ from engine.host.console import show, tell
 def report(
     runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN …")],
     out: Path | None = None,
+    step: str = "best",
     trust: Flag = False,
 ) -> None:
     """Write a page about a run: curves, scores, mistakes, data, layers; or one that compares several runs.
@@ -24,6 +25,7 @@ def report(
         runs: Directory of a run, or the run packed. Several, or a directory of runs: they are compared.
         out: HTML file to write; None: report.html in the run's directory, of several in the one that they are in. An
             earlier page there is replaced.
+        step: Checkpoint of the run to report on: best, last or a step number; of a number, the run up to there.
         trust: Import the author's own code that the run names, which runs it.
     """
     if not runs:
@@ -33,8 +35,11 @@ def report(
         set_up_process(None)
         from engine.report.page.write import write_report
 
-        show(f"written: {write_report(runs[0], out, trust=trust, say=tell)}")
+        show(f"written: {write_report(runs[0], out, trust=trust, say=tell, step=step_of(step))}")
         return
+    if step != "best":
+        rule, remedy = "best where runs are compared", "Leave it out, or name one run."
+        raise InputError(problem("step", step, rule, remedy))
     from engine.report.page.compare import write_comparison
 
     show(f"written: {write_comparison(runs, out)}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from engine.checkpoints.steps import checkpoints_of
 from engine.commands.experiments import experiment_config
 from engine.commands.outputs import check_graph_file
 from engine.commands.targets import Flag, find_own_classes
@@ -16,6 +17,7 @@ from engine.config.scoring import loss_facts
 from engine.errors import InputError, problem
 from engine.host.console import Console, show, tell
 from engine.models.specs import Sequential
+from engine.recipes import RECIPES
 from engine.records.custom import check_trust
 
 SHOWN_CLASSES = 2  # of an experiment without its data, which knows how many there are
@@ -70,8 +72,13 @@ def _draw_graph(model: Sequential, input_shape: tuple[int, ...], num_outputs: in
 
 
 def _is_run(target: str) -> bool:
-    """Whether what was typed is a run. Anything else is an experiment, whose code is run to show it."""
+    """Whether what was typed is a run. Anything else is an experiment, whose code is run to show it.
+
+    A folder that has the name of a recipe, as of data, is a run only if there is one in it.
+    """
     path = Path(target)
+    if target in RECIPES and not checkpoints_of(path).is_dir():
+        return False
     return path.is_dir() or (path.suffix != ".py" and (path.is_file() or "/" in target or path.suffix == ".engine"))
 
 

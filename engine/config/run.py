@@ -50,10 +50,14 @@ class RunConfig:
 
     def __post_init__(self):
         check_model(self.model)
-        if isinstance(self.augment, PresetConfig):
+        if isinstance(self.augment, PresetConfig) and isinstance(self.data, DataConfig):
             object.__setattr__(self, "data", self.augment.data.added_to(self.data))
             object.__setattr__(self, "augment", self.augment.plain())
-        if self.train.folds is not None and self.data.validation_fraction == DataConfig.validation_fraction:
+        if (
+            isinstance(self.train, TrainConfig)
+            and self.train.folds is not None
+            and self.data.validation_fraction == DataConfig.validation_fraction
+        ):
             object.__setattr__(self, "data", replace(self.data, validation_fraction=0.0))
         check_all(self, "", self._range_problems)
         if not re.fullmatch(r"[\w][\w.\- ]*", self.name):

@@ -253,9 +253,14 @@ def as_task(data: Dataset, task: Task) -> Dataset:
     return data
 
 
-def fitting(splits: Splits, loss: str | Custom) -> Splits:
-    """The splits with labels as a loss takes them, where they can be."""
-    if isinstance(loss, Custom):
+def fitting(splits: Splits, loss: str | Custom, known: Task | None = None) -> Splits:
+    """The splits with labels as a loss takes them, where they can be.
+
+    known: what the run to resume or to start from predicts; if several labels, a class is the one label of its picture.
+    """
+    if known == "labels" and takes_several(loss) is not False:
+        task = "labels"
+    elif isinstance(loss, Custom):
         task = splits.train.task
     elif takes_numbers(loss):
         task = "numbers"

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 XLA_VARIABLES = ("PJRT_NPROC", "NPROC")  # that XLA takes the number of its threads from; the first that is set counts
 
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")  # the same of OpenBLAS
+
 
 def num_cores() -> int:
     """The least of the cores that this thread may run on, the limits of its cgroups and $PJRT_NPROC; at least 1."""
@@ -21,14 +23,18 @@ def num_cores() -> int:
 
 @functools.cache
 def limit_threads() -> None:
-    """Lets XLA, whose threads our kernels share, start no more of them than there are cores.
+    """Lets XLA, whose threads our kernels share, and OpenBLAS start no more of them than there are cores.
 
-    XLA knows of `taskset` but not of cgroups. It has to be called before JAX's backend starts.
+    They know of `taskset` but not of cgroups. It has to be called before JAX's backend starts; OpenBLAS, of NumPy, has
+    its threads from when it is imported. What XLA compiles with (at most 32 threads) has no setting, and follows
+    `taskset` alone.
     """
     found = next((os.environ[name] for name in XLA_VARIABLES if name in os.environ), None)
     allowed = _number(found) or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0)
     if allowed > num_cores():
         os.environ[XLA_VARIABLES[0]] = str(num_cores())
+        if not any(name in os.environ for name in BLAS_VARIABLES):
+            os.environ[BLAS_VARIABLES[0]] = str(num_cores())
 
 
 @functools.cache

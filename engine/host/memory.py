@@ -69,15 +69,19 @@ def _available_bytes() -> int:
 
 
 def _cgroup_bytes() -> int:
-    """Bytes left below the container's limit (cgroup version 2), or more than any machine has."""
+    """Bytes left below the container's limit, or more than any machine has."""
+    versions = (  # of cgroups: 2, then 1
+        (CGROUP, "memory.max", "memory.current", "file"),
+        (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
+    )
+    return min(_bytes_below(*version) for version in versions)
+
+
+def _bytes_below(directory: Path, limit: str, used: str, cached: str) -> int:
+    """What one cgroup leaves, with what it has cached of files: by its files that say so, and a line of its counts."""
     try:
-        limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
-        used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
-        cached = next(
-            int(line.split()[1])
-            for line in (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
-            if line.startswith("file ")
-        )
-        return int(limit) - used + cached if limit != "max" else 2**62
-    except (OSError, ValueError, StopIteration):
+        most, taken = ((directory / name).read_text(encoding="ascii").strip() for name in (limit, used))
+        counts = dict(line.split() for line in (directory / "memory.stat").read_text(encoding="ascii").splitlines())
+        return int(most) - int(taken) + int(counts[cached]) if most != "max" else 2**62
+    except (OSError, ValueError, KeyError):
         return 2**62

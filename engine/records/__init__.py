@@ -92,18 +92,31 @@ def check_types(record: Any, where: str) -> list[str]:
     """
     problems, types_of = [], _types_of(type(record))
     for name, kind in types_of.items():
-        if dataclasses.is_dataclass(kind) and type(getattr(record, name)) is kind:
-            continue  # a record that has checked itself
+        value, field = getattr(record, name), f"{where}.{name}".lstrip(".")
+        if dataclasses.is_dataclass(kind):
+            if type(value) is kind:
+                continue  # a record that has checked itself
+            if not isinstance(value, dict) and not dataclasses.is_dataclass(value):
+                rule = f"{kind.__name__}(…)"
+                problems.append(problem(field, repr(value)[:80], rule, f"Write {name}={rule}."))
+                continue
         try:
-            value = from_json(kind, to_json(getattr(record, name)), f"{where}.{name}".lstrip("."))
-            object.__setattr__(record, name, value)
+            object.__setattr__(record, name, from_json(kind, to_json(value), field))
         except InputError as error:
             problems += error.problems
         except TypeError:
-            got = repr(getattr(record, name))[:80]
-            remedy = "Pass engine.custom(it)." if callable(getattr(record, name)) else "Correct it."
-            problems.append(problem(f"{where}.{name}".lstrip("."), got, "a value that JSON can hold", remedy))
+            remedy = _remedy_for_code(kind, value)
+            problems.append(problem(field, repr(value)[:80], "a value that JSON can hold", remedy))
     return problems
+
+
+def _remedy_for_code(kind: Any, value: Any) -> str:
+    """What to write in place of a value that JSON cannot hold, as of a function."""
+    if not any(map(callable, value if isinstance(value, list | tuple) else (value,))):
+        return "Correct it."
+    if "Custom" not in str(kind):
+        return "Give a value; no function goes here."
+    return "Pass engine.custom(it)." if callable(value) else "Pass engine.custom(function) in place of each function."
 
 
 class Difference(NamedTuple):
@@ -231,7 +244,7 @@ def check_whole(name: str, value: int, least: int, remedy: str, below: int | Non
 def check_all(config: Any, where: str, range_problems: Callable[[], list[str]]) -> None:
     """Raises InputError with the first problem of every field, of its type or, where types allow to tell, its range."""
     problems = check_types(config, where)
-    with contextlib.suppress(TypeError):
+    with contextlib.suppress(TypeError, *([AttributeError] if problems else [])):
         problems += range_problems()
     first = {getattr(each, "field", each): each for each in reversed(problems)}
     if first:

@@ -3,13 +3,16 @@
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from typing import ParamSpec, TypeVar
 
+from engine.config import OptimConfig
 from engine.errors import InputError, problem, unknown
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
 
+OF_OPTIMIZERS = sorted({each.name for each in fields(OptimConfig)} - {"name", "learning_rate"})
 ELSEWHERE = {
     "validation_data": "validation=(images, labels)",
     "validation_split": "validation=0.2",
@@ -18,6 +21,9 @@ ELSEWHERE = {
     "sample_weight": "data=(images, labels, weights)",
     "steps_per_epoch": "nothing: an epoch is all of the data",
     "initial_epoch": "run_dir and resume=True",
+    "lr_schedule": "optimizer=engine.OptimConfig(schedule=…)",
+    "scheduler": "optimizer=engine.OptimConfig(schedule=…)",
+    **{name: f"optimizer=engine.OptimConfig({name}=…)" for name in OF_OPTIMIZERS},
     "x": "data=(images, labels)",
     "y": "data=(images, labels)",
 }

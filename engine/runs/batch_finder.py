@@ -67,7 +67,7 @@ def search_batch_sizes(
     problems = check_whole("smallest", smallest, 1, "Give 16 or so.")
     if problems or (problems := check_whole("largest", largest, smallest, "Give 4096 or so.")):
         raise InputError(*problems)
-    config, splits, notes = match_to_data(_of_size(config, smallest), splits, None, is_resumed=False)
+    config, splits, notes = match_to_data(_of_size(config, smallest), splits, None)
     for note in notes:
         say(note)
     return _search(config, splits.train, largest, on_trial)

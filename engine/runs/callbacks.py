@@ -105,8 +105,13 @@ class LiveRun:
             )
         return self._session.classifier()
 
-    def stop(self) -> None:
-        """Ends the run after the steps trained so far, as early stopping does: saved, evaluated and reported."""
+    def stop(self, reason: str = "") -> None:
+        """Ends the run after the steps trained so far, as early stopping does: saved, evaluated and reported.
+
+        reason: printed and logged, if there is one.
+        """
+        if reason:
+            self.say(f"a callback stops the run: {reason}")
         self._session.is_stopped = True
 
 

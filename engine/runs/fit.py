@@ -64,7 +64,7 @@ def fit(
     validation: float | Examples | None = 0.1,
     class_names: ClassNames | None = None, image_size: ImageSize | None = None,
     scale: float = 1 / 255, value_range: ValueRange | None = None, layout: Layout = "auto",
-    augment: AugmentConfig | None = None,
+    augment: AugmentConfig | Own | None = None,
     best_by: str = "accuracy", best_is: BestIs | None = None,
     patience: int | None = None, min_delta: float = 0.0, start_epoch: int = 0,
     members: int = 1, folds: int | None = None, sweep: Sweep = (),
@@ -81,7 +81,7 @@ def fit(
     image_size: (height, width) that the pictures of a path or a tfds name are resized to; a DataConfig has its own.
     scale: what uint8 pixels are multiplied by (a DataConfig says that itself).
     batch_size: 64 by default, or all training examples if these are fewer, which is reported.
-    augment: random changes of the training images.
+    augment: random changes of the training images; or a function of your own, (key, image [h w c]) → image.
     best_by, best_is, patience, min_delta, start_epoch, label_smoothing: as in TrainConfig.
     members: models trained side by side as an ensemble; the result's classifier is then an EnsembleClassifier.
     folds: cross-validation, in place of a validation share: as many members, each validated on the part of the
@@ -110,7 +110,7 @@ def fit(
     reading = Reading(value_range, None, layout, *read_needs(train_config.loss))
     given = Given(data, validation, class_names, reading, scale, image_size)
     optim = read_optimizer(optimizer, learning_rate)
-    config = RunConfig("fit", model, given.make_config(), train_config, optim, augment=augment or AugmentConfig())
+    config = RunConfig("fit", model, given.make_config(), train_config, optim, augment=read_augment(augment))
     return _train(with_sweep(config, sweep), given, (run_dir, resume, allow_change), (callbacks, log), verbose)
 
 
@@ -134,7 +134,7 @@ def finetune(
     validation: float | Examples | None = 0.1,
     class_names: ClassNames | None = None,
     value_range: ValueRange | None = None, layout: Layout = "auto",
-    augment: AugmentConfig | None = None,
+    augment: AugmentConfig | Own | None = None,
     best_by: str = "accuracy", best_is: BestIs | None = None,
     patience: int | None = None, min_delta: float = 0.0, start_epoch: int = 0,
     precision: Precision | None = None, accumulate: int = 1,
@@ -171,7 +171,7 @@ def finetune(
     reading = Reading(value_range, spec.usual_range, layout, *read_needs(train_config.loss))
     given, optim = Given(data, validation, class_names, reading), read_optimizer(optimizer, learning_rate)
     config = RunConfig("finetune", model, under_contract(given.make_config(), spec), train_config, optim)
-    config = replace(config, augment=augment or AugmentConfig(), finetune=tuning)
+    config = replace(config, augment=read_augment(augment), finetune=tuning)
     return _train(config, given, (run_dir, resume, allow_change), (callbacks, log), verbose, source)
 
 
@@ -189,6 +189,16 @@ def read_optimizer(optimizer: Own | OptimConfig, learning_rate: float | None) ->
         rule = "that of the OptimConfig"
         raise InputError(problem("learning_rate", f"{learning_rate} beside an OptimConfig", rule, "Set it there."))
     return optimizer
+
+
+def read_augment(augment: AugmentConfig | Own | None) -> AugmentConfig:
+    """The random changes as they are given, or those of one function of the user's own."""
+    if augment is None or isinstance(augment, AugmentConfig):
+        return augment or AugmentConfig()
+    if not callable(augment) and not isinstance(augment, Custom):
+        rule, remedy = "an AugmentConfig or a function", "Write augment=engine.AugmentConfig(horizontal_flip=True)."
+        raise InputError(problem("augment", repr(augment)[:80], rule, remedy))
+    return AugmentConfig(custom=(augment if isinstance(augment, Custom) else custom(augment),))
 
 
 def as_named(given: Own) -> str | Custom:

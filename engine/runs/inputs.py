@@ -75,18 +75,19 @@ def load_inputs(config: RunConfig, splits: Splits | None, resumed: Record | None
 
 
 def match_to_data(
-    config: RunConfig, splits: Splits, source: Record | None, is_resumed: bool
+    config: RunConfig, splits: Splits, source: Record | None, resumed: Record | None = None
 ) -> tuple[RunConfig, Splits, list[str]]:
     """(config, splits, notes): what the data or the run to start from decides is corrected in a new run, and noted.
 
-    source: the record of a model at hand to start from, whose input contract holds.
+    source: the record of a model at hand to start from, whose input contract holds. resumed: that of the run to resume.
     """
-    splits = fitting(splits, config.train.loss)
+    source, given = source or (None if resumed else read_init_record(config)), splits.train.task
+    known = resumed or source
+    splits = fitting(splits, config.train.loss, known and known.task)
     check_several_classes(splits.train)
     splits, of_folds = divide_in_folds(config, splits)
-    if is_resumed:
+    if resumed is not None:
         return config, splits, []
-    source = source or read_init_record(config)
     gives, has_levels = read_outputs(config, splits.train), splits.train.images.dtype == "uint8"
     of_data = (source is not None, gives, has_levels, splits.train.task)
     config, corrected = put_right(config, splits.train.extremes, *of_data)
@@ -94,6 +95,8 @@ def match_to_data(
     if splits.train.extremes and (usual := find_usual(splits.train.extremes)):
         scaled = "picture files are scaled to that when the model predicts them"
         corrected.append(f"the images are floats from {usual[0]:g} to {usual[1]:g}; {scaled}")
+    if (given, splits.train.task) == ("classes", "labels"):
+        corrected.append("the class of each picture is its one label, as the model to start from has several a picture")
     config, reduced = _with_batch_within(config, splits)
     untrained = ["warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts"]
     idle = untrained if config.train.epochs == 0 else []

@@ -84,7 +84,7 @@ def train(
     undivided, reporter = splits, as_one_voice(reporter)
     if resumed is None:  # earlier versions trained with them
         check_parameter_order(config)
-    config, splits, notes = match_to_data(config, splits, source and source.record, is_resumed=resumed is not None)
+    config, splits, notes = match_to_data(config, splits, source and source.record, resumed)
     with clock.measure("plan"):
         plan = None if resumed else search_plan(config, splits.train, reporter.say)
     check_same_data(splits)

@@ -80,7 +80,7 @@ def search_rates(
     """
     if problems := _range_problems(low, high, num_rates):
         raise InputError(*problems)
-    config, splits, notes = match_to_data(config, splits, None, is_resumed=False)
+    config, splits, notes = match_to_data(config, splits, None)
     for note in notes:
         say(note)
     say(f"testing {num_rates} learning rates from {low:g} to {high:g}, a step each …")

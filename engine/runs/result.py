@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from engine.report.tables import format_metric
 SHOWN_EPOCHS = 20  # the last ones
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """A finished run.
 
@@ -45,9 +45,9 @@ class Result:
     metrics: dict[str, dict[str, Any]]
     best_step: int
     seconds: dict[str, float]
-    _splits: Splits | None = field(default=None, repr=False)
-    _resume: Callable[..., "Result"] | None = field(default=None, repr=False)
-    _before: "Result | None" = field(default=None, repr=False)  # whose temporary directory this one still needs
+    _splits: Splits | None = None
+    _resume: Callable[..., "Result"] | None = None
+    _before: "Result | None" = None  # whose temporary directory this one still needs
 
     def train_on(self, epochs: int, patience: int | None = None, verbose: bool = True) -> "Result":
         """The Result after more epochs, the same bits as if training had never stopped.
@@ -136,6 +136,11 @@ class Result:
         is_one = self.config.train.members == 1 and self._splits is not None and self._splits.are_validated
         epochs = {row["step"]: row["epoch"] for row in self.history}
         return epochs.get(self.best_step) if is_one else None
+
+    def __repr__(self) -> str:
+        shown = [f"{split}: {', '.join(_metric_texts(found))}" for split, found in self.metrics.items()]
+        facts = [f"{len(self.history)} epochs", f"best step {self.best_step}", *shown, f"in {self.directory}"]
+        return f"<Result {self.config.name}: {'; '.join(facts)}>"
 
     def _repr_html_(self) -> str:
         shown = {split: ", ".join(_metric_texts(found)) for split, found in self.metrics.items()}

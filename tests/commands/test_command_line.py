@@ -12,6 +12,7 @@ import tyro
 from engine import PlanConfig, commands
 from engine.__main__ import find_commands, main
 from engine.commands.experiment import Options
+from engine.commands.summary import summary
 from experiments.convnet import config
 from tests.conftest import HANG_SECONDS
 from tests.further import further
@@ -147,6 +148,12 @@ def test_summary_of_an_experiment_file_is_that_of_its_module():
     done = python("-m", "engine", "summary", "experiments/mlp.py")
     assert done.returncode == 0
     assert "6,442 parameters" in done.stdout
+
+
+def test_summary_of_a_recipe_is_shown_beside_a_folder_of_that_name(in_tmp: Path, capsys: pytest.CaptureFixture[str]):
+    (in_tmp / "flowers" / "rose").mkdir(parents=True)
+    summary("flowers", classes=5)
+    assert "3,989,285 parameters" in capsys.readouterr().out
 
 
 def test_summary_says_nothing_of_other_libraries_when_it_decodes(tmp_path: Path):

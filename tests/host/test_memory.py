@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from engine.host import memory
 from engine.host.memory import _of_library, give_back_freed_memory
 
 FAULTS = """
@@ -40,3 +42,30 @@ def test_memory_that_is_freed_is_used_again_without_asking_the_system():
 
 def test_giving_back_does_no_harm():
     give_back_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.max": "1000", "memory.current": "600", "memory.stat": "anon 5\nfile 100\n"}, 500),
+        ({"memory.max": "max", "memory.current": "600", "memory.stat": "file 100\n"}, 2**62),
+        (
+            {
+                "memory/memory.limit_in_bytes": "9000",
+                "memory/memory.usage_in_bytes": "6000",
+                "memory/memory.stat": "cache 7\ntotal_cache 1000\n",
+            },
+            4000,
+        ),
+        ({"memory.max": "many", "memory.current": "0", "memory.stat": "file 0\n"}, 2**62),
+        ({}, 2**62),
+    ],
+)
+def test_container_leaves_what_its_cgroup_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], left: int
+):
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory._cgroup_bytes() == left

@@ -190,6 +190,10 @@ def test_run_whose_data_are_gone_is_shown_without_them(written, capsys, tmp_path
     assert {"Curves", "Scores", "Model", "First kernels", "Settings"} <= set(page.titles)
     assert "arrays, which a run does not keep" in page.text
     assert page.row("test")[1] == "50"
+    step = engine.restore(written[2].directory, "last").record.step
+    command(capsys, "report", written[2].directory, "--step", step, "--out", tmp_path / "page.html")
+    assert "In short" in Page(tmp_path / "page.html").titles
+    assert "step: got 7; expected one of" in mistake(capsys, "report", written[2].directory, "--step", 7)
 
 
 def test_page_takes_the_place_of_a_page_and_of_nothing_else(written, capsys, tmp_path: Path):

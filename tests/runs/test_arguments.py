@@ -51,6 +51,28 @@ def test_a_loss_is_found_by_its_name_elsewhere(name: str, ours: str):
         FIT(MODEL, (IMAGES, LABELS), loss=name)
 
 
+def brighter(key, image, amount=10.0):
+    return image + amount
+
+
+def test_augmentation_is_a_config_or_a_function():
+    result = FIT(MODEL, (IMAGES, LABELS), epochs=0, augment=brighter, verbose=False)
+    assert result.config.augment == engine.AugmentConfig(custom=(engine.custom(brighter),))
+    assert repr(result).startswith("<Result fit: 0 epochs; best step 0; ")
+    with pytest.raises(engine.InputError, match=r"augment: got True; expected an AugmentConfig or a function"):
+        FIT(MODEL, (IMAGES, LABELS), augment=True)
+
+
+def test_sections_of_a_config_are_configs_and_functions_are_named():
+    for section in ("data", "train", "optim", "plan", "augment", "ensemble", "checkpoint", "finetune"):
+        with pytest.raises(engine.InputError, match=rf"^{section}: got 'x'; expected \w+Config"):
+            engine.RunConfig("mine", MODEL, **{section: "x"})  # type: ignore[arg-type]
+    with pytest.raises(engine.InputError, match=r"Pass engine.custom\(function\) in place of each"):
+        engine.TrainConfig(metrics=(brighter,))  # type: ignore[arg-type]
+    with pytest.raises(engine.InputError, match=r"optim\.learning_rate: .* no function goes here"):
+        engine.OptimConfig(learning_rate=brighter)  # type: ignore[arg-type]
+
+
 def test_objects_and_single_names_where_others_are_asked_for():
     with pytest.raises(engine.InputError, match=r"engine.custom\(optax.adam"):
         FIT(MODEL, (IMAGES, LABELS), optimizer=optax.adam(1e-3))

@@ -27,7 +27,7 @@ class Noting(engine.Callback):
         if hook == self.fail_in:
             raise KeyError("no such thing")
         if run.step == self.stop_at:
-            run.stop()
+            run.stop("seen enough")
 
     def on_run_begin(self, run):
         assert run.metrics == {} or run.step

@@ -71,6 +71,18 @@ def test_model_of_several_labels_opens_as_it_was_and_refuses_one_class_a_picture
             fails()
 
 
+def test_model_of_several_labels_is_tuned_on_one_class_a_picture(several: Result, tmp_path: Path, capsys: Any):
+    one = engine.dataset(IMAGES, [NAMES[k % 3] for k in range(120)])
+    how = {**OPTIONS, "verbose": True, "run_dir": tmp_path / "run"}
+    engine.finetune(several.classifier, one, epochs=1, **how)
+    assert "the class of each picture is its one label" in capsys.readouterr().out
+    result = engine.finetune(several.classifier, one, epochs=2, resume=True, **how)
+    marks = engine.dataset(IMAGES, [[NAMES[k % 3]] for k in range(120)])
+    same = engine.finetune(several.classifier, marks, epochs=2, **OPTIONS)
+    assert result.classifier.record.task == "labels"
+    np.testing.assert_array_equal(result.classifier.predict_proba(IMAGES), same.classifier.predict_proba(IMAGES))
+
+
 def test_models_of_several_labels_and_of_classes_are_not_joined(several: Result):
     one = engine.fit(engine.mlp(()), engine.dataset(IMAGES, [NAMES[k % 3] for k in range(120)]), epochs=0, **OPTIONS)
     with pytest.raises(InputError, match="parts: got one class a picture; expected several labels a picture"):

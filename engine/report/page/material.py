@@ -158,14 +158,18 @@ class Material:
         return self.classifier.members[best], f" of member {self.record.config.train.first_member + best}"
 
 
-def read_material(path: Path, trust: bool, say: Say, splits: Splits | None = None) -> Material:
+def read_material(
+    path: Path, trust: bool, say: Say, splits: Splits | None = None, step: int | str = "best"
+) -> Material:
     """What a page of a run is made of. splits: its data, where they are at hand and need not be read.
+
+    step: the one whose model it is of; of another than the best, the page is of the run up to there.
 
     Raises InputError where the run cannot be opened, as `restore` does.
     """
     with opened(path) as directory:
-        classifier = restore(directory, trust=trust)
-        record = read_record(directory, choose_step(directory, "last"))
+        classifier = restore(directory, step, trust)
+        record = read_record(directory, choose_step(directory, "last" if step == "best" else step))
         results = read_results(directory)
         notes = [why] if (why := find_damage(directory)) else []
 

@@ -37,17 +37,19 @@ SECTIONS: dict[str, Callable[[Material], Sequence[Part]]] = {
 
 
 def write_report(
-    run: Path, out: Path | None = None, *, trust: bool = False, splits: Splits | None = None, say: Say = tell
-) -> Path:
+    run: Path, out: Path | None = None, *,
+    trust: bool = False, splits: Splits | None = None, say: Say = tell, step: int | str = "best",
+) -> Path:  # fmt: skip
     """Writes the page of a run, a directory or packed, and returns its path: `out`, or `report.html` in the directory.
 
     trust: import the author's own code that the run names. splits: the run's data where they are at hand, as those of a
-    run on arrays; None: read again as its config says. What the page leaves out, it says with the reason.
+    run on arrays; None: read again as its config says. step: of the model, "best", "last" or a number. What the page
+    leaves out, it says with the reason.
     Raises InputError where the run cannot be opened or `out` not be written, and for another file at that place.
     """
     path = expanded(run)
     out = find_place(path, out)
-    write_atomically(out, make_page(read_material(path, trust, say, splits)))
+    write_atomically(out, make_page(read_material(path, trust, say, splits, step)))
     return out
 
 
