@@ -97,7 +97,7 @@ def check_types(record: Any, where: str) -> list[str]:
             if type(value) is kind:
                 continue  # a record that has checked itself
             if not isinstance(value, dict) and not dataclasses.is_dataclass(value):
-                rule = f"{kind.__name__}(…)"
+                rule = f"{typing.cast(type, kind).__name__}(…)"
                 problems.append(problem(field, repr(value)[:80], rule, f"Write {name}={rule}."))
                 continue
         try:
