@@ -175,10 +175,14 @@ _direct.defvjp(_forward, _backward, symbolic_zeros=True)
 def _flip(
     image_shape: tuple[int, ...], kernel: jax.Array, output_shape: tuple[int, ...], window: Window, pool: Window | None
 ) -> tuple[jax.Array, Window] | None:
-    """The flipped kernel and its window, if convolving with it gives the images' gradient and wastes little."""
+    """The flipped kernel and its window, if convolving with it gives the images' gradient and wastes little.
+
+    Minimal filtering wastes nothing: it has the gradient's tiles already.
+    """
     (h, w, c), (y, x) = image_shape[1:], ffi.sums_below(pool, output_shape)
     onto_images = flipped_window(window, (h, w), (y, x))
-    is_wasteful = window.strides != (1, 1) or h * w > MOST_WASTE * y * x or min(map(min, onto_images.pads)) < 0
+    is_wasteful = h * w > MOST_WASTE * y * x and not ffi.is_minimal(kernel.shape, window)
+    is_wasteful |= window.strides != (1, 1) or min(map(min, onto_images.pads)) < 0
     return None if is_wasteful or c % ffi.LANES else (flip(kernel), onto_images)
 
 

@@ -47,12 +47,12 @@ def supports(images: jax.Array, kernel: Any, window: Window) -> bool:
 
 def _is_faster(images: jax.Array, kernel: Any, window: Window) -> bool:
     weights, pixels = prod(kernel.shape), prod(window.positions(*padded_size(images.shape, window)))
-    if _is_minimal(kernel.shape, window):
+    if is_minimal(kernel.shape, window):
         return pixels >= MINIMAL_PIXELS and weights <= MINIMAL_WEIGHTS
     return pixels >= FEW_PIXELS and weights <= (MOST_WEIGHTS if pixels >= MANY_PIXELS else FEW_WEIGHTS)
 
 
-def _is_minimal(kernel_shape: tuple[int, ...], window: Window) -> bool:
+def is_minimal(kernel_shape: tuple[int, ...], window: Window) -> bool:
     """Whether `cpu/minimal.h` is used."""
     is_dense = window.strides == window.dilation == (1, 1)
     return window.size == (3, 3) and is_dense and kernel_shape[2] % LANES == 0
