@@ -36,10 +36,13 @@ class KerasPeer:
         _set_precision(job.precision, backend)
         workload, config = job.workload, job.workload.config()
         inputs = keras.Input(workload.input_shape)
-        x = _apply(workload.model().layers, keras.layers.Rescaling(1 / 255)(inputs))
+        layers, count = workload.model().layers, workload.num_frozen
+        trunk: Any = keras.Model(inputs, _apply(layers[:count], keras.layers.Rescaling(1 / 255)(inputs)))
+        x = _apply(layers[count:], trunk.output)
         is_binary = workload.num_outputs == 1
         self.model: Any = keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(x))
         self.num_params = sum(int(np.prod(weight.shape)) for weight in self.model.trainable_weights)
+        trunk.trainable = not count  # batch norms too are then as in evaluation
         optimizers = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}
         losses = keras.losses
         steps = steps_per_call if job.inference else min(steps_per_call, job.num_images // workload.batch_size)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.peers_worker import Job, Unavailable
+from benchmarks.workloads import Workload
 from engine.models import (
     Activation,
     BatchNorm,
@@ -47,6 +48,23 @@ def network(spec: Sequential, input_shape: tuple[int, ...], channels_last: bool)
     return nn.Sequential(*modules)
 
 
+class Frozen(nn.Module):
+    """Layers that are not trained: as in evaluation, and nothing of them is kept for gradients."""
+
+    def __init__(self, layers: nn.Module):
+        super().__init__()
+        self.layers = layers.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Never in training."""
+        return super().train(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[b c h w] → [b o y x]."""
+        with torch.no_grad():
+            return self.layers(x)
+
+
 class Mean(nn.Module):
     """Global average pooling."""
 
@@ -66,6 +84,16 @@ class Sum(nn.Module):
         """[b c h w] → [b o y x]."""
         first, second = (path(x) for path in self.paths)
         return first + second
+
+
+def _trained_network(workload: Workload, channels_last: bool) -> nn.Module:
+    """The layers of a workload, the first ones frozen where it says so."""
+    spec, shape, count = workload.model(), workload.input_shape, workload.num_frozen
+    trunk, head = Sequential(spec.layers[:count]), Sequential(spec.layers[count:])
+    if not count:
+        return network(spec, shape, channels_last)
+    frozen = Frozen(network(trunk, shape, channels_last))
+    return nn.Sequential(frozen, network(head, trunk.output_shape(shape), channels_last))
 
 
 def _module(layer: Any, shape: tuple[int, ...], channels_last: bool) -> nn.Module:
@@ -119,7 +147,7 @@ class TorchPeer:
         self.job, self.channels_last, self.is_graphed = job, channels_last, is_graphed
         workload = job.workload
         self.loss_name = workload.config().train.loss
-        module = network(workload.model(), workload.input_shape, channels_last).to(self.device)
+        module = _trained_network(workload, channels_last).to(self.device)
         self.module = module.to(memory_format=torch.channels_last) if channels_last else module
         self.num_params = sum(parameter.numel() for parameter in module.parameters())
         self._loss, self._forward = self._mean_loss, self._probabilities
@@ -135,7 +163,8 @@ class TorchPeer:
 
     def _build_optimizer(self, is_capturable: bool) -> None:
         """Keras's constants, in the implementation with the fewest kernels."""
-        config, parameters, capturable = self.job.workload.config().optim, self.module.parameters(), False
+        config, capturable = self.job.workload.config().optim, False
+        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         capturable = self.is_cuda and is_capturable
         self.is_fused = config.name == "adam"
         if self.is_fused:

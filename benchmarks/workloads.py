@@ -10,11 +10,12 @@ from math import prod
 
 import numpy as np
 
-from engine.config import OptimConfig, RunConfig, TrainConfig
+from engine.config import FineTuneConfig, OptimConfig, RunConfig, TrainConfig
 from engine.data.decoded.dataset import Dataset
 from engine.models import Conv, Dense, DepthwiseConv, MaxPool, Sequential, mobilenet, mobilenet_v2, resnet
 from engine.models.blocks import Paths
 from engine.models.layer import Layer
+from engine.recipes import cats_dogs
 
 IMAGE, CLASSES = (28, 28, 1), 10
 # Of recipes that are not for Fashion-MNIST: image shape, classes, images of the training split.
@@ -26,9 +27,13 @@ MEANT_FOR = {
 # Families that are no recipe: the network, its image shape and classes. Adam at a small rate, as in fine-tuning.
 FAMILIES: dict[str, tuple[Callable[[], Sequential], tuple[int, ...], int]] = {
     "mobilenet_128": (mobilenet, (128, 128, 3), 2),
+    "mobilenet_128_frozen": (cats_dogs.model, (128, 128, 3), 2),
     "mobilenet_v2_224": (mobilenet_v2, (224, 224, 3), 1000),
     "resnet50_224": (resnet, (224, 224, 3), 1000),
 }
+# Families of which only the head is trained: their last frozen layer. The trunk runs in each step, as it must where images
+# are augmented.
+FROZEN_UNTIL = {"mobilenet_128_frozen": "conv_pw_13_relu"}
 CPU_RATE = 60e9  # operations a second that any CPU roughly trains at
 FLOAT_BYTES = 4
 
@@ -51,7 +56,8 @@ class Workload:
         """The recipe's config at this batch size, without early stopping, which noise would trigger."""
         if self.recipe in FAMILIES:
             model, optim = FAMILIES[self.recipe][0](), OptimConfig("adam", 1e-5)
-            return RunConfig(self.recipe, model, optim=optim, train=TrainConfig(1, self.batch_size))
+            tuning = FineTuneConfig(freeze_until=FROZEN_UNTIL.get(self.recipe), cache_features="off")
+            return RunConfig(self.recipe, model, optim=optim, train=TrainConfig(1, self.batch_size), finetune=tuning)
         config = importlib.import_module(f"experiments.{self.recipe}").config()
         return replace(config, train=replace(config.train, batch_size=self.batch_size, patience=None, best_by="loss"))
 
@@ -65,6 +71,12 @@ class Workload:
         model = self.config().model
         assert isinstance(model, Sequential)
         return model.with_outputs(self.num_outputs)
+
+    @property
+    def num_frozen(self) -> int:
+        """How many of the model's first layers are not trained."""
+        last = FROZEN_UNTIL.get(self.recipe)
+        return 1 + [each.name for each in self.model().named].index(last) if last else 0
 
     @property
     def num_predicted(self) -> int:
@@ -103,7 +115,12 @@ def family(name: str, batch_size: int, predicted_at_once: int | None = None) -> 
     return Workload(name, batch_size, shape, classes, 2_000, predicted_at_once)
 
 
-SIZES_OF_STEPS = {"mobilenet_128": (32, 64), "mobilenet_v2_224": (8,), "resnet50_224": (8, 64)}
+SIZES_OF_STEPS = {
+    "mobilenet_128": (32, 64),
+    "mobilenet_128_frozen": (32,),
+    "mobilenet_v2_224": (8,),
+    "resnet50_224": (8, 64),
+}
 FAMILY_WORKLOADS = {
     **{f"{name}, batch {size}": family(name, size) for name, sizes in SIZES_OF_STEPS.items() for size in sizes},
     **{
@@ -130,7 +147,7 @@ def random_images(count: int, shape: tuple[int, ...] = IMAGE, num_classes: int =
 
 
 def operations(spec: Sequential, input_shape: tuple[int, ...] = IMAGE) -> int:
-    """Arithmetic of training on one image: 2 operations a multiply-add, forward and for both gradients, except that the
+    """Arithmetic of training all layers on one image: 2 operations a multiply-add, forward and for both gradients, except that the
     first layer needs none for its input."""
     multiply_adds, shape = [], input_shape
     for row, layer in zip(spec.rows(input_shape), spec.layers, strict=True):

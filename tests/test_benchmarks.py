@@ -30,7 +30,7 @@ from benchmarks import input as input_
 from benchmarks.measure import interleaved, median_and_spread, ratio
 from benchmarks.peers_worker import Job, Unavailable, Worker
 from benchmarks.startup_parts import TO_FIRST_STEP
-from engine.models import Conv, Dense, Flatten, MaxPool, Sequential
+from engine.models import BatchNorm, Conv, Dense, Flatten, MaxPool, Sequential
 from engine.networks.network import network_of
 from tests.conftest import QUICK_FLAGS
 from tests.further import further
@@ -96,6 +96,10 @@ def test_families_of_the_peers_have_the_parameters_and_products_of_their_papers(
     forward = workloads.operations(nets["resnet50_224, batch 8"].model(), (224, 224, 3)) / 3
     assert 7.6e9 < forward < 7.8e9
     assert nets["resnet50_224, 32 at once"].num_predicted == 32
+    frozen = nets["mobilenet_128_frozen, batch 32"]
+    rows = frozen.model().rows((128, 128, 3))
+    assert sum(row.num_params for row in rows[frozen.num_frozen :]) == 2_625_026
+    assert rows[frozen.num_frozen - 1].output_shape == (4, 4, 1024)
 
 
 def test_variants_take_turns_and_the_first_round_is_thrown_away():
@@ -273,6 +277,18 @@ def test_torch_peer_computes_what_the_engine_does(channels_last: bool):
         parameter.data = torch.from_numpy(weight.copy())
     outputs = module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
     np.testing.assert_allclose(outputs.detach().numpy(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_frozen_layers_of_the_torch_peer_run_as_in_evaluation_and_get_no_gradients():
+    torch = pytest.importorskip("torch")
+    from benchmarks.peers_torch import Frozen, network
+
+    spec = Sequential((Conv(3, 3, use_bias=False), BatchNorm(), Flatten(), Dense(2)))
+    layers = network(spec, (6, 6, 2), channels_last=True)
+    module = torch.nn.Sequential(Frozen(layers[:2]), layers[2:]).train()
+    module(torch.ones((4, 2, 6, 6))).sum().backward()
+    assert [parameter.grad is None for parameter in module.parameters()] == [True, True, True, False, False]
+    assert float(layers[1].running_mean.abs().sum()) == 0
 
 
 def test_flax_peer_computes_what_the_engine_does():
