@@ -31,8 +31,8 @@ FAMILIES: dict[str, tuple[Callable[[], Sequential], tuple[int, ...], int]] = {
     "mobilenet_v2_224": (mobilenet_v2, (224, 224, 3), 1000),
     "resnet50_224": (resnet, (224, 224, 3), 1000),
 }
-# Families of which only the head is trained: their last frozen layer. The trunk runs in each step, as it must where images
-# are augmented.
+# Families of which only the head is trained: their last frozen layer. The trunk runs in each step, as it must where
+# images are augmented.
 FROZEN_UNTIL = {"mobilenet_128_frozen": "conv_pw_13_relu"}
 CPU_RATE = 60e9  # operations a second that any CPU roughly trains at
 FLOAT_BYTES = 4
@@ -147,8 +147,8 @@ def random_images(count: int, shape: tuple[int, ...] = IMAGE, num_classes: int =
 
 
 def operations(spec: Sequential, input_shape: tuple[int, ...] = IMAGE) -> int:
-    """Arithmetic of training all layers on one image: 2 operations a multiply-add, forward and for both gradients, except that the
-    first layer needs none for its input."""
+    """Arithmetic of training all layers on one image: 2 operations a multiply-add, forward and for both gradients,
+    except that the first layer needs none for its input."""
     multiply_adds, shape = [], input_shape
     for row, layer in zip(spec.rows(input_shape), spec.layers, strict=True):
         multiply_adds += _multiply_adds(layer, shape)

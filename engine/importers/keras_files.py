@@ -37,6 +37,7 @@ VARIABLES = {
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # the latter in Keras 2.12 and 2.13
 MOST_JSON_BYTES = 16 * 2**20
 LOCAL_HEADER_BYTES = 30
+READ_AT_ONCE = 2**20
 
 
 def read_h5(path: Path) -> WeightsFile:
@@ -64,7 +65,9 @@ def read_keras(path: Path) -> WeightsFile:
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             texts = {name: _read_json(path, archive, name) for name in ("config.json", "metadata.json")}
-            start, size = _find_part(path, archive.getinfo("model.weights.h5"), file)
+            weights = archive.getinfo("model.weights.h5")
+            start, size = _find_part(path, weights, file)
+            _check_sum(path, weights, file, start)
     except (zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, struct.error, EOFError) as error:
         raise damaged(path, f"a .keras file that cannot be read ({str(error)[:100]})") from None
     metadata = texts["metadata.json"] if isinstance(texts["metadata.json"], dict) else {}
@@ -100,6 +103,16 @@ def _find_part(path: Path, entry: zipfile.ZipInfo, file: Any) -> tuple[int, int]
     if header[:4] != b"PK\3\4" or size != entry.compress_size or start + size > file.seek(0, 2):
         raise damaged(path, "weights that are not all there")
     return start, size
+
+
+def _check_sum(path: Path, entry: zipfile.ZipInfo, file: Any, start: int) -> None:
+    """Raises InputError unless the bytes of an entry are those that were put into the archive."""
+    file.seek(start)
+    left, found = entry.file_size, 0
+    while left and (part := file.read(min(left, READ_AT_ONCE))):
+        left, found = left - len(part), zlib.crc32(part, found)
+    if left or found != entry.CRC:
+        raise damaged(path, f"{entry.filename} whose checksum is not that of its archive")
 
 
 def _texts(attributes: dict[str, Any], name: str) -> list[str]:

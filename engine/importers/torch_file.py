@@ -13,6 +13,7 @@ from engine.importers.torch_pickle import read_pickle
 from engine.importers.torch_values import Damaged, Storage, Tensor
 from engine.importers.weights_file import Place, WeightsFile, check_places, damaged, make_weights_file, widened
 
+READ_AT_ONCE = 2**20
 OLD_MAGIC, OLD_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "state_dict_ema", "model_ema")
 """Where training checkpoints keep the weights, best first."""
@@ -46,6 +47,8 @@ def _read_zip(path: Path) -> tuple[dict[str, np.ndarray], list[str], dict[str, A
         stored = {name for name, entry in entries.items() if _is_plain(entry)}
         with archive.open(_stored(f"{root}data.pkl", stored)) as file:
             tensors, notes = _find_tensors(path, read_pickle(file, path))
+            while file.read(READ_AT_ONCE):  # its checksum is compared at its end
+                pass
         order = _read_text(archive, f"{root}byteorder", stored) if f"{root}byteorder" in entries else "little"
         size, found = path.stat().st_size, dict[str, np.ndarray]()
         _check_tensors(path, tensors, size)

@@ -2,7 +2,9 @@
 
 Whole files of each kind (tests/fuzz/corpus) are damaged, as bytes and in their structure, and read as the commands do
 that take them. Each must be read or refused (InputError, printable). Anything else is a fault: another exception, a
-process that dies, more than `--seconds` or `--megabytes` for one input. Inputs are functions of (seed, number). Faults
+process that dies, more than `--seconds` or `--megabytes` for one input. Files of weights are compared with the whole
+ones: another model is "other" where the file has no checksums of what was changed, or they were made right again, and
+else a fault, "unnoticed". `--only h5 keras` feeds these kinds alone. Inputs are functions of (seed, number). Faults
 are kept in `--keep`; the exit code is then 1.
 """
 
@@ -20,16 +22,18 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine import InputError
 from engine.host.console import Console, Table
+from engine.importers import hdf5
 from engine.text import printable
+from tests.fuzz.forked import ask_forked
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import CORPUS, TARGETS, clear
 from tests.workers import answers
 
-OUTCOMES, FAULTS = ("read", "refused"), ("crashed", "slow", "large")
+OUTCOMES, FAULTS = ("read", "refused", "other"), ("unnoticed", "crashed", "slow", "large")
 GRACE_SECONDS = 60.0
 START_SECONDS = 600.0
 
@@ -54,17 +58,32 @@ def seeds(target: str) -> list[Path]:
     return sorted((CORPUS / target).iterdir())
 
 
-def input_of(seed: int, number: int) -> tuple[str, bytes]:
-    """(name of the file, its content)."""
+@cache
+def whole_models(target: str) -> frozenset[str]:
+    """What the files of the corpus are, of a kind that holds models."""
+    identify, found = TARGETS[target].identify, set[str]()
+    for path in seeds(target) if identify else ():
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch, contextlib.suppress(InputError):
+            place = Path(scratch) / (TARGETS[target].name or path.name)
+            place.write_bytes(path.read_bytes())
+            found.add(identify(TARGETS[target].read(place)))  # type: ignore[misc]
+    return frozenset(found)
+
+
+def input_of(seed: int, number: int) -> tuple[str, bytes, bool]:
+    """(name of the file, its content, whether its structure was changed with all checksums right)."""
     draw, target = Random(f"{seed} {number}"), target_of(number)
     chosen = draw.choice(seeds(target))
-    content = chosen.read_bytes()
+    content, is_structured = chosen.read_bytes(), False
     if draw.random() > 0.01:  # some stay whole
-        content = mutated(content, [path.read_bytes() for path in seeds(target)], draw, TARGETS[target].structure)
-    return TARGETS[target].name or chosen.name, content
+        others = [path.read_bytes() for path in seeds(target)]
+        content, is_structured = mutated(content, others, draw, TARGETS[target].structure)
+    return TARGETS[target].name or chosen.name, content, is_structured
 
 
-def outcome_of(number: int, target: str, name: str, content: bytes, seconds: float, megabytes: float) -> Outcome:
+def outcome_of(
+    number: int, target: str, name: str, content: bytes, is_structured: bool, seconds: float, megabytes: float
+) -> Outcome:
     """Reads one input, in a directory of its own."""
     directory = Path(tempfile.mkdtemp(prefix="fuzz-"))
     (directory / name).write_bytes(content)
@@ -72,8 +91,8 @@ def outcome_of(number: int, target: str, name: str, content: bytes, seconds: flo
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
             warnings.simplefilter("ignore")
-            TARGETS[target].read(directory / name)
-        outcome, words = "read", ""
+            found = TARGETS[target].read(directory / name)
+        outcome, words = _judge(target, found, is_structured), ""
     except InputError as error:
         outcome, words = "refused", str(error)
     except BaseException as error:
@@ -90,25 +109,39 @@ def outcome_of(number: int, target: str, name: str, content: bytes, seconds: flo
     return Outcome(number, outcome, words)
 
 
+def _judge(target: str, found: Any, is_structured: bool) -> str:
+    """What a file that was read is, beside the whole ones."""
+    kind = TARGETS[target]
+    if kind.identify is None or kind.identify(found) in whole_models(target):
+        return "read"
+    return "unnoticed" if kind.has_checksums and not is_structured else "other"
+
+
 def tell(seed: int, numbers: Sequence[int], seconds: float, megabytes: float) -> None:
     """What a worker does: a line for each input; the first is of none, when everything is loaded."""
     os.fsync = lambda descriptor: None  # nothing is to survive, and the disk would take most of the time
+    if hasattr(os, "fork"):
+        hdf5._asked = ask_forked  # type: ignore[assignment]
     said, sys.stdout = sys.stdout, None
     for target in TARGETS:
         name = TARGETS[target].name or seeds(target)[0].name
-        outcome_of(0, target, name, seeds(target)[0].read_bytes(), seconds, megabytes)
+        whole_models(target)
+        outcome_of(0, target, name, seeds(target)[0].read_bytes(), False, seconds, megabytes)
     print("ready", flush=True, file=said)
     for number in numbers:
         outcome = outcome_of(number, target_of(number), *input_of(seed, number), seconds, megabytes)
         print(outcome.name, outcome.words.replace("\n", " "), sep="\t", flush=True, file=said)
 
 
-def outcomes(seed: int, numbers: Sequence[int], seconds: float, megabytes: float) -> Iterator[Outcome]:
+def outcomes(
+    seed: int, numbers: Sequence[int], seconds: float, megabytes: float, only: Sequence[str] = ()
+) -> Iterator[Outcome]:
     """What came of each input, read in processes of their own, of which one that dies or hangs is replaced."""
 
     def command(first: int, end: int) -> list[str]:
         limits = ["--seconds", str(seconds), "--megabytes", str(megabytes)]
-        return ["-m", "tests.fuzz", "--seed", str(seed), *limits, "--worker", str(first), str(end)]
+        chosen = ["--only", *only] if only else []
+        return ["-m", "tests.fuzz", "--seed", str(seed), *limits, *chosen, "--worker", str(first), str(end)]
 
     yield from map(Outcome._make, answers(command, numbers, START_SECONDS, 10 * seconds + GRACE_SECONDS))
 
@@ -131,19 +164,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="of the processor that an input may take")
     parser.add_argument("--megabytes", type=float, default=500.0, help="by which an input may raise the peak")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-faults"), help="directory for inputs that are faults")
+    parser.add_argument("--only", nargs="*", choices=tuple(TARGETS), default=(), help="kinds to feed; all if none")
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     limits = (options.seconds, options.megabytes)
+    for name in set(TARGETS) - set(options.only) if options.only else ():
+        del TARGETS[name]
     if options.worker:
         tell(options.seed, range(*options.worker), *limits)
         return 0
     start, console = time.monotonic(), Console()
     found, faults = [], 0
-    for outcome in _until_stopped(outcomes(options.seed, range(options.first, options.first + options.count), *limits)):
+    numbers = range(options.first, options.first + options.count)
+    for outcome in _until_stopped(outcomes(options.seed, numbers, *limits, options.only)):
         found.append(outcome._replace(words=""))
         if outcome.name in FAULTS:
             faults += 1
-            name, content = input_of(options.seed, outcome.number)
+            name, content, _ = input_of(options.seed, outcome.number)
             options.keep.mkdir(parents=True, exist_ok=True)
             (options.keep / f"{target_of(outcome.number)}-{outcome.number}-{name}").write_bytes(content)
             console.print(f"FAULT {outcome.number} ({target_of(outcome.number)}): {outcome.name}: {outcome.words}")

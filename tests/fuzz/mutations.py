@@ -28,15 +28,16 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
-def mutated(data: bytes, others: Sequence[bytes], draw: Random, structure: Mutation | None) -> bytes:
-    """One to four damages, one after the other; the first of them to the structure, as often as not."""
-    if structure is not None and draw.random() < 0.6:
+def mutated(data: bytes, others: Sequence[bytes], draw: Random, structure: Mutation | None) -> tuple[bytes, bool]:
+    """One to four damages, one after the other, and whether the first is to the structure: as often as not."""
+    is_structured = structure is not None and draw.random() < 0.6
+    if structure is not None and is_structured:
         data = structure(data, others, draw)
         if draw.random() < 0.8:
-            return data[:MOST_BYTES]
+            return data[:MOST_BYTES], True
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
         data = draw.choice(BYTE_DAMAGES)(data, others, draw)
-    return data[:MOST_BYTES]
+    return data[:MOST_BYTES], is_structured
 
 
 def flipped(data: bytes, others: Sequence[bytes], draw: Random) -> bytes:

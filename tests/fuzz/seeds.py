@@ -36,6 +36,7 @@ def write_runs() -> None:
         data = engine.dataset(PIXELS, np.arange(6) % 3)
         engine.fit(model, data, epochs=1, batch_size=3, validation=0, verbose=False).save(f"{scratch}/run")
         pack(Path(scratch) / "run", Path(scratch) / "run.engine", inference_only=True)
+        write("engine", "run.engine", Path(f"{scratch}/run.engine").read_bytes())
         with zipfile.ZipFile(f"{scratch}/run.engine") as archive:
             kept = [name for name in archive.namelist() if re.search(r"record/|SUMS|config|history", name)]
             record = json.loads(next(archive.read(name) for name in kept if name.endswith("record/metadata")))
@@ -151,10 +152,11 @@ def write_weights() -> None:
                 whole.copy(whole["model_weights"][name], legacy)
             legacy.create_dataset("conv/packed", data=np.zeros((8, 8), np.float32), chunks=(4, 4), compression="gzip")
         for name in ("whole.h5", "new.weights.h5", "legacy.h5", "model.keras"):
-            write("keras" if name.endswith("keras") else "h5", name, (place / name).read_bytes())
+            kind = "keras" if name.endswith("keras") else "weights.h5" if "weights" in name else "h5"
+            write(kind, name, (place / name).read_bytes())
     arrays = {"conv.weight": np.ones((2, 3, 2, 2), np.float32), "half": np.ones(3, np.float16), "count": np.array(7)}
     write("torch", "new.pth", torch_of(arrays))
-    write("torch", "old.pth", torch_of(arrays, is_old=True))
+    write("torch before 1.6", "old.pth", torch_of(arrays, is_old=True))
     header = {"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "__metadata__": {"format": "pt"},
               "b": {"dtype": "BF16", "shape": [3], "data_offsets": [16, 22]}}  # fmt: skip
     write("safetensors", "model.safetensors", safetensors(header, np.ones(11, np.float16).tobytes()))

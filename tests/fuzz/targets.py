@@ -1,12 +1,15 @@
 """What is fed: one entry a kind of file. Each is read as the commands do that take it."""
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,6 +22,8 @@ from engine.data.load import load_splits
 from engine.data.sources.table import read_unlabelled_table
 from engine.importers.keras_models import keras_model
 from engine.importers.read import read_weights
+from engine.importers.weights_file import WeightsFile
+from engine.records import to_json
 from engine.report.survey import survey, with_one_size
 from engine.runs.plan_search import read_plan
 from tests.fuzz.mutations import Mutation, header_changed, json_changed, zip_changed
@@ -34,13 +39,17 @@ class Target:
     """A kind of file.
 
     read: reads the file put at a path of a new directory. name: what the file is called there; "" for its own name.
-    structure: a damage that leaves the rest of such a file whole. share: how often it is fed, by what it costs.
+    structure: a damage that leaves the rest of such a file whole, checksums too. share: how often it is fed, by what
+      it costs. identify: what `read` returned as a text, the same for the same model; None for kinds that hold none.
+    has_checksums: of all that a model is made of, so that no damage of bytes may go unnoticed.
     """
 
-    read: Callable[[Path], object]
+    read: Callable[[Path], Any]
     name: str = ""
     structure: Mutation | None = None
     share: int = 10
+    identify: Callable[[Any], str] | None = None
+    has_checksums: bool = False
 
 
 def read_record(path: Path) -> None:
@@ -113,10 +122,29 @@ def read_picture(path: Path) -> None:
     read_data(path.parent / "set", max_pixels=MOST_PIXELS)
 
 
-def read_model(path: Path) -> None:
-    """Weights of Keras, alone or with the model that they are of."""
-    if "model_config" in read_weights(path).about:
-        keras_model(path, (8, 8))
+def read_model(path: Path) -> tuple[WeightsFile, str]:
+    """Weights of Keras, and the model that they are of where the file says it."""
+    file = read_weights(path)
+    if "model_config" not in file.about:
+        return file, ""
+    model = keras_model(path, (8, 8))
+    return file, json.dumps(
+        [to_json(model.spec), to_json(model.input_spec), model.gives, model.is_scaled, model.num_outputs]
+    )
+
+
+def read_alone(path: Path) -> tuple[WeightsFile, str]:
+    """Weights without a model."""
+    return read_weights(path), ""
+
+
+def identify(read: tuple[WeightsFile, str]) -> str:
+    """A hash of the names, shapes and numbers of all arrays, and of the model."""
+    file, model = read
+    digest = hashlib.sha256(model.encode())
+    for name, array in sorted(file.arrays.items()):
+        digest.update(f"{name!r} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 TARGETS = {
@@ -130,10 +158,14 @@ TARGETS = {
     "idx": Target(read_idx, share=5),
     "jpeg": Target(read_picture, share=10),
     "picture": Target(read_picture, share=20),
-    "h5": Target(read_model, share=2),  # a process each
-    "keras": Target(read_model, "model.keras", zip_changed, share=2),
-    "torch": Target(read_weights, "weights.pth", zip_changed),
-    "safetensors": Target(read_weights, "model.safetensors", header_changed),
+    # The next three read in a process each.
+    "h5": Target(read_model, share=2, identify=identify),
+    "weights.h5": Target(read_model, share=1, identify=identify),
+    "keras": Target(read_model, "model.keras", zip_changed, 2, identify, has_checksums=True),
+    "torch": Target(read_alone, "weights.pth", zip_changed, 10, identify, has_checksums=True),
+    "torch before 1.6": Target(read_alone, "weights.pth", share=10, identify=identify),
+    "safetensors": Target(read_alone, "model.safetensors", header_changed, 10, identify),
+    "engine": Target(read_alone, "run.engine", zip_changed, 1, identify, has_checksums=True),
 }
 
 

@@ -20,7 +20,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(("target", "path"), WHOLE, ids=[f"{target} {path.name}" for target, path in WHOLE])
 def test_files_of_the_corpus_are_read_and_those_that_were_faults_are_answered(target, path):
-    outcome = outcome_of(0, target, TARGETS[target].name or path.name, path.read_bytes(), *LIMITS)
+    outcome = outcome_of(0, target, TARGETS[target].name or path.name, path.read_bytes(), False, *LIMITS)
     assert outcome.name in (OUTCOMES if path.name.startswith("found-") else ("read",)), outcome
 
 
@@ -45,4 +45,4 @@ def test_any_other_answer_is_a_fault(monkeypatch):
     for name, read in answers.items():
         monkeypatch.setitem(TARGETS, "plan", type(TARGETS["plan"])(read))
         limits = {"slow": (-1.0, 500.0), "large": (10.0, -1.0)}.get(name, LIMITS)
-        assert outcome_of(3, "plan", "plan.json", b"", *limits).name == name
+        assert outcome_of(3, "plan", "plan.json", b"", False, *limits).name == name
