@@ -55,6 +55,20 @@ class Frozen(nn.Module):
         super().__init__()
         self.layers = layers.requires_grad_(False)
 
+    def adopt_statistics(self, images: torch.Tensor) -> None:
+        """Gives batch norms the statistics of [b c h w].
+
+        By fresh ones (mean 0, variance 1) maps shrink from layer to layer to denormal numbers, as no trained trunk's
+        do, and torch's threads take several times as long for these.
+        """
+        norms = [each for each in self.layers.modules() if isinstance(each, nn.BatchNorm2d)]
+        kept = [each.momentum for each in norms]
+        for norm in norms:
+            norm.train().momentum = 1.0
+        self(images)
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.eval().momentum = momentum
+
     def train(self, mode: bool = True) -> "Frozen":
         """Never in training."""
         return super().train(False)
@@ -182,6 +196,9 @@ class TorchPeer:
         data = self.job.workload.images(self.job.num_images)
         images = torch.from_numpy(np.asarray(data.images)).to(self.device).float().div_(255)
         self.images = images if self.channels_last else images.permute(0, 3, 1, 2).contiguous()  # [n h w c] → [n c h w]
+        for trunk in (each for each in self.module.modules() if isinstance(each, Frozen)):
+            some = self.images[: self.job.workload.batch_size]
+            trunk.adopt_statistics(some.permute(0, 3, 1, 2) if self.channels_last else some)  # [b h w c] → [b c h w]
         labels = torch.from_numpy(data.labels).to(self.device)
         self.labels = labels.float() if self.loss_name == "binary_cross_entropy" else labels.long()
         self._replay: torch.cuda.CUDAGraph | None = None

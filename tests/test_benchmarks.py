@@ -289,6 +289,11 @@ def test_frozen_layers_of_the_torch_peer_run_as_in_evaluation_and_get_no_gradien
     module(torch.ones((4, 2, 6, 6))).sum().backward()
     assert [parameter.grad is None for parameter in module.parameters()] == [True, True, True, False, False]
     assert float(layers[1].running_mean.abs().sum()) == 0
+    images = torch.arange(4 * 2 * 6 * 6.0).reshape(4, 2, 6, 6)
+    module[0].adopt_statistics(images)
+    normed = module[0](images)
+    np.testing.assert_allclose(normed.mean((0, 2, 3)), np.zeros(3), atol=1e-4)
+    np.testing.assert_allclose(normed.var((0, 2, 3)), np.ones(3), rtol=1e-2)
 
 
 def test_flax_peer_computes_what_the_engine_does():
