@@ -249,11 +249,11 @@ def check_end(ending: Ending, fault: Fault, outcomes: Sequence[Outcome], process
         limit = LIMIT_SECONDS if have_met else START_LIMIT_SECONDS
         assert ending.seconds <= limit, f"the end took {ending.seconds:.1f} s\n{told}"
     assert ending.codes[0] == EXCEPTION or "Traceback" not in told, told
-    survivors = "\n".join(each.errors for rank, each in enumerate(outcomes) if rank != ending.rank)
-    is_named = LOST not in fault.others or re.search(
-        rf"process {ending.rank}\b|processes? .*\b{ending.rank}\b", survivors
-    )
-    assert is_named or not have_met, f"who is lost is not named\n{told}"
+    if have_met and LOST in fault.others:
+        survivors = "\n".join(each.errors for rank, each in enumerate(outcomes) if rank != ending.rank)
+        assert re.search(rf"process {ending.rank}\b", survivors), f"who is lost is not named\n{told}"
+    if SAVED in own and ending.moment != "starting":
+        assert "stopped and saved at step" in told, f"a stop without a save\n{told}"
 
 
 @contextlib.contextmanager

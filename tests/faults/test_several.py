@@ -73,6 +73,7 @@ def test_an_end_that_is_due_passes():
     check([75, -9, 75])
     check([2, -9, 2], "error: fewer than all", trace=["ready"], seconds=LIMIT_SECONDS + 1)
     check([1, 1, 1], "Traceback", fault="exception")
+    check([143, 143, 143], "stopped and saved at step 3", fault="SIGTERM")
     check([0, 0, 0], "", fault="slow clock")
 
 
@@ -85,6 +86,7 @@ def test_an_end_that_is_due_passes():
         ({"codes": [75, -9, 75], "seconds": LIMIT_SECONDS + 1}, "the end took"),
         ({"codes": [75, -9, 75], "errors": "error: another is lost"}, "not named"),
         ({"codes": [75, -9, 75], "errors": f"Traceback\n{LOST_1}"}, "Traceback"),
+        ({"codes": [143, 143, 143], "errors": "stopped", "fault": "SIGTERM"}, "without a save"),
         ({"codes": [75, 75, 75], "fault": "slow clock"}, "process 0 ended with 75"),
         ({"codes": [2, 2, 2], "fault": "disk full"}, "process 0 ended with 2"),
     ],
