@@ -118,7 +118,7 @@ def evaluate(
 def _show_classes(scores: "ClassScores", name: str, out: Path | None) -> None:
     from engine.report.per_class import class_scores_table, mistakes_text, write_class_scores
 
-    kind = "labels" if scores.confusion.ndim == 3 else "classes"
+    kind = "labels" if scores.best_thresholds is not None else "classes"
     show("", class_scores_table(scores, f"{len(scores.class_names):,} {kind} of {name}"))
     if text := mistakes_text(scores):
         show(text)

@@ -92,8 +92,10 @@ def _fold_notes(whole: Dataset, folds: np.ndarray, num_folds: int) -> list[str]:
     if not whole.class_names:
         return []
     counts = np.zeros((num_folds, whole.num_classes), int)
-    marks = whole.labels if whole.task == "labels" else np.eye(whole.num_classes, dtype=int)[whole.class_numbers]
-    np.add.at(counts, folds, marks)
+    if whole.task == "labels":
+        np.add.at(counts, folds, whole.labels)
+    else:  # not a row of k marks for each example
+        np.add.at(counts, (folds, whole.class_numbers), 1)
     has_any, notes = counts.sum(axis=0) > 0, []
     lacking = (counts == 0) & has_any
     alone = (counts == counts.sum(axis=0)) & has_any

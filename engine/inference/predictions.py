@@ -9,6 +9,7 @@ from engine.checkpoints.record import Record
 from engine.config.train import weight_pairs
 from engine.data.decoded.dataset import Dataset
 from engine.errors import InputError, problem
+from engine.metrics.pairs import count_pairs
 from engine.metrics.per_class import ClassScores, count_confusion, find_best_thresholds, score_classes
 from engine.metrics.sums import read_thresholds
 
@@ -63,18 +64,22 @@ class ClassCounts:
         self._names, self._weights = record.class_names, dataset.weights
         self._labels = dataset.class_numbers if thresholds is None else dataset.labels
         self._thresholds = None if thresholds is None else thresholds.tolist()
-        self._confusion, self._kept = np.float64(0), list[np.ndarray]()
+        self._confusion, self._kept, self._guesses = np.float64(0), list[np.ndarray](), list[np.ndarray]()
 
     def add(self, first: int, outputs: np.ndarray) -> None:
         """Counts predictions [b k] of the examples from the number `first` on."""
         part = slice(first, first + len(outputs))
+        if self._thresholds is None:  # counted together at the end: a table for each batch would be k² numbers
+            self._guesses.append(outputs.argmax(1))
+            return
         weights = None if self._weights is None else self._weights[part]
-        own = count_confusion(outputs, self._labels[part], weights, self._thresholds or ())
-        self._confusion = self._confusion + own
-        self._kept += [] if self._thresholds is None else [outputs]
+        self._confusion = self._confusion + count_confusion(outputs, self._labels[part], weights, self._thresholds)
+        self._kept.append(outputs)
 
     def scores(self) -> ClassScores:
         """Those of all that was added, which is all of the data in its order."""
-        kept = np.concatenate(self._kept) if self._kept else None
-        best = None if kept is None else find_best_thresholds(kept, self._labels, self._weights)
+        if self._thresholds is None:
+            guesses = np.concatenate(self._guesses)
+            return score_classes(self._names, count_pairs(self._labels, guesses, self._weights, len(self._names)))
+        best = find_best_thresholds(np.concatenate(self._kept), self._labels, self._weights)
         return score_classes(self._names, np.asarray(self._confusion), best)

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.metrics.pairs import Pairs, as_pairs, count_pairs
+
 
 @dataclass(frozen=True, eq=False)
 class ClassScores:
     """Precision, recall and F1 of each of k classes, float64[k]: 0 where nothing was predicted, or nothing is there.
 
     support: how many examples are of each class, or the sum of their weights, float64[k].
-    confusion: float64[k k], of examples of the class of a row, how many were predicted as that of a column; of several
-      labels a picture [k 2 2], for each label: rows without and with it, columns predicted without and with it.
+    counted: how often each class was taken for each; of several labels a picture float64[k 2 2], for each label: rows
+      without and with it, columns predicted without and with it.
     best_thresholds: of several labels a picture, for each the threshold of the highest F1 on these examples; else None.
     """
 
@@ -21,19 +23,25 @@ class ClassScores:
     recall: np.ndarray
     f1: np.ndarray
     support: np.ndarray
-    confusion: np.ndarray
+    counted: Pairs | np.ndarray
     best_thresholds: np.ndarray | None = None
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """float64[k k], of examples of the class of a row, how many were predicted as that of a column; of several
+        labels a picture `counted`. Made when asked for: k² numbers."""
+        return self.counted.table if isinstance(self.counted, Pairs) else self.counted
 
     @property
     def most_confused(self) -> list[tuple[str, str, float]]:
         """(class, what it was taken for, how often), the most frequent first; empty of several labels a picture."""
-        if self.confusion.ndim == 3:
+        if not isinstance(self.counted, Pairs):
             return []
-        wrong = self.confusion * (1 - np.eye(len(self.class_names)))
-        order = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
-        rows, columns = np.unravel_index(order, wrong.shape)
-        names = self.class_names
-        return [(names[i], names[j], float(wrong[i, j])) for i, j in zip(rows, columns, strict=True)]
+        pairs, names = self.counted, self.class_names
+        wrong = np.flatnonzero(pairs.rows != pairs.columns)
+        order = wrong[np.argsort(-pairs.counts[wrong], kind="stable")]
+        found = zip(pairs.rows[order], pairs.columns[order], pairs.counts[order], strict=True)
+        return [(names[i], names[j], float(count)) for i, j, count in found]
 
 
 def count_confusion(
@@ -42,23 +50,23 @@ def count_confusion(
     """The `confusion` of probabilities [n k] on classes int[n], or on 0 and 1 [n k] by thresholds; tables add up."""
     num, counted = probabilities.shape[1], np.ones(len(labels)) if weights is None else weights.astype(np.float64)
     if labels.ndim == 1:
-        cells = labels * num + probabilities.argmax(1)
-        return np.bincount(cells, counted, num * num).reshape(num, num)
+        return count_pairs(labels, probabilities.argmax(1), weights, num).table
     cells = 2 * (labels > 0) + (probabilities > np.asarray(thresholds)[None])  # [n k]
     tables = [np.bincount(cells[:, k], counted, 4) for k in range(num)]
     return np.stack(tables).reshape(num, 2, 2)
 
 
 def score_classes(
-    class_names: Sequence[str], confusion: np.ndarray, best_thresholds: np.ndarray | None = None
+    class_names: Sequence[str], counted: Pairs | np.ndarray, best_thresholds: np.ndarray | None = None
 ) -> ClassScores:
-    """The scores that a confusion table holds."""
-    if confusion.ndim == 3:
-        right, predicted, support = confusion[:, 1, 1], confusion[:, :, 1].sum(1), confusion[:, 1].sum(1)
+    """The scores that Pairs or a confusion table [k k], or of several labels a picture [k 2 2], hold."""
+    if isinstance(counted, np.ndarray) and counted.ndim == 3:
+        right, predicted, support = counted[:, 1, 1], counted[:, :, 1].sum(1), counted[:, 1].sum(1)
     else:
-        right, predicted, support = np.diagonal(confusion), confusion.sum(0), confusion.sum(1)
+        counted = as_pairs(counted)
+        right, predicted, support = counted.right, counted.as_class, counted.of_class
     scores = (_divide(right, predicted), _divide(right, support), _divide(2 * right, predicted + support))
-    return ClassScores(tuple(class_names), *scores, support, confusion, best_thresholds)
+    return ClassScores(tuple(class_names), *scores, support, counted, best_thresholds)
 
 
 def find_best_thresholds(

@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.data.decoded.dataset import Dataset
 from engine.host.storage import replaced
+from engine.metrics.pairs import Pairs, as_pairs
 from engine.text import one_line
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 MOST_SHOWN = 40  # classes; of more, those with the most mistakes
 MOST_NUMBERED = 20  # classes whose counts can be read in a cell
 NAME_LETTERS = 18
-MOST_COUNTED = 4_096  # classes; the table of more would take gigabytes
 MOST_OUTPUTS = 2**28  # numbers of predictions that are in memory together
 
 
@@ -26,28 +26,29 @@ def limit_examples(data: Dataset, num_outputs: int) -> Dataset:
     return data if len(data) <= most else data.take(np.arange(most), f"{data.name}, the first {most:,} examples")
 
 
-def choose_classes(confusion: np.ndarray, most: int = MOST_SHOWN) -> np.ndarray:
+def choose_classes(confusion: Pairs | np.ndarray, most: int = MOST_SHOWN) -> np.ndarray:
     """int[s], in their order: all classes, or of more than `most` those that have the most to do with mistakes."""
-    if len(confusion) <= most:
-        return np.arange(len(confusion))
-    wrong = confusion * (1 - np.eye(len(confusion)))
-    return np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:most])
+    pairs = as_pairs(confusion)
+    if pairs.num_classes <= most:
+        return np.arange(pairs.num_classes)
+    wrong = pairs.of_class + pairs.as_class - 2 * pairs.right
+    return np.sort(np.argsort(-wrong, kind="stable")[:most])
 
 
-def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], path: Path, title: str) -> None:
+def draw_confusion(confusion: Pairs | np.ndarray, class_names: Sequence[str], path: Path, title: str) -> None:
     """Writes `confusion_figure` as a PNG."""
     figure = confusion_figure(confusion, class_names, title)
     with replaced(path) as file:
         figure.savefig(file, dpi=130, format="png")
 
 
-def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: str) -> "Figure":
-    """What was taken for what, [k k] with a row for each class; shades are shares of a row."""
+def confusion_figure(confusion: Pairs | np.ndarray, class_names: Sequence[str], title: str) -> "Figure":
+    """What was taken for what, Pairs or [k k] with a row for each class; shades are shares of a row."""
     from matplotlib.figure import Figure
 
-    shown = choose_classes(confusion)
-    table = confusion[np.ix_(shown, shown)]
-    support = confusion.sum(1, keepdims=True)[shown]
+    pairs = as_pairs(confusion)
+    shown = choose_classes(pairs)
+    table, support = pairs.among(shown), pairs.of_class[shown, None]
     shares = np.divide(table, support, out=np.zeros(table.shape), where=support > 0)
     size = 2.2 + 0.42 * min(len(shown), MOST_NUMBERED)
     figure = Figure(figsize=(size + 0.6, size + 0.4), layout="constrained")
@@ -63,7 +64,9 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, f"{table[i, j]:,.5g}", ha="center", va="center", fontsize=7, color=color)
     which = (
-        "" if len(shown) == len(confusion) else f"\nthe {len(shown)} of {len(confusion):,} classes with most mistakes"
+        ""
+        if len(shown) == pairs.num_classes
+        else f"\nthe {len(shown)} of {pairs.num_classes:,} classes with most mistakes"
     )
     figure.suptitle(one_line(title) + which, fontsize=11, parse_math=False)
     return figure

@@ -86,9 +86,10 @@ def sample_indices(dataset: Dataset, count: int = PLACES) -> list[int]:
     """Examples to show: the first of every class, then the second of every class, …; without classes the first ones."""
     if not dataset.class_names:
         return list(range(min(count, len(dataset))))
-    of_class = dataset.labels.T > 0 if dataset.task == "labels" else None
-    numbers = range(dataset.num_classes)
-    by_class = [np.flatnonzero(of_class[k] if of_class is not None else dataset.class_numbers == k) for k in numbers]
+    if dataset.task == "labels":
+        by_class = [np.flatnonzero(has_label) for has_label in dataset.labels.T > 0]
+    else:  # sorted once, and not gone through for each class
+        by_class = np.split(np.argsort(dataset.class_numbers, kind="stable"), np.cumsum(dataset.class_counts)[:-1])
     rounds = range(max(map(len, by_class), default=0))
     in_turn = (int(places[turn]) for turn in rounds for places in by_class if turn < len(places))
     return [index for index, _ in zip(in_turn, range(count), strict=False)]

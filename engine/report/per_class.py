@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.host.console import Table
+from engine.metrics.pairs import Pairs
 from engine.metrics.per_class import ClassScores
 from engine.report.predictions import csv_file
 from engine.text import one_line
@@ -16,7 +17,7 @@ SHOWN_MISTAKES = 5
 def class_scores_table(scores: ClassScores, title: str, limit: int = SHOWN_CLASSES) -> Table:
     """A line for each class: those of the lowest F1, if there are more than `limit`; with the means over classes."""
     table = Table(heading=title)
-    table.add_column("label" if scores.confusion.ndim == 3 else "class")
+    table.add_column("class" if isinstance(scores.counted, Pairs) else "label")
     columns = ["precision", "recall", "f1", *(["best threshold"] if scores.best_thresholds is not None else []), "n"]
     for name in columns:
         table.add_column(name, justify="right")
@@ -41,13 +42,13 @@ def mistakes_text(scores: ClassScores) -> str:
 
 def write_class_scores(path: Path, scores: ClassScores) -> None:
     """Writes a line for each class: its scores, and how many of its examples were taken for each of the classes."""
-    is_table = scores.confusion.ndim == 2
-    extra = [f"as {name}" for name in scores.class_names] if is_table else ["best_threshold", "missed", "wrongly given"]
+    pairs = scores.counted if isinstance(scores.counted, Pairs) else None
+    extra = [f"as {name}" for name in scores.class_names] if pairs else ["best_threshold", "missed", "wrongly given"]
     with csv_file(path) as file:
-        file.writerow(["class" if is_table else "label", "n", "precision", "recall", "f1", *extra])
+        file.writerow(["class" if pairs else "label", "n", "precision", "recall", "f1", *extra])
         for k, name in enumerate(scores.class_names):
             numbers = (scores.support[k], scores.precision[k], scores.recall[k], scores.f1[k])
-            more = scores.confusion[k] if is_table else _of_label(scores, k)
+            more = pairs.row(k) if pairs else _of_label(scores, k)
             file.writerow([name, *(f"{value:.10g}" for value in (*numbers, *more))])
 
 

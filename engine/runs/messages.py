@@ -15,12 +15,12 @@ from engine.config.sweep import swept_columns
 from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
-from engine.metrics.per_class import count_confusion
+from engine.metrics.pairs import count_pairs
 from engine.metrics.plateau import describe_drop
 from engine.metrics.stopping import member_best_step
 from engine.processes.together import is_first
 from engine.report.augmentation import augmentation_text
-from engine.report.confusion import MOST_COUNTED, draw_confusion, limit_examples
+from engine.report.confusion import draw_confusion, limit_examples
 from engine.report.folds import report_folds
 from engine.report.history import draw_curves, history_csv
 from engine.report.members import find_member_outputs, frozen_lines, report_members
@@ -134,9 +134,8 @@ def _report_outputs(session: Session, classifier: Classifier, split: str, report
     title = f"{name} on {data.name}"
     if is_picture:
         draw_predictions(data, outputs, directory / "predictions.png", title)
-    if data.num_classes <= MOST_COUNTED:
-        confusion = count_confusion(outputs, data.class_numbers, data.weights)
-        draw_confusion(confusion, data.class_names, directory / "confusion.png", title)
+    confusion = count_pairs(data.class_numbers, outputs.argmax(1), data.weights, outputs.shape[1])
+    draw_confusion(confusion, data.class_names, directory / "confusion.png", title)
 
 
 def _report_folds(session: Session, scores: list[dict[str, Any]], summary: dict[str, Any], reporter: Reporter) -> None:

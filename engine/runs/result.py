@@ -101,7 +101,7 @@ class Result:
         data = self._held_out() if data is None else self.classifier.fitting(data)
         scores = self.classifier.class_scores(data)
         title = f"{self.config.name} on {data.name}"
-        return Drawing(confusion_figure(scores.confusion, scores.class_names, title))
+        return Drawing(confusion_figure(scores.counted, scores.class_names, title))
 
     def top_losses(self, count: int = 9, data: Evaluable | None = None) -> TopLosses:
         """The `count` examples of the highest losses, drawn in a grid, with what they are and what they are taken for.

@@ -244,7 +244,8 @@ def split_by_fraction(
     if dataset.groups is not None:
         groups[0], fraction = draw_groups(dataset.groups, order, fraction)
     if stratified and dataset.class_names:
-        groups = [order[dataset.class_numbers[order] == k] for k in range(dataset.num_classes)]
+        by_class = order[np.argsort(dataset.class_numbers[order], kind="stable")]
+        groups = np.split(by_class, np.cumsum(dataset.class_counts)[:-1])
     counts = [round(len(group) * fraction) for group in groups]
     if not 0 < sum(counts) < len(dataset):
         rule = f"a share that leaves both sides some of the {len(dataset)} examples of {dataset.name}"

@@ -5,6 +5,7 @@ import numpy as np
 from engine.checkpoints.record import Record
 from engine.errors import InputError
 from engine.inference.explain import Explanation
+from engine.metrics.pairs import count_pairs
 from engine.metrics.per_class import ClassScores, count_confusion, find_best_thresholds, score_classes
 from engine.metrics.ranking import average_precision, roc_auc
 from engine.report.confusion import choose_classes
@@ -25,16 +26,16 @@ MOST_OUTPUTS = 4  # of a regression that are drawn
 
 def show_confusion(material: Material) -> list[Part]:
     """What is taken for what; a click on a number shows the pictures."""
-    answers = material.need_table("classes")
+    answers = material.need_answers("classes")
     guesses, labels, names = answers.outputs.argmax(1), answers.data.class_numbers, answers.data.class_names
-    confusion = count_confusion(answers.outputs, labels, answers.data.weights)
-    shown = choose_classes(confusion)
+    pairs = count_pairs(labels, guesses, answers.data.weights, len(names))
+    shown, support = choose_classes(pairs), pairs.of_class
     pictures, num_left_out = _collect_pictures(answers, guesses, labels, shown)
     rows = []
     for i in shown:
-        total, cells = confusion[i].sum(), list[Cell]()
+        row, total, cells = pairs.row(int(i)), support[i], list[Cell]()
         for j in shown:
-            count, key = confusion[i, j], f"{i}-{j}"
+            count, key = row[j], f"{i}-{j}"
             share = count / total if total else 0
             title = f"{names[i]} taken for {names[j]}: {count:,.10g}, {share:.1%} of them"
             shade = int(np.ceil(10 * share)) if count else 0
@@ -49,7 +50,7 @@ def show_confusion(material: Material) -> list[Part]:
         most = f"Up to {PER_CELL} pictures of each number are in this page"
         more = f"; those of {num_left_out:,} numbers are not, to keep it small" if num_left_out else ""
         parts.append(Text(f"A click on a number shows its pictures. {most}{more}."))
-    worst = score_classes(names, confusion).most_confused[:10]
+    worst = score_classes(names, pairs).most_confused[:10]
     if worst:
         lines = [(name, other, f"{count:,.10g}") for name, other, count in worst]
         parts.append(Rows("The most frequent mistakes", ("is", "taken for", "how often"), lines))
@@ -58,7 +59,7 @@ def show_confusion(material: Material) -> list[Part]:
 
 def show_classes(material: Material) -> list[Part]:
     """Precision, recall and the like of each class or label."""
-    answers = material.need_table("classes", "labels")
+    answers = material.need_answers("classes", "labels")
     scores = score_every_class(material, answers)
     is_several = answers.data.task == "labels"
     columns = ["label" if is_several else "class", "precision", "recall", "F1", "support", "ROC-AUC"]
@@ -82,7 +83,8 @@ def score_every_class(material: Material, answers: Answers) -> ClassScores:
     """The scores of each class or label of the answers."""
     data, outputs = answers.data, answers.outputs
     if data.task == "classes":
-        return score_classes(data.class_names, count_confusion(outputs, data.class_numbers, data.weights))
+        pairs = count_pairs(data.class_numbers, outputs.argmax(1), data.weights, data.num_classes)
+        return score_classes(data.class_names, pairs)
     thresholds = material.classifier.thresholds
     assert thresholds is not None
     confusion = count_confusion(outputs, data.labels, data.weights, thresholds.tolist())

@@ -23,7 +23,7 @@ from engine.inference.restore import restore
 from engine.inference.single import SingleClassifier
 from engine.metrics.stopping import validation_history
 from engine.records.custom import check_trust
-from engine.report.confusion import MOST_COUNTED, limit_examples
+from engine.report.confusion import limit_examples
 from engine.report.history import Row, read_history
 from engine.report.members import find_member_outputs
 from engine.report.page.parts import LeftOut
@@ -142,12 +142,6 @@ class Material:
         if isinstance(self.answers, str):
             raise LeftOut(self.answers)
         return self.answers
-
-    def need_table(self, *tasks: str) -> Answers:
-        """As `need_answers`; raises LeftOut for more classes than are counted against each other."""
-        if self.record.task == "classes" and len(self.record.class_names) > MOST_COUNTED:
-            raise LeftOut(f"It takes at most {MOST_COUNTED:,} classes; these are {len(self.record.class_names):,}.")
-        return self.need_answers(*tasks)
 
     def find_one_network(self) -> tuple[SingleClassifier, str]:
         """(the model, "") or, of an ensemble, its member of the largest weight and which one that is."""
