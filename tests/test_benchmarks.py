@@ -22,6 +22,7 @@ from benchmarks import (
     peers,
     roofline,
     scaling,
+    scaling_series,
     startup,
     throughput,
     workloads,
@@ -324,12 +325,23 @@ def test_traffic_counts_images_outputs_and_weights():
 
 
 @pytest.mark.long
-def test_scaling_measures_fresh_processes(tmp_path, capsys):
-    scaling.main(scaling.Options(smoke=True, json=tmp_path / "figures.json"))
-    figures = json.loads((tmp_path / "figures.json").read_text())["axes"]["images"]
-    assert figures["values"] == [1_000, 4_000]
+@pytest.mark.parametrize("name", scaling.SERIES)
+def test_scaling_measures_fresh_processes(name: str, tmp_path, capsys):
+    scaling.main(scaling.Options(series=(name,), short=True, json=tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())["series"][name]
+    assert figures["values"] == list(scaling.SERIES[name].values[:2])
     assert all(size > 0 for sizes in figures["bytes"] for size in sizes)
     assert "time like work^" in capsys.readouterr().out
+
+
+def test_points_of_files_and_images_are_what_they_say(tmp_path):
+    for name in ("files", "images"):
+        series, place = scaling.SERIES[name], tmp_path / name
+        place.mkdir()
+        series.prepare(1_000, place)
+        assert series.measure(1_000, place) > 0
+    assert len([*(tmp_path / "files" / "data").rglob("*.png")]) == 1_000
+    assert (tmp_path / "images" / "images.raw").stat().st_size == 1_000 * scaling_series.SIDE**2
 
 
 def test_exponent_is_that_of_the_power():
@@ -346,13 +358,11 @@ def test_scaling_compares_processes(tmp_path, capsys):
     assert "efficiency" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", scaling.AXES)
-def test_work_of_an_axis_grows_with_its_values(name: str):
-    axis = scaling.AXES[name]
-    work = [axis.work(value) for value in axis.values]
+@pytest.mark.parametrize("name", scaling.SERIES)
+def test_work_of_a_series_grows_with_its_values(name: str):
+    series = scaling.SERIES[name]
+    work = [series.work(value) for value in series.values]
     assert work == sorted(set(work))
-    points = [axis.point(value) for value in axis.values]
-    assert len({repr(point) for point in points}) == len(points)
 
 
 @pytest.mark.long
