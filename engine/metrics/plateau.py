@@ -18,7 +18,9 @@ def rate_factors(config: RunConfig, history: Sequence[Row]) -> np.ndarray | None
         return None
     train = config.train
     numbers = range(train.first_member, train.first_member + train.members)
-    courses = [member_history(history, n) for n in numbers] if train.members > 1 else [validation_history(history)]
+    courses = (
+        [member_history(train, history, n) for n in numbers] if train.members > 1 else [validation_history(history)]
+    )
     factors = np.array([_factor(config, metrics) for metrics in courses], np.float32)
     return factors if train.members > 1 else factors[0]
 

@@ -39,12 +39,23 @@ def has_stopped_early(config: TrainConfig, history: Sequence[Row]) -> bool:
 
 def validation_history(history: Sequence[Row]) -> list[dict[str, Any]]:
     """The validation metrics of each epoch that has any."""
-    return _metrics(history, "validation_")
+    prefix = "validation_"
+    return [
+        {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+        for row in history
+        if f"{prefix}loss" in row
+    ]
 
 
-def member_history(history: Sequence[Row], number: int) -> list[dict[str, Any]]:
+def member_history(config: TrainConfig, history: Sequence[Row], number: int) -> list[dict[str, Any]]:
     """The validation metrics of one member of an ensemble, of each epoch that it took part in."""
-    return _metrics(history, _prefix(number))
+    # Asked for by name: a row has the columns of all members, and going through them for each would take m² of time.
+    columns = {name: f"{_prefix(number)}{name}" for name in (*config.shown_metrics, config.best_by)}
+    return [
+        {name: row[column] for name, column in columns.items() if column in row}
+        for row in history
+        if columns["loss"] in row
+    ]
 
 
 def member_goes_on(config: TrainConfig, history: Sequence[Row], number: int) -> bool:
@@ -54,13 +65,13 @@ def member_goes_on(config: TrainConfig, history: Sequence[Row], number: int) -> 
     """
     if history and "validation_loss" in history[-1] and f"{_prefix(number)}loss" not in history[-1]:
         return False
-    return config.patience is None or not _has_lost_patience(config, member_history(history, number))
+    return config.patience is None or not _has_lost_patience(config, member_history(config, history, number))
 
 
 def member_best_step(config: TrainConfig, history: Sequence[Row], number: int) -> int | None:
     """The step at which a member ranked highest, the later of equals; None where it was never judged."""
     steps = [row["step"] for row in history if f"{_prefix(number)}loss" in row]
-    ranks = (rank(config, metrics) for metrics in member_history(history, number))
+    ranks = (rank(config, metrics) for metrics in member_history(config, history, number))
     return max(zip(ranks, steps, strict=True), default=(None, None))[1]
 
 
@@ -78,11 +89,3 @@ def _has_lost_patience(config: TrainConfig, metrics: Sequence[Row]) -> bool:
 
 def _prefix(number: int) -> str:
     return f"member_{number}_validation_"
-
-
-def _metrics(history: Sequence[Row], prefix: str) -> list[dict[str, Any]]:
-    return [
-        {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-        for row in history
-        if f"{prefix}loss" in row
-    ]

@@ -24,7 +24,7 @@ def report_sweep(
         number = train.first_member + index
         step = member_best_step(train, history, number)
         settings = {name: values[index] for name, values in columns.items()}
-        best = max(member_history(history, number), key=lambda metrics: rank(train, metrics), default={})
+        best = max(member_history(train, history, number), key=lambda metrics: rank(train, metrics), default={})
         rows.append({"member": number, **settings, **({"best_step": step} if step else {}), **best})
     write_atomically(path, history_csv(rows))
     return _make_table(config, list(columns), rows)

@@ -167,7 +167,7 @@ class Ensemble:
             metrics = {name: found[name] for name in train.shown_metrics if name in found}
             own = rank(train, metrics)
             is_better[index] = own >= max(
-                (rank(train, row) for row in member_history(record.history, number)), default=own
+                (rank(train, row) for row in member_history(train, record.history, number)), default=own
             )
             self.columns.update({f"member_{number}_validation_{name}": value for name, value in metrics.items()})
         if self._best is None or self._best_outputs is None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from engine.devices.executables import Executables
@@ -51,8 +50,7 @@ class OneByOne:
         rate_factor: np.ndarray | None = None,
     ) -> tuple[TrainState, Metrics, np.ndarray]:
         """As `Program.train`."""
-        call, number = self._executables.call, len(self._programs)
-        parts = call("apart", lambda tree: [_of_member(tree, i) for i in range(number)], (state, totals))
+        whole, number = (state, totals), len(self._programs)
         has_own_images = order.ndim > 1 and self._together.plan.placement == "streamed"
         bad_steps = np.full(number, NEVER, np.int32)
         for i in np.flatnonzero(is_active):
@@ -61,8 +59,10 @@ class OneByOne:
             own = None if rate_factor is None else rate_factor[i]
             own_count = min(count, self._num_batches[i] - first) if self._num_batches else count
             if own_count > 0:  # one with fewer examples has trained all of its batches
-                parts[i], bad_steps[i] = self._train_one(self._programs[i], parts[i], place, own_count, own)
-        state, totals = call("together", lambda parts: jax.tree.map(lambda *own: jnp.stack(own), *parts), parts)
+                part = self._executables.call("member", _of_member, whole, np.int32(i))
+                part, bad_steps[i] = self._train_one(self._programs[i], part, place, own_count, own)
+                whole = self._executables.call("put", _put_member, whole, part, np.int32(i), donate=(0,))
+        state, totals = jax.block_until_ready(whole)
         return state, totals, bad_steps
 
     def _train_one(
@@ -91,5 +91,10 @@ def program_of(program: Program, executables: Executables) -> Program | OneByOne
     return OneByOne(program, executables) if is_outer else program
 
 
-def _of_member(tree: Any, index: int) -> Any:
+def _of_member(tree: Any, index: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _put_member(tree: Any, part: Any, index: jax.Array) -> Any:
+    """In place. One program for any index: one that takes all members apart is compiled m times as long."""
+    return jax.tree.map(lambda leaf, own: leaf.at[index].set(own), tree, part)

@@ -215,7 +215,10 @@ def _take_file(entry: os.DirEntry[str], path: str, name: str, files: list[ImageF
 def file_at(path: str, name: str) -> ImageFile:
     """A file as it lies there; of a link to nothing the link, and what may not be read, which decoding will name."""
     try:
-        about = os.stat(path) if os.path.exists(path) else os.lstat(path)
+        try:
+            about = os.stat(path)  # asked once: of a million files that takes seconds
+        except OSError:
+            about = os.lstat(path)
     except OSError:  # in a folder whose names may be read, and not its files
         return ImageFile(path, name, -1, 0)
     return ImageFile(path, name, about.st_size, about.st_mtime_ns)
