@@ -43,7 +43,7 @@ from engine.kernels import (
 )
 from engine.kernels.libraries import CONVOLUTIONS
 from engine.kernels.windows import Window
-from engine.metrics import calibration, combination, losses, per_class, ranking, table
+from engine.metrics import calibration, combination, losses, pairs, per_class, ranking, table
 from engine.models import UpSample
 from engine.networks import build, folding, functions, modules, network
 
@@ -183,7 +183,8 @@ NOT_EVERYWHERE = {
         separable.pointwise,
         separable.convolve_pointwise,
     ),
-    table.score_outputs,  # gives no array
+    # They give no arrays.
+    *(table.score_outputs, pairs.as_pairs, pairs.count_pairs, per_class.score_classes),
 }
 
 
