@@ -12,6 +12,7 @@ import numpy as np
 from engine.devices.capacity import bytes_beside_arguments, check_call_fits, memory_errors
 from engine.devices.precision import computes, products_outside
 from engine.host.clock import Clock
+from engine.host.collecting import without_collecting
 
 MOST_SHARED = 64  # programs
 _COMPILED: dict[Hashable, Any] = {}  # the last used comes last
@@ -53,7 +54,7 @@ class Executables:
     def _compile(self, name: Name, function: Callable[..., Any], arguments: tuple, donate: tuple[int, ...]) -> Any:
         with self._lock:
             if name not in self._compiled:
-                with self.clock.measure("compile"), memory_errors(_task(name)):
+                with self.clock.measure("compile"), memory_errors(_task(name)), without_collecting():
                     compiled = self._shared(name, function, arguments, donate)
                 check_call_fits(_task(name), compiled)
                 self._compiled[name] = compiled

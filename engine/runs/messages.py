@@ -12,6 +12,7 @@ from engine.config import RunConfig, mesh_shape
 from engine.config.finetune import freezings, shortened
 from engine.config.optim import BASE_BATCH_SIZE
 from engine.config.sweep import swept_columns
+from engine.host.collecting import without_collecting
 from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
@@ -90,7 +91,8 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     if history:
         is_one = session.splits.are_validated and not isinstance(classifier, EnsembleClassifier)
         best_epoch = epochs.get(best_step) if is_one else None
-        draw_curves(history, directory / "curves.png", name, session.config.train.shown_metrics, best_epoch)
+        with without_collecting():  # matplotlib is imported
+            draw_curves(history, directory / "curves.png", name, session.config.train.shown_metrics, best_epoch)
     scored = next((name for name in reversed(splits) if splits[name] is not None), None)
     which = f"best epoch {epochs.get(best_step, session.epoch):,} (step {best_step:,})"
     if isinstance(classifier, EnsembleClassifier):
