@@ -105,7 +105,7 @@ def exponent(work: list[float], costs: list[float]) -> float:
 
 
 def _in_process(statement: str, name: str, value: int, place: Path) -> str:
-    """The last line that a statement prints in a process of its own, and whose caches are those of the point."""
+    """The last line that a statement prints in a process of its own."""
     program = (
         "import json, sys; from pathlib import Path; from benchmarks.scaling_series import SERIES, measure_point\n"
     )
@@ -113,7 +113,7 @@ def _in_process(statement: str, name: str, value: int, place: Path) -> str:
     shown = f"--xla_force_host_platform_device_count={value if name == 'devices' else 1}"  # of a CPU
     flags = f"{os.environ.get('XLA_FLAGS', '')} {shown}"
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "XLA_FLAGS": flags, "ENGINE_CACHE_DIR": str(place / "cache")}
+    environment = {**os.environ, "XLA_FLAGS": flags}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root, env=environment)
     return (done.stdout.splitlines() or [""])[-1]
 
