@@ -3,10 +3,11 @@
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.errors import InputError, problem
 
@@ -16,6 +17,11 @@ START_SECONDS = 50  # for all to come
 # After which JAX takes a process that answers no more to be lost: in truth after half of it to the whole, because it
 # asks every half. So it is more than twice `lost.SILENT_SECONDS`, at which we end the run and say who it is.
 HEARTBEAT_SECONDS = 45
+SPARE_SECONDS = 5
+ARRIVALS = re.compile(  # in JAX's log
+    r"reached the barrier: (\d+)/(\d+)\.[^\n]*\n[^\n]*timed out task names:\n((?:\d+\s+)+)"
+)
+MOST_LOGGED = 2**20  # bytes
 FIELD = "distributed"
 
 
@@ -33,12 +39,20 @@ def join(distributed: str | None = None) -> None:
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from this process
-    how: dict[str, Any] = {"initialization_timeout": START_SECONDS, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
+    patience = START_SECONDS + SPARE_SECONDS  # longer than that of the service, so that the processes hear from it
+    how: dict[str, Any] = {"initialization_timeout": patience, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
     if given != "auto":
         how |= {**_read_numbers(), "coordinator_address": given, "coordinator_bind_address": _bind_address(given)}
+    log = b""
     try:
-        with _raising_errors():
-            jax.distributed.initialize(**how)
+        with _raising_errors(), _holding_back_the_log() as held:
+            try:
+                jax.distributed.initialize(**how)
+            except RuntimeError:
+                _forget_failed_start()
+                raise
+            finally:
+                log = _read_back(held)
     except ValueError as error:
         if given != "auto":
             raise
@@ -46,23 +60,49 @@ def join(distributed: str | None = None) -> None:
         remedy = f"Give --distributed HOST:PORT, with {NUM_PROCESSES} and {PROCESS_ID}, or use engine launch."
         raise InputError(problem(FIELD, f"auto ({error})", rule, remedy)) from None
     except RuntimeError as error:
-        _forget_failed_start()
-        raise InputError(_failure(given, str(error))) from None
+        raise InputError(_failure(given, str(error), log.decode(errors="replace"))) from None
+    os.write(2, log)
 
 
 @contextmanager
 def _raising_errors() -> Iterator[None]:
-    """Lets JAX raise an error if the others do not come, where it would abort the process with a stack of C++."""
+    """Lets JAX raise an error if the others do not come, where it would abort the process with a stack of C++.
+
+    Its service gives up after START_SECONDS, not after an hour, and says then who has not come.
+    """
     from jax._src import distributed
 
     module: Any = getattr(distributed, "_jax")  # noqa: B009  # not exported
-    name = "get_distributed_runtime_client"  # JAX itself passes no callback
-    usual = getattr(module, name)
-    setattr(module, name, partial(usual, missed_heartbeat_callback=lambda status: None))
+    options: dict[str, dict[str, Any]] = {  # JAX itself passes neither
+        "get_distributed_runtime_client": {"missed_heartbeat_callback": lambda status: None},
+        "get_distributed_runtime_service": {"cluster_register_timeout": START_SECONDS},
+    }
+    usual = {name: getattr(module, name) for name in options}
+    for name, function in usual.items():
+        setattr(module, name, partial(function, **options[name]))
     try:
         yield
     finally:
-        setattr(module, name, usual)
+        for name, function in usual.items():
+            setattr(module, name, function)
+
+
+@contextmanager
+def _holding_back_the_log() -> Iterator[BinaryIO]:
+    """The file that C++ logs to meanwhile: who has not come stands there alone, because the error loses its text."""
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield held
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _read_back(held: BinaryIO) -> bytes:
+    held.seek(0)
+    return held.read(MOST_LOGGED)
 
 
 def _forget_failed_start() -> None:
@@ -102,12 +142,20 @@ def _bind_address(address: str) -> str:
     return f"[::]:{port}" if is_named_otherwise else f"{found}:{port}"
 
 
-def _failure(given: str, text: str) -> str:
-    if "DEADLINE_EXCEEDED" in text or "bad_cast" in text:  # JAX cannot pass the status to a callback of Python
-        came = f"fewer than all within {START_SECONDS} s"
-        remedy = "Start all of them at once, and see that they can reach process 0."
-        return problem(FIELD, came, "every process of the run", remedy)
-    return problem(FIELD, f"{given} ({_first_line(text)})", "an address and port that are free", "Choose another port.")
+def _failure(given: str, text: str, log: str) -> str:
+    if "DEADLINE_EXCEEDED" not in text and "bad_cast" not in text:  # JAX cannot pass the status to a callback of Python
+        rule, remedy = "an address and port that are free", "Choose another port."
+        return problem(FIELD, f"{given} ({_first_line(text)})", rule, remedy)
+    remedy = "Start all of them at once, and see that they can reach process 0."
+    if came := ARRIVALS.search(log):
+        arrived, count, absent = came.groups()
+        numbers = absent.split()
+        who = f"without process {', '.join(numbers)}{' …' if len(numbers) < int(count) - int(arrived) else ''}"
+        got = f"{arrived} of {count} processes after {START_SECONDS} s, {who}"
+    else:
+        where = "" if given == "auto" else f" at {given}"
+        got = f"no answer of process 0{where} within {START_SECONDS + SPARE_SECONDS} s"
+    return problem(FIELD, got, "every process of the run", remedy)
 
 
 def _first_line(text: str) -> str:

@@ -30,13 +30,15 @@ def find_port() -> int:
         return free.getsockname()[1]
 
 
-def start_all(count: int, kind: str, *options: str, own: dict[int, list[str]] | None = None) -> list[subprocess.Popen]:
-    """All processes of a run. own: further options of some."""
+def start_all(
+    count: int, kind: str, *options: str, own: dict[int, list[str]] | None = None, devices: int = 1
+) -> list[subprocess.Popen]:
+    """All processes of a run, each with so many devices. own: further options of some."""
     address = f"localhost:{find_port()}"
     return [
         start(
             kind, *options, *(own or {}).get(rank, []), f"--distributed={address}",
-            ENGINE_NUM_PROCESSES=str(count), ENGINE_PROCESS_ID=str(rank),
+            devices=devices, ENGINE_NUM_PROCESSES=str(count), ENGINE_PROCESS_ID=str(rank),
         )
         for rank in range(count)
     ]  # fmt: skip
@@ -78,6 +80,15 @@ def test_two_processes_give_the_bits_of_one_with_two_devices(kind: str, axis: st
     assert_same_bits(last_record(mesh["two"]), last_record(mesh["one"]))
     assert "best epoch" in printed[0] or "best step" in printed[0]
     assert "epoch" not in printed[1]  # process 0 speaks for all
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["resident", "norm", "streamed"])
+def test_two_processes_of_two_devices_give_the_bits_of_four_of_one(kind: str, tmp_path: Path):
+    runs = {count: tmp_path / str(count) for count in (2, 4)}
+    for count, run in runs.items():
+        finish(start_all(count, kind, "--mesh=data=4", f"--run-dir={run}", devices=4 // count))
+    assert_same_bits(last_record(runs[2]), last_record(runs[4]))
 
 
 def test_processes_of_unlike_settings_are_named_and_end_together(tmp_path: Path):

@@ -1,11 +1,16 @@
 """Joining other processes: what is read from the command line and the environment, and the mistakes in it."""
 
+import subprocess
+import sys
+
 import pytest
 
 from engine.errors import InputError
 from engine.processes.sharing import compute_parts, shared_work
 from engine.processes.start import join
 from engine.processes.together import agree, all_succeed, exchange, from_first
+from tests.conftest import HANG_SECONDS
+from tests.processes.test_runs import find_port
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +52,27 @@ def test_mistake_of_one_process_is_told_as_it_is_to_one_alone():
 
     with pytest.raises(InputError, match=r"^data: got nothing$"):
         from_first(fail)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (0, "got 1 of 2 processes after 3 s, without process 1; expected"),
+        (1, "got no answer of process 0 at localhost:"),
+    ],
+)
+def test_process_that_does_not_come_is_named_without_the_log_of_jax(
+    number: int, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ENGINE_NUM_PROCESSES", "2")
+    monkeypatch.setenv("ENGINE_PROCESS_ID", str(number))
+    code = "\n".join([
+        "from engine.processes import start",
+        "start.START_SECONDS, start.SPARE_SECONDS = 3, 2",
+        f"try:\n    start.join('localhost:{find_port()}')",
+        "except start.InputError as error:\n    print(error)",
+    ])  # fmt: skip
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"distributed: {message}")
