@@ -5,7 +5,7 @@
 FROM python:3.13-slim AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends g++
 COPY . /source
-RUN pip wheel --no-deps --wheel-dir /wheels /source
+RUN ENGINE_KERNELS=own pip wheel --no-deps --wheel-dir /wheels /source
 
 FROM python:3.13-slim
 COPY --from=build /wheels /wheels

@@ -1,6 +1,7 @@
 """Compiles our C++ for each level of processors while a wheel is built, and puts the libraries into it.
 
-A level whose compiler is missing is left out, with a warning; with ENGINE_KERNELS=all that is an error.
+A level whose compiler is missing is left out, with a warning, which pip does not show. With ENGINE_KERNELS=all that is an
+error; with ENGINE_KERNELS=own only for processors like this machine's.
 """
 
 import importlib.util
@@ -22,6 +23,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 NEWEST = {"GLIBC": (2, 27), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11)}
 # What newer compilers otherwise take from newer systems.
 OLD_SYSTEMS = """
+#include <exception>
+#include <ios>
 #include <new>
 #include <sstream>
 #define HIDDEN __attribute__((visibility("hidden")))
@@ -29,6 +32,11 @@ extern "C" HIDDEN char __libc_single_threaded;
 char __libc_single_threaded = 0;
 namespace std { HIDDEN void __throw_bad_array_new_length() { throw bad_array_new_length(); } }
 template std::stringstream::basic_stringstream();
+extern "C" HIDDEN void initialize_streams() __asm__("_ZSt21ios_base_library_initv");
+void initialize_streams() {}
+static std::ios_base::Init streams;
+extern "C" void* __cxa_begin_catch(void*) noexcept;
+extern "C" HIDDEN void __cxa_call_terminate(void* error) { __cxa_begin_catch(error), std::terminate(); }
 """
 
 
@@ -48,16 +56,16 @@ class KernelsHook(BuildHookInterface):
             compiler, headers = _find_compiler(level.machine), _find_headers()
             if compiler is None or headers is None:
                 needed = "jaxlib" if compiler else f"{level.machine}-linux-gnu-g++"
-                self._report(f"no libraries for {name}: {needed} is missing")
+                self._report(f"no libraries for {name}: {needed} is missing", level.machine)
                 continue
             command = [*compiler, *known["FLAGS"], *level.options, "-s", "-I", headers, str(also)]
             for source in known["find_sources"](Path(self.root, "engine")):
                 parts = map(str, known["find_parts"](source))
-                jobs.append(([*command, *parts], source, f"{source.stem}-{name}.so"))
+                jobs.append(([*command, *parts], source, f"{source.stem}-{name}.so", level.machine))
         with ThreadPoolExecutor(cores["num_cores"]()) as pool:
             for job, problem in zip(jobs, pool.map(lambda job: self._compile(job[0], job[2]), jobs), strict=True):
                 if problem:
-                    self._report(f"no {job[2]}: {problem}")
+                    self._report(f"no {job[2]}: {problem}", job[3])
                 else:
                     inside = job[1].with_name(job[2]).relative_to(self.root)
                     build_data["force_include"][str(Path(self._scratch.name, job[2]))] = str(inside)
@@ -75,8 +83,10 @@ class KernelsHook(BuildHookInterface):
             return (done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]
         return _find_newer(made.read_bytes())
 
-    def _report(self, text: str) -> None:
-        if os.environ.get("ENGINE_KERNELS") == "all":
+    def _report(self, text: str, machine: str) -> None:
+        """A problem of the libraries for one kind of machine: an error where these are required."""
+        required = os.environ.get("ENGINE_KERNELS")
+        if required == "all" or (required == "own" and machine == platform.machine()):
             raise RuntimeError(text)
         self.app.display_warning(text)
 

@@ -72,6 +72,16 @@ def test_wheel_for_all_processors_needs_all_compilers(tmp_path: Path):
     assert f"{other}-linux-gnu-g++ is missing" in done.stderr
 
 
+@needs_linux
+def test_wheel_for_this_kind_of_machine_is_not_built_without_its_libraries(tmp_path: Path):
+    environment = make_compilers(tmp_path / "bin", (platform.machine(),)) | {"ENGINE_KERNELS": "own"}
+    assert build(tmp_path / "dist", environment).returncode == 0
+    Path(environment["CXX"]).write_text('#!/bin/sh\nfor made; do :; done\nprintf "\\0GLIBCXX_3.4.33\\0" > "$made"\n')
+    done = build(tmp_path / "dist", environment)
+    assert done.returncode != 0
+    assert "it needs GLIBCXX 3.4.33" in done.stderr
+
+
 def test_wheel_contains_the_embedded_data_and_its_licence(wheel):
     names = wheel.namelist()
     inside = "engine/data/embedded/fashion_mnist_12k/1.0.0/"

@@ -21,6 +21,7 @@ from engine.host.forking import check_not_forked
 from engine.kernels import lowerings
 from engine.models import BatchNorm, Conv, Dense, Dropout, GlobalAveragePool, Sequential
 from tests.conftest import TINY, make_dataset
+from tests.further import further
 
 NET = Sequential((Conv(16, 3, activation="relu"), BatchNorm(), Dropout(0.2), GlobalAveragePool(), Dense()))
 CONFIG = engine.RunConfig(
@@ -74,9 +75,13 @@ def test_process_that_was_forked_after_jax_was_used_is_told_and_does_not_hang():
 CONVOLUTIONS = sorted(lowerings.CONVOLUTIONS)
 
 
-@pytest.mark.parametrize("channels", [3, 16])
-@pytest.mark.parametrize("is_depthwise", [False, True])
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("channels", "is_depthwise", "strides"),
+    [
+        (3, False, (1, 1)), (16, False, (1, 1)), (16, True, (1, 1)), (16, True, (2, 2)),
+        *further([(3, True, (1, 1)), (3, True, (2, 2)), (3, False, (2, 2)), (16, False, (2, 2))]),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution_of_no_images_has_gradients(name: str, strides: tuple[int, int], is_depthwise: bool, channels: int):
     groups, filters = (channels, channels) if is_depthwise else (1, 16)
