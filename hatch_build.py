@@ -1,7 +1,7 @@
 """Compiles our C++ for each level of processors while a wheel is built, and puts the libraries into it.
 
-A level whose compiler is missing is left out, with a warning, which pip does not show. With ENGINE_KERNELS=all that is an
-error; with ENGINE_KERNELS=own only for processors like this machine's.
+A level whose compiler is missing is left out, with a warning, which pip does not show. With ENGINE_KERNELS=all that is
+an error; with ENGINE_KERNELS=own only for processors like this machine's.
 """
 
 import importlib.util
