@@ -43,3 +43,4 @@ SEPARABLE = _make_library(
      "engine_pointwise_pack"),
 )  # fmt: skip
 BATCH_NORM = _make_library("batch_norm", "batch norms", ("engine_batch_norm", "engine_batch_norm_gradients"))
+QUANTIZED = _make_library("quantized", "int8 convolutions", ("engine_quantized_convolution",))
