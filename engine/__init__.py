@@ -40,6 +40,7 @@ _HOMES = {
     "main": "engine.commands.experiment",
     "mlp": "engine.models",
     "pretrained": "engine.importers.load",
+    "quantize": "engine.inference.quantized",
     "restore": "engine.inference.restore",
     "run": "engine.runs.loop",
     "show": "engine.report.drawing",
@@ -75,6 +76,7 @@ __all__ = [
     "main",
     "mlp",
     "pretrained",
+    "quantize",
     "restore",
     "run",
     "show",
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     from engine.importers.load import pretrained
     from engine.inference.classifier import Classifier
     from engine.inference.ensemble import EnsembleClassifier
+    from engine.inference.quantized import quantize
     from engine.inference.restore import join, restore
     from engine.models import cnn, mlp
     from engine.networks.layer_arrays import apply

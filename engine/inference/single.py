@@ -62,7 +62,8 @@ class SingleClassifier(Classifier):
         self.network, self._params, self._model_state = network, params, model_state
         self.executables = executables or Executables(Clock())
         self._draw_seed = np.uint32(record.config.train.seed)
-        self._make_weights, self._predict = network.make_prediction()
+        self._make_weights, predict = network.make_prediction()
+        self._predict = lambda weights, inputs: predict(weights, normalize(inputs, record.input_spec))
         self._weights = Once(lambda: self._make_weights(params, model_state))
 
     @property
@@ -153,7 +154,7 @@ class SingleClassifier(Classifier):
         self, images: np.ndarray | StoredImages, first: int, augment: AugmentConfig | None = None, draw: int = 0
     ) -> np.ndarray:
         """float32[n k]: the outputs for the images as they are, or for one draw of an augmentation."""
-        predict, spec = self._predict, self.input_spec
+        predict = self._predict
         activation = loss_facts(self.record.config.train.loss, self.record.task).activation
 
         def forward(weights: Tree, of_draw: Any, images: jax.Array, first: Any) -> jax.Array:
@@ -161,8 +162,7 @@ class SingleClassifier(Classifier):
                 seed, number = of_draw
                 keys = example_keys(seed, number, first + jnp.arange(len(images)), "tta")
                 images, _ = augment_batch(keys, images, augment)
-            logits = predict(weights, normalize(images, spec))
-            return probabilities(logits, activation).astype(jnp.float32)
+            return probabilities(predict(weights, images), activation).astype(jnp.float32)
 
         of_draw = () if augment is None else (self._draw_seed, np.int32(draw))
         arguments = (self._weights(), of_draw)

@@ -274,7 +274,7 @@ PER_EXAMPLE_EPSILON = 1e-6  # that of Keras's samplewise_std_normalization
 
 def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
     """float32 `(scale × inputs − mean) / std`, standardized for each example too if the contract says so."""
-    inputs = _cropped(inputs, spec)
+    inputs = crop_middle(inputs, spec)
     values = inputs.astype(jnp.float32) * spec.scale if spec.scale != 1 else inputs.astype(jnp.float32)
     by_channel = (1,) * (inputs.ndim - 1) + (-1,)
     if spec.mean is not None:
@@ -289,7 +289,7 @@ def normalize(inputs: jax.Array, spec: InputSpec) -> jax.Array:
     return values
 
 
-def _cropped(inputs: jax.Array, spec: InputSpec) -> jax.Array:
+def crop_middle(inputs: jax.Array, spec: InputSpec) -> jax.Array:
     """The middle of the inputs [b h w c], where the contract has a crop and augmentation has not cut it out already."""
     if spec.center_crop is None or inputs.shape[1:3] == spec.center_crop:
         return inputs
