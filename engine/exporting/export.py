@@ -16,6 +16,7 @@ from engine.host.storage import expanded
 from engine.host.versions import versions
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
+from engine.inference.quantized import is_quantized
 from engine.inference.restore import Restorable, classifier_of
 from engine.records import to_json
 
@@ -47,6 +48,9 @@ def export(
     format = format or find_format(target)
     check_target(target, format, overwrite)
     classifier = classifier_of(classifier, "classifier")
+    if is_quantized(classifier):
+        remedy = "Export the classifier that it was made of."
+        raise InputError(problem("classifier", "a quantized one", "a float32 one", remedy))
     about = description(classifier, format, target.name)
     with put_in_place(target) as scratch:
         try:

@@ -1,7 +1,6 @@
 """`quantize` makes a classifier that predicts in int8: faster on processors with AVX512-VNNI, nearly as accurate."""
 
-from collections.abc import Sequence
-from copy import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +11,6 @@ from flax import nnx
 from engine.checkpoints.record import Record
 from engine.config.data import ResizeRule
 from engine.config.decoding import ValueRange
-from engine.data.arrays.stored import StoredImages
 from engine.data.decoded.dataset import Dataset
 from engine.data.pictures.images import Picture
 from engine.devices.executables import Executables
@@ -29,10 +27,11 @@ from engine.kernels import quantized
 from engine.kernels.lowerings import evaluation_lowering
 from engine.networks.build import SequentialModule
 from engine.networks.network import Tree, abstract_module, crop_middle, logits_of, normalize
-from engine.networks.quantizing import Code, Part, find_extremes, quantize as quantize_parts, split_parts
+from engine.networks.quantizing import Code, Part, find_extremes, quantize_parts, split_parts
 from engine.training.evaluate import Look
 
-INT8_ON = "A processor with AVX512-VNNI"
+Predict = Callable[[Tree, jax.Array], jax.Array]
+_AGAIN = "Change the float32 classifier, and call engine.quantize again."
 
 
 class QuantizedClassifier(SingleClassifier):
@@ -41,8 +40,11 @@ class QuantizedClassifier(SingleClassifier):
     int8_layers, float32_layers: the names of its layers with weights, in order.
     """
 
-    int8_layers: tuple[str, ...]
-    float32_layers: tuple[str, ...]
+    def __init__(self, of: SingleClassifier, parts: Sequence[Part], weights: Tree, predict: Predict):
+        super().__init__(of.record, of.network, of.params, of.model_state)
+        self._weights, self._predict = Once(lambda: weights), predict
+        self.int8_layers = _names([part for part in parts if part.product])
+        self.float32_layers = _names([part for part in parts if not part.product])
 
     def with_weights(self, record: Record, params: Tree, model_state: Tree) -> "SingleClassifier":
         """Raises InputError: other weights have to be quantized first."""
@@ -60,7 +62,10 @@ class QuantizedClassifier(SingleClassifier):
         return self.scoring.score(outputs, dataset.labels, dataset.weights)
 
 
-_AGAIN = "Change the float32 classifier, and call engine.quantize again."
+def is_quantized(classifier: Classifier) -> bool:
+    """Whether any of its predictions are computed in int8."""
+    members = classifier.members if isinstance(classifier, EnsembleClassifier) else (classifier,)
+    return any(isinstance(member, QuantizedClassifier) for member in members)
 
 
 @computes
@@ -73,15 +78,15 @@ def quantize(
     """The same classifier with predictions in int8, for a CPU. Of an ensemble each member.
 
     classifier: a Classifier, or the path of a run, a directory or packed.
-    pictures, resize, value_range: as of `predict`. A hundred or more pictures like those to be classified; they need
-      no labels. What comes to each layer is rounded to 256 levels between the least and the largest value that it takes
-      for these pictures; larger ones are cut off.
-    Convolutions and dense layers become int8 with the batch norms, relus and pools after them. Other layers, and the last
-    one, stay float32, which is reported, with their number. What was trained, and is saved, does not change.
+    pictures, resize, value_range: as of `predict`. A hundred pictures or more like those to be classified; they need no
+      labels. The input of each layer is rounded to 256 levels, between the least and the largest value that it has for
+      these pictures; values beyond are clipped.
+    Convolutions and dense layers become int8, with the batch norms, relus and pools after them. Other layers, and the
+    last one, stay float32, which is reported with their number. What is saved of the run does not change.
     Raises InputError for a model of which no layer has an int8 form, and where it does not run on a CPU.
     """
     of = classifier_of(classifier, "classifier")
-    if isinstance(of, QuantizedClassifier):
+    if is_quantized(of):
         raise InputError(problem("quantize", "a quantized classifier", "a float32 one", "Use it as it is."))
     if jax.default_backend() != "cpu":
         remedy = "Set JAX_PLATFORMS=cpu, or predict with the classifier as it is."
@@ -91,16 +96,15 @@ def quantize(
         raise InputError(problem("pictures", "none", "pictures to calibrate with", "Pass a hundred or so."))
     if isinstance(of, EnsembleClassifier):
         members = [_quantized(member, images) for member in of.members]
-        made: Classifier = EnsembleClassifier(members, of.combination, of.record)
-    else:
-        assert isinstance(of, SingleClassifier)
-        made, members = _quantized(of, images), []
-    _report([made, *members], len(images))
+        _report(members[0], len(images))
+        return EnsembleClassifier(members, of.combination, of.record)
+    assert isinstance(of, SingleClassifier)
+    made = _quantized(of, images)
+    _report(made, len(images))
     return made
 
 
-def _report(made: Sequence[Classifier], num_pictures: int) -> None:
-    one = next(each for each in made if isinstance(each, QuantizedClassifier))
+def _report(one: QuantizedClassifier, num_pictures: int) -> None:
     kept, all_layers = one.float32_layers, len(one.int8_layers) + len(one.float32_layers)
     tell(f"int8: {len(one.int8_layers)} of {all_layers} layers with weights, calibrated with {num_pictures:,} pictures")
     tell(f"float32: {len(kept)} ({', '.join(kept)})")
@@ -130,13 +134,7 @@ def _quantized(classifier: SingleClassifier, images: np.ndarray) -> QuantizedCla
             inputs = inputs if is_whole else jnp.clip(jnp.round(inputs), 0, quantized.LARGEST).astype(jnp.uint8)
         return logits_of(run(weights, inputs), gives)
 
-    made = copy(classifier)
-    made.__class__ = QuantizedClassifier
-    assert isinstance(made, QuantizedClassifier)
-    made.executables, made._predict, made._weights = Executables(Clock()), predict, Once(lambda: weights)
-    made.int8_layers = _names([part for part in parts if part.product])
-    made.float32_layers = _names([part for part in parts if not part.product])
-    return made
+    return QuantizedClassifier(classifier, parts, weights, predict)
 
 
 def _names(parts: Sequence[Part]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ o output channels. Images are NHWC, kernels HWIO.
 
 from functools import cache
 from math import gcd
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +127,3 @@ def by_xla(
         return values
     values = jnp.clip(values, tail.least - tail.zero, tail.largest - tail.zero)
     return (jnp.round(values).astype(jnp.int32) + tail.zero).astype(jnp.uint8)
-
-
-Arrays = dict[str, Any]

@@ -1,7 +1,7 @@
 """A trained network in int8: integer weights, and uint8 between layers, for prediction on a CPU.
 
-Weights have a scale for each output channel, what comes to a layer has one for all of it, from the least and the largest
-value seen in calibration. Pictures are uint8 already: their normalization becomes part of the first layer's weights.
+Weights have a scale for each output channel. The input of a layer has one scale, from the least and the largest value
+seen in calibration. Pictures are uint8 already: their normalization becomes part of the first layer's weights.
 Batch norms are folded into the convolutions before them first. As Jacob et al. (2018), arXiv:1712.05877.
 
 Axes: i j kernel, c input channels, o output channels.
@@ -48,7 +48,7 @@ class Code:
 
     @classmethod
     def of_pictures(cls, spec: InputSpec) -> "Code | None":
-        """That of pictures as they are stored, as the model is fed them; None where each has its own, or is no uint8."""
+        """That of stored pictures, for the values that the model is fed; None if each has its own, or is not uint8."""
         if spec.dtype != "uint8" or spec.per_example or spec.center_example or spec.whiten:
             return None
         std, mean = np.array(spec.std or (1.0,)), np.array(spec.mean or (0.0,))
@@ -61,12 +61,9 @@ class Code:
 
     def decode(self, levels: jax.Array) -> jax.Array:
         """float32[… c] of uint8."""
-        zeros, steps = (part.astype(np.float32).reshape((1,) * (levels.ndim - 1) + (-1,)) for part in self._parts)
+        by_channel = (1,) * (levels.ndim - 1) + (-1,)
+        zeros, steps = (part.astype(np.float32).reshape(by_channel) for part in (self.zeros, self.steps))
         return (levels.astype(jnp.float32) - zeros) * steps
-
-    @property
-    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.zeros, self.steps
 
 
 class Product:
@@ -110,13 +107,11 @@ class Product:
         if gives is not None:
             zero = int(gives.zeros[0])
             tail = tail._replace(zero=zero, least=0 if self.activation.function == "linear" else zero)
+        weights = arrays["packed"], arrays["bias"], arrays["factors"]
         if levels.ndim == 2:
-            edge = arrays["packed"], arrays["bias"], arrays["factors"]
-            outputs = quantized.multiply(levels, *edge, tail)
+            outputs = quantized.multiply(levels, *weights, tail)
         else:
-            window = window_of(self.layer, levels.shape)
-            parts = (arrays[name] for name in ("packed", "bias", "factors", "edge"))
-            outputs = quantized.convolve(levels, *parts, window, tail)
+            outputs = quantized.convolve(levels, *weights, arrays["edge"], window_of(self.layer, levels.shape), tail)
         return outputs if gives is not None else self.activation.apply(outputs)
 
 
@@ -203,7 +198,7 @@ def find_extremes(parts: Sequence[Part], x: jax.Array) -> jax.Array:
 Run = Callable[[Any, jax.Array], jax.Array]
 
 
-def quantize(parts: Sequence[Part], pictures: Code | None, extremes: np.ndarray) -> tuple[list[Any], Run]:
+def quantize_parts(parts: Sequence[Part], pictures: Code | None, extremes: np.ndarray) -> tuple[list[Any], Run]:
     """(weights, run): `run(weights, inputs)` gives float32[b k].
 
     pictures: of inputs that are uint8; None: they are float32, as the model is fed them.

@@ -1,20 +1,13 @@
 // Convolutions of uint8 images with int8 kernels and exact int32 sums on a CPU, with bias, activation, a max-pool of 2x2
 // and requantisation in the same pass, for engine/kernels/quantized.py. Needs AVX512-VNNI, which is checked as it runs.
 
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <type_traits>
-
-#include "threads.h"
 #include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
 
 #if defined(__x86_64__)
 #include "quantized.h"
 #endif
+
+namespace ffi = xla::ffi;
 
 namespace {
 
@@ -24,8 +17,9 @@ using Sums = ffi::Buffer<ffi::S32, 1>;
 using Values = ffi::Buffer<ffi::F32, 1>;
 using Numbers = ffi::Span<const int64_t>;
 
-// kernel: [kh groups vectors 16 4]. sizes: width of the kernel, strides, dilation of rows, pads at the top and the left, whether the largest of each
-// 2x2 is taken; then, of uint8 outputs, what stands for zero, the least and the largest.
+// kernel: [kh groups vectors 16 4]. edge: the pixel around images. out: float32, or uint8. sizes: width of the kernel,
+// strides, dilation of rows, pads at the top and the left, whether the largest of each 2x2 is taken; then, of uint8
+// outputs, what stands for zero, the least and the largest.
 ffi::Error Convolve(ffi::ThreadPool threads, Bytes images, Kernel kernel, Sums bias, Values factors, Bytes edge,
                     ffi::Result<ffi::AnyBuffer> out, Numbers sizes) {
 #if defined(__x86_64__)

@@ -4,6 +4,14 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <type_traits>
+
+#include "threads.h"
+
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 #define INLINE_VNNI VNNI inline __attribute__((always_inline))
 
@@ -142,7 +150,7 @@ inline uint8_t* memory_of(int64_t size) {
 // The rows that outputs from `first` on depend on, with the pixels at the edge around them, and something behind them.
 inline Rows below(const uint8_t* image, const uint8_t* edge, const Shape& s, int64_t first, int64_t count) {
   int64_t begin = s.rows(first) * s.stride_h - s.top, high = s.rows_below(count), row = s.row();
-  int64_t size = s.w * s.c, before = s.left * s.c, inside = std::min(row - before, size);
+  int64_t size = s.w * s.c, before = std::min(s.left * s.c, row), inside = std::min(row - before, size);
   bool is_whole = begin >= 0 && begin + high <= s.h && before == 0 && row <= size;
   if (is_whole && (s.kw * s.c) % 4 == 0) return {image + begin * size, size};
   uint8_t *memory = memory_of(high * row + 4), *to = memory;
