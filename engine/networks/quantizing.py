@@ -227,6 +227,7 @@ def quantize_parts(parts: Sequence[Part], pictures: Code | None, extremes: np.nd
         code = pictures
         for part, graph, arrays, given, out in zip(parts, graphs, weights, needed, gives, strict=True):
             if graph is None:
+                assert part.product is not None and given is not None
                 x = x if code is not None else given.encode(x)
                 x = part.product.run(_cropped(x, part.rows[0][1]), arrays, out)
                 code = out
