@@ -36,6 +36,7 @@ from engine.kernels import (
     ffi,
     matrix,
     pooling,
+    quantized,
     separable,
     triton,
     windows,
@@ -76,6 +77,8 @@ LOGS, LABELS, WEIGHTS = np.log(shares("m n k")), array("n", "int32", 10), np.ful
 LOGITS, TARGETS, MARKS = array("b k"), array("b", "int32", 10), array("b k", "int32", 2)
 SPEC, CONFIG = InputSpec((20, 12, 3)), DataConfig(image_size="20x12")
 DATA = Dataset(PICTURES, LABELS, tuple("abcdefghij"), "some", "")
+KERNEL8, BIAS8 = array("i j c o", "int8", 100), array("o", "int32")
+AFTER8 = (BIAS8, BIAS)  # bias and factors
 FLIPPED = (eigen.flip(KERNEL), eigen.flipped_window(WINDOW, (20, 12), (19, 8)))
 AUGMENT = AugmentConfig(horizontal_flip=True, mixup=0.2)
 ONE, KEYS = jax.random.key(0), jax.random.split(jax.random.key(0), 6)
@@ -91,6 +94,14 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     matrix.convolve_patches: [(MAPS, KERNEL, WINDOW, None)],
     pooling.max_pool: [(MAPS, WINDOW.size, (1, 1), NO_PADS, "matrix")],
     pooling.average_pool: [(MAPS, WINDOW.size, (1, 1), NO_PADS, "matrix")],
+    quantized.pack: [(KERNEL8,)],
+    quantized.unpack: [(quantized.pack(KERNEL8), KERNEL8.shape)],
+    quantized.convolve: [
+        (array("b h w c", "uint8"), quantized.pack(KERNEL8), *AFTER8, array("c", "uint8"), WINDOW, quantized.Tail())
+    ],
+    quantized.multiply: [
+        (array("b d", "uint8"), quantized.pack(array("1 1 d o", "int8", 100)), *AFTER8, quantized.Tail())
+    ],
     windows.slice_at: [(MAPS, (0, 0), (1, 1), (19, 8))],
     windows.spread: [(array("b y x c"), (0, 0), (1, 1), (20, 12))],
     windows.pad: [(MAPS, ((1, -1), (0, 0)))],

@@ -79,7 +79,7 @@ def convolve(
 
 
 def multiply(rows: jax.Array, packed: jax.Array, bias: jax.Array, factors: jax.Array, tail: Tail) -> jax.Array:
-    """uint8[b d] @ int8[d o] + int32[o] → [b o], as `tail` says; packed: of the kernel [1 1 d o]."""
+    """uint8[b d] times an int8 matrix + int32[o] → [b o], as `tail` says; packed: from `pack`, as a kernel of 1×1."""
     b, d = rows.shape
     at_once = gcd(b, MOST_AT_ONCE)
     images, window = rows.reshape(b // at_once, 1, at_once, d), Window((1, 1), (1, 1))

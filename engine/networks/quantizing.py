@@ -185,7 +185,7 @@ def _keeps_order(layer: nnx.Module) -> bool:
 
 
 def find_extremes(parts: Sequence[Part], x: jax.Array) -> jax.Array:
-    """float32[b p 2]: the least and the largest value that come to each part that has an int8 form."""
+    """The least and the largest value of the input of each part with an int8 form, for each example: axes b, part, 2."""
     found = []
     for part in parts:
         if part.product is not None:
@@ -199,10 +199,10 @@ Run = Callable[[Any, jax.Array], jax.Array]
 
 
 def quantize_parts(parts: Sequence[Part], pictures: Code | None, extremes: np.ndarray) -> tuple[list[Any], Run]:
-    """(weights, run): `run(weights, inputs)` gives float32[b k].
+    """(weights, run): `run(weights, inputs)` gives the outputs of all parts, as float32.
 
     pictures: of inputs that are uint8; None: they are float32, as the model is fed them.
-    extremes: float[p 2], from `find_extremes`, over all that was calibrated with.
+    extremes: from `find_extremes`, over all examples of the calibration: axes part, 2.
     """
     codes = iter([Code.of_range(*map(float, pair)) for pair in extremes])
     needed = [next(codes) if part.product else None for part in parts]
@@ -227,7 +227,8 @@ def quantize_parts(parts: Sequence[Part], pictures: Code | None, extremes: np.nd
         code = pictures
         for part, graph, arrays, given, out in zip(parts, graphs, weights, needed, gives, strict=True):
             if graph is None:
-                assert part.product is not None and given is not None
+                assert part.product is not None
+                assert given is not None
                 x = x if code is not None else given.encode(x)
                 x = part.product.run(_cropped(x, part.rows[0][1]), arrays, out)
                 code = out

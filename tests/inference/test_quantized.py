@@ -95,7 +95,7 @@ def test_what_has_no_int8_form_is_refused(pair, monkeypatch):
         engine.quantize(pair[1], images)
     with pytest.raises(engine.InputError, match="pictures: got none"):
         engine.quantize(pair[0], images[:0])
-    with pytest.raises(engine.InputError, match="quantize: got a class of its author's own; expected a model of layers"):
+    with pytest.raises(engine.InputError, match="quantize: got a class of its author's own; expected a model"):
         engine.quantize(fit(engine.custom(Own)), images)
     with pytest.raises(engine.InputError, match="quantize: got dense_1; expected a convolution or dense layer before"):
         engine.quantize(fit(Sequential((Flatten(), Dense()))), images)
