@@ -185,7 +185,7 @@ def _keeps_order(layer: nnx.Module) -> bool:
 
 
 def find_extremes(parts: Sequence[Part], x: jax.Array) -> jax.Array:
-    """The least and the largest value of the input of each part with an int8 form, for each example: axes b, part, 2."""
+    """The least and the largest input of each part with an int8 form, for each example: axes b, part, 2."""
     found = []
     for part in parts:
         if part.product is not None:
