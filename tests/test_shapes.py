@@ -94,7 +94,6 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     matrix.convolve_patches: [(MAPS, KERNEL, WINDOW, None)],
     pooling.max_pool: [(MAPS, WINDOW.size, (1, 1), NO_PADS, "matrix")],
     pooling.average_pool: [(MAPS, WINDOW.size, (1, 1), NO_PADS, "matrix")],
-    quantized.pack: [(KERNEL8,)],
     quantized.unpack: [(quantized.pack(KERNEL8), KERNEL8.shape)],
     quantized.convolve: [
         (array("b h w c", "uint8"), quantized.pack(KERNEL8), *AFTER8, array("c", "uint8"), WINDOW, quantized.Tail())
