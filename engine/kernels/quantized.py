@@ -53,7 +53,7 @@ def supports(kernel_shape: tuple[int, ...], window: Window) -> bool:
 
 
 def pack(kernel: jax.Array) -> jax.Array:
-    """An int8 kernel, axes i j c o, in the order in which it is read, with zeros added: axes i, groups, vectors, 16, 4."""
+    """An int8 kernel, axes i j c o, as it is read, with zeros added: axes i, groups, vectors, 16, 4."""
     i, j, c, o = kernel.shape
     rows = kernel.reshape(i, j * c, o)
     rows = jnp.pad(rows, ((0, 0), (0, -(j * c) % GROUP), (0, -o % LANES)))
