@@ -109,6 +109,7 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     functions.global_max: [(MAPS,)],
     functions.up_sample: [(UpSample(2), MAPS)],
     modules.moments: [(MAPS, array("b", "bool"))],
+    network.crop_middle: [(MAPS, SPEC)],
     network.logits_of: [(LOGITS, "softmax")],
     calibration.scores: [(shares("n k"), LABELS)],
     calibration.reliability: [(shares("n k"), LABELS)],
