@@ -16,6 +16,7 @@ from engine.data.sources.files import load_files
 from engine.data.sources.source import Source, split_title
 from engine.data.sources.walk import ImageFile, PassedOver, passed_over_text, walk
 from engine.errors import InputError, problem, unknown
+from engine.host.collecting import without_collecting
 from engine.host.storage import expanded
 
 Tell = Callable[[str], None]
@@ -63,8 +64,9 @@ class FolderSource(Source):
         index = {class_name: k for k, class_name in enumerate(names)}
         # Files in the order of the folders' names as text, whatever the order of the classes: older runs resume.
         order = names if self.config.split_as == "keras" else sorted(set(classes) & set(names))
-        files = [(file, index[class_name]) for class_name in order for file in classes.get(class_name, ())]
-        return load_files([file for file, _ in files], [k for _, k in files], names, name, self.config, self.tell)
+        files = [file for class_name in order for file in classes.get(class_name, ())]
+        labels = [index[class_name] for class_name in order for _ in classes.get(class_name, ())]
+        return load_files(files, labels, names, name, self.config, self.tell)
 
     def listed_names(self, split: str) -> Names:
         """The classes of a split in order: its own, or those that the config lists, which some split must have."""
@@ -83,6 +85,7 @@ class FolderSource(Source):
         return names
 
 
+@without_collecting()
 def open_folder(config: DataConfig, tell: Tell) -> FolderSource:
     """The folder at `config.path`, its files found but not read; raises InputError if they are not laid out so."""
     assert config.path is not None
