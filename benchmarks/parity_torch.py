@@ -40,6 +40,10 @@ def _lite(number: int, width: float, depth: float, size: int) -> Variant:
     return Variant(f"tf_efficientnet_lite{number}", "efficientnet_lite", {"width": width, "depth": depth}, size)
 
 
+def _v3(theirs: str, size: str) -> Variant:
+    return Variant(theirs, "mobilenet_v3", {"size": size, "is_symmetric": True})
+
+
 BASE = {"width": 768, "heads": 12}
 VARIANTS: dict[str, Variant] = {
     "resnet18": _resnet("resnet18", (2, 2, 2, 2), bottleneck=False),
@@ -55,6 +59,9 @@ VARIANTS: dict[str, Variant] = {
     "efficientnet_b0": Variant("tf_efficientnet_b0", "efficientnet", {"size": "b0"}),
     "mobilenet_v2": Variant("mobilenetv2_100", "torch_mobilenet_v2", {}),
     "mobilenet_v2 of torchvision": Variant(":mobilenet_v2", "torch_mobilenet_v2", {}),
+    "mobilenet_v3_small": _v3("mobilenetv3_small_100", "small"),
+    "mobilenet_v3_large": _v3("mobilenetv3_large_100", "large"),
+    "mobilenet_v3_large as in Keras": Variant("tf_mobilenetv3_large_100", "mobilenet_v3", {}),
     "vit_s16": Variant("vit_small_patch16_224", "vit", {}, is_for_one_size=True),
     "vit_b16": Variant("vit_base_patch16_224", "vit", BASE, is_for_one_size=True),
     "vit_b16 of torchvision": Variant(":vit_b_16", "vit", BASE, is_for_one_size=True),

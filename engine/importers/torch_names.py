@@ -34,7 +34,15 @@ def make_name_map(spec: Sequential) -> NameMap:
     """Where the arrays of a model come from in files of torch, whichever of these libraries wrote them."""
     named = [each.name for each in spec.named if not each.is_block]
     renamed = defaultdict[str, list[str]](list)
-    for table in (_lite_package, _torchvision_mobilenet_v2, _torchvision_vit, _vgg, _convnext, _efficientnet):
+    for table in (
+        _lite_package,
+        _torchvision_mobilenet_v2,
+        _torchvision_vit,
+        _vgg,
+        _convnext,
+        _efficientnet,
+        _mobilenet_v3,
+    ):
         for ours, theirs in table(named):
             renamed[ours].append(theirs)
     channels = _flattened_channels(spec)
@@ -214,3 +222,31 @@ def _efficientnet(named: Sequence[str]) -> Renamed:
             widens = name.replace(f"_{found[3]}", "_expand_conv") in named
             theirs = EFFICIENTNET[found[3]][0 if widens else 1]
             yield name, f"blocks.{int(found[1]) - 1}.{ord(found[2]) - ord('a')}.{theirs}"
+
+
+MOBILENET_V3 = {  # of blocks that widen, and of the first
+    "expand": ("conv_pw", None), "expand_bn": ("bn1", None), "depthwise": ("conv_dw", "conv_dw"),
+    "depthwise_bn": ("bn2", "bn1"), "squeeze_excite_conv": ("se.conv_reduce", "se.conv_reduce"),
+    "squeeze_excite_conv_1": ("se.conv_expand", "se.conv_expand"), "project": ("conv_pwl", "conv_pw"),
+    "project_bn": ("bn3", "bn2"),
+}  # fmt: skip
+MOBILENET_V3_STAGES = {15: (1, 2, 3, 4, 2, 3), 11: (1, 2, 3, 2, 3)}
+"""Blocks of each stage of timm's, by their number: of large and small."""
+
+
+def _mobilenet_v3(named: Sequence[str]) -> Renamed:
+    """Of timm's `tf_mobilenetv3_*` and `mobilenetv3_*`, by Keras's names."""
+    found = [re.fullmatch(r"expanded_conv(?:_(\d+))?_([a-z]\w*)", name) for name in named]
+    count = sum(1 for each in found if each and each[2] == "depthwise")
+    if count not in MOBILENET_V3_STAGES:
+        return
+    stages = MOBILENET_V3_STAGES[count]
+    places = [(stage, block) for stage, size in enumerate(stages) for block in range(size)]
+    for each in filter(None, found):
+        stage, block = places[int(each[1] or 0)]
+        if theirs := MOBILENET_V3.get(each[2], (None, None))[each[1] is None]:
+            yield each[0], f"blocks.{stage}.{block}.{theirs}"
+    last = f"blocks.{len(stages)}.0"
+    outer = {"conv": "conv_stem", "conv_bn": "bn1", "conv_1": f"{last}.conv", "conv_1_bn": f"{last}.bn1",
+             "conv_2": "conv_head", "logits": "classifier"}  # fmt: skip
+    yield from outer.items()

@@ -87,6 +87,12 @@ def _mobilenet() -> Iterator[Variant]:
         yield of_keras(
             name, mobilenet_v3, arguments, c.FROM_MINUS_1, c.MOBILENET_V3, file, digests, no_top="_no_top_v2"
         )
+    for kind, hub in (
+        ("small", "timm/mobilenetv3_small_100.lamb_in1k"),
+        ("large", "timm/mobilenetv3_large_100.ra_in1k"),
+    ):
+        name, arguments = f"mobilenet_v3_{kind}_torch", {"size": kind, "is_symmetric": True}
+        yield of_torch(name, mobilenet_v3, arguments, c.BY_TIMM, c.MOBILENET_V3, None, hub)
     file, hub = c.TIMM + "mobilenetv2_100_ra-b33bc2c4.pth", "timm/mobilenetv2_100.ra_in1k"
     yield of_torch("mobilenet_v2_torch", torch_mobilenet_v2, {}, c.BY_TIMM, c.MOBILENET_V2, file, hub)
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.models.families import efficientnet, efficientnet_lite, torch_mobilenet_v2, torch_resnet, vit
+from engine.models.families import efficientnet, efficientnet_lite, mobilenet_v3, torch_mobilenet_v2, torch_resnet, vit
 from engine.models.specs import Sequential
 
 
@@ -27,6 +27,9 @@ CASES = {
     ),
     "efficientnet_lite": Case("tf_efficientnet_lite0", {}, efficientnet_lite(num_classes=NUM_CLASSES), (64,)),
     "mobilenet_v2": Case("mobilenetv2_100", {}, torch_mobilenet_v2(num_classes=NUM_CLASSES), (64,)),
+    "mobilenet_v3": Case(
+        "mobilenetv3_small_100", {}, mobilenet_v3("small", is_symmetric=True, num_classes=NUM_CLASSES), (75,)
+    ),
     "efficientnet_b0": Case("tf_efficientnet_b0", {}, efficientnet("b0", num_classes=NUM_CLASSES), (64,)),
     "vit": Case("vit_small_patch16_224", SMALL_VIT, vit(32, 2, 4, num_classes=NUM_CLASSES), (48,)),
 }

@@ -1,5 +1,7 @@
 """MobileNetV3, after Howard et al., https://arxiv.org/abs/1905.02244. Names and numbers are those of Keras."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 from engine.errors import InputError, unknown
@@ -11,6 +13,7 @@ from engine.models.layer import Layer
 from engine.models.layers import Dropout
 from engine.models.norms import BatchNorm
 from engine.models.pools import GlobalAveragePool
+from engine.models.shapes import Padding
 from engine.models.specs import Sequential
 
 
@@ -52,32 +55,41 @@ BLOCKS = {
 }
 HIDDEN = {"small": 1024, "large": 1280}
 """Units before the outputs."""
+KERAS, TORCH = (0.999, 1e-3), (0.9, 1e-5)
+"""Momentum and epsilon of batch norms."""
 
 
 def mobilenet_v3(
     size: Literal["small", "large"] = "large",
     width: float = 1.0,
     *,
+    is_symmetric: bool = False,
     top: bool = True,
     num_classes: int | None = None,
 ) -> Sequential:
     """MobileNetV3, small or large, with `width` times as many channels, in multiples of 8.
 
+    is_symmetric: padded by half the kernel on every side, with another epsilon in batch norms, as timm's own
+    `mobilenetv3_large_100` is; its `tf_mobilenetv3_large_100` is that of Keras.
     top: with global average pooling, a hidden layer and `num_classes` outputs (None: as many as the data needs); else
     it ends with feature maps, float32[b h/32 w/32 c], with c of 576 (small) or 960 (large) times `width`.
     """
     if size not in BLOCKS:
         raise InputError(unknown("mobilenet_v3 size", size, BLOCKS))
+    norm = partial(BatchNorm, *(TORCH if is_symmetric else KERAS))
     layers: list[Layer] = [
-        Conv(16, 3, 2, "same", use_bias=False, name="conv"), _norm("conv_bn"), Activation("hard_silu"),
-    ]  # fmt: skip
+        Conv(16, 3, 2, 1 if is_symmetric else "same", use_bias=False, name="conv"),
+        norm(name="conv_bn"),
+        Activation("hard_silu"),
+    ]
     channels = 16
     for number, block in enumerate(BLOCKS[size]):
         outputs = round_to_eights(block.filters * width)
-        layers += _block(f"expanded_conv_{number}" if number else "expanded_conv", block, channels, outputs)
+        name = f"expanded_conv_{number}" if number else "expanded_conv"
+        layers += _block(name, block, channels, outputs, block.kernel_size // 2 if is_symmetric else "same", norm)
         channels = outputs
     last = round_to_eights(6 * channels)
-    layers += [Conv(last, 1, use_bias=False, name="conv_1"), _norm("conv_1_bn"), Activation("hard_silu")]
+    layers += [Conv(last, 1, use_bias=False, name="conv_1"), norm(name="conv_1_bn"), Activation("hard_silu")]
     if top:
         hidden = round_to_eights(HIDDEN[size] * width) if width > 1 else HIDDEN[size]
         layers += [GlobalAveragePool(), Dense(hidden, "hard_silu", name="conv_2"), Dropout(0.2)]
@@ -85,25 +97,23 @@ def mobilenet_v3(
     return Sequential(tuple(layers))
 
 
-def _norm(name: str) -> BatchNorm:
-    return BatchNorm(0.999, name=name)
-
-
-def _block(name: str, block: Block, inputs: int, outputs: int) -> tuple[Layer, ...]:
+def _block(
+    name: str, block: Block, inputs: int, outputs: int, padding: Padding, norm: Callable[..., BatchNorm]
+) -> tuple[Layer, ...]:
     between = inputs if name == "expanded_conv" else round_to_eights(inputs * block.expansion)
     expansion = (
         Conv(between, 1, use_bias=False, name=f"{name}_expand"),
-        _norm(f"{name}_expand_bn"),
+        norm(name=f"{name}_expand_bn"),
         Activation(block.activation),
     )
     layers = (
         *(() if name == "expanded_conv" else expansion),
-        DepthwiseConv(block.kernel_size, block.strides, "same", use_bias=False, name=f"{name}_depthwise"),
-        _norm(f"{name}_depthwise_bn"),
+        DepthwiseConv(block.kernel_size, block.strides, padding, use_bias=False, name=f"{name}_depthwise"),
+        norm(name=f"{name}_depthwise_bn"),
         Activation(block.activation),
         *((_squeeze(f"{name}_squeeze_excite", between),) if block.has_squeeze else ()),
         Conv(outputs, 1, use_bias=False, name=f"{name}_project"),
-        _norm(f"{name}_project_bn"),
+        norm(name=f"{name}_project_bn"),
     )
     return (residual(layers, activation=None, name=name),) if block.strides == 1 and inputs == outputs else layers
 
