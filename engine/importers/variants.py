@@ -87,12 +87,11 @@ def _mobilenet() -> Iterator[Variant]:
         yield of_keras(
             name, mobilenet_v3, arguments, c.FROM_MINUS_1, c.MOBILENET_V3, file, digests, no_top="_no_top_v2"
         )
-    for kind, hub in (
-        ("small", "timm/mobilenetv3_small_100.lamb_in1k"),
-        ("large", "timm/mobilenetv3_large_100.ra_in1k"),
-    ):
-        name, arguments = f"mobilenet_v3_{kind}_torch", {"size": kind, "is_symmetric": True}
-        yield of_torch(name, mobilenet_v3, arguments, c.BY_TIMM, c.MOBILENET_V3, None, hub)
+    for kind, recipe, digits in (("small", "lamb", "266a294c"), ("large", "ra", "f55367f5")):
+        file = f"{c.TIMM}mobilenetv3_{kind}_100_{recipe}-{digits}.pth"
+        name, hub = f"mobilenet_v3_{kind}_torch", f"timm/mobilenetv3_{kind}_100.{recipe}_in1k"
+        arguments = {"size": kind, "is_symmetric": True}
+        yield of_torch(name, mobilenet_v3, arguments, c.BY_TIMM, c.MOBILENET_V3, file, hub)
     file, hub = c.TIMM + "mobilenetv2_100_ra-b33bc2c4.pth", "timm/mobilenetv2_100.ra_in1k"
     yield of_torch("mobilenet_v2_torch", torch_mobilenet_v2, {}, c.BY_TIMM, c.MOBILENET_V2, file, hub)
 
