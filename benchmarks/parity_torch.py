@@ -61,7 +61,6 @@ VARIANTS: dict[str, Variant] = {
     "mobilenet_v2 of torchvision": Variant(":mobilenet_v2", "torch_mobilenet_v2", {}),
     "mobilenet_v3_small": _v3("mobilenetv3_small_100", "small"),
     "mobilenet_v3_large": _v3("mobilenetv3_large_100", "large"),
-    "mobilenet_v3_large as in Keras": Variant("tf_mobilenetv3_large_100", "mobilenet_v3", {}),
     "vit_s16": Variant("vit_small_patch16_224", "vit", {}, is_for_one_size=True),
     "vit_b16": Variant("vit_base_patch16_224", "vit", BASE, is_for_one_size=True),
     "vit_b16 of torchvision": Variant(":vit_b_16", "vit", BASE, is_for_one_size=True),
