@@ -29,7 +29,7 @@ class ClassScores:
     @property
     def confusion(self) -> np.ndarray:
         """float64[k k], of examples of the class of a row, how many were predicted as that of a column; of several
-        labels a picture `counted`. Made when asked for: k² numbers."""
+        labels a picture `counted`. Made when requested: k² numbers."""
         return self.counted.table if isinstance(self.counted, Pairs) else self.counted
 
     @property
