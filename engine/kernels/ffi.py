@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.kernels.libraries import BACKWARD, CONVOLUTIONS, FORWARD
+from engine.kernels.libraries import BACKWARD, CONVOLUTIONS, FORWARD, FORWARD_SPREAD, SPREAD
 from engine.kernels.windows import Window, padded_size
 
 LANES = 16  # of a vector; divides the supported numbers of filters
@@ -25,6 +25,7 @@ FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with m
 MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same for minimal filtering, whose tiles come from many images
 LARGE_TILES = 0.75  # of the products that small tiles take, up to which minimal filtering takes large ones
 LARGE_TILE_WEIGHTS = 2**14  # of a position of the kernel, whose planes are then 36 in place of 16
+SPREAD_WEIGHTS, PLANES = 2**22, 16  # of a kernel that is kept ready for minimal filtering, in so many planes
 MOST_POSITIONS = 255  # positions of a pool's window: the largest one's is kept in a byte, and 255 stands for none
 NO_POOL = Window((1, 1), (1, 1))
 
@@ -67,6 +68,27 @@ def _choose_tile(kernel_shape: tuple[int, ...], sums: tuple[int, int]) -> np.int
 
     is_small = prod(kernel_shape[2:]) <= LARGE_TILE_WEIGHTS
     return np.int64(4 if is_small and products(4) <= LARGE_TILES * products(2) else 2)
+
+
+def can_spread(kernel: Any, window: Window) -> bool:
+    """Whether `spread` takes this kernel [i j c o], of more weights than large tiles take; the library is then loaded."""
+    is_large = prod(kernel.shape[2:]) > LARGE_TILE_WEIGHTS and prod(kernel.shape) <= SPREAD_WEIGHTS
+    fits = is_large and kernel.dtype == jnp.float32 and kernel.shape[3] % LANES == 0
+    is_ours = fits and is_minimal(kernel.shape, window) and min(map(min, window.pads)) >= 0
+    return is_ours and jax.default_backend() == "cpu" and CONVOLUTIONS.load() is not None
+
+
+def spread(kernel: jax.Array) -> jax.Array:
+    """A kernel [3 3 c o] as minimal filtering reads it: float32[16 1 c o], its values in an order of their own."""
+    return _call(SPREAD, _floats((PLANES, 1, *kernel.shape[2:])), kernel)
+
+
+def convolve_spread(images: jax.Array, ready: jax.Array, bias: jax.Array, window: Window, is_relu: bool) -> jax.Array:
+    """[b y x o]: as `convolve` without a pool, with a kernel of `spread`; without a gradient."""
+    positions = window.positions(*padded_size(images.shape, window))
+    assert min(positions) > 0, (images.shape, window)
+    outputs = _floats((len(images), *positions, ready.shape[3]))
+    return _call(FORWARD_SPREAD, outputs, images, ready, bias, sizes=_sizes(window), is_relu=is_relu)
 
 
 def convolve(

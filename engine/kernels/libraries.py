@@ -36,7 +36,8 @@ def _find_headers() -> str:
 
 
 FORWARD, BACKWARD = "engine_convolution_forward", "engine_convolution_backward"
-CONVOLUTIONS = _make_library("convolution", "convolutions", (FORWARD, BACKWARD))
+SPREAD, FORWARD_SPREAD = "engine_convolution_spread", "engine_convolution_forward_spread"
+CONVOLUTIONS = _make_library("convolution", "convolutions", (FORWARD, BACKWARD, SPREAD, FORWARD_SPREAD))
 SEPARABLE = _make_library(
     "separable", "depthwise and 1×1 convolutions",
     ("engine_depthwise", "engine_depthwise_gradients", "engine_pointwise", "engine_pointwise_gradient",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from engine.kernels import direct, separable
+from engine.kernels import direct, ffi, separable
 from engine.kernels.direct import FusedTail, direct_conv_general_dilated
 from engine.kernels.windows import Window, sliding
 from engine.kernels.xla import NHWC
@@ -28,16 +28,22 @@ CACHED_VALUES = 2**18  # of images that are convolved at once; one of 224×224, 
 
 
 class FoldedConv(nnx.Module):
-    """A convolution with a batch norm folded into it, and an activation. It has no gradient."""
+    """A convolution with a batch norm folded into it, and an activation. It has no gradient.
 
-    def __init__(self, conv: nnx.Conv, norm: BatchNormModule, activation: Activation):
+    is_kept: it is used many times, so that its kernel is worth to be made ready for minimal filtering once.
+    """
+
+    def __init__(self, conv: nnx.Conv, norm: BatchNormModule, activation: Activation, is_kept: bool):
         self.window = conv.kernel_size, conv.strides, conv.kernel_dilation, conv.padding
         self.activation = activation
         kernel, bias = folded(conv, norm)
         self.filters, self.channels = kernel.shape[3], kernel.shape[2] * conv.feature_group_count
         self.is_depthwise = conv.feature_group_count > 1
         self.is_packed = separable.supports_pointwise(_Like((1, 1, 1, self.channels)), kernel, self._on((1, 1, 1, 1)))
-        self.kernel = nnx.Variable(separable.pack(kernel) if self.is_packed else kernel)
+        is_dense = is_kept and not self.is_depthwise
+        self.is_spread = is_dense and ffi.can_spread(kernel, self._on((1, 3, 3, 1)))
+        ready = separable.pack if self.is_packed else ffi.spread if self.is_spread else jnp.asarray
+        self.kernel = nnx.Variable(ready(kernel))
         self.bias = nnx.Variable(bias)
 
     def __call__(self, x: jax.Array, added: jax.Array | None = None) -> jax.Array:
@@ -52,6 +58,9 @@ class FoldedConv(nnx.Module):
             x = separable.depthwise(x, kernel, bias, window, tail if added is None else "linear")
             return x if name == tail and added is None else self._finished(x, added)
         is_fused = self.activation.known.is_fused and added is None
+        if self.is_spread:
+            x = ffi.convolve_spread(x, kernel, bias, window, is_fused)
+            return x if is_fused else self._finished(x, added)
         if not self.is_depthwise and direct.supports(x, kernel, window):
             x = self._convolved(x, bias=bias, tail=FusedTail(None, is_fused))
             return x if is_fused else self._finished(x, added)
@@ -126,7 +135,7 @@ def fold(module: SequentialModule, end: int | None = None) -> FoldedSequential:
     """The layers before number `end`, which run as in evaluation, folded, and those after it as they are."""
     rows = module.rows
     before, after = rows[:end], [] if end is None else rows[end:]
-    return FoldedSequential([*_folded_rows(before), *after])
+    return FoldedSequential([*_folded_rows(before, end is None), *after])
 
 
 def has_folded(module: nnx.Module) -> bool:
@@ -144,7 +153,7 @@ def run_in_parts(run: Callable[[jax.Array], jax.Array], images: jax.Array) -> ja
     return outputs.reshape(len(images), *outputs.shape[2:])
 
 
-def _folded_rows(rows: list[Row]) -> list[Row]:
+def _folded_rows(rows: list[Row], is_kept: bool) -> list[Row]:
     made, rest = list[Row](), list(rows)
     while rest:
         layer, shape, takes_mask = rest.pop(0)
@@ -153,9 +162,10 @@ def _folded_rows(rows: list[Row]) -> list[Row]:
             activation = norm.activation if isinstance(norm, Activated) else None
             if activation is None and rest and (activation := activation_of(rest[0][0])):
                 rest.pop(0)
-            layer, takes_mask = FoldedConv(layer, inner(norm), activation or LINEAR), False  # type: ignore[arg-type]
+            layer = FoldedConv(layer, inner(norm), activation or LINEAR, is_kept)  # type: ignore[arg-type]
+            takes_mask = False
         elif isinstance(inner(layer), PathsModule):
-            layer = _folded_paths(layer)
+            layer = _folded_paths(layer, is_kept)
         made.append((layer, shape, takes_mask))
     return made
 
@@ -170,11 +180,11 @@ def _folds(layer: nnx.Module) -> bool:
     return groups == 1 or (groups > 1 and isinstance(layer, DepthwiseModule))
 
 
-def _folded_paths(layer: nnx.Module) -> nnx.Module:
+def _folded_paths(layer: nnx.Module, is_kept: bool) -> nnx.Module:
     """A block with its paths folded."""
     block, activation = inner(layer), layer.activation if isinstance(layer, Activated) else None
     assert isinstance(block, PathsModule)
-    paths = [fold(path) for path in block.paths]
+    paths = [FoldedSequential(_folded_rows(path.rows, is_kept)) for path in block.paths]
     last = paths[0].layers[-1] if len(paths[0].layers) else None
     if block.join == "add" and len(paths) > 1 and isinstance(last, FoldedConv) and last.activation == LINEAR:
         last.activation = activation or LINEAR

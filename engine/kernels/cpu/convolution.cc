@@ -48,6 +48,9 @@ class Kernel {
       });
   }
 
+  // One that `engine_convolution_spread` made ready.
+  Kernel(const float* spread, const float* bias) : is_minimal_(true), values_(spread), bias_(bias) {}
+
   static int64_t size(const Shape& s) { return (minimal::serves(s) ? minimal::planes(s) * s.c : direct::taps(s)) * s.o; }
 
   // What padded images give: [b y x o].
@@ -235,6 +238,29 @@ ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bia
   return ffi::Error::Success();
 }
 
+// A kernel [3 3 c o] as minimal filtering reads it, for many calls of ForwardSpread: [planes 1 c o].
+ffi::Error Spread(ffi::ThreadPool threads, Array kernel, ffi::Result<Array> out) {
+  Numbers sizes = kernel.dimensions();
+  Shape s = {1, 1, 1, sizes[2], 3, 3, sizes[3], 1, 1, 1, 1, 1, 1, 0, 0, 0, 0};
+  if (sizes[0] != 3 || sizes[1] != 3 || !minimal::serves(s) || out->element_count() != size_t(Kernel::size(s)))
+    return ffi::Error::InvalidArgument("a kernel that minimal filtering does not serve");
+  Kernel(threads, kernel.typed_data(), nullptr, s, out->typed_data());
+  return ffi::Error::Success();
+}
+
+// Forward without a pool, with what Spread gives.
+ffi::Error ForwardSpread(ffi::ThreadPool threads, Array images, Array kernel, Bias bias, ffi::Result<Array> out,
+                         Numbers sizes, bool is_relu) {
+  int64_t window[] = {3, 3, images.dimensions()[3], bias.dimensions()[0]}, none[] = {1, 1, 1, 1};
+  Pool p = pool_of({none, 4}, out->dimensions());
+  Shape s = shape_of(images.dimensions(), {window, 4}, p.rows(p.y), p.columns(), sizes);
+  if (!minimal::serves(s) || kernel.element_count() != size_t(Kernel::size(s)))
+    return ffi::Error::InvalidArgument("a kernel that was not made ready for these images");
+  Kernel ready(kernel.typed_data(), bias.typed_data());
+  forward(threads, images.typed_data(), ready, s, p, is_relu, out->typed_data(), nullptr);
+  return ffi::Error::Success();
+}
+
 // outputs: empty with a pool or without a relu; winners: empty without a pool. back: sizes of the convolution with the
 // flipped kernel; to_images: empty if it is not needed.
 ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners winners, Array outputs, Array gradient,
@@ -267,6 +293,10 @@ ffi::Error Backward(ffi::ThreadPool threads, Array images, Array turned, Winners
 XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_forward, Forward,
                               BINDING.Arg<Array>().Arg<Array>().Arg<Bias>().Ret<Array>().Ret<Winners>()
                               SIZES("sizes") SIZES("pool").Attr<int64_t>("tile").Attr<bool>("is_relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_spread, Spread, BINDING.Arg<Array>().Ret<Array>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_forward_spread, ForwardSpread,
+                              BINDING.Arg<Array>().Arg<Array>().Arg<Bias>().Ret<Array>()
+                              SIZES("sizes").Attr<bool>("is_relu"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     engine_convolution_backward, Backward,
     BINDING.Arg<Array>().Arg<Array>().Arg<Winners>().Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>().Ret<Bias>()
