@@ -71,7 +71,7 @@ def _choose_tile(kernel_shape: tuple[int, ...], sums: tuple[int, int]) -> np.int
 
 
 def can_spread(kernel: Any, window: Window) -> bool:
-    """Whether `spread` takes this kernel [i j c o], of more weights than large tiles take; the library is then loaded."""
+    """Whether `spread` takes this kernel [i j c o] of more weights than large tiles take; loads the library."""
     is_large = prod(kernel.shape[2:]) > LARGE_TILE_WEIGHTS and prod(kernel.shape) <= SPREAD_WEIGHTS
     fits = is_large and kernel.dtype == jnp.float32 and kernel.shape[3] % LANES == 0
     is_ours = fits and is_minimal(kernel.shape, window) and min(map(min, window.pads)) >= 0
