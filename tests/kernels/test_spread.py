@@ -24,7 +24,8 @@ def test_spread_kernel_convolves_as_lax(shape: tuple[int, ...], filters: int, pa
     assert ffi.can_spread(kernel, window)
     found = ffi.convolve_spread(images, ffi.spread(kernel), bias, window, True)
     numbers = ("NHWC", "HWIO", "NHWC")
-    wanted = jnp.maximum(0, bias + lax.conv_general_dilated(images, kernel, (1, 1), window.pads, None, None, numbers))
+    plain = lax.conv_general_dilated(images, kernel, (1, 1), window.pads, None, None, numbers)
+    wanted = jnp.maximum(0, plain + bias.reshape(1, 1, 1, -1))
     np.testing.assert_allclose(found, wanted, atol=3e-6 * float(jnp.abs(wanted).max()), rtol=0)
 
 
