@@ -185,7 +185,7 @@ if ffi.is_available() and CONVOLUTIONS.load() is not None:
     CASES[ffi.gradients] = [(MAPS, FLIPPED, NO_WINNERS, None, array("b y x o"), WINDOW, None)]
 NOT_EVERYWHERE = {
     # They need a GPU, or a processor for which there is a library.
-    *(triton.convolve, ffi.convolve, ffi.gradients, batch_norm.normalize),
+    *(triton.convolve, ffi.convolve, ffi.spread, ffi.convolve_spread, ffi.gradients, batch_norm.normalize),
     # They also need multiples of 16 channels, or windows of 1×1.
     *(
         separable.depthwise,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from engine.runs import loop
 from engine.runs.session import Session
 from engine.training import feed as feed_module
 from engine.training.batches import OrderSeeds, epoch_order, num_batches
-from engine.training.feed import Resident, Streamed, choose_placement, make_feed
+from engine.training.feed import Chunks, Resident, Streamed, choose_placement, make_feed
 from tests.conftest import HANG_SECONDS, make_dataset
 
 BATCH = 16
@@ -46,6 +47,35 @@ def batch_of(streamed: Streamed, epoch: int, step: int) -> np.ndarray:
     window = streamed.window(epoch, step)
     place = (step - window.first) * BATCH
     return np.asarray(window.images[place : place + BATCH])
+
+
+# Processes
+
+
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_each_process_reads_and_holds_its_share_of_the_rows_and_all_together_read_each_once(num_processes: int):
+    class Counting:
+        """Images that note which of them are read."""
+
+        def __init__(self):
+            self.nbytes, self.shape, self.read = 192 * 64, (192, 8, 8, 1), list[int]()
+
+        def __len__(self) -> int:
+            return 192
+
+        def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+            self.read.extend(int(row) for row in rows)
+            return np.zeros((len(rows), 8, 8, 1), np.uint8)
+
+    read, held = list[list[int]](), list[int]()
+    for positions in np.arange(BATCH).reshape(num_processes, -1):
+        images: Any = Counting()
+        chunks = Chunks(images, OrderSeeds(0), BATCH, share=(np.zeros(1, int), positions))
+        held.append(sum(chunks[number][0].nbytes for number in range(chunks.per_epoch)))
+        read.append(images.read)
+    assert [len(rows) for rows in read] == [192 // num_processes] * num_processes
+    assert held == [192 * 64 // num_processes] * num_processes
+    assert sorted(row for rows in read for row in rows) == [*range(192)]
 
 
 # StoredImages
