@@ -8,6 +8,7 @@ import time
 from typing import Any, NoReturn
 
 from engine.errors import Say
+from engine.host.interrupts import SIGNALS
 from engine.processes.lost import (
     PEER_LOST,
     REMEDY,
@@ -23,6 +24,7 @@ from engine.processes.lost import (
 from engine.processes.start import LAUNCHED
 
 KEY = "engine/ended"
+STOPPED = tuple(128 + number for number in SIGNALS)  # exit codes of a stop that all processes make together
 FAREWELL_SECONDS, LINGER_SECONDS = 2, 1  # the first passes only where one is lost, who will not come
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
 
@@ -47,7 +49,8 @@ def watch(say: Say) -> None:
             return
         code, who, message = text.split("\n", 2)
         if int(who) != rank:
-            _leave(int(code), f"process {who}: {message}" if rank == 0 else None, say)
+            message = message if int(code) in STOPPED else f"process {who}: {message}"
+            _leave(int(code), message if rank == 0 else None, say)
 
     threading.Thread(target=listen, daemon=True).start()
     soften_abort(say)
@@ -63,18 +66,19 @@ def end_of(error: Exception) -> tuple[int, str]:
 
 
 def end(code: int, message: str, say: Say) -> None:
-    """Ends this process and all others with a code; the message is printed here and by process 0.
+    """Ends this process and all others with a code; the message is printed by process 0, and here unless all stop.
 
     Does nothing in a process that is alone.
     """
     client = _client()
     if client is None:
         return
+    speaks = _rank() == 0 or code not in STOPPED
     try:
         client.key_value_set(KEY, f"{code}\n{_rank()}\n{message}")
     except Exception:  # another was first, or the service is gone: whatever it raises
-        message = ""
-    _leave(code, message or None, say)
+        speaks = speaks and code in STOPPED  # all stop after the same step, and process 0 says so
+    _leave(code, message if speaks else None, say)
 
 
 def leave_together() -> None:

@@ -17,10 +17,9 @@ from typing import IO
 from engine.errors import InputError, Say, problem
 from engine.host.cores import XLA_VARIABLES, num_cores
 from engine.host.interrupts import SIGNALS
-from engine.processes.ends import PEER_LOST
+from engine.processes.ends import PEER_LOST, STOPPED
 from engine.processes.start import DISTRIBUTED, LAUNCHED, NUM_PROCESSES, PROCESS_ID
 
-SAVED = tuple(128 + number for number in SIGNALS)
 GRACE_SECONDS = 10.0  # for the others to end by themselves, with a message, after one has failed
 POLL_SECONDS = 0.05
 MOST_LINE_BYTES, MOST_LINES = 2**16, 1000
@@ -185,11 +184,11 @@ def wait_for_all(processes: Sequence[subprocess.Popen]) -> tuple[int, int]:
         for process in (each for each, then, now in zip(processes, before, codes, strict=True) if now and not then):
             end_group(process)  # readers of data that it left behind hold its pipes open
         failed = [(rank, code) for rank, code in enumerate(codes) if code]
-        if failed and first[1] in (0, *SAVED):
+        if failed and first[1] in (0, *STOPPED):
             # Of several that are found at once, one that says itself why it failed rather than one that followed it.
-            worst = min(failed, key=lambda each: (each[1] in SAVED, each[1] == PEER_LOST, each[1] < 0))
-            first = worst if first[1] == 0 or worst[1] not in SAVED else first
-            if first[1] not in SAVED:
+            worst = min(failed, key=lambda each: (each[1] in STOPPED, each[1] == PEER_LOST, each[1] < 0))
+            first = worst if first[1] == 0 or worst[1] not in STOPPED else first
+            if first[1] not in STOPPED:
                 deadline = time.monotonic() + GRACE_SECONDS
         if None not in codes:
             return first

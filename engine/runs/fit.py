@@ -43,7 +43,7 @@ from engine.runs.inputs import follow_record
 from engine.runs.loop import train
 from engine.runs.needed_kernels import begin_kernels
 from engine.runs.result import Result
-from engine.runs.together import as_one_voice, claim, record_from_first
+from engine.runs.together import as_one_voice, claim, record_from_first, report_other_views
 from engine.runs.tuning import read_tuning
 from engine.trackers.table import Log
 
@@ -251,6 +251,7 @@ def _train(
     if run_dir is not None:
         with claim(Path(run_dir)) as directory:
             record = record_from_first(lambda: open_run(directory, config, resume, False, reporter.say, allow_change))
+            report_other_views(directory, reporter.say)
             config = follow_record(config, record, reporter.say, allow_change) if record else config
             return train_in(directory, config, record)
     if resume:

@@ -27,7 +27,7 @@ from engine.runs.plan_search import search_plan
 from engine.runs.result import Result
 from engine.runs.saver import saving, start_directory
 from engine.runs.session import Session
-from engine.runs.together import as_one_voice, claim, record_from_first
+from engine.runs.together import as_one_voice, claim, record_from_first, report_other_views
 from engine.trackers.table import Log
 
 
@@ -58,6 +58,7 @@ def run(
     check_same_start(config)
     with claim(Path(run_dir or f"runs/{config.name}")) as directory:
         record = record_from_first(lambda: open_run(directory, config, resume, overwrite, reporter.say, allow_change))
+        report_other_views(directory, reporter.say)
         config = follow_record(config, record, reporter.say, allow_change) if record else config
         begin_kernels(config)
         with clock.measure("data"):

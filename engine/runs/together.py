@@ -1,7 +1,8 @@
 """A run of several processes: its directory and checkpoints are those of process 0, its plan suits all of them."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 
 from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import claimed
-from engine.checkpoints.steps import choose_step, read_record, restore_arrays
+from engine.checkpoints.steps import choose_step, find_steps, read_record, restore_arrays
 from engine.config.plan import Plan
+from engine.errors import Say
 from engine.processes.together import all_succeed, are_several, arrays_from_first, exchange, from_first, is_first
 from engine.records import from_json, to_json
 from engine.report.progress import Mute, Reporter
@@ -29,6 +31,29 @@ def claim(path: Path) -> Iterator[Path]:
     """The directory of a run, claimed by process 0: the others need not see it, and neither read nor write there."""
     with ExitStack() as stack:
         yield Path(from_first(lambda: str(stack.enter_context(claimed(path)))))
+
+
+def report_other_views(directory: Path, say: Say) -> None:
+    """Reports processes for which the run's directory contains other checkpoints than for process 0, whose count.
+
+    Those that do not see the directory, as on a host of its own, are not reported.
+    """
+    own = None
+    with suppress(OSError):  # not theirs to read
+        own = find_steps(directory) if directory.is_dir() else None
+    views = exchange([socket.gethostname(), own])
+    for rank, (host, steps) in enumerate(views):
+        if steps is not None and steps != views[0][1]:
+            say(
+                f"note: process {rank} on {host} sees {_name(steps)} in {directory}, process 0 {_name(views[0][1])}, "
+                f"which is what counts: no other process reads or writes there"
+            )
+
+
+def _name(steps: Sequence[int] | None) -> str:
+    """`2 checkpoints, up to step 240`."""
+    count = len(steps or ())
+    return f"{count or 'no'} checkpoint{'s' * (count != 1)}" + (f", up to step {max(steps):,}" if steps else "")
 
 
 def record_from_first(make: Callable[[], Record | None]) -> Record | None:

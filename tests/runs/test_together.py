@@ -1,6 +1,8 @@
 """Several processes act on one plan."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,3 +30,26 @@ def test_plans_that_agree_stay(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(together, "all_succeed", lambda make: make())
     monkeypatch.setattr(together, "exchange", lambda own: [own, own])
     assert together.plan_together() == OWN
+
+
+def test_processes_that_see_other_checkpoints_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Process 1 sees fewer than process 0, process 2 none of the directory, process 3 the same."""
+    for step in (40, 1200):
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+        (tmp_path / "checkpoints" / str(step) / "record").mkdir()
+        (tmp_path / "checkpoints" / str(step) / "record" / "metadata").touch()
+    own: list[Any] = []
+
+    def exchange(value: Any) -> list[Any]:
+        own.append(value)
+        return [["node7", [40, 1200]], ["node8", [40]], ["node9", None], ["node9", [40, 1200]]]
+
+    monkeypatch.setattr(together, "exchange", exchange)
+    said: list[str] = []
+    together.report_other_views(tmp_path, said.append)
+    together.report_other_views(tmp_path / "elsewhere", said.append)
+    assert [steps for _, steps in own] == [[40, 1200], None]
+    note = "note: process 1 on node8 sees 1 checkpoint, up to step 40 in {}, process 0 2 checkpoints, up to step 1,200"
+    assert [line.split(", which")[0] for line in said] == [
+        note.format(tmp_path), note.format(tmp_path / "elsewhere"),
+    ]  # fmt: skip
