@@ -77,7 +77,9 @@ def end(code: int, message: str, say: Say) -> None:
     try:
         client.key_value_set(KEY, f"{code}\n{_rank()}\n{message}")
     except Exception:  # another was first, or the service is gone: whatever it raises
-        speaks = speaks and code in STOPPED  # all stop after the same step, and process 0 says so
+        if _rank() == 0:
+            threading.Event().wait()  # `watch` prints what the first one says, and ends this process
+        speaks = False
     _leave(code, message if speaks else None, say)
 
 

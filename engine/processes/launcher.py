@@ -22,6 +22,7 @@ from engine.processes.start import DISTRIBUTED, LAUNCHED, NUM_PROCESSES, PROCESS
 
 GRACE_SECONDS = 10.0  # for the others to end by themselves, with a message, after one has failed
 POLL_SECONDS = 0.05
+GLOO = b"[Gloo] Rank "
 MOST_LINE_BYTES, MOST_LINES = 2**16, 1000
 
 
@@ -29,7 +30,8 @@ MOST_LINE_BYTES, MOST_LINES = 2**16, 1000
 class Merger:
     """Writes the lines of all processes: those of process 0 as they are, `[1] ` before those of process 1.
 
-    A line that several print is written once, as often as that one prints it that prints it most.
+    A line that several print is written once, as often as that one prints it that prints it most. What gloo says on
+    meeting the others, once for each set of processes that exchange arrays, is not written.
     """
 
     streams: Mapping[str, IO[bytes]]
@@ -38,6 +40,8 @@ class Merger:
 
     def write(self, rank: int, name: str, line: bytes) -> None:
         """Writes a line of a process to the stream of that name, unless another process has printed it."""
+        if line.startswith(GLOO):
+            return
         with self._lock:
             counts = self._counts.setdefault((name, line), Counter())
             is_known = counts[rank] < max(counts.values(), default=0)

@@ -10,7 +10,7 @@ from engine.checkpoints.saving import Checkpoints, NoCheckpoints, Saves, SaveTim
 from engine.data.load import skipped_files
 from engine.host.interrupts import Interrupted, StopRequest, defer_signals
 from engine.host.storage import write_atomically
-from engine.processes.together import agree, is_first
+from engine.processes.together import agree, from_first, is_first
 from engine.report.history import history_csv
 from engine.report.progress import Reporter
 from engine.runs.callbacks import CallbackFailed, Callbacks
@@ -120,5 +120,5 @@ class Saver:
     def _save_and_stop(self) -> None:
         session, number = self._session, self._stop
         self._save()
-        self._checkpoints.wait()
+        from_first(self._checkpoints.wait)  # who has nothing to write would end the run before process 0 has written
         raise Interrupted(f"stopped and saved at step {session.step:,} of {session.total_steps:,}", number)

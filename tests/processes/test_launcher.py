@@ -40,6 +40,7 @@ def test_a_line_is_shown_as_often_as_the_process_prints_it_that_prints_it_most()
     for rank in (0, 1, 1, 0, 2, 1):
         merger.write(rank, "out", b"same\n")
     merger.write(1, "err", b"same, without an end")
+    merger.write(1, "out", b"[Gloo] Rank 1 is connected to 1 peer ranks.\n")
     shown = {name: stream.getvalue() for name, stream in merger.streams.items()}  # type: ignore[attr-defined]
     assert shown == {"out": b"same\n[1] same\n[1] same\n", "err": b"[1] same, without an end\n"}
 

@@ -1,6 +1,7 @@
 """Runs of several processes: the bits of one process with as many devices, and an end that is one for all."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from engine.checkpoints.record import Record
-from engine.checkpoints.steps import choose_step, read_record
+from engine.checkpoints.steps import choose_step, find_steps, read_record
 from tests.conftest import HANG_SECONDS, QUICK_FLAGS
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = ["-m", "tests.processes.train"]
 
 
 def start(kind: str, *options: str, devices: int = 1, **environment: str) -> subprocess.Popen:
     """One process of a run."""
     flags = f"{QUICK_FLAGS} --xla_force_host_platform_device_count={devices}"
     own = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, "-m", "tests.processes.train", kind, *options]
+    command = [sys.executable, *PROGRAM, kind, *options]
     return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -98,3 +100,38 @@ def test_processes_of_unlike_settings_are_named_and_end_together(tmp_path: Path)
     assert "distributed: got other settings or data in process 1" in printed
     assert "config.optim.learning_rate" in printed
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+SLOW_DISK = """
+import time
+from engine.checkpoints.saving import Checkpoints
+usual = Checkpoints.wait
+def wait(self):
+    time.sleep(4)  # longer than the farewell of the processes
+    usual(self)
+    print("all is on disk", flush=True)
+Checkpoints.wait = wait
+import runpy
+runpy.run_module("tests.processes.train", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("receiver", [0, 1])
+def test_stop_waits_until_process_0_has_saved(receiver: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The others have nothing to write and are done at once."""
+    (tmp_path / "slow.py").write_text(SLOW_DISK)
+    monkeypatch.setattr(f"{__name__}.PROGRAM", [str(tmp_path / "slow.py")])
+    options = ["--train.epochs=1000000", f"--run-dir={tmp_path / 'run'}", "--mesh=data=2"]
+    processes = start_all(2, "resident", *options, "--checkpoint.every-epochs=1000000")
+    printed = ""
+    while "epoch 2/" not in printed:
+        assert processes[0].stdout
+        line = processes[0].stdout.readline()
+        assert line, printed
+        printed += line
+    processes[receiver].send_signal(signal.SIGTERM)
+    first, second = finish(processes, 143)
+    assert first.index("all is on disk") < first.index("stopped and saved at step")
+    assert "stopped" not in second  # process 0 speaks for all
+    assert len(find_steps(tmp_path / "run")) == 1
