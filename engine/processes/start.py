@@ -13,7 +13,7 @@ from engine.errors import InputError, problem
 
 DISTRIBUTED, NUM_PROCESSES, PROCESS_ID = "ENGINE_DISTRIBUTED", "ENGINE_NUM_PROCESSES", "ENGINE_PROCESS_ID"
 LAUNCHED = "ENGINE_LAUNCHED"  # how many processes `engine launch` has started, for the commands that are suggested
-START_SECONDS = 50  # for all to come
+START_SECONDS = 45  # for all to come
 # After which JAX takes a process that answers no more to be lost: in truth after half of it to the whole, because it
 # asks every half. So it is more than twice `lost.SILENT_SECONDS`, at which we end the run and say who it is.
 HEARTBEAT_SECONDS = 45
@@ -43,6 +43,8 @@ def join(distributed: str | None = None) -> None:
     how: dict[str, Any] = {"initialization_timeout": patience, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
     if given != "auto":
         how |= {**_read_numbers(), "coordinator_address": given, "coordinator_bind_address": _bind_address(given)}
+        if how["process_id"] == 0:
+            _check_can_listen(given, how["coordinator_bind_address"])
     log = b""
     try:
         with _raising_errors(), _holding_back_the_log() as held:
@@ -142,10 +144,25 @@ def _bind_address(address: str) -> str:
     return f"[::]:{port}" if is_named_otherwise else f"{found}:{port}"
 
 
+def _check_can_listen(given: str, address: str) -> None:
+    """Raises InputError if process 0 cannot listen there: JAX's service fails, at times by a segmentation fault."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as JAX does, after an earlier run
+            probe.bind(("" if host == "[::]" else host, int(port)))
+    except OSError as error:
+        raise InputError(_no_listening(given, error.strerror or "cannot be bound")) from None
+
+
+def _no_listening(given: str, why: str) -> str:
+    rule = "an address of this host, which runs process 0, and a port that is free"
+    return problem(FIELD, f"{given} ({why})", rule, "Choose another port, or name the host of process 0.")
+
+
 def _failure(given: str, text: str, log: str) -> str:
     if "DEADLINE_EXCEEDED" not in text and "bad_cast" not in text:  # JAX cannot pass the status to a callback of Python
-        rule, remedy = "an address and port that are free", "Choose another port."
-        return problem(FIELD, f"{given} ({_first_line(text)})", rule, remedy)
+        return _no_listening(given, _first_line(text))
     remedy = "Start all of them at once, and see that they can reach process 0."
     if came := ARRIVALS.search(log):
         arrived, count, absent = came.groups()

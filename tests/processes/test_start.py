@@ -1,5 +1,6 @@
 """Joining other processes: what is read from the command line and the environment, and the mistakes in it."""
 
+import socket
 import subprocess
 import sys
 
@@ -44,6 +45,19 @@ def test_address_and_numbers_that_cannot_be_used_are_refused(
     monkeypatch.setenv("ENGINE_PROCESS_ID", number)
     with pytest.raises(InputError, match=message):
         join(address)
+
+
+@pytest.mark.parametrize("host", ["localhost", "192.0.2.1"])  # the latter is of no host
+def test_process_0_that_cannot_listen_says_so(host: str, monkeypatch: pytest.MonkeyPatch):
+    """JAX's service fails there too, but sometimes by a segmentation fault."""
+    monkeypatch.setenv("ENGINE_NUM_PROCESSES", "2")
+    monkeypatch.setenv("ENGINE_PROCESS_ID", "0")
+    with socket.socket() as other:
+        other.bind(("localhost", 0))
+        other.listen()
+        address = f"{host}:{other.getsockname()[1]}"
+        with pytest.raises(InputError, match=rf"^distributed: got {address} \(.*\); expected an address of this host"):
+            join(address)
 
 
 def test_mistake_of_one_process_is_told_as_it_is_to_one_alone():
