@@ -132,9 +132,15 @@ def save_run(classifier: SingleClassifier, path: Path, overwrite: bool = False) 
         if overwrite:
             clear_run(directory)
         write_config(directory, classifier.record.config)
-        with Checkpoints(directory, classifier.record.config.checkpoint) as checkpoints:
-            checkpoints.save(classifier.record, model=(classifier.params, classifier.model_state))
-            checkpoints.wait()
+        try:
+            with Checkpoints(directory, classifier.record.config.checkpoint) as checkpoints:
+                checkpoints.save(classifier.record, model=(classifier.params, classifier.model_state))
+                checkpoints.wait()
+        except InputError as error:  # the advice of a run, to resume it, does not help here
+            clear_run(directory)
+            remedy = "Free some space there, or choose another --out, and import again."
+            rule = error.rule or "a place that can be written"
+            raise InputError(problem("out", error.got, rule, remedy)) from error
 
 
 def _check_free(directory: Path, config: RunConfig, overwrite: bool) -> None:

@@ -31,6 +31,7 @@ from engine.networks.quantizing import Code, Part, find_extremes, quantize_parts
 from engine.training.evaluate import Look
 
 Predict = Callable[[Tree, jax.Array], jax.Array]
+FEW_PICTURES = 16  # the fewest with which accuracy was measured (docs/plans.md)
 _AGAIN = "Change the float32 classifier, and call engine.quantize again."
 
 
@@ -106,7 +107,10 @@ def quantize(
 
 def _report(one: QuantizedClassifier, num_pictures: int) -> None:
     kept, all_layers = one.float32_layers, len(one.int8_layers) + len(one.float32_layers)
-    tell(f"int8: {len(one.int8_layers)} of {all_layers} layers with weights, calibrated with {num_pictures:,} pictures")
+    pictures = f"{num_pictures:,} picture{'s' * (num_pictures != 1)}"
+    tell(f"int8: {len(one.int8_layers)} of {all_layers} layers with weights, calibrated with {pictures}")
+    if num_pictures < FEW_PICTURES:
+        tell("int8: so few pictures may not have the values of others, which are clipped; pass a hundred or more")
     tell(f"float32: {len(kept)} ({', '.join(kept)})")
     if not quantized.is_fast():
         tell("int8 is slower than float32 here: this processor lacks AVX512-VNNI, or our C++ code cannot be loaded")

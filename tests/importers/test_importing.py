@@ -63,6 +63,19 @@ def test_the_run_is_an_ordinary_one(tmp_path: Path):
     save_run(classifier, tmp_path / "run", overwrite=True)
 
 
+def test_import_that_cannot_be_written_says_to_import_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    classifier, _ = imported(tmp_path, draw_arrays(), Wanted())
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", fail)
+    with pytest.raises(InputError, match=r"out: got .*no space left.*Free some space there, .* import again"):
+        save_run(classifier, tmp_path / "run")
+    monkeypatch.undo()
+    save_run(classifier, tmp_path / "run")
+
+
 def test_an_imported_model_is_fine_tuned_for_other_classes(tmp_path: Path):
     classifier, _ = imported(tmp_path, draw_arrays(), Wanted())
     labels = np.arange(12) % 2

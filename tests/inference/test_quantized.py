@@ -46,6 +46,11 @@ def test_layers_and_pictures_are_reported_with_their_number(pair, capsys):
     said = capsys.readouterr().err
     assert "int8: 2 of 3 layers with weights, calibrated with 32 pictures" in said
     assert "float32: 1 (dense_2)" in said
+    assert "so few pictures" not in said
+    engine.quantize(pair[0], make_dataset(1, 1).images)
+    said = capsys.readouterr().err
+    assert "calibrated with 1 picture\n" in said
+    assert "so few pictures may not have the values of others" in said
 
 
 def test_predictions_are_near_those_of_float32(pair):
