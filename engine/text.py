@@ -32,6 +32,11 @@ def one_line(text: object) -> str:
     return printable(str(text)).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def counted(count: int, thing: str) -> str:
+    """How many of a thing there are: "1 class", "2 classes", "10,000 images"."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}{'es' if thing.endswith('ss') else 's'}"
+
+
 def encodable(text: str, encoding: str | None) -> str:
     """The text with nothing in it that the encoding of a console or pipe lacks."""
     if not _fits(text, encoding or "utf-8"):

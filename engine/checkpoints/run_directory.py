@@ -16,7 +16,7 @@ from engine.config import RunConfig
 from engine.errors import InputError, Say, ignore, problem
 from engine.host.storage import check_can_write, expanded, open_own, remove, write_atomically
 from engine.records import Difference
-from engine.text import one_line
+from engine.text import counted, one_line
 
 try:
     import fcntl
@@ -163,7 +163,7 @@ def _resumable(path: Path, config: RunConfig, resume: bool, say: Say, allowed: f
 
 
 def _progress(record: Record) -> str:
-    epochs = f"{record.epochs_done} of {record.config.train.epochs} epochs, step {record.step:,}"
+    epochs = f"{record.epochs_done} of {counted(record.config.train.epochs, 'epoch')}, step {record.step:,}"
     return f"a finished run ({epochs})" if record.is_complete else f"an unfinished run ({epochs})"
 
 

@@ -14,6 +14,7 @@ from engine.commands.process import command_name, errors_as_lines, set_up_proces
 from engine.commands.train import read_target
 from engine.config import RunConfig
 from engine.host.console import show, tell
+from engine.text import counted
 
 if TYPE_CHECKING:
     from engine.data.decoded.dataset import Splits
@@ -78,7 +79,7 @@ def find_rate(arguments: Sequence[str]) -> None:
         found = search_rates(given.config, splits, tell, given.low, given.high, given.num_rates)
         end = ", where the loss diverges" if found.has_diverged else ""
         show(
-            f"{len(found.losses)} steps at rates from {given.low:g} to {found.rates[-1]:.2g}{end}",
+            f"{counted(len(found.losses), 'step')} at rates from {given.low:g} to {found.rates[-1]:.2g}{end}",
             f"losses drawn: {found.draw(given.out)}",
         )
         if found.suggestion is None:

@@ -12,6 +12,7 @@ from engine.config.data import DataConfig
 from engine.errors import InputError, problem
 from engine.host.console import show, tell
 from engine.models.specs import Sequential
+from engine.text import counted
 
 if TYPE_CHECKING:
     from engine.inference.single import SingleClassifier
@@ -86,7 +87,9 @@ def _imported_lines(classifier: "SingleClassifier", out: Path) -> list[str]:
     shape = record.input_spec.network_shape
     trained, statistics = model.num_params(shape), model.num_statistics(shape)
     what = (
-        f"{len(record.class_names):,} classes" if record.class_names else f"a trunk of {record.num_outputs:,} features"
+        counted(len(record.class_names), "class")
+        if record.class_names
+        else f"a trunk of {record.num_outputs:,} features"
     )
     lines = [
         f"{out}: {about.model} of {about.file} ({about.hash[:15]}…), {what}",

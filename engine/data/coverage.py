@@ -8,6 +8,7 @@ from engine.data.classes.matching import unlike_in_form
 from engine.data.classes.names import Names, are_numbers, names_text
 from engine.data.decoded.dataset import Dataset, Splits
 from engine.errors import InputError, problem
+from engine.text import counted
 
 SHOWN = 3
 
@@ -16,7 +17,8 @@ def check_several_classes(train: Dataset) -> None:
     """Raises InputError for training data of one class, of which nothing can be learnt: accuracy 1.0 from the start."""
     if train.task != "classes" or np.ptp(train.class_numbers):
         return
-    got = f"one class only ({train.class_names[train.class_numbers[0]]}) in {_examples(len(train))} to train on"
+    examples = counted(len(train), "example")
+    got = f"one class only ({train.class_names[train.class_numbers[0]]}) in {examples} to train on"
     others = [name for k, name in enumerate(train.class_names) if k != train.class_numbers[0]]
     remedy = f"Choose a split that has {names_text(others)} too." if others else "Add examples of other classes."
     raise InputError(problem(train.name, got, "at least 2 classes", remedy))
@@ -51,7 +53,9 @@ def _name_notes(names: Names) -> list[str]:
     if len(groups) > SHOWN:
         notes.append(f"warning: {len(groups) - SHOWN:,} more groups of class names that differ only in form")
     if are_numbers(names) and names != tuple(map(str, range(len(names)))):
-        notes.append(f"{len(names):,} classes, named by their labels: {names_text(names)}, the outputs in this order")
+        notes.append(
+            f"{counted(len(names), 'class')}, named by their labels: {names_text(names)}, the outputs in this order"
+        )
     return notes
 
 
@@ -63,12 +67,14 @@ def _training_notes(splits: Splits, counts: np.ndarray) -> list[str]:
     if missing.any():
         line = f"warning: no training examples of {_some_of(missing, names)}, which the model cannot learn"
         if splits.train.skipped:
-            line += f"; {len(splits.train.skipped):,} files were skipped"
+            line += f"; skipped: {counted(len(splits.train.skipped), 'file')}"
         elif splits.validation is not None and (missing & (counts_of(splits.validation) > 0)).any():
             line += "; their examples are in validation, where stratified would set aside the same share of each"
         notes.append(line)
     if len(names) > len(splits.train):
-        notes.append(f"warning: {len(names):,} classes, more than the {_examples(len(splits.train))} to train on")
+        notes.append(
+            f"warning: {len(names):,} classes, more than the {counted(len(splits.train), 'example')} to train on"
+        )
     elif len(names) > 2 and 2 * np.count_nonzero(single) > len(names):
         notes.append(f"warning: a single training example of {_some_of(single, names)}")
     return notes
@@ -81,7 +87,3 @@ def _some_of(chosen: np.ndarray, names: Names) -> str:
 
 def _names_at(chosen: np.ndarray, names: Names) -> Iterable[str]:
     return [names[k] for k in np.flatnonzero(chosen)]
-
-
-def _examples(count: int) -> str:
-    return f"{count:,} example{'s' if count > 1 else ''}"

@@ -20,6 +20,7 @@ from engine.data.pictures.ranges import as_uint8, check_not_raw, doubts_of, leve
 from engine.errors import InputError, Say, problem
 from engine.host.console import tell
 from engine.records.custom import Custom
+from engine.text import counted
 
 ClassNames = Sequence[str] | Mapping[Any, Any]
 Arrays = tuple[Any, Any, Any]  # images, labels, and weights or None
@@ -229,7 +230,7 @@ def _check_counts(images: np.ndarray, labels: np.ndarray, reading: Reading) -> N
     """Raises InputError unless there are as many labels as images, naming the axis that has as many."""
     if len(images) == len(labels):
         return
-    got = f"{len(images):,} {reading.of}images and {len(labels):,} labels"
+    got = f"{counted(len(images), f'{reading.of}image')} and {counted(len(labels), 'label')}"
     remedy = "Check how they were read."
     if images.ndim == 4 and images.shape[-1] == len(labels):
         remedy = "If the examples are the last axis: np.moveaxis(images, -1, 0)."

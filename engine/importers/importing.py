@@ -27,6 +27,7 @@ from engine.models.shapes import pair
 from engine.models.specs import Sequential
 from engine.models.tokens import PositionEmbedding
 from engine.networks.network import abstract_arrays, layers_in
+from engine.text import counted
 
 Channels = Literal[1, 3]
 Normalization = Literal["imagenet", "file"]
@@ -199,7 +200,7 @@ def _check_classes(
         got, rule = f"no weights of {last.name}, the classifier", "those of the whole model"
         raise InputError(problem(whose, got, rule, "Add --no-top, or use the file with them."))
     if found.shape != (num_classes,):
-        got = f"a classifier of {found.size:,} classes ({last.name})"
+        got = f"a classifier of {counted(found.size, 'class')} ({last.name})"
         whose_names = "ImageNet's" if wanted.class_names is None else "as many as --class-names lists"
         remedy = f"Name its classes: --class-names FILE with {found.size:,} lines; or add --no-top."
         raise InputError(problem(whose, got, f"{num_classes:,}, {whose_names}", remedy))
@@ -213,14 +214,14 @@ def _dropped(
     others = [name for name in left_over if name not in allowed]
     if others:
         named = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
-        got = f"{len(others):,} arrays that this model lacks: {named}"
+        got = f"{counted(len(others), 'array')} that this model lacks: {named}"
         raise InputError(problem(whose, got, f"those of {variant.name} alone", "Name the model it was saved from."))
     counters = sum(map(torch_names.is_counter, file.arrays)) if variant.library == "torch" else 0
     dropped = [name for name in left_over if name in allowed]
     return (
         note
         for note in (
-            f"dropped: {len(dropped):,} arrays of the classifier ({', '.join(dropped)})" if dropped else "",
+            f"dropped: {counted(len(dropped), 'array')} of the classifier ({', '.join(dropped)})" if dropped else "",
             f"dropped: {counters:,} counts of batches" if counters else "",
         )
         if note

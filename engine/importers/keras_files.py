@@ -18,6 +18,7 @@ from engine.host.archives import check_directory_size
 from engine.host.json_files import parse_json
 from engine.importers.hdf5 import Hdf5File, read_hdf5
 from engine.importers.weights_file import WeightsFile, damaged, make_weights_file
+from engine.text import counted
 
 WHOLE = "model_weights"  # the group of weights in the .h5 of a whole model
 OF_KERAS_1 = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
@@ -143,7 +144,7 @@ def _of_layers(path: Path, found: Hdf5File, root: str, layers: list[str]) -> tup
             used.add(where)
     left = sorted(name for name in found.arrays if name not in used)
     shown = ", ".join(left[:3]) + (" …" if left[3:] else "")
-    return arrays, [f"not listed by layer_names and left out: {len(left):,} arrays ({shown})"] if left else []
+    return arrays, [f"not listed by layer_names and left out: {counted(len(left), 'array')} ({shown})"] if left else []
 
 
 def _name_of(layer: str, stored: str, beside: list[str]) -> str:

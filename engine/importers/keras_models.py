@@ -20,6 +20,7 @@ from engine.importers.read import read_weights
 from engine.importers.weights_file import WeightsFile
 from engine.models import Activation, Layer, Paths, Sequential
 from engine.models.shapes import Shape
+from engine.text import counted
 
 GLOBAL_POOLS = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
 AS_LEVELS = "the model normalises nothing: pixels go in as 0 to 255, unless you say otherwise"
@@ -70,7 +71,7 @@ def keras_model(path: str | PathLike[str], height_width: tuple[int, int] | None 
     spec = Sequential(tuple(layers))
     num_outputs = _count_outputs(spec, input_spec.network_shape, where)
     if strays:
-        got = f"{len(strays)} arrays of no layer ({', '.join(strays[:3])[:200]})"
+        got = f"{counted(len(strays), 'array')} of no layer ({', '.join(strays[:3])[:200]})"
         raise InputError(problem(where, got, "arrays of the model's layers", "Save the model again by Keras."))
     notes = [*file.notes, *front.notes, *_notes(graph, front, gives)]
     kept = {name: array for name, array in arrays.items() if name not in folded}

@@ -14,6 +14,7 @@ from engine.importers.keras_models import KerasModel, keras_model
 from engine.importers.load import classifier_of_weights, own_version
 from engine.importers.matching import fill
 from engine.inference.single import SingleClassifier
+from engine.text import counted
 
 
 def convert_model(
@@ -32,7 +33,7 @@ def convert_model(
     targets = targets_of(model.spec, inputs.network_shape, model.num_outputs)
     filled = fill(targets, model.weights, keras_names.find_origin, where)
     if filled.left_over:
-        got = f"{len(filled.left_over):,} arrays of no layer: {', '.join(filled.left_over[:3])}"
+        got = f"{counted(len(filled.left_over), 'array')} of no layer: {', '.join(filled.left_over[:3])}"
         raise InputError(problem(where, got, "a layer for each", "Save the model again by Keras."))
     notes = [*model.notes, *notes]
     for note in notes:

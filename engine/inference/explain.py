@@ -20,6 +20,7 @@ from engine.inference.layer_outputs import Shifted, make_layer_function, number_
 from engine.kernels.lowerings import evaluation_lowering
 from engine.metrics.losses import probabilities
 from engine.networks.network import NetworkPart, Tree, network_of, normalize
+from engine.text import counted
 from engine.training.evaluate import pad_to
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _wanted_outputs(record: Record, of: Of, count: int) -> list[int]:
         given = list(of)
     if len(given) != count:
         rule = f"one for each of {count} pictures, or one for all"
-        raise InputError(problem("of", f"{len(given)} classes", rule, "Give as many."))
+        raise InputError(problem("of", counted(len(given), "class"), rule, "Give as many."))
     return [-1 if name is None else _number_of(record, name) for name in given]
 
 

@@ -16,6 +16,7 @@ from engine.models.shapes import Shape
 from engine.models.specs import Model
 from engine.networks.modules import Activated
 from engine.networks.network import Tree, normalize
+from engine.text import counted
 
 if TYPE_CHECKING:
     from engine.inference.single import SingleClassifier
@@ -58,7 +59,7 @@ def find_feature_maps(classifier: "SingleClassifier", images: np.ndarray) -> dic
     record, spec = classifier.record, classifier.input_spec
     if len(images) != 1:
         rule, remedy = "one picture", "Use features(pictures, layer) for many."
-        raise InputError(problem("feature_maps", f"{len(images)} pictures", rule, remedy))
+        raise InputError(problem("feature_maps", counted(len(images), "picture"), rule, remedy))
     if not record.config.model.is_layered:
         rule, remedy = "a Sequential", "Use features(pictures, layer), with the path of a submodule."
         raise InputError(problem("feature_maps", "a class of its author's own", rule, remedy))

@@ -28,6 +28,7 @@ from engine.models.specs import Sequential
 from engine.networks.network import abstract_arrays, network_of
 from engine.records import differences, to_json
 from engine.records.custom import NOTEBOOK, Custom, check_trust, custom
+from engine.text import counted
 
 Restorable = Classifier | str | PathLike[str]
 
@@ -159,7 +160,7 @@ def _check_same(ours: Classifier, theirs: Classifier) -> None:
 
 def _classes_text(classifier: Classifier) -> str:
     names = classifier.class_names
-    return f"{len(names)} classes ({names_text(names)})" if names else "a regression"
+    return f"{counted(len(names), 'class')} ({names_text(names)})" if names else "a regression"
 
 
 def _index_of(member: int, record: Record) -> int:

@@ -13,6 +13,7 @@ from engine.errors import InputError, Say
 from engine.records import check_whole
 from engine.runs.inputs import match_to_data
 from engine.runs.plan_search import make_probe, train_sample
+from engine.text import counted
 
 SMALLEST, LARGEST = 16, 4096
 MEASURED_SECONDS, MEASURED_STEPS, ROUNDS = 0.5, 16, 3
@@ -85,7 +86,7 @@ def _search(config: RunConfig, data: Dataset, largest: int, on_trial: Callable[[
             return BatchSearch(tuple(trials), f"{size} does not fit: {error}")
         on_trial(trials[-1])
         size *= 2
-    reason = f"{len(data):,} training examples" if most < largest else f"{largest:,} as the largest to try"
+    reason = counted(len(data), "training example") if most < largest else f"{largest:,} as the largest to try"
     return BatchSearch(tuple(trials), f"{size} is more than the {reason}")
 
 

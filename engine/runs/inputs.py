@@ -28,6 +28,7 @@ from engine.metrics.stopping import has_stopped_early
 from engine.models.specs import Model
 from engine.records import check_whole
 from engine.runs.own_outputs import read_outputs
+from engine.text import counted
 
 MOST_SHOWN = 5  # layers
 NOT_COMPUTED = ("units", "kernel_initializer", "kernel_regularizer", "rate", "momentum")
@@ -50,7 +51,7 @@ def longer_config(last: Record, history: Sequence[Any], epochs: int, patience: i
         got, rule = f"a result after {len(history)} epochs", f"that after {len(last.history)}, which the run now has"
         problems.append(problem("train_on", got, rule, "Use the result of the last call of train_on."))
     if not optim.is_open_ended:
-        got = f"the schedule {name_of(optim.schedule)}, which ends after {train.epochs} epochs"
+        got = f"the schedule {name_of(optim.schedule)}, which ends after {counted(train.epochs, 'epoch')}"
         remedy = "Train longer from the start, or: engine.finetune(result.classifier, data)."
         problems.append(problem("train_on", got, "one that does not depend on the number of epochs", remedy))
     if problems:

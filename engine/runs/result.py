@@ -26,6 +26,7 @@ from engine.report.drawing import Drawing
 from engine.report.history import curves_figure
 from engine.report.losses import TopLosses, find_top_losses
 from engine.report.tables import format_metric
+from engine.text import counted
 
 SHOWN_EPOCHS = 20  # the last ones
 
@@ -139,7 +140,7 @@ class Result:
 
     def __repr__(self) -> str:
         shown = [f"{split}: {', '.join(_metric_texts(found))}" for split, found in self.metrics.items()]
-        facts = [f"{len(self.history)} epochs", f"best step {self.best_step}", *shown, f"in {self.directory}"]
+        facts = [counted(len(self.history), "epoch"), f"best step {self.best_step}", *shown, f"in {self.directory}"]
         return f"<Result {self.config.name}: {'; '.join(facts)}>"
 
     def _repr_html_(self) -> str:

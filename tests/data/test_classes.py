@@ -474,7 +474,7 @@ def test_what_classes_lack_is_said_before_training_and_kept_in_the_log(tmp_path:
         (root / "zebra" / f"{i}.jpg").touch()
     data = DataConfig(path=root, on_bad_file="skip", validation_fraction=0.25)
     result = engine.fit(DENSE, data, epochs=1, batch_size=4)
-    line = "warning: no training examples of zebra (1 of 3 classes), which the model cannot learn; 4 files were skipped"
+    line = "warning: no training examples of zebra (1 of 3 classes), which the model cannot learn; skipped: 4 files"
     said = capsys.readouterr().out
     assert said.index(line) < said.index("epoch 1/1")
     assert line in (result.directory / "log.txt").read_text(encoding="utf-8")

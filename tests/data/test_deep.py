@@ -213,7 +213,7 @@ def test_pictures_with_ranges_of_their_own_are_reported(tmp_path: Path):
     assert any("2 pictures of more than 8 bits have 2 ranges in their tags" in text for text in said)
     assert train.images[0].max() == train.images[1].max() == 255
     (tmp_path / "data" / "a" / "1.tif").write_bytes(tiff(scaled(RAMP, 500)))
-    with pytest.raises(InputError, match=r"data\.levels: got 1 pictures .* without a range, others with 2 different"):
+    with pytest.raises(InputError, match=r"data\.levels: got 1 picture .* without a range, others with 2 different"):
         open_folder(config, str).load("train", "data.split")
 
 

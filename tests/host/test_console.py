@@ -20,7 +20,7 @@ from engine.errors import problem
 from engine.host.console import Console, Shortened, Table, as_text, shortened
 from engine.report.progress import Reporter
 from engine.report.tables import metrics_table
-from engine.text import CsvWriter, csv_cell, encodable, one_line, printable
+from engine.text import CsvWriter, counted, csv_cell, encodable, one_line, printable
 from tests.commands.test_data import command
 from tests.conftest import HANG_SECONDS
 
@@ -117,6 +117,11 @@ def test_text_that_a_spreadsheet_would_run_is_quoted(text):
 @pytest.mark.parametrize("value", [-1.5, -1, "-1.5", "+3", "1e-3", "-.5", "a=b", "cat", "", None, "a-b.png"])
 def test_numbers_and_plain_text_stay_as_they_are_in_a_table(value):
     assert csv_cell(value) == value
+
+
+def test_one_of_a_thing_is_counted_as_one():
+    texts = [counted(count, thing) for count in (0, 1, 10_000) for thing in ("image", "class")]
+    assert texts == ["0 images", "0 classes", "1 image", "1 class", "10,000 images", "10,000 classes"]
 
 
 def test_every_csv_file_is_written_by_one_writer():

@@ -138,7 +138,7 @@ def test_names_of_other_classes(tmp_path: Path):
         (draw_arrays(5), Wanted(class_names=("a", "b")), r"expected 2, as many as --class-names"),
         (draw_arrays(top=False), Wanted(), r"no weights of predictions, the classifier.*--no-top"),
         (draw_arrays() | {"conv1/kernel": np.ones((3, 3, 3, 5))}, Wanted(), r"got 3×3×3×5; expected 3×3×3×4"),
-        (draw_arrays() | {"other/kernel": np.ones((3, 3))}, Wanted(), r"1 arrays that this model lacks: other/kernel"),
+        (draw_arrays() | {"other/kernel": np.ones((3, 3))}, Wanted(), r"1 array that this model lacks: other/kernel"),
         ({"other/kernel": np.ones((3, 3))}, Wanted(top=False), r"nothing for 5 of 5 arrays"),
     ],
 )

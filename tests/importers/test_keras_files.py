@@ -78,7 +78,7 @@ def test_arrays_that_no_list_names_are_left_out_and_counted(tmp_path):
     path = write_legacy(tmp_path / "a.h5", {"a": {"a/kernel:0": ones(3)}})
     with h5py.File(path, "r+") as file:
         file.create_dataset("a/extra", data=ones(2))
-    assert read_weights(path).notes == ("not listed by layer_names and left out: 1 arrays (a/extra)",)
+    assert read_weights(path).notes == ("not listed by layer_names and left out: 1 array (a/extra)",)
 
 
 def test_lists_that_name_what_is_not_there_are_refused(tmp_path):

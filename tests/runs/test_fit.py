@@ -326,7 +326,7 @@ def test_training_on_is_refused_where_it_cannot_be_as_if_never_stopped():
     data = make_dataset(60)
     optimizer = engine.OptimConfig("sgd", 0.1, schedule="cosine")
     ended = engine.fit(TINY, data, epochs=1, optimizer=optimizer, verbose=False)
-    with pytest.raises(engine.InputError, match=r"train_on: got the schedule cosine, which ends after 1 epochs"):
+    with pytest.raises(engine.InputError, match=r"train_on: got the schedule cosine, which ends after 1 epoch"):
         ended.train_on(1)
     with pytest.raises(engine.InputError, match=r"epochs: got 0; expected a whole number of at least 1"):
         ended.train_on(0)

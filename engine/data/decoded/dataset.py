@@ -19,6 +19,7 @@ from engine.data.decoded.shown import ShownDataset, ShownSplits
 from engine.data.pictures.ranges import check_like_training, check_same_range, range_of
 from engine.errors import InputError, problem, shape_text
 from engine.host.console import tell
+from engine.text import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class Dataset(ShownDataset):
         if len(self.images) == 0:
             raise InputError(problem(self.name, "0 examples", "at least one", "Choose another split or folder."))
         if len(self.images) != len(self.labels):
-            counts = f"{len(self.images)} images and {len(self.labels)} labels"
+            counts = f"{counted(len(self.images), 'image')} and {counted(len(self.labels), 'label')}"
             raise InputError(problem(self.name, counts, "as many of each", "Check how they were read."))
         object.__setattr__(self, "class_names", read_names(self.class_names) if self.class_names else ())
         if self.class_names:

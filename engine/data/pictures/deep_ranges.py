@@ -13,6 +13,7 @@ from engine.data.pictures.opening import deep_extremes
 from engine.data.pictures.stored import Stored, UnreadablePicture
 from engine.errors import InputError, problem
 from engine.host.cores import num_cores
+from engine.text import counted
 
 LITTLE = 0.4  # of a range that pictures should use more of
 TASK_PICTURES = 256  # whose headers are read before more are
@@ -59,7 +60,8 @@ class Ranges:
         if not tags:
             return usual_range(*self._extremes, self._is_whole)
         if len(tags) > 1:
-            got = f"{len(lows):,} pictures of more than 8 bits without a range, others with {len(tags)} different ones"
+            pictures = counted(len(lows), "picture")
+            got = f"{pictures} of more than 8 bits without a range, others with {len(tags)} different ones"
             rule = "a range in the tags of all of them, or one that is set"
             remedy = "Say what is black and what is white: --data.levels 0 4095 or the like."
             raise InputError(problem("data.levels", got, rule, remedy))

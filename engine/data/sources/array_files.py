@@ -43,6 +43,7 @@ from engine.data.sources.split_names import SPLIT_ORDER, SPLITS
 from engine.errors import InputError, Say, problem
 from engine.host.archives import check_directory_size
 from engine.host.storage import expanded
+from engine.text import counted
 
 MOST_HEADER_BYTES = 10_000  # NumPy itself writes some 118 and trusts no more than this
 PAIRS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
@@ -91,7 +92,8 @@ class ArraySource(Source):
         labels, class_names, notes = _targets_of(pair.labels(), pair.names[1])
         images, value_range = self._images(pair, self.pairs.get("train", pair))
         if len(images) != len(labels):
-            got = f"{len(images):,} images in {pair.names[0]} and {len(labels):,} labels in {pair.names[1]}"
+            counts = counted(len(images), "image"), counted(len(labels), "label")
+            got = " and ".join(f"{count} in {name}" for count, name in zip(counts, pair.names, strict=True))
             raise InputError(problem("data.path", got, "as many of each", "Check how they were made."))
         decoded = decode_arrays(images, labels, class_names, self.config, value_range)
         return replace(decoded, findings=Findings(notes))

@@ -13,7 +13,7 @@ from engine.data.pictures.images import SUFFIXES
 from engine.data.sources.split_names import SPLIT_ORDER, UNLABELLED, are_folds, is_ordinary_word, split_roles
 from engine.data.sources.walk import ImageFile, is_folder, is_hidden
 from engine.errors import InputError, problem
-from engine.text import one_line
+from engine.text import counted, one_line
 
 LAYOUT = "one folder a class, like {name}/cat/1.jpg and {name}/dog/2.jpg, or these below {name}/train and {name}/test"
 
@@ -55,7 +55,7 @@ def lay_out(root: Path, files: list[ImageFile], tell: Tell, tell_empty: Tell | N
     divided = {top: role for top, role in kept.items() if role != UNLABELLED and _has_classes(top, tops)}
     if len(set(divided.values())) > 1:
         for top in others:
-            tell(f"{root / top}: left out {_images(tops.pop(top))} beside the folders of splits")
+            tell(f"{root / top}: left out {counted(len(tops.pop(top)), 'image')} beside the folders of splits")
         return _divided(root, tops, roles, tell, tell_empty or tell)
     if divided:
         raise InputError(_split_beside_classes(root, next(iter(divided)), others))
@@ -217,7 +217,10 @@ def _without_copy(folder: Path, classes: Classes, depth: int, tell: Tell) -> Cla
         below = len("/".join(files[0].name.split("/")[: depth + 1])) + 1
         outside = {(_below(file, depth), file.size_bytes) for files in others.values() for file in files}
         if {(file.name[below:], file.size_bytes) for file in files} <= outside:
-            tell(f"{folder / name}: left out {_images(files)}, a copy of {names_text(tuple(inside))} beside it")
+            tell(
+                f"{folder / name}: left out {counted(len(files), 'image')}, "
+                f"a copy of {names_text(tuple(inside))} beside it"
+            )
             return others
         got = f"{folder} with {names_text(tuple(inside))}, and folders of these names in {name} with other images"
         remedy = f"Set --data.path {folder / name}, or move one of the two elsewhere."
@@ -259,17 +262,13 @@ def _check_no_folds(folder: Path, classes: Classes, depth: int) -> None:
 
 
 def _tell_unlabelled(folder: Path, files: list[ImageFile], tell: Tell) -> None:
-    tell(f"{folder}: left out {_images(files)} in no class folders, so that there is no such split")
-
-
-def _images(files: list[ImageFile]) -> str:
-    return f"{len(files):,} image{'s' if len(files) > 1 else ''}"
+    tell(f"{folder}: left out {counted(len(files), 'image')} in no class folders, so that there is no such split")
 
 
 def _tell_of_loose(folder: Path, loose: list[ImageFile], tell: Tell) -> None:
     if loose:
         first = one_line(loose[0].name)
-        tell(f"{folder}: left out {_images(loose)} beside the class folders, {first} first")
+        tell(f"{folder}: left out {counted(len(loose), 'image')} beside the class folders, {first} first")
 
 
 def _tell_of_splits(root: Path, classes: Collection[str], tell: Tell) -> None:

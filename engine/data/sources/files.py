@@ -35,7 +35,7 @@ from engine.data.sources.walk import ImageFile
 from engine.errors import InputError, problem
 from engine.host.cores import num_cores
 from engine.host.storage import cache_directory, expanded
-from engine.text import one_line
+from engine.text import counted, one_line
 
 CHUNK_BYTES = 4 * 2**20
 CHUNK_FILES = 64
@@ -288,7 +288,7 @@ def _remedy(bad: list[str], otherwise: str) -> str:
 
 
 def _count(bad: list[str]) -> str:
-    return f"{len(bad):,} unreadable file{'s' if len(bad) > 1 else ''}"
+    return f"{counted(len(bad), 'unreadable file')}"
 
 
 def _listed(text: str, bad: list[str]) -> str:

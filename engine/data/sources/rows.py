@@ -15,6 +15,7 @@ from engine.data.sources.columns import Table
 from engine.data.sources.csv_text import is_number, open_lines, reading_table
 from engine.data.sources.split_names import SPLIT_ORDER, UNLABELLED, split_of_value, truth_of
 from engine.errors import InputError, problem
+from engine.text import counted
 
 MARK = "\x1f"  # between labels that are names of columns
 CHUNK_ROWS, CHUNK_CHARACTERS = 2048, 2**23
@@ -175,7 +176,7 @@ def _bad_row(table: Table, number: int, line: str, dtype: type = np.uint8) -> st
     where = f"{table.path} line {number:,}"
     if len(cells) != len(table.columns):
         rule = f"{len(table.columns):,}, as the first line has"
-        return problem(where, f"{len(cells):,} columns", rule, "Correct or remove the line.")
+        return problem(where, counted(len(cells), "column"), rule, "Correct or remove the line.")
     pixels = set(table.pixels)
     for place, cell in enumerate(cells):
         where_exactly = f"{where}, column {place + 1:,} ({table.columns[place]})"
@@ -249,7 +250,7 @@ def _file_rows(table: Table) -> Iterator[tuple[str, list[str]]]:
                 continue
             where = f"{table.path} line {table.skipped + rows.line_num:,}"
             if len(row) != len(table.columns):
-                got, rule = f"{len(row):,} columns", f"{len(table.columns):,}, as the first line has"
+                got, rule = counted(len(row), "column"), f"{len(table.columns):,}, as the first line has"
                 raise InputError(problem(where, got, rule, 'Correct it; names with delimiters in them need "quotes".'))
             if table.part and part_of(table, row[table.split or 0].strip()) != table.part:
                 continue

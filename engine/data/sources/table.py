@@ -38,7 +38,7 @@ from engine.data.sources.table_labels import Tell, numeric_targets, targets_of
 from engine.data.sources.walk import ImageFile
 from engine.errors import InputError, problem, shape_text
 from engine.host.storage import expanded
-from engine.text import one_line
+from engine.text import counted, one_line
 
 TABLE_ENDINGS = (".csv", ".tsv")
 LEVELS: ValueRange = (0.0, 255.0)
@@ -214,7 +214,7 @@ def read_unlabelled_table(
     """
     table = describe(path, num_pixels=prod(input_shape))
     if table.file is not None or table.num_pixels != prod(input_shape):
-        got = f"{len(table.columns):,} columns ({names_text(table.columns)})"
+        got = f"{counted(len(table.columns), 'column')} ({names_text(table.columns)})"
         rule = f"{prod(input_shape):,} columns of pixels, the model's input of {shape_text(input_shape)}"
         raise InputError(problem(str(path), got, rule, "Use a table of that size."))
     dtype = np.uint8 if table.has_levels and value_range == LEVELS else np.float64

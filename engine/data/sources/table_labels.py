@@ -11,6 +11,7 @@ from engine.data.sources.columns import Table
 from engine.data.sources.csv_text import is_number
 from engine.data.sources.rows import MARK
 from engine.errors import InputError, problem
+from engine.text import counted
 
 NO_NUMBERS = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}  # as pandas and NumPy write what is missing
 LARGEST_TARGET = float(np.finfo(np.float32).max)
@@ -50,7 +51,7 @@ def targets_of(labels: list[str], table: Table, tell: Tell, listed: Names | None
     is_exact = numbers is not None and has_fractions and np.abs(numbers).max() < 2**53
     written = numbers.astype(np.int64) if numbers is not None and is_exact else labels
     indices, names = classes_of(written, f"{table.path} label")
-    tell(f"{table.path}: {column} has {len(names):,} classes ({names_text(names)})")
+    tell(f"{table.path}: {column} has {counted(len(names), 'class')} ({names_text(names)})")
     return indices, names
 
 
@@ -67,7 +68,7 @@ def _of_cells(labels: list[str], table: Table, tell: Tell, listed: Names | None)
     marks, names = mark_labels(lists, f"{table.path} label", listed)
     most, none = marks.sum(1).max(), np.count_nonzero(~marks.any(1))
     empty = f", none in {none:,} rows" if none else ""
-    tell(f"{table.path}: {len(names):,} labels ({names_text(names)}), up to {most} a picture{empty}")
+    tell(f"{table.path}: {counted(len(names), 'label')} ({names_text(names)}), up to {most} a picture{empty}")
     return marks, names
 
 

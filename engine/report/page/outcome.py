@@ -16,6 +16,7 @@ from engine.report.page.material import Answers, Material
 from engine.report.page.parts import Facts, LeftOut, Part, Rows, Text, rows_of
 from engine.report.progress import duration_text
 from engine.report.tables import format_metric, metrics_table
+from engine.text import counted
 
 MOST_CURVES = 8
 MOST_EPOCHS = 1_000  # lines of the table
@@ -57,7 +58,7 @@ def draw_history(material: Material) -> list[Part]:
             for kind, key in (("training", name), ("validation", f"validation_{name}"))
             if key in history[-1]
         )
-        label = f"{shown} over {len(history):,} epochs{marked}; at the end {last}"
+        label = f"{shown} over {counted(len(history), 'epoch')}{marked}; at the end {last}"
         parts += [make_chart(curve_figure(history, name, best, shown, stopped), label, f"curve-{name}")]
     if stopped is not None:
         patience = f"{train.patience:,} epoch{'s' * (train.patience != 1)} without a better one"
