@@ -82,7 +82,7 @@ def draw_all(folder: Path) -> None:
     shown = [changed(cat, config) for _, config in COLORS]
     draw_grid(shown, [name for name, _ in COLORS], folder / "color.png", "colour")
     transcript = TRANSCRIPT.read_text(encoding="utf-8")
-    draw_curves(read_history(transcript), folder / "curves.png", "convnet")
+    draw_curves(read_history(transcript), "convnet", ("loss", "accuracy"), None, folder / "curves.png")
     for path in folder.glob("*.png"):
         _shrink(path)
     draw_terminal(transcript, folder / "terminal.png")

@@ -127,14 +127,13 @@ def own_cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pixel in place of the diagrams of a run, which take as long as a tiny run; not in tests marked `pictures`."""
     if "pictures" not in request.keywords:
-        monkeypatch.setattr("engine.runs.messages.draw_curves", lambda *arguments: _save_pixel(arguments[1]))
-        monkeypatch.setattr(
-            "engine.runs.messages.draw_predictions", lambda *arguments, **named: _save_pixel(arguments[2])
-        )
-        monkeypatch.setattr("engine.runs.messages.draw_confusion", lambda *arguments: _save_pixel(arguments[2]))
-        monkeypatch.setattr(
-            "engine.report.members.draw_reliability", lambda of_all, each, path, title: _save_pixel(path)
-        )
+        for module, name in (
+            ("runs.messages", "curves"),
+            ("runs.messages", "predictions"),
+            ("runs.messages", "confusion"),
+            ("report.members", "reliability"),
+        ):
+            monkeypatch.setattr(f"engine.{module}.draw_{name}", _save_pixel)
 
 
 def _save_pixel(*arguments: Any, **named: Any) -> None:

@@ -35,7 +35,7 @@ def choose_classes(confusion: Pairs | np.ndarray, most: int = MOST_SHOWN) -> np.
     return np.sort(np.argsort(-wrong, kind="stable")[:most])
 
 
-def draw_confusion(confusion: Pairs | np.ndarray, class_names: Sequence[str], path: Path, title: str) -> None:
+def draw_confusion(confusion: Pairs | np.ndarray, class_names: Sequence[str], title: str, path: Path) -> None:
     """Writes `confusion_figure` as a PNG."""
     figure = confusion_figure(confusion, class_names, title)
     with replaced(path) as file:

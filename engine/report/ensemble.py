@@ -72,7 +72,7 @@ def ensemble_table(rows: Sequence[Row], title: str) -> Table:
     return table
 
 
-def draw_reliability(combined: Reliability, members: Sequence[Reliability], path: Path, title: str) -> None:
+def draw_reliability(combined: Reliability, members: Sequence[Reliability], title: str, path: Path) -> None:
     """Draws accuracy against confidence of an ensemble, with its members for comparison, as a PNG.
 
     Bars show the ensemble's accuracy, hatched boxes the gap to its confidence, thin lines Wilson's interval (1927) of

@@ -48,10 +48,10 @@ def find_curves(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
 
 def draw_curves(
     rows: Sequence[Row],
-    path: Path,
     title: str,
-    shown: Sequence[str] = ("loss", "accuracy"),
-    best_epoch: int | None = None,
+    shown: Sequence[str],
+    best_epoch: int | None,
+    path: Path,
 ) -> None:
     """Writes `curves_figure` as a PNG."""
     figure = curves_figure(rows, title, shown, best_epoch)

@@ -1,6 +1,6 @@
 """Reports of an ensemble's run: `ensemble.csv`, `uncertainty.csv` and `reliability.png`."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from engine.report.ensemble import (
     write_ensemble_csv,
     write_uncertainty_csv,
 )
+from engine.report.pictures import Pictures
 from engine.report.tables import metrics_table
 
 
@@ -27,7 +28,7 @@ def find_member_outputs(classifier: EnsembleClassifier, dataset: Dataset) -> np.
 
 
 def report_members(
-    classifier: EnsembleClassifier, dataset: Dataset, outputs: np.ndarray, split: str, directory: Path, title: str
+    classifier: EnsembleClassifier, dataset: Dataset, outputs: np.ndarray, split: str, pictures: Pictures, title: str
 ) -> Table:
     """Writes `ensemble.csv` and, for classes, `uncertainty.csv` and `reliability.png`; returns the table to show.
 
@@ -41,15 +42,16 @@ def report_members(
     train = record.config.train
     for number, row in enumerate(rows[:-1], train.first_member):
         row["best_step"] = member_best_step(train, record.history, number)
-    write_ensemble_csv(directory / "ensemble.csv", rows)
+    write_ensemble_csv(pictures.directory / "ensemble.csv", rows)
     if classifier.record.task != "classes":
         return metrics_table([(row["member"], {"loss": row["loss"]} if "loss" in row else {}) for row in rows], title)
     labels, logs, weights = dataset.class_numbers, logarithms(outputs), np.asarray(classifier.combination.weights)
     combined = classifier.combined(outputs)
     names = dataset.class_names
-    write_uncertainty_csv(directory / "uncertainty.csv", labels, names, combined, uncertainty(logs, weights))
+    write_uncertainty_csv(pictures.directory / "uncertainty.csv", labels, names, combined, uncertainty(logs, weights))
     of_members = [reliability(own, labels) for own in outputs[alive]]
-    draw_reliability(reliability(combined, labels), of_members, directory / "reliability.png", title)
+    drawn = partial(draw_reliability, reliability(combined, labels), of_members, title)
+    pictures.add("reliability.png", drawn)
     return ensemble_table(rows, title)
 
 

@@ -190,6 +190,8 @@ class Callbacks:
     def finish(self, result: Result) -> Result:
         """Hands the result to them, and on."""
         self._run.result = result
+        if self._by_name:
+            _ = result.directory  # which they may look into
         self.call("on_result")
         return result
 

@@ -34,6 +34,7 @@ from engine.inference.restore import Restorable, classifier_of
 from engine.models.layer import Layer
 from engine.models.specs import Model
 from engine.records.custom import Custom, custom
+from engine.report.pictures import Pictures
 from engine.report.progress import Reporter, Silent
 from engine.runs.alike import check_same_start, load_in_turn
 from engine.runs.arguments import explains_arguments
@@ -246,7 +247,9 @@ def _train(
         clock, start = Clock(), None if resumed else source
         with clock.measure("data"):
             splits = load_in_turn(lambda: given.load(config, reporter.say, resumed, start and start.record))
-        return train(config, splits, directory, clock, reporter, resumed, source=start, callbacks=callbacks)
+        pictures = Pictures(directory, may_wait=run_dir is None)
+        parts = {"source": start, "callbacks": callbacks, "pictures": pictures}
+        return train(config, splits, directory, clock, reporter, resumed, **parts)
 
     if run_dir is not None:
         with claim(Path(run_dir)) as directory:

@@ -16,6 +16,7 @@ from engine.data.decoded.dataset import Splits
 from engine.devices.precision import computes
 from engine.host.clock import Clock
 from engine.inference.classifier import Classifier
+from engine.report.pictures import Pictures
 from engine.report.progress import Reporter, Silent
 from engine.runs.alike import check_same_data, check_same_start, load_in_turn
 from engine.runs.callbacks import Callbacks, LiveRun, make_callbacks
@@ -77,12 +78,14 @@ def train(
     overwrite: bool = False,
     source: Classifier | None = None,
     callbacks: Sequence[Any] = (),
+    pictures: Pictures | None = None,
 ) -> Result:
     """Trains on data that is already loaded, in a directory that `open_run` has checked.
 
     source: a model at hand to start from, in place of what the config names. callbacks: all of them, made.
+    pictures: those of a directory that nobody sees yet, which may wait.
     """
-    undivided, reporter = splits, as_one_voice(reporter)
+    undivided, reporter, pictures = splits, as_one_voice(reporter), pictures or Pictures(directory)
     if resumed is None:  # earlier versions trained with them
         check_parameter_order(config)
     config, splits, notes = match_to_data(config, splits, source and source.record, resumed)
@@ -95,8 +98,8 @@ def train(
     calls = Callbacks(callbacks, LiveRun(session, reporter.say), resumed)
     with closing(calls):
         _train_to_end(session, calls, reporter)
-        result = calls.finish(finish_report(session, reporter))
-    return replace(result, _resume=partial(_train_on, undivided, callbacks), _splits=splits)
+        result = calls.finish(finish_report(session, reporter, pictures))
+    return replace(result, _resume=partial(_train_on, undivided, callbacks, pictures), _splits=splits)
 
 
 def _train_to_end(session: Session, calls: Callbacks, reporter: Reporter) -> None:
@@ -118,11 +121,18 @@ def _train_to_end(session: Session, calls: Callbacks, reporter: Reporter) -> Non
 
 
 def _train_on(
-    splits: Splits, callbacks: Sequence[Any], result: Result, epochs: int, patience: int | None, verbose: bool
+    splits: Splits,
+    callbacks: Sequence[Any],
+    pictures: Pictures,
+    result: Result,
+    epochs: int,
+    patience: int | None,
+    verbose: bool,
 ) -> Result:
-    with claim(result.directory) as directory:
+    with claim(pictures.directory) as directory:
         last = record_from_first(lambda: read_record(directory, choose_step(directory, "last")))
         assert last is not None
         config = longer_config(last, result.history, epochs, patience)
         last = replace(last, is_stopped=False)
-        return train(config, splits, directory, Clock(), Reporter() if verbose else Silent(), last, callbacks=callbacks)
+        reporter = Reporter() if verbose else Silent()
+        return train(config, splits, directory, Clock(), reporter, last, callbacks=callbacks, pictures=pictures)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from engine.config import RunConfig, mesh_shape
 from engine.config.finetune import freezings, shortened
 from engine.config.optim import BASE_BATCH_SIZE
 from engine.config.sweep import swept_columns
-from engine.host.collecting import without_collecting
 from engine.host.storage import write_atomically
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
@@ -25,7 +25,7 @@ from engine.report.confusion import draw_confusion, limit_examples
 from engine.report.folds import report_folds
 from engine.report.history import draw_curves, history_csv
 from engine.report.members import find_member_outputs, frozen_lines, report_members
-from engine.report.pictures import draw_predictions, save_picture
+from engine.report.pictures import Pictures, choose_examples, draw_predictions, save_picture
 from engine.report.progress import Reporter, epoch_text
 from engine.report.sweep import report_sweep
 from engine.report.tables import metrics_table
@@ -74,7 +74,7 @@ def report_epoch(session: Session, epoch: Epoch, reporter: Reporter) -> None:
         reporter.say(drop)
 
 
-def finish_report(session: Session, reporter: Reporter) -> Result:
+def finish_report(session: Session, reporter: Reporter, pictures: Pictures) -> Result:
     """Evaluates the best step on every split, prints the metrics, and writes pictures and result files."""
     classifier, best_step = session.best()
     splits = {"validation": session.splits.validation, "test": session.splits.test}
@@ -85,14 +85,13 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
     directory, history, name = session.directory, tuple(session.history), session.config.name
     seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
     if not is_first():
-        return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
+        return Result(session.config, pictures, classifier, history, metrics, best_step, seconds)
     write_atomically(directory / "history.csv", history_csv(history))
     epochs = {row["step"]: row["epoch"] for row in history}
     if history:
         is_one = session.splits.are_validated and not isinstance(classifier, EnsembleClassifier)
         best_epoch = epochs.get(best_step) if is_one else None
-        with without_collecting():  # matplotlib is imported
-            draw_curves(history, directory / "curves.png", name, session.config.train.shown_metrics, best_epoch)
+        pictures.add("curves.png", partial(draw_curves, history, name, session.config.train.shown_metrics, best_epoch))
     scored = next((name for name in reversed(splits) if splits[name] is not None), None)
     which = f"best epoch {epochs.get(best_step, session.epoch):,} (step {best_step:,})"
     if isinstance(classifier, EnsembleClassifier):
@@ -103,7 +102,7 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
         if of_folds:
             _report_folds(session, of_folds, metrics["validation"], reporter)
     if scored is not None:
-        _report_outputs(session, classifier, scored, reporter)
+        _report_outputs(session, classifier, scored, pictures, reporter)
     seconds = {kind: round(value, 3) for kind, value in session.clock.seconds.items()}
     result = {"best_step": best_step, "metrics": metrics, "seconds": seconds, "device": classifier.record.device}
     write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
@@ -112,32 +111,34 @@ def finish_report(session: Session, reporter: Reporter) -> Result:
         reporter.say(line)
     spent = "  ".join(f"{kind} {value:.1f} s" for kind, value in seconds.items() if value >= LEAST_SECONDS)
     reporter.say(f"{spent}  total {session.clock.total_seconds():.1f} s")
-    return Result(session.config, directory, classifier, history, metrics, best_step, seconds)
+    return Result(session.config, pictures, classifier, history, metrics, best_step, seconds)
 
 
-def _report_outputs(session: Session, classifier: Classifier, split: str, reporter: Reporter) -> None:
+def _report_outputs(
+    session: Session, classifier: Classifier, split: str, pictures: Pictures, reporter: Reporter
+) -> None:
     """What the model says of every example of a split: pictures, and of an ensemble tables and a diagram."""
-    data, directory, name = getattr(session.splits, split), session.directory, session.config.name
+    data, name = getattr(session.splits, split), session.config.name
     outputs = None
     with session.clock.measure("eval"):
         if isinstance(classifier, EnsembleClassifier):
             of_members = find_member_outputs(classifier, data)
             title = f"{name}: {len(classifier.members)} members on {data.name}"
-            reporter.say(report_members(classifier, data, of_members, split, directory, title))
+            reporter.say(report_members(classifier, data, of_members, split, pictures, title))
             outputs = classifier.combined(of_members)
         elif data.task == "classes":
             data = limit_examples(data, classifier.record.num_outputs)
             outputs = classifier.outputs(data.images)
     is_picture = data.images.dtype == "uint8" and data.images.shape[-1] in (1, 3)
     if is_picture:
-        save_picture(np.asarray(data.images[0]), directory / "example.png")  # to try `engine predict` on
+        save_picture(np.asarray(data.images[0]), pictures.directory / "example.png")  # to try `engine predict` on
     if data.task != "classes" or outputs is None:
         return
     title = f"{name} on {data.name}"
     if is_picture:
-        draw_predictions(data, outputs, directory / "predictions.png", title)
+        pictures.add("predictions.png", partial(draw_predictions, choose_examples(data, outputs, title)))
     confusion = count_pairs(data.class_numbers, outputs.argmax(1), data.weights, outputs.shape[1])
-    draw_confusion(confusion, data.class_names, directory / "confusion.png", title)
+    pictures.add("confusion.png", partial(draw_confusion, confusion, data.class_names, title))
 
 
 def _report_folds(session: Session, scores: list[dict[str, Any]], summary: dict[str, Any], reporter: Reporter) -> None:

@@ -25,6 +25,7 @@ from engine.report.confusion import confusion_figure
 from engine.report.drawing import Drawing
 from engine.report.history import curves_figure
 from engine.report.losses import TopLosses, find_top_losses
+from engine.report.pictures import Pictures
 from engine.report.tables import format_metric
 from engine.text import counted
 
@@ -40,7 +41,7 @@ class Result:
     """
 
     config: RunConfig
-    directory: Path
+    _pictures: Pictures
     classifier: Classifier
     history: tuple[dict[str, Any], ...]
     metrics: dict[str, dict[str, Any]]
@@ -49,6 +50,12 @@ class Result:
     _splits: Splits | None = None
     _resume: Callable[..., "Result"] | None = None
     _before: "Result | None" = None  # whose temporary directory this one still needs
+
+    @property
+    def directory(self) -> Path:
+        """Where the run is kept. In a temporary directory its pictures are drawn now."""
+        self._pictures.draw()
+        return self._pictures.directory
 
     def train_on(self, epochs: int, patience: int | None = None, verbose: bool = True) -> "Result":
         """The Result after more epochs, the same bits as if training had never stopped.

@@ -42,7 +42,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda path: write_atomically(path, "new"),
     "table": write_csv,
     "grid": lambda path: draw_grid([PICTURE], ["a"], path, "a"),
-    "curves": lambda path: draw_curves([{"epoch": 1, "loss": 1.0}], path, "a"),
+    "curves": lambda path: draw_curves([{"epoch": 1, "loss": 1.0}], "a", ("loss",), None, path),
     "picture": lambda path: save_picture(PICTURE, path),
 }
 

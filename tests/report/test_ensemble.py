@@ -101,7 +101,7 @@ def test_reliability_diagram_is_a_picture_of_both_models(outputs, tmp_path):
     combined = reliability(combination.combine(logs), labels)
     members = [reliability(np.exp(logs[i]), labels) for i in (0, 1, 3)]
     for name, others in (("with", members), ("without", [])):
-        draw_reliability(combined, others, tmp_path / f"{name}.png", "$ensemble on test")
+        draw_reliability(combined, others, "$ensemble on test", tmp_path / f"{name}.png")
     pictures = [np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")) for name in ("with", "without")]
     is_orange = [np.abs(picture.astype(int) - (255, 127, 14)).max(axis=-1) < 8 for picture in pictures]
     assert is_orange[0].sum() > 100

@@ -11,7 +11,7 @@ from engine.report import confusion as confusions
 from engine.report.confusion import choose_classes, draw_confusion, limit_examples
 from engine.report.history import draw_curves
 from engine.report.mistakes import choose_shown, mix_classes, order_mistakes, order_unsure
-from engine.report.pictures import draw_predictions
+from engine.report.pictures import Pictures, choose_examples, draw_predictions
 from tests.conftest import make_dataset
 
 NAMES = ("$x^$", "\x1b[31m red", "a" * 300)
@@ -55,19 +55,38 @@ def test_of_many_classes_those_with_most_mistakes_are_drawn():
 
 def test_pictures_are_drawn_of_any_names(tmp_path: Path, answers):
     data = replace(make_dataset(60), class_names=NAMES)
-    draw_predictions(data, answers[0], tmp_path / "p.png", "$ x")
-    draw_confusion(np.arange(9.0).reshape(3, 3), NAMES, tmp_path / "c.png", "$ x")
-    draw_confusion(np.zeros((60, 60)), [str(k) for k in range(60)], tmp_path / "m.png", "many")
+    draw_predictions(choose_examples(data, answers[0], "$ x"), tmp_path / "p.png")
+    draw_confusion(np.arange(9.0).reshape(3, 3), NAMES, "$ x", tmp_path / "c.png")
+    draw_confusion(np.zeros((60, 60)), [str(k) for k in range(60)], "many", tmp_path / "m.png")
     rows = [{"epoch": epoch, "loss": 1 / epoch, "validation_loss": 2 / epoch} for epoch in (1, 2, 3)]
-    draw_curves(rows, tmp_path / "h.png", "$ x", best_epoch=2)
+    draw_curves(rows, "$ x", ("loss", "accuracy"), 2, tmp_path / "h.png")
     for path in tmp_path.glob("*.png"):
         Image.open(path).verify()
+
+
+def test_a_picture_that_cannot_be_written_waits_on(tmp_path: Path):
+    pictures, disk = Pictures(tmp_path, may_wait=True), {"is_full": True}
+
+    def draw(path: Path) -> None:
+        if disk["is_full"]:
+            raise OSError("disk full")
+        path.write_text("drawn")
+
+    pictures.add("a.png", draw)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="disk full"):
+        pictures.draw()
+    disk["is_full"] = False
+    pictures.draw()
+    (tmp_path / "a.png").unlink()
+    pictures.draw()
+    assert not list(tmp_path.iterdir())  # once
 
 
 def test_best_epoch_is_marked(tmp_path: Path):
     rows = [{"epoch": epoch, "validation_loss": 2 / epoch} for epoch in (1, 2, 3)]
     for name, best in (("with", 2), ("without", None)):
-        draw_curves(rows, tmp_path / f"{name}.png", "x", ("loss",), best)
+        draw_curves(rows, "x", ("loss",), best, tmp_path / f"{name}.png")
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
 
 

@@ -185,10 +185,25 @@ def test_data_that_cannot_be_trained_on_is_refused_before_training(data, message
 
 def test_run_that_fails_after_a_checkpoint_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
-    monkeypatch.setattr("engine.runs.messages.draw_curves", lambda *_: (_ for _ in ()).throw(RuntimeError("late")))
+    monkeypatch.setattr("engine.runs.messages.metrics_table", lambda *_: (_ for _ in ()).throw(RuntimeError("late")))
     with pytest.raises(RuntimeError, match="late"):
         engine.fit(TINY, make_dataset(64), epochs=1, validation=None, verbose=False)
     assert engine.restore(tmp_path).record.step == 1
+
+
+def test_pictures_of_a_temporary_directory_are_drawn_when_its_files_are_needed(tmp_path):
+    drawn, data = {"curves.png", "predictions.png", "confusion.png"}, make_dataset(64)
+    first = engine.fit(TINY, data, epochs=1, verbose=False)
+    place = first._pictures.directory
+    assert {path.name for path in place.glob("*.png")} == {"example.png"}
+    second = first.train_on(1, verbose=False)
+    assert {path.name for path in place.glob("*.png")} == {"example.png"}
+    assert drawn < {path.name for path in second.save(tmp_path / "kept").iterdir()}
+    (place / "curves.png").unlink()
+    assert not (first.directory / "curves.png").exists()  # the first one's pictures do not replace the second's
+    kept = engine.fit(TINY, data, epochs=1, verbose=False, run_dir=tmp_path / "run")
+    assert drawn < {path.name for path in (tmp_path / "run").iterdir()}
+    assert kept.directory == tmp_path / "run"
 
 
 def test_validation_arrays_are_used_with_splits_and_named_data_too(splits):
