@@ -59,7 +59,7 @@ def is_minimal(kernel_shape: tuple[int, ...], window: Window) -> bool:
     return window.size == (3, 3) and is_dense and kernel_shape[2] % LANES == 0
 
 
-def _choose_tile(kernel_shape: tuple[int, ...], sums: tuple[int, int]) -> np.int64:
+def choose_tile(kernel_shape: tuple[int, ...], sums: tuple[int, int]) -> np.int64:
     """The side of tiles, 2 or 4, in which minimal filtering computes maps of (y, x) sums, if it does."""
 
     def products(tile: int) -> int:
@@ -88,7 +88,7 @@ def convolve_spread(images: jax.Array, ready: jax.Array, bias: jax.Array, window
     positions = window.positions(*padded_size(images.shape, window))
     assert min(positions) > 0, (images.shape, window)
     outputs = _floats((len(images), *positions, ready.shape[3]))
-    return _call(FORWARD_SPREAD, outputs, images, ready, bias, sizes=_sizes(window), is_relu=is_relu)
+    return _call(FORWARD_SPREAD, outputs, images, ready, bias, sizes=window_sizes(window), is_relu=is_relu)
 
 
 def convolve(
@@ -113,8 +113,8 @@ def convolve(
     assert min(positions) > 0, (images.shape, window, pool)
     outputs = _floats((len(images), *positions, kernel.shape[3]))
     winners = jax.ShapeDtypeStruct(outputs.shape if pool and has_winners else (0, 0, 0, 0), jnp.uint8)
-    tile = _choose_tile(kernel.shape, sums_below(pool, outputs.shape))
-    sizes = {"sizes": _sizes(window), "pool": _pool_sizes(pool), "tile": tile, "is_relu": is_relu}
+    tile = choose_tile(kernel.shape, sums_below(pool, outputs.shape))
+    sizes = {"sizes": window_sizes(window), "pool": pool_sizes(pool), "tile": tile, "is_relu": is_relu}
     return _call(FORWARD, (outputs, winners), images, kernel, bias, **sizes)
 
 
@@ -139,8 +139,8 @@ def gradients(
         _floats(gradient.shape[3:]),
     )
     outputs = jnp.zeros((0, 0, 0, 0), jnp.float32) if outputs is None else outputs
-    tile = _choose_tile(results[1].shape, sums_below(pool, gradient.shape))
-    sizes = {"sizes": _sizes(window), "back": _sizes(onto_images), "pool": _pool_sizes(pool), "tile": tile}
+    tile = choose_tile(results[1].shape, sums_below(pool, gradient.shape))
+    sizes = {"sizes": window_sizes(window), "back": window_sizes(onto_images), "pool": pool_sizes(pool), "tile": tile}
     return _call(BACKWARD, results, images, kernel, winners, outputs, gradient, **sizes)
 
 
@@ -159,10 +159,12 @@ def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _sizes(window: Window) -> np.ndarray:
+def window_sizes(window: Window) -> np.ndarray:
+    """int64[8]: strides, pads and dilation as `cpu/convolution.cc` reads them."""
     return np.asarray([*window.strides, *window.pads[0], *window.pads[1], *window.dilation], np.int64)
 
 
-def _pool_sizes(pool: Window | None) -> np.ndarray:
+def pool_sizes(pool: Window | None) -> np.ndarray:
+    """int64[4]: size and strides; None: no pool."""
     pool = pool or NO_POOL
     return np.asarray([*pool.size, *pool.strides], np.int64)

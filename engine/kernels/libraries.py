@@ -36,8 +36,13 @@ def _find_headers() -> str:
 
 
 FORWARD, BACKWARD = "engine_convolution_forward", "engine_convolution_backward"
+PACK, CHAIN = "engine_convolution_pack", "engine_convolution_chain"
 SPREAD, FORWARD_SPREAD = "engine_convolution_spread", "engine_convolution_forward_spread"
-CONVOLUTIONS = _make_library("convolution", "convolutions", (FORWARD, BACKWARD, SPREAD, FORWARD_SPREAD))
+DENSE, DENSE_GRADIENTS = "engine_dense", "engine_dense_gradients"
+CONVOLUTIONS = _make_library(
+    "convolution", "convolutions and dense layers",
+    (FORWARD, BACKWARD, SPREAD, FORWARD_SPREAD, PACK, CHAIN, DENSE, DENSE_GRADIENTS),
+)  # fmt: skip
 SEPARABLE = _make_library(
     "separable", "depthwise and 1×1 convolutions",
     ("engine_depthwise", "engine_depthwise_gradients", "engine_pointwise", "engine_pointwise_gradient",

@@ -1,6 +1,7 @@
 """Chooses the lowering of convolutions and pools, and plugs it into finished modules."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, Literal
 
 import jax
@@ -10,6 +11,7 @@ from jax import lax
 from engine.config import Lowering, PlanConfig, Precision
 from engine.errors import InputError, problem
 from engine.kernels import direct, ffi
+from engine.kernels.dense import direct_dot_general
 from engine.kernels.direct import FusedTail, direct_conv_general_dilated
 from engine.kernels.eigen import eigen_conv_general_dilated
 from engine.kernels.matrix import matrix_conv_general_dilated
@@ -32,15 +34,28 @@ def evaluation_lowering(config: PlanConfig) -> Lowering:
 
 
 def plug(module: nnx.Module, lowering: Lowering) -> None:
-    """Sets the convolution of every plain nnx.Conv and the pools of our own layers in `module` to a lowering."""
-    for _, node in nnx.iter_graph(module):
+    """Sets the convolution of every plain nnx.Conv, the product of every nnx.Linear and our own layers to a lowering.
+
+    Without a convolution by our own code products stay XLA's, so that no C++ has to be compiled for them alone.
+    """
+    nodes = [node for _, node in nnx.iter_graph(module)]
+    has_own_dense = lowering == "direct" and any(map(_may_run_directly, nodes))
+    for node in nodes:
         if isinstance(node, nnx.Conv) and node.conv_general_dilated in (
             lax.conv_general_dilated,
             *CONVOLUTIONS.values(),
         ):
             node.conv_general_dilated = CONVOLUTIONS[lowering]
+        elif isinstance(node, nnx.Linear) and node.dot_general in (lax.dot_general, direct_dot_general):
+            node.dot_general = direct_dot_general if has_own_dense else lax.dot_general
         elif isinstance(node, Lowered):
             node.lowering = lowering
+
+
+def _may_run_directly(node: object) -> bool:
+    """Whether a layer is a convolution whose library `runs.needed_kernels` asks for."""
+    is_one = isinstance(node, nnx.Conv) and node.feature_group_count == 1 and prod(node.kernel_size) > 1
+    return is_one and node.out_features % ffi.LANES == 0
 
 
 class Lowered(nnx.Module):

@@ -21,6 +21,7 @@ from engine.kernels.xla import NHWC
 from engine.models.activations import Activation
 from engine.models.blocks import Join
 from engine.networks.build import PathsModule, Row, SequentialModule, activation_of, inner, run_rows
+from engine.networks.chains import Like, join_convolutions
 from engine.networks.modules import Activated, BatchNormModule, DepthwiseModule
 
 LINEAR = Activation("linear")
@@ -39,7 +40,7 @@ class FoldedConv(nnx.Module):
         kernel, bias = folded(conv, norm)
         self.filters, self.channels = kernel.shape[3], kernel.shape[2] * conv.feature_group_count
         self.is_depthwise = conv.feature_group_count > 1
-        self.is_packed = separable.supports_pointwise(_Like((1, 1, 1, self.channels)), kernel, self._on((1, 1, 1, 1)))
+        self.is_packed = separable.supports_pointwise(Like((1, 1, 1, self.channels)), kernel, self._on((1, 1, 1, 1)))
         is_dense = is_kept and not self.is_depthwise
         self.is_spread = is_dense and ffi.can_spread(kernel, self._on((1, 3, 3, 1)))
         ready = separable.pack if self.is_packed else ffi.spread if self.is_spread else jnp.asarray
@@ -79,13 +80,6 @@ class FoldedConv(nnx.Module):
     def _on(self, shape: tuple[int, ...]) -> Window:
         size, strides, dilation, padding = self.window
         return sliding(shape, size, strides, dilation, padding)  # type: ignore[arg-type]
-
-
-class _Like:
-    """The shape and dtype of float32 images."""
-
-    def __init__(self, shape: tuple[int, ...]):
-        self.shape, self.dtype = shape, jnp.dtype(jnp.float32)
 
 
 class FoldedSequential(nnx.Module):
@@ -135,7 +129,9 @@ def fold(module: SequentialModule, end: int | None = None) -> FoldedSequential:
     """The layers before number `end`, which run as in evaluation, folded, and those after it as they are."""
     rows = module.rows
     before, after = rows[:end], [] if end is None else rows[end:]
-    return FoldedSequential([*_folded_rows(before, end is None), *after])
+    if end is not None:
+        return FoldedSequential([*_folded_rows(before, False), *after])
+    return FoldedSequential(join_convolutions(_folded_rows(before, True)))
 
 
 def has_folded(module: nnx.Module) -> bool:

@@ -48,8 +48,9 @@ class Kernel {
       });
   }
 
-  // One that `engine_convolution_spread` made ready.
-  Kernel(const float* spread, const float* bias) : is_minimal_(true), values_(spread), bias_(bias) {}
+  // One that was made ready in an earlier call.
+  Kernel(const float* ready, const float* bias, const Shape& s)
+      : is_minimal_(minimal::serves(s)), values_(ready), bias_(bias) {}
 
   static int64_t size(const Shape& s) { return (minimal::serves(s) ? minimal::planes(s) * s.c : direct::taps(s)) * s.o; }
 
@@ -79,24 +80,79 @@ int64_t images_at_once(const Shape& s, int64_t share) {
   return minimal::serves(s) ? std::clamp<int64_t>(share, 1, minimal::images_at_once(s)) : 1;
 }
 
+// `rows` rows of windows of some images, from row `first` on; of several images all rows.
+void convolve_rows(const float* images, int64_t count, int64_t first, int64_t rows, const Kernel& kernel,
+                   const Shape& s, const Pool& p, bool is_relu, float* out, uint8_t* winners) {
+  static thread_local Floats around, maps;
+  int64_t done = first * p.x * s.o;
+  Shape part = s.part(count, p.rows(rows));  // from a tile's row on, see rows_at_once
+  Images some = padded(images, s, count, first * p.stride_h, part.y, around);
+  if (p.is_none()) return kernel.convolve(some, part, is_relu, out + done);
+  if (kernel.pools(part, p)) return kernel.convolve_and_pool(some, part, is_relu, out + done, after(winners, done));
+  float* values = maps.of(count * part.map());
+  kernel.convolve(some, part, false, values);
+  for (int64_t image = 0; image < count; ++image, done += p.size(s))
+    pool_rows(values + image * part.map(), part, p, rows, is_relu, out + done, after(winners, done));
+}
+
 void forward(ffi::ThreadPool threads, const float* images, const Kernel& kernel, const Shape& s, const Pool& p,
              bool is_relu, float* out, uint8_t* winners) {
   int64_t most = std::min(p.is_none() ? p.y : p.band(s), rows_at_once(threads, s.b, p.y));
   int64_t pieces = (p.y + most - 1) / most;
   int64_t together = pieces > 1 ? 1 : images_at_once(s, s.b / num_threads(threads));
   parallel(threads, (s.b + together - 1) / together * pieces, [&](int64_t piece) {
-    static thread_local Floats around, maps;
     int64_t n = piece / pieces * together, first = piece % pieces * most, rows = std::min(most, p.y - first);
-    int64_t done = n * p.size(s) + first * p.x * s.o;
-    Shape part = s.part(std::min(together, s.b - n), p.rows(rows));  // from a tile's row on, see rows_at_once
-    Images some = padded(images + n * s.image(), s, part.b, first * p.stride_h, part.y, around);
-    if (p.is_none()) return kernel.convolve(some, part, is_relu, out + done);
-    if (kernel.pools(part, p))
-      return kernel.convolve_and_pool(some, part, is_relu, out + done, after(winners, done));
-    float* values = maps.of(part.b * part.map());
-    kernel.convolve(some, part, false, values);
-    for (int64_t image = 0; image < part.b; ++image, done += p.size(s))
-      pool_rows(values + image * part.map(), part, p, rows, is_relu, out + done, after(winners, done));
+    convolve_rows(images + n * s.image(), std::min(together, s.b - n), first, rows, kernel, s, p, is_relu,
+                  out + n * p.size(s), after(winners, n * p.size(s)));
+  });
+}
+
+// A convolution of several that follow one another.
+struct Link {
+  Kernel kernel;
+  Shape s;
+  Pool p;
+  bool is_relu;
+  int64_t size() const { return p.size(s); }
+};
+
+// What the last link gives for images. Some at a time pass all links, so that the maps between stay in the second cache;
+// of fewer than there are pieces of work for all threads, each link shares the rows.
+void pass_all(ffi::ThreadPool threads, const float* images, int64_t b, const std::vector<Link>& links, float* out) {
+  constexpr int64_t CACHED = 131072, MOST = 48;  // floats; images
+  int64_t largest = 1, pieces = 4 * num_threads(threads), last = links.size() - 1;
+  for (const Link& link : links) largest = std::max(largest, link.s.image() + link.size());
+  auto pass = [&](const float* from, int64_t count, float* to, Floats (&between)[2], const auto& work) {
+    for (int64_t n = 0; n <= last; ++n) {
+      float* maps = n < last ? between[n % 2].of(count * links[n].size()) : to;
+      work(links[n], from, maps);
+      from = maps;
+    }
+  };
+  if (b < pieces) {
+    Floats between[2];
+    return pass(images, b, out, between, [&](const Link& link, const float* from, float* to) {
+      Shape s = link.s;
+      s.b = b;
+      forward(threads, from, link.kernel, s, link.p, link.is_relu, to, nullptr);
+    });
+  }
+  int64_t together = std::clamp<int64_t>(CACHED / largest, 1, MOST), each = num_threads(threads);
+  int64_t groups = std::min(b, ((b + together - 1) / together + each - 1) / each * each);
+  parallel(threads, groups, [&](int64_t group) {
+    static thread_local Floats between[2];
+    int64_t begin = b * group / groups, count = b * (group + 1) / groups - begin;
+    pass(images + begin * links[0].s.image(), count, out + begin * links[last].size(), between,
+         [&](const Link& link, const float* from, float* to) {
+           const Shape& s = link.s;
+           int64_t most = link.p.is_none() ? link.p.y : std::min(link.p.y, link.p.band(s));
+           int64_t at_once = most < link.p.y ? 1 : images_at_once(s, count);
+           for (int64_t n = 0; n < count; n += at_once)
+             for (int64_t first = 0; first < link.p.y; first += most)
+               convolve_rows(from + n * s.image(), std::min(at_once, count - n), first,
+                             std::min(most, link.p.y - first), link.kernel, s, link.p, link.is_relu,
+                             to + n * link.size(), nullptr);
+         });
   });
 }
 
@@ -256,8 +312,47 @@ ffi::Error ForwardSpread(ffi::ThreadPool threads, Array images, Array kernel, Bi
   Shape s = shape_of(images.dimensions(), {window, 4}, p.rows(p.y), p.columns(), sizes);
   if (!minimal::serves(s) || kernel.element_count() != size_t(Kernel::size(s)))
     return ffi::Error::InvalidArgument("a kernel that was not made ready for these images");
-  Kernel ready(kernel.typed_data(), bias.typed_data());
+  Kernel ready(kernel.typed_data(), bias.typed_data(), s);
   forward(threads, images.typed_data(), ready, s, p, is_relu, out->typed_data(), nullptr);
+  return ffi::Error::Success();
+}
+
+using Values = ffi::Buffer<ffi::F32, 1>;
+
+// A kernel as Chain reads it. sizes: strides and dilation alone count.
+ffi::Error Pack(ffi::ThreadPool threads, Array kernel, ffi::Result<Values> out, Numbers sizes, int64_t tile) {
+  int64_t none[] = {1, 1, 1, kernel.dimensions()[2]};
+  Shape s = shape_of({none, 4}, kernel.dimensions(), 1, 1, sizes);
+  s.tile = tile;
+  if (out->element_count() != size_t(Kernel::size(s))) return ffi::Error::InvalidArgument("the size of a packed kernel");
+  Kernel(threads, kernel.typed_data(), nullptr, s, out->typed_data());
+  return ffi::Error::Success();
+}
+
+// Convolutions one after the other. weights: of each what Pack gives and its bias, and room up to a multiple of 16
+// values. sizes: of each its kernel's four, strides, pads and dilation, those of its pool, the windows (y, x), the tile,
+// and 1 with a relu.
+ffi::Error Chain(ffi::ThreadPool threads, Array images, Values weights, ffi::Result<Array> out, Numbers sizes) {
+  constexpr size_t OF_KERNEL = 4, OF_WINDOW = 8, OF_POOL = 4, OF_LINK = OF_KERNEL + OF_WINDOW + OF_POOL + 4;
+  const float *next = weights.typed_data(), *end = next + weights.element_count();
+  Numbers in = images.dimensions();
+  int64_t maps[] = {in[0], in[1], in[2], in[3]};
+  std::vector<Link> links;
+  for (size_t n = 0; n + OF_LINK <= sizes.size(); n += OF_LINK) {
+    const int64_t *kernel = sizes.begin() + n, *window = kernel + OF_KERNEL, *pool = window + OF_WINDOW,
+                  *rest = pool + OF_POOL;
+    Pool p = {pool[0], pool[1], pool[2], pool[3], rest[0], rest[1]};
+    Shape s = shape_of({maps, 4}, {kernel, OF_KERNEL}, p.rows(p.y), p.columns(), {window, OF_WINDOW});
+    s.tile = rest[2];
+    int64_t size = Kernel::size(s), room = (size + s.o + 15) / 16 * 16;
+    if (kernel[2] != s.c || end - next < room) break;
+    links.push_back({Kernel(next, next + size, s), s, p, rest[3] != 0});
+    next += room, maps[1] = p.y, maps[2] = p.x, maps[3] = s.o;
+  }
+  bool fits = std::equal(maps, maps + 4, out->dimensions().begin());
+  if (links.empty() || links.size() * OF_LINK != sizes.size() || next != end || !fits)
+    return ffi::Error::InvalidArgument("convolutions that were not made ready for these images");
+  pass_all(threads, images.typed_data(), in[0], links, out->typed_data());
   return ffi::Error::Success();
 }
 
@@ -297,6 +392,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_spread, Spread, BINDING.Arg<Arr
 XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_forward_spread, ForwardSpread,
                               BINDING.Arg<Array>().Arg<Array>().Arg<Bias>().Ret<Array>()
                               SIZES("sizes").Attr<bool>("is_relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_pack, Pack,
+                              BINDING.Arg<Array>().Ret<Values>() SIZES("sizes").Attr<int64_t>("tile"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(engine_convolution_chain, Chain,
+                              BINDING.Arg<Array>().Arg<Values>().Ret<Array>() SIZES("sizes"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     engine_convolution_backward, Backward,
     BINDING.Arg<Array>().Arg<Array>().Arg<Winners>().Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>().Ret<Bias>()
