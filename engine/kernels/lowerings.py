@@ -54,8 +54,9 @@ def plug(module: nnx.Module, lowering: Lowering) -> None:
 
 def _may_run_directly(node: object) -> bool:
     """Whether a layer is a convolution whose library `runs.needed_kernels` asks for."""
-    is_one = isinstance(node, nnx.Conv) and node.feature_group_count == 1 and prod(node.kernel_size) > 1
-    return is_one and node.out_features % ffi.LANES == 0
+    if not isinstance(node, nnx.Conv) or node.feature_group_count > 1:
+        return False
+    return prod(node.kernel_size) > 1 and node.out_features % ffi.LANES == 0
 
 
 class Lowered(nnx.Module):
