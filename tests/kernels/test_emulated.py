@@ -27,11 +27,13 @@ emulated = pytest.mark.parametrize(
 @pytest.mark.parametrize(
     ("main", "parts", "headers", "cases"),
     [
-        ("emulated.cc", DIRECT, "", 48),
+        ("emulated.cc", DIRECT, "", 72),
+        ("emulated_gradients.cc", DIRECT, "", 56),
+        ("emulated_pointwise.cc", (), TESTS / "emulated_ffi", 120),
         ("emulated_depthwise.cc", (), TESTS / "emulated_ffi", 48),
         ("emulated_batch_norm.cc", (), TESTS / "emulated_ffi", 28),
     ],
-    ids=["convolutions", "depthwise", "batch norm"],
+    ids=["convolutions", "gradients", "1x1", "depthwise", "batch norm"],
 )
 def test_kernels_of_other_processors_are_those_of_a_plain_loop(
     main: str,
