@@ -5,7 +5,9 @@
 FROM python:3.13-slim AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends g++
 COPY . /source
-RUN ENGINE_KERNELS=own pip wheel --no-deps --wheel-dir /wheels /source
+# Not in isolation, where kernels would be built for a newer jaxlib than the one below, which refuses them.
+RUN pip install --constraint /source/constraints.txt hatchling jaxlib
+RUN ENGINE_KERNELS=own pip wheel --no-build-isolation --no-deps --wheel-dir /wheels /source
 
 FROM python:3.13-slim
 COPY --from=build /wheels /wheels

@@ -1,4 +1,8 @@
-"""The README as a package index shows it: links into the repository become addresses below [project.urls] Source."""
+"""The README as a package index shows it, where links into the repository would lead nowhere.
+
+With an address in [project.urls] Source they become addresses below it. Without, a page is named in place of a link to
+it, as the source archive has it, and pictures are left out.
+"""
 
 import re
 from pathlib import Path
@@ -8,6 +12,9 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 ROOT = Path(__file__).parents[1]
 PICTURES = (".png", ".svg")
+LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:|#)([^)\s]+)\)")
+PICTURE = re.compile(r"!" + LINK.pattern + r"\n*")
+ABOUT = "\nPages named `docs/….md` are in the source archive: `pip download --no-deps --no-binary :all: {name}`.\n"
 
 
 class PackageReadme(MetadataHookInterface):
@@ -15,15 +22,21 @@ class PackageReadme(MetadataHookInterface):
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Adds the text."""
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        metadata["readme"] = {"content-type": "text/markdown", "text": with_addresses(text, metadata["urls"]["Source"])}
+        text, source = (ROOT / "README.md").read_text(encoding="utf-8"), metadata.get("urls", {}).get("Source")
+        text = with_addresses(text, source) if source else with_names(text, metadata["name"])
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}
 
 
 def with_addresses(text: str, source: str) -> str:
     """Markdown with `](docs/data.md)` as `](SOURCE/blob/main/docs/data.md)`, and pictures as files."""
 
     def address(link: re.Match[str]) -> str:
-        kind = "raw" if link[1].endswith(PICTURES) else "blob"
-        return f"]({source}/{kind}/main/{link[1]})"
+        kind = "raw" if link[2].endswith(PICTURES) else "blob"
+        return f"[{link[1]}]({source}/{kind}/main/{link[2]})"
 
-    return re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", address, text)
+    return LINK.sub(address, text)
+
+
+def with_names(text: str, name: str) -> str:
+    """Markdown with `[Data](docs/data.md)` as ``Data (`docs/data.md`)``, and without pictures."""
+    return LINK.sub(r"\1 (`\2`)", PICTURE.sub("", text)) + ABOUT.format(name=name)

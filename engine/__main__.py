@@ -1,27 +1,14 @@
 """The `engine` command: `engine data`, `engine predict` and all others that the modules of engine/commands define."""
 
-import importlib
-import pkgutil
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tyro
 
-from engine import commands
+from engine.commands.every import find_commands
 from engine.commands.nearest import check_command
 from engine.commands.process import errors_as_lines, version_text
 from engine.host.console import show
-
-
-def find_commands(table: str = "COMMANDS") -> dict[str, Callable[..., Any]]:
-    """Every command by its name: the entries of such a table in each module of engine/commands that has one.
-
-    COMMANDS are functions whose parameters are the options; PARSERS get all arguments, and parse them themselves.
-    """
-    names = (module.name for module in pkgutil.iter_modules(commands.__path__))
-    modules = [importlib.import_module(f"{commands.__name__}.{name}") for name in names]
-    return {name: run for module in modules for name, run in getattr(module, table, {}).items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -94,18 +95,27 @@ def test_wheel_contains_the_embedded_data_and_its_licence(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_readme_on_a_package_index_links_to_the_repository(wheel):
+def test_readme_on_a_package_index_has_no_link_that_leads_nowhere(wheel):
     metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("METADATA"))).decode()
-    links = re.findall(r"\]\(([^)]+)\)", metadata)
-    source = re.search(r"^Project-URL: Source, (\S+)$", metadata, re.MULTILINE).group(1)
-    assert f"{source}/blob/main/docs/data.md" in links
-    assert f"{source}/raw/main/docs/pictures/terminal.png" in links
-    assert not [link for link in links if not link.startswith("https://")]
+    assert "Project-URL" not in metadata, "the README's links must lead there: see docs/package_readme.py"
+    assert not re.findall(r"\]\((?!https://)", metadata)
+    assert ".example" not in metadata
+    for page in re.findall(r"\(`([\w/]+\.md)`\)", metadata):
+        assert (ROOT / page).is_file(), page
+    assert "[Data]" not in metadata
+    assert "Data (`docs/data.md`)" in metadata.replace("\n", " ")
+    assert "--no-binary :all: engine-jax`" in metadata
+
+
+def test_readme_links_to_the_repository_once_it_has_an_address():
+    made = runpy.run_path(str(ROOT / "docs" / "package_readme.py"))
+    text = made["with_addresses"]((ROOT / "README.md").read_text("utf-8"), "https://git.example/engine")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("#")]
+    assert "https://git.example/engine/blob/main/docs/data.md" in links
+    assert "https://git.example/engine/raw/main/docs/pictures/terminal.png" in links
     for link in links:
-        path = link.removeprefix(source).split("/main/")[-1]
-        assert not link.startswith(source) or (ROOT / path).exists(), link
-    for label in ("Documentation", "Changelog", "Issues"):
-        assert f"Project-URL: {label}, {source}/" in metadata
+        assert (ROOT / link.split("/main/")[-1]).exists() or not link.startswith("https://git.example"), link
+        assert link.startswith("https://"), link
 
 
 def test_wheel_tells_type_checkers_that_it_is_typed(wheel):

@@ -14,7 +14,8 @@ import tyro
 from PIL import Image
 
 import engine
-from engine.__main__ import find_commands, main
+from engine.__main__ import main
+from engine.commands.every import find_commands
 from engine.commands.experiment import Options, read_options
 from engine.commands.experiments import find_config
 from engine.commands.finders import BatchOptions, RateOptions

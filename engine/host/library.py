@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import RLock
 
 from engine.errors import InputError, problem
-from engine.host.compiler import Compilation, find_compiler
+from engine.host.compiler import COMPILERS, Compilation, find_compiler
 from engine.host.console import tell
 from engine.host.processor import find_level
 
@@ -35,7 +35,7 @@ class Library:
         self._lock = RLock()
         self._compilation: Compilation | None = None
         self._loaded: ctypes.CDLL | None = None
-        self._is_known = False
+        self._is_known = self._is_refused = False
 
     def is_available(self) -> bool:
         """Whether there is one to load, or a compiler to make it; does neither."""
@@ -76,7 +76,8 @@ class Library:
             library = ctypes.CDLL(str(file))
         except OSError:  # as of an older C library
             return None
-        return library if self._accepts(library) else None
+        self._is_refused = not self._accepts(library)
+        return None if self._is_refused else library
 
     def _load_compiled(self) -> ctypes.CDLL | None:
         self._begin()
@@ -93,7 +94,11 @@ class Library:
                 )
 
     def _reason(self) -> str:
-        return "cannot be compiled" if self._compilation else "needs a C++ compiler (c++, g++ or clang++) here"
+        if self._compilation:
+            return "cannot be compiled"
+        if self._is_refused:
+            return f"was built for a newer jaxlib: update jaxlib, or install a C++ compiler ({', '.join(COMPILERS)})"
+        return "needs a C++ compiler (c++, g++ or clang++) here"
 
 
 def shipped_file(source: Path, level: str) -> Path:

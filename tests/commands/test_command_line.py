@@ -10,7 +10,8 @@ import pytest
 import tyro
 
 from engine import PlanConfig, commands
-from engine.__main__ import find_commands, main
+from engine.__main__ import main
+from engine.commands.every import find_commands
 from engine.commands.experiment import Options
 from engine.commands.summary import summary
 from experiments.convnet import config

@@ -131,14 +131,6 @@ def test_version_is_that_of_the_package_and_loads_no_jax(capsys: pytest.CaptureF
     assert re.fullmatch(r"engine \d\S*, Python 3\.\S+, jax \S+, flax \S+\n", capsys.readouterr().out)
 
 
-def test_completion_knows_commands_and_the_options_of_training(tmp_path: Path):
-    with pytest.raises(SystemExit):
-        main(["--tyro-write-completion", "bash", str(tmp_path / "engine")])
-    script = (tmp_path / "engine").read_text("utf-8")
-    for word in ("'train'", "'lr-find'", "'predict'", "--optim.learning-rate", "--augment.rotation"):
-        assert word in script
-
-
 def test_engine_alone_shows_its_commands(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="0"):
         main([])

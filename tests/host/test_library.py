@@ -112,6 +112,19 @@ def test_missing_library_is_reported_once(package: Path, monkeypatch: pytest.Mon
 
 
 @needs_compiler
+def test_shipped_library_that_is_refused_is_named_where_nothing_can_be_compiled(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capfd
+):
+    ship(package)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert Library(package, "pictures", lambda loaded: False).load() is None
+    remedy = "update jaxlib, or install a C++ compiler (c++, g++, clang++)"
+    said = f"slower here: pictures, without our C++ code, which was built for a newer jaxlib: {remedy}\n"
+    assert capfd.readouterr().err == said
+
+
+@needs_compiler
 def test_nothing_is_compiled_to_say_whether_there_is_a_library(package: Path, tmp_path: Path, capfd):
     assert Library(package, "pictures").is_available()
     assert not (tmp_path / "cache").exists()
