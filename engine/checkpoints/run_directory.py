@@ -14,6 +14,7 @@ from engine.checkpoints.saving import set_damaged_aside
 from engine.checkpoints.steps import check_location, choose_step, find_steps, read_record, step_directories
 from engine.config import RunConfig
 from engine.errors import InputError, Say, ignore, problem
+from engine.host.console import tell
 from engine.host.storage import check_can_write, expanded, open_own, remove, write_atomically
 from engine.records import Difference
 from engine.text import counted, one_line
@@ -70,7 +71,7 @@ def claimed(path: Path) -> Iterator[Path]:
     """The expanded path of a run's directory, locked for this process.
 
     Raises InputError naming the process that has locked it already. The system releases the lock when the process
-    ends, so a killed process leaves no stale lock.
+    ends, so a killed process leaves no stale lock. A file system without locks is reported.
     """
     path = expanded(path)
     _check_place(path)
@@ -83,8 +84,11 @@ def claimed(path: Path) -> Iterator[Path]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
-        except (BlockingIOError, FileNotFoundError):
+        except (BlockingIOError, PermissionError, FileNotFoundError):
             is_ours = False
+        except OSError as error:  # of some network file systems
+            tell(f"{path}: its file system has no locks ({error.strerror}): let no other run use it at the same time")
+            is_ours = True
         if not is_ours:  # locked, or just released and removed
             file.seek(0)
             got = f"{path}, in which {file.read() or 'another process'} is training"

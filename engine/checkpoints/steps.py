@@ -58,7 +58,8 @@ def choose_step(path: Path, step: int | str = "best") -> int:
     if step == "best":
         best = best_step({s: read_record(path, s).rank for s in steps})
         return steps[-1] if best is None else best
-    if step not in steps and not (checkpoints_of(path) / str(step)).is_dir():
+    is_number = re.fullmatch(r"\d{1,18}", str(step), re.ASCII) is not None
+    if step not in steps and not (is_number and (checkpoints_of(path) / str(step)).is_dir()):
         raise InputError(problem("step", step, f"one of {', '.join(map(str, steps))}", 'Or give "best" or "last".'))
     return int(step)
 

@@ -1,5 +1,6 @@
 """`export`: writes a Classifier as a file or directory that runs without this package, and verifies the result."""
 
+import json
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
@@ -103,22 +104,23 @@ def usage(about: dict[str, Any], path: str) -> list[str]:
     given, answer = about["input"], about["output"]
     kinds = [f"{each['dtype']}[{' '.join(map(str, each['shape']))}]" for each in (given, answer)]
     comment = f"  # {' → '.join(kinds)}"
+    place = json.dumps(f"{path}/{MODULE_FILE}" if about["format"] == "stablehlo" else path, ensure_ascii=False)
     if about["format"] == "stablehlo":
         return [
             "from pathlib import Path",
             "import jax.export  # pip install jax flatbuffers",
-            f'model = jax.export.deserialize(bytearray(Path("{path}/{MODULE_FILE}").read_bytes()))',
+            f"model = jax.export.deserialize(bytearray(Path({place}).read_bytes()))",
             f"{answer['name']} = jax.jit(model.call)({given['name']}){comment}",
         ]
     if about["format"] == "onnx":
         return [
             "import onnxruntime",
-            f'model = onnxruntime.InferenceSession("{path}")',
+            f"model = onnxruntime.InferenceSession({place})",
             f'({answer["name"]},) = model.run(None, {{"{given["name"]}": {given["name"]}}}){comment}',
         ]
     return [
         "import tensorflow as tf",
-        f'model = tf.saved_model.load("{path}")',
+        f"model = tf.saved_model.load({place})",
         f'answer = model.signatures["serving_default"]({given["name"]}=tf.constant({given["name"]}))',
         f'{answer["name"]} = answer["{answer["name"]}"].numpy(){comment}',
     ]

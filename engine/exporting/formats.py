@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from engine.errors import InputError, problem, unknown
 from engine.host.json_files import read_json
-from engine.host.storage import replaced_whole
+from engine.host.storage import check_place, replaced_whole
 
 ExportFormat = Literal["stablehlo", "onnx", "savedmodel"]
 SUFFIXES: dict[ExportFormat, str] = {"stablehlo": ".stablehlo", "onnx": ".onnx", "savedmodel": ".savedmodel"}
@@ -19,7 +19,7 @@ DESCRIPTION_FILES = {"stablehlo": "model.json", "savedmodel": "assets.extra/mode
 def find_format(path: Path | None) -> ExportFormat:
     """The format whose suffix a path has; without one, stablehlo."""
     for found, suffix in SUFFIXES.items():
-        if path is not None and path.suffix == suffix:
+        if path is not None and path.suffix.lower() == suffix:
             return found
     return "stablehlo"
 
@@ -30,15 +30,16 @@ def check_target(target: Path, format: str, overwrite: bool) -> None:
     if format not in get_args(ExportFormat):
         raise InputError(unknown("format", format, get_args(ExportFormat)))
     is_directory = format in DIRECTORY_FORMATS
-    if not target.name or not target.parent.is_dir():
-        rule = f"a {'directory' if is_directory else 'file'} to make in a directory that exists"
-        raise InputError(problem("out", target, rule, f"Make it first: mkdir -p {target.parent}"))
+    kind = "a directory" if is_directory else "a file"
+    if not target.name:
+        raise InputError(problem("out", target, f"{kind} to make", f"Add a name, like {target / 'model'}."))
+    check_place(target, "out", kind)
     if not target.exists():
         return
     if not overwrite:
         raise InputError(problem("out", f"{target}, which exists", "a new name", "Add --overwrite, or another name."))
     if is_directory != target.is_dir() or (is_directory and description_of(target) is None):
-        rule = f"an earlier {'directory' if is_directory else 'file'} of this command to replace"
+        rule = f"an earlier {kind.removeprefix('a ')} of this command to replace"
         raise InputError(problem("out", f"{target}, something else", rule, "Choose another name."))
 
 

@@ -92,22 +92,40 @@ def replaced(path: Path, mode: str = "wb", **how: Any) -> Iterator[IO[Any]]:
 
 
 def check_file_place(path: Path, field: str, *endings: str) -> None:
-    """Raises InputError unless a file can be made at `path`: with one of the endings, in a directory that exists.
+    """Raises InputError unless a file can be made at `path`: with one of the endings, as `check_place`.
 
     endings: like ".png"; none where any name will do.
     """
-    if path.is_dir() or not path.name:
+    if os.path.isdir(path) or not path.name:
         rule = f"the name of a file, like {path / ('out' + (endings or ('',))[0])}"
         raise InputError(problem(field, f"{path}, a directory", rule, "Add a name."))
     if endings and path.suffix.lower() not in endings:
         rule = f"a name that ends in {', '.join(endings[:-1])}{' or ' * (len(endings) > 1)}{endings[-1]}"
         raise InputError(problem(field, path, rule, f"Name it {path.stem or 'out'}{endings[0]}."))
-    if not path.parent.is_dir():
-        in_the_way = next((place for place in path.parents if place.exists() and not place.is_dir()), None)
-        remedy = f"Make it first: mkdir -p {shlex.quote(str(path.parent))}"
+    check_place(path, field, "a file")
+
+
+def check_place(path: Path, field: str, kind: str) -> None:
+    """Raises InputError unless `kind` can be made at `path`, or take the place of a file or directory there.
+
+    That is in a directory that exists and can be written. Devices and pipes are not replaced.
+    """
+    parent = path.parent
+    if not os.path.isdir(parent):
+        in_the_way = next((place for place in path.parents if os.path.exists(place) and not os.path.isdir(place)), None)
+        remedy = f"Make it first: mkdir -p {shlex.quote(str(parent))}"
         if in_the_way is not None:
             remedy = f"Choose another: {in_the_way} is a file."
-        raise InputError(problem(field, path, "a file in a directory that exists", remedy))
+        raise InputError(problem(field, path, f"{kind} in a directory that exists", remedy))
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)  # names may be too long
+        check_can_write(parent)
+    except OSError as error:
+        got, remedy = f"{path} ({error.strerror})", "Choose another name or directory."
+        raise InputError(problem(field, got, f"{kind} that can be written", remedy)) from None
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise InputError(problem(field, f"{path}, a pipe or device", kind, "Choose another name."))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -69,12 +69,13 @@ def _take(node: Node, front: Front, arrays: dict[str, np.ndarray], used: set[str
     """Whether the layer belongs to the front, into which it is then folded."""
     if node.kind == "Rescaling":
         scale, offset = (_numbers(node, name, default, where) for name, default in (("scale", 1.0), ("offset", 0.0)))
-        _rescale(front, scale, offset)
+        _rescale(node, front, scale, offset, where)
     elif node.kind == "Normalization":
         mean, variance = _statistics(node, arrays, used, where)
-        deviation = np.maximum(np.sqrt(variance), 1e-7)  # Keras's epsilon
+        deviation = np.maximum(np.sqrt(np.maximum(variance, 0)), 1e-7)  # Keras's epsilon
         is_inverse = bool(node.config.get("invert"))
-        _rescale(front, deviation if is_inverse else 1 / deviation, mean if is_inverse else -mean / deviation)
+        scale, offset = (deviation, mean) if is_inverse else (1 / deviation, -mean / deviation)
+        _rescale(node, front, scale, offset, where)
     elif node.kind == "Resizing":
         _resize(node, front, where)
     elif node.kind in ("CenterCrop", "RandomCrop"):
@@ -88,13 +89,20 @@ def _take(node: Node, front: Front, arrays: dict[str, np.ndarray], used: set[str
     return True
 
 
-def _rescale(front: Front, scale: np.ndarray, offset: np.ndarray) -> None:
+def _rescale(node: Node, front: Front, scale: np.ndarray, offset: np.ndarray, where: str) -> None:
     """Folds `scale × value + offset` in, which comes after what is there."""
     front.is_scaled = True
+    if not all(numbers.size in (1, front.channels) for numbers in (scale, offset)):
+        got, rule = f"layer {node.name!r} with {scale.size} scales and {offset.size} offsets", f"1 or {front.channels}"
+        raise InputError(problem(where, got, f"{rule}, the channels of its inputs", "Correct it."))
     if not front.mean.any() and (front.std == 1).all() and scale.size == 1:
         front.scale, front.mean = front.scale * float(scale[0]), -np.atleast_1d(offset)
-        return
-    front.mean, front.std = front.mean - offset * front.std / scale, front.std / scale
+    else:
+        with np.errstate(all="ignore"):  # looked at below
+            front.mean, front.std = front.mean - offset * front.std / scale, front.std / scale
+    if not all(np.isfinite(numbers).all() for numbers in (front.scale, front.mean, front.std)):
+        got, rule = f"layer {node.name!r}, which makes inputs 0 or infinite", "a scale of each channel above 0"
+        raise InputError(problem(where, got, rule, "Correct it."))
 
 
 def _numbers(node: Node, setting: str, default: float, where: str) -> np.ndarray:
@@ -128,6 +136,9 @@ def _statistics(node: Node, arrays: dict[str, np.ndarray], used: set[str], where
 
 
 def _resize(node: Node, front: Front, where: str) -> None:
+    if front.crop is not None:
+        got, rule = f"layer {node.name!r}, which resizes what was cut out before it", "resizing before cutting out"
+        raise InputError(problem(where, got, rule, "Exchange the two layers, and save the model again."))
     front.size = _size(node, where)
     kind = str(node.config.get("interpolation", "bilinear")).lower()
     if kind not in INTERPOLATIONS:

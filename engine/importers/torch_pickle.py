@@ -86,6 +86,8 @@ class _Machine:
         raise Damaged("a pickle without a mark")
 
     def find(self, module: Any, name: Any) -> Global:
+        if not isinstance(module, str) or not isinstance(name, str):  # others may be written out to terabytes
+            raise Damaged("a name that is no text")
         whole = f"{module}.{name}"
         if whole not in KNOWN:
             remedy = "Do not open it with torch.load: it may run anything. " + WHOLE_MODEL

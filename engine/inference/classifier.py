@@ -184,7 +184,7 @@ class Classifier(Looking):
     def _check_names(self, top: int) -> None:
         if not self.class_names:
             raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
-        if not isinstance(top, int) or top < 1:
+        if not isinstance(top, int | np.integer) or top < 1:
             raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
 
     def evaluate(

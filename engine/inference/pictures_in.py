@@ -161,8 +161,13 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays of JAX, PyTorch and the like as NumPy's, views of bytes as these; InputError for masked values."""
+    """Arrays of JAX, PyTorch and the like as NumPy's, views of bytes as these, columns of paths as lists.
+
+    Raises InputError for masked values.
+    """
     if isinstance(value, (bytearray, memoryview)):
         view = memoryview(value)
         return view.tobytes() if view.ndim == view.itemsize == 1 else np.asarray(view)
-    return plain_array(value, "pictures") if is_array_like(value) else value
+    array = plain_array(value, "pictures") if is_array_like(value) else value
+    are_paths = isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in "OUT"
+    return array.tolist() if are_paths else array

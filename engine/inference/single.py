@@ -133,7 +133,7 @@ class SingleClassifier(Classifier):
     def _test_time_augmentation(self, tta: int | AugmentConfig) -> tuple[AugmentConfig, int]:
         trained_with = self.record.config.augment
         augment, draws = (tta, TTA_DRAWS) if isinstance(tta, AugmentConfig) else (trained_with, tta)
-        if not isinstance(draws, int) or isinstance(draws, bool) or draws < 0:
+        if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 0:
             raise InputError(problem("tta", repr(tta), "a number of draws or an AugmentConfig", "Give 8 or so."))
         if not draws:
             return augment, 0

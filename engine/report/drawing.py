@@ -62,15 +62,18 @@ def show(
     columns: pictures in a row; by default up to 8.
     Raises InputError for what is no picture, and for more than 200.
     """
+    if columns is not None and (not isinstance(columns, int | np.integer) or columns < 1):
+        raise InputError(problem("columns", repr(columns), "a whole number of at least 1", "Give 4 or so."))
     if isinstance(pictures, Mapping):
         columns = columns or MOST_COLUMNS
         cells = [cell for name, maps in pictures.items() for cell in _row_of(name, maps, columns)]
     else:
         images = _listed(pictures)
-        if titles and len(titles) != len(images):
+        texts = [str(text) for text in titles] or [""] * len(images)
+        if len(texts) != len(images):
             rule = f"{len(images)}, one for each picture"
-            raise InputError(problem("titles", len(titles), rule, "Give as many, or none."))
-        cells = [(each, str(text)) for each, text in zip(images, titles or [""] * len(images), strict=True)]
+            raise InputError(problem("titles", len(texts), rule, "Give as many, or none."))
+        cells = list(zip(images, texts, strict=True))
     if not 0 < len(cells) <= MOST_SHOWN:
         raise InputError(problem("pictures", len(cells), f"1 to {MOST_SHOWN}", "Show fewer at once."))
     columns = columns or min(MOST_COLUMNS, len(cells))
@@ -109,7 +112,7 @@ def _listed(pictures: Any) -> list[Any]:
     """One picture, or many, as a list. An array [a b c] is one if it has as many channels as colours have."""
     if isinstance(pictures, str | PathLike | bytes | Image.Image):
         return [pictures]
-    if is_array_like(pictures):
+    if isinstance(pictures, np.ndarray) or is_array_like(pictures):
         array = plain_array(pictures, "pictures")
         return [array] if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in COLOR_CHANNELS) else list(array)
     if not isinstance(pictures, Iterable):

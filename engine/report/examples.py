@@ -74,7 +74,7 @@ def _numbers(count: int, index: int, num_others: int, name: str) -> list[int]:
 
 
 def _decoded(path: str, config: DataConfig) -> np.ndarray:
-    size, color, ranges = config.height_width, config.color or "rgb", Ranges(lambda: [path])
+    size, color, ranges = config.height_width, config.color or "rgb", Ranges(lambda: [path], config.decoding)
     return decode_picture(path, color, size, config.resize, config.background, config.decoding, ranges)
 
 

@@ -37,7 +37,7 @@ def find_top_losses(classifier: Classifier, dataset: Dataset, count: int) -> Top
     The loss of an example is −log of the probability of its class; of several labels the mean over these, of shares of
     classes weighted by them, and of a regression the mean squared error.
     """
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
         raise InputError(problem("count", repr(count), "a whole number of at least 1", "Give 9 or so."))
     outputs = classifier.outputs(dataset.images)
     losses = compute_losses(outputs, dataset)

@@ -39,8 +39,8 @@ def channels_last(images: np.ndarray, field: str, layout: Layout, say: Say) -> n
 
 def check_pictures(images: np.ndarray, field: str) -> None:
     """Raises InputError unless images are [n h w c] with as many channels as pictures have."""
-    if images.ndim != 4 or images.shape[-1] not in CHANNELS:
-        rule = "[n h w], or [n h w c] with 1 to 4 channels"
+    if images.ndim != 4 or images.shape[-1] not in CHANNELS or 0 in images.shape[1:]:
+        rule = "[n h w], or [n h w c] with 1 to 4 channels, and at least a pixel"
         got = f"images of {shape_text(images.shape)}"
         remedy = "Reshape them, or set --data.layout channels_first if they are [n c h w]."
         raise InputError(problem(field, got, rule, remedy))

@@ -17,6 +17,7 @@ def plain_array(given: Any, field: str) -> np.ndarray:
     examples of several shapes, and for what is no array.
     """
     _check_unmasked(given, field)
+    _check_palettes(given, field)
     try:
         array = np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -50,6 +51,16 @@ def _check_unmasked(given: Any, field: str) -> None:
         remedy = "Fill them, like array.filled(0), or leave those examples out."
         rule = "a value everywhere, because a model knows no mask"
         raise InputError(problem(field, f"a masked array with {masked:,} masked values", rule, remedy))
+
+
+def _check_palettes(given: Any, field: str) -> None:
+    """Raises InputError for PIL images whose numbers are no levels but places in a palette."""
+    parts: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
+    count = sum(isinstance(part, Image.Image) and part.mode in ("P", "PA") for part in parts)
+    if count:
+        remedy = 'Convert them: [picture.convert("RGB") for picture in pictures].'
+        rule = "pictures whose numbers are levels"
+        raise InputError(problem(field, f"{count:,} PIL images with a palette (mode P)", rule, remedy))
 
 
 def _no_array(given: Any, field: str, error: Exception | None) -> str:

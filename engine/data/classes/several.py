@@ -85,6 +85,8 @@ def normalize_shares(shares: np.ndarray) -> np.ndarray:
 
 def _label_lists(given: Any) -> list | None:
     """The labels of each picture, where these are lists of them and no rows of numbers alike in length."""
+    if getattr(getattr(given, "dtype", None), "kind", "") == "O":  # a column of pandas, too
+        given = np.asarray(given)
     if isinstance(given, np.ndarray) and given.dtype != object:
         return None
     if not isinstance(given, list | tuple | np.ndarray) or np.ndim(given if isinstance(given, np.ndarray) else 0) > 1:

@@ -105,7 +105,11 @@ def _decoded(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callab
     dataset = _read(entry, name)
     if dataset is not None and _is_final(entry):
         return dataset
-    decoded = _watched(decode())
+
+    def watched() -> Decoded:
+        return _watched(decode())
+
+    decoded = watched()
     tell(f"decoding {name}: {decoded.num_examples:,} images, once")
     try:
         _store(entry, decoded)
@@ -113,9 +117,9 @@ def _decoded(entry: Path, name: str, decode: Callable[[], Decoded], tell: Callab
         reason = error.strerror or str(error)
         _check_fits_memory(decoded, entry, reason)
         tell(f"{entry.parent}: cannot cache decoded images ({reason}); keeping them in memory")
-        return _in_memory(name, decode())
+        return _in_memory(name, watched())
     stored = _read(entry, name)
-    return stored if stored is not None else _in_memory(name, decode())
+    return stored if stored is not None else _in_memory(name, watched())
 
 
 def _watched(decoded: Decoded) -> Decoded:
@@ -149,6 +153,8 @@ def _read(entry: Path, name: str) -> Dataset | None:
         images.hold()
         class_names, skipped, notes = (tuple(map(str, about[part])) for part in ("class_names", "skipped", "notes"))
         levels = about["levels"] and (float(about["levels"][0]), float(about["levels"][1]))
+        if levels and not np.isfinite(levels).all():  # of version 0.1, where one picture had NaN: all came out black
+            return None
         black_white = tuple(map(float, about.get("value_range") or ()))
         value_range = (black_white[0], black_white[1]) if black_white else None
         found = (about["fingerprint"], hashes, skipped, notes, levels, value_range)
@@ -162,7 +168,11 @@ def _digest(about: dict[str, Any]) -> str:
 
 
 def _is_final(entry: Path) -> bool:
-    return json.loads((entry / "about.json").read_text(encoding="utf-8")).get("is_final", True)
+    """Whether no other try may read more; False of an entry that is gone by now."""
+    try:
+        return json.loads((entry / "about.json").read_text(encoding="utf-8")).get("is_final", True)
+    except (OSError, ValueError):  # another process has removed it, or is about to
+        return False
 
 
 def _store(entry: Path, decoded: Decoded) -> None:

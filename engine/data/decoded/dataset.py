@@ -239,8 +239,8 @@ def split_by_fraction(
         return dataset, None
     order = np.argsort(np.random.Philox(key=seed).random_raw(len(dataset)), kind="stable")
     groups = [order]
-    if stratified and dataset.task == "labels":
-        rule = "off where pictures have several labels"
+    if stratified and (dataset.task == "labels" or dataset.groups is not None):
+        rule = f"off where {'pictures have several labels' if dataset.groups is None else 'groups stay together'}"
         raise InputError(problem("data.stratified", stratified, rule, "Leave it out."))
     if dataset.groups is not None:
         groups[0], fraction = draw_groups(dataset.groups, order, fraction)

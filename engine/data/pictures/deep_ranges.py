@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
+from math import isfinite
 from threading import Lock
 
-from engine.config.decoding import ValueRange
+from engine.config.decoding import USUAL, Decoding, ValueRange
 from engine.data.pictures.deep import usual_range
 from engine.data.pictures.opening import deep_extremes
 from engine.data.pictures.stored import Stored, UnreadablePicture
@@ -23,10 +24,11 @@ class Ranges:
     """The range of each deep picture: that of its tags, or one for all that have none, of the numbers in all of them.
 
     pictures: gives all of the dataset, which are gone through when the first deep one without tags is met.
+    decoding: how they are decoded, which says how large they may be.
     """
 
-    def __init__(self, pictures: Callable[[], Iterable[Stored]]):
-        self._pictures, self._lock = pictures, Lock()
+    def __init__(self, pictures: Callable[[], Iterable[Stored]], decoding: Decoding = USUAL):
+        self._pictures, self._decoding, self._lock = pictures, decoding, Lock()
         self._tagged: Counter[ValueRange] = Counter()
         self._count, self._extremes, self._is_whole = 0, (0.0, 0.0), True
         self.untagged: ValueRange | None = None
@@ -52,10 +54,12 @@ class Ranges:
         for found in self._gone_through():
             if found is not None and found[0] is not None:
                 tags.add(found[0])
-            elif found is not None:
+            elif found is not None and all(map(isfinite, found[1])):  # others are left out, or stop the run
                 lows.append(found[1][0])
                 highs.append(found[1][1])
                 self._is_whole &= found[2]
+        if not lows:  # it was read a moment ago
+            raise ValueError("levels that could not be read again")
         self._count, self._extremes = len(lows), (min(lows), max(highs))
         if not tags:
             return usual_range(*self._extremes, self._is_whole)
@@ -70,7 +74,7 @@ class Ranges:
     def _gone_through(self) -> Iterator[tuple[ValueRange | None, ValueRange, bool] | None]:
         def read(picture: Stored) -> tuple[ValueRange | None, ValueRange, bool] | None:
             try:
-                return deep_extremes(picture)
+                return deep_extremes(picture, self._decoding)
             except (UnreadablePicture, MemoryError):  # decoding will name it
                 return None
 

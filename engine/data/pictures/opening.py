@@ -124,12 +124,12 @@ def _loaded(image: Image.Image, name: str, decoding: Decoding, ranges: Ranging |
     return deep.eight_bits(image, values, range_)
 
 
-def deep_extremes(source: Stored) -> tuple[ValueRange | None, ValueRange, bool] | None:
+def deep_extremes(source: Stored, decoding: Decoding = USUAL) -> tuple[ValueRange | None, ValueRange, bool] | None:
     """(range of the tags, extremes, whether all are whole) of a deep picture, None of one of 8 bits: cheap of those."""
     with reading_picture(source), open_stored(source) as image:
         if not deep.is_deep(image):
             return None
-        _check_size(image, USUAL, source)
+        _check_size(image, decoding, source)
         _allow_pixels(image)
         values = deep.numbers_of(image)
         return deep.tagged_range(image), deep.extremes_of(image, values), values.dtype.kind != "f"

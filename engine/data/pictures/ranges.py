@@ -110,7 +110,7 @@ def check_not_raw(images: np.ndarray, trained: ValueRange | None, field: str) ->
 
     That is all in the range of those, where it ends far below 255, and not black alone: they would be next to black.
     """
-    if trained is None or images.dtype != np.uint8 or not len(images) or not 0 < trained[1] <= MOST_RAW:
+    if trained is None or images.dtype != np.uint8 or not images.size or not 0 < trained[1] <= MOST_RAW:
         return
     highest = max(int(images[part].max()) for part in parts_of(images))
     if 0 < highest <= trained[1]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine.data.classes.names import Names, are_numbers, composed, names_text
+from engine.data.classes.names import Names, composed, names_text, number_of
 from engine.data.decoded.dataset import Dataset
 from engine.errors import InputError, problem, unknown
 
@@ -21,8 +21,9 @@ def in_listed_order(
         return dataset
     listed = tuple(map(composed, class_names))
     own = dataset.class_names
-    if are_numbers(own) and not set(own) & set(listed):
-        own = _named(own, listed, dataset.name)
+    numbers = _whole_numbers(own)
+    if numbers and not set(own) & set(listed):
+        own = _named(numbers, listed, dataset.name)
         tell(f"{dataset.name}: labels 0 to {len(listed) - 1} are named {names_text(listed)} (data.class-names)")
     for name in listed:
         if name not in own and not may_lack:
@@ -51,9 +52,14 @@ def _of_listed_labels(dataset: Dataset, listed: Names, own: Names, tell: Callabl
     return dataset.relabelled(labels, listed)
 
 
-def _named(own: Names, listed: Names, where: str) -> Names:
+def _whole_numbers(names: Names) -> list[int]:
+    """The numbers that names are; none where one is no whole number, or two are the same, like 1 and 001."""
+    numbers = [number for name in names if (number := number_of(name)) is not None and number == int(number)]
+    return list(map(int, numbers)) if len(set(numbers)) == len(names) else []
+
+
+def _named(numbers: list[int], listed: Names, where: str) -> Names:
     """The names that labels, numbers from 0, stand for."""
-    numbers = [int(float(name)) for name in own]
     if min(numbers) < 0 or max(numbers) >= len(listed):
         rule = f"one for each of the labels of {where}, which go up to {max(numbers)}"
         raise InputError(problem("data.class_names", f"{len(listed)} names", rule, "Name every label, in order."))

@@ -234,7 +234,8 @@ def _are_pixels(places: list[int], cells: dict[int, list[str]]) -> bool:
 def _split_column(table: Table, cells: dict[int, list[str]]) -> int | None:
     """The column that says which split a row belongs to: by its name, or because it holds nothing but their names."""
     named = [k for k in cells if is_split_column(as_column_name(table.columns[k]))]
-    holding = [k for k, found in cells.items() if found and all(split_of_value(cell) for cell in found)]
+    texts = {k: found for k, found in cells.items() if found and not any(map(is_picture, found))}  # no train/1.jpg
+    holding = [k for k, found in texts.items() if all(split_of_value(cell) for cell in found)]
     places = sorted({*named, *holding})
     if len(places) > 1:
         got = f"the columns {names_text(tuple(table.columns[k] for k in places))}"

@@ -137,7 +137,7 @@ def decode_files(
     several sizes and the config gives none; if none of them can be read; or, where bad files stop a run, after all
     were gone through, naming the first ten that cannot be read.
     """
-    ranges, findings = Ranges(lambda: files), Findings()
+    ranges, findings = Ranges(lambda: files, config.decoding), Findings()
     shape, skipped, passing = _shape(files, config, ranges), [], []
     ranges.recount()
     targets = np.asarray(labels, np.int32 if class_names else np.float32)

@@ -12,6 +12,7 @@ from engine.data.pictures.images import SUFFIXES, is_picture_name
 from engine.data.sources.walk import ImageFile, is_hidden
 from engine.errors import InputError, problem
 from engine.host.storage import expanded, is_web_address
+from engine.text import one_line
 
 SAMPLE_NAMES = 50
 NAMED_FILES = 10
@@ -132,7 +133,7 @@ def check_there(table: Path, missing: Sequence[str], count: int, finder: Finder)
         got = f"{len(missing):,} of {count:,} files that are not there{web}"
         rule = f"paths that start at {finder.base or '.'}"
         remedy = f"Correct them, or set --data.image-directory or --data.suffix{skip}."
-    lines = [f"  {name}" for name in missing[:NAMED_FILES]]
+    lines = [f"  {one_line(name)}" for name in missing[:NAMED_FILES]]
     more = [f"  … and {len(missing) - NAMED_FILES:,} more"] if len(missing) > NAMED_FILES else []
     text = problem(str(table), got, rule, remedy)
     raise InputError("\n".join([text, *lines, *more]))

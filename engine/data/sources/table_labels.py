@@ -56,10 +56,13 @@ def targets_of(labels: list[str], table: Table, tell: Tell, listed: Names | None
 
 
 def numeric_targets(dataset: Dataset) -> np.ndarray | None:
-    """float32[n 1] of the labels as numbers, for a regression; None where they are text."""
+    """float32[n 1] of the labels as numbers, for a regression; None where they are text, or beyond float32."""
     if dataset.labels.ndim == 2 or not all(map(is_number, dataset.class_names)):
         return None
-    return np.array([float(name) for name in dataset.class_names], np.float32)[dataset.labels][:, None]
+    numbers = np.array([float(name) for name in dataset.class_names])
+    if (np.abs(numbers) > LARGEST_TARGET).any():
+        return None
+    return numbers.astype(np.float32)[dataset.labels][:, None]
 
 
 def _of_cells(labels: list[str], table: Table, tell: Tell, listed: Names | None) -> tuple[np.ndarray, Names]:

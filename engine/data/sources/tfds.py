@@ -132,9 +132,9 @@ def _prepare(config: DataConfig, tell: Callable[[str], None]) -> Path:
     paths = [*ours, *filter(None, [os.environ.get("PYTHONPATH")])]
     quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment = {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         remedy = "Give the directory that holds the downloaded files with --data.manual-dir, or connect and try again."
         raise InputError(problem("data.name", repr(config.name), f"data that can be prepared ({reason})", remedy))
     return directory
@@ -225,7 +225,7 @@ def _opened(directory: Path, config: DataConfig, split: str, field: str) -> Deco
     if count <= 0:
         raise InputError(problem(field, repr(split), "at least one example", "Widen the slice."))
     class_names = tuple(builder.info.features[label_key].names)
-    ranges = Ranges(lambda: (source[i][image_key] for i in range(count)))
+    ranges = Ranges(lambda: (source[i][image_key] for i in range(count)), config.decoding)
     seen, several = list[str](), SeveralFrames()
     decode = _decoder(builder.info.features[image_key], config, ranges, seen)
     first = decode(source[0][image_key])
