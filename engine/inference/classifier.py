@@ -24,7 +24,7 @@ from engine.errors import InputError, Say, problem
 from engine.host.console import tell, warn
 from engine.inference.data_in import Evaluable, read_examples
 from engine.inference.looking import Looking
-from engine.inference.pictures_in import BATCH_PICTURES, as_array, batches, checked_array, contract, listed
+from engine.inference.pictures_in import BATCH_PICTURES, STORED, as_array, batches, checked_array, contract, listed
 from engine.inference.predictions import ClassCounts, Prediction, change_thresholds, make_prediction
 from engine.metrics.per_class import ClassScores
 from engine.metrics.sums import Scoring, make_scoring
@@ -117,6 +117,7 @@ class Classifier(Looking):
         Arguments as of `predict`; `say` gets the number of files with several frames, of which the first is read.
         """
         self._check_names(top)
+        pictures = listed(pictures) if isinstance(pictures, STORED) else pictures  # a path is no series of letters
         spec, first, several = contract(self.input_spec, resize), 0, SeveralFrames()
         for batch in batches(pictures, spec, value_range, self._pictures_at_once, several):
             rows = self.fitting_outputs(batch.images, tta, first)

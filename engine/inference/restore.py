@@ -48,6 +48,9 @@ def restore(
     Of an ensemble an EnsembleClassifier, each member by default as it was when it was best, or one `member` by number.
     Opens on any device kind. Raises InputError if there is no complete checkpoint that this version can read.
     """
+    if not isinstance(path, str | PathLike):
+        rule = "the directory or packed file of a run"
+        raise InputError(problem("path", type(path).__name__, rule, "Pass its path."))
     with opened(expanded(path)) as directory:
         return _restored(directory, step, trust, member, model)
 

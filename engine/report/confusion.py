@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.data.decoded.dataset import Dataset
-from engine.host.storage import replaced
 from engine.metrics.pairs import Pairs, as_pairs
+from engine.report.figures import save_figure
 from engine.text import one_line
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def choose_classes(confusion: Pairs | np.ndarray, most: int = MOST_SHOWN) -> np.
 def draw_confusion(confusion: Pairs | np.ndarray, class_names: Sequence[str], title: str, path: Path) -> None:
     """Writes `confusion_figure` as a PNG."""
     figure = confusion_figure(confusion, class_names, title)
-    with replaced(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    save_figure(figure, path)
 
 
 def confusion_figure(confusion: Pairs | np.ndarray, class_names: Sequence[str], title: str) -> "Figure":

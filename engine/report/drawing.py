@@ -14,6 +14,7 @@ from engine.data.pictures.images import decode_picture
 from engine.data.pictures.shown import shown_levels
 from engine.errors import InputError, problem, shape_text
 from engine.host.storage import check_file_place, expanded, replaced
+from engine.report.figures import write_figure
 from engine.text import one_line
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ class Drawing:
         check_file_place(target, "path", *FORMS, *([] if target.suffix else [""]))
         kind = target.suffix.lower().removeprefix(".") or "png"
         with replaced(target) as file:
-            self.figure.savefig(file, dpi=DOTS, format=kind)
+            write_figure(self.figure, file, dpi=DOTS, format=kind)
 
     def _repr_png_(self) -> bytes:
         file = BytesIO()
-        self.figure.savefig(file, dpi=DOTS, format="png")
+        write_figure(self.figure, file, dpi=DOTS, format="png")
         return file.getvalue()
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.host.console import Table
-from engine.host.storage import replaced, write_atomically
+from engine.host.storage import write_atomically
 from engine.metrics.calibration import CALIBRATION_BINS, Reliability, Uncertainty, scores
 from engine.metrics.combination import Combination
+from engine.report.figures import save_figure
 from engine.report.history import history_csv
 from engine.report.tables import format_metric
 from engine.text import CsvWriter
@@ -84,8 +85,7 @@ def draw_reliability(combined: Reliability, members: Sequence[Reliability], titl
     FigureCanvasAgg(figure)
     error = combined.expected_calibration_error
     figure.suptitle(f"{title}\nECE {error:.4f} ({len(combined.counts)} bins), n = {combined.n:,}", parse_math=False)
-    with replaced(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    save_figure(figure, path)
 
 
 def reliability_figure(combined: Reliability, members: Sequence[Reliability] = ()) -> "Figure":

@@ -1,7 +1,6 @@
 """A grid of nine pictures with one or two lines of text above each."""
 
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
-from engine.host.storage import replaced
+from engine.report.figures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,9 +23,7 @@ SIGNATURE = "engine"
 def draw_grid(images: Sequence[np.ndarray], titles: Sequence[str], path: Path, title: str) -> None:
     """Writes up to nine images uint8[h w c], three in a row, as a PNG, atomically."""
     figure = grid_figure(images, titles, title)
-    with replaced(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # scripts that the font lacks are drawn as boxes
-        figure.savefig(file, dpi=130, format="png", metadata={"Software": SIGNATURE})
+    save_figure(figure, path, metadata={"Software": SIGNATURE})
 
 
 def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], title: str) -> "Figure":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.host.storage import replaced
+from engine.report.figures import save_figure
 from engine.text import CsvWriter, one_line
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def draw_curves(
 ) -> None:
     """Writes `curves_figure` as a PNG."""
     figure = curves_figure(rows, title, shown, best_epoch)
-    with replaced(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    save_figure(figure, path)
 
 
 def curves_figure(rows: Sequence[Row], title: str, shown: Sequence[str], best_epoch: int | None = None) -> "Figure":

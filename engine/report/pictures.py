@@ -10,6 +10,7 @@ from PIL import Image
 from engine.data.decoded.dataset import Dataset
 from engine.host.collecting import without_collecting
 from engine.host.storage import replaced
+from engine.report.figures import save_figure
 from engine.report.mistakes import choose_shown
 from engine.text import one_line
 
@@ -81,8 +82,7 @@ def draw_predictions(examples: Examples, path: Path) -> None:
         axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)))  # a colour map would stretch the levels
         axes.set_title(text, fontsize=9, color="black" if is_right else "firebrick", parse_math=False)
     figure.suptitle(examples.title, fontsize=11, parse_math=False)
-    with replaced(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    save_figure(figure, path)
 
 
 def _caption(names: Sequence[str], probabilities: np.ndarray, label: int) -> tuple[str, bool]:

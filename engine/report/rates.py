@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.host.storage import replaced
+from engine.report.figures import save_figure
 from engine.report.grid import SIGNATURE
 
 
@@ -27,5 +27,4 @@ def draw_rates(
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", ylim=(low - margin, high + 2 * margin))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    with replaced(path) as file:
-        figure.savefig(file, dpi=130, format="png", metadata={"Software": SIGNATURE})
+    save_figure(figure, path, metadata={"Software": SIGNATURE})

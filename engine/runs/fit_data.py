@@ -68,6 +68,14 @@ class Given:
 
     def load(self, config: RunConfig, say: Say, resumed: Record | None, source: Record | None) -> Splits:
         """The splits, in the order of classes of the run to resume or to start from, if there is one."""
+        try:
+            return self._load(config, say, resumed, source)
+        except InputError as error:
+            if error.field != "data.validation_fraction" or isinstance(self.data, DataConfig):
+                raise
+            raise InputError(problem("validation", error.got, str(error.rule), str(error.remedy))) from None
+
+    def _load(self, config: RunConfig, say: Say, resumed: Record | None, source: Record | None) -> Splits:
         order, data = class_order(resumed, source), self.data
         if isinstance(data, (str, PathLike, DataConfig)):
             load = load_splits_intact if resumed else load_splits

@@ -157,13 +157,20 @@ class Result:
         return html_facts(f"{self.config.name}: a finished run", facts) + html_table(*_history_table(self.history))
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Copies the whole run, with its best and last checkpoints, to a new directory for `engine.restore`."""
+        """Copies the whole run, with its best and last checkpoints, to a new directory for `engine.restore`.
+
+        Raises InputError where something lies there, or nothing can be written.
+        """
         target = expanded(path)
         if os.path.lexists(target):
             raise InputError(problem("path", target, "a path where nothing is yet", "Choose another."))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with new_directory(target) as directory:
-            shutil.copytree(self.directory, directory, dirs_exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with new_directory(target) as directory:
+                shutil.copytree(self.directory, directory, dirs_exist_ok=True)
+        except OSError as error:
+            got = f"{target} ({error.strerror or str(error)[:200]})"
+            raise InputError(problem("path", got, "a place that can be written", "Choose another.")) from None
         return target
 
 

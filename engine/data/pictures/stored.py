@@ -108,6 +108,9 @@ def open_stream(source: str | PathLike[str] | bytes) -> io.FileIO | io.BytesIO:
     """The bytes of a picture, unbuffered; raises UnreadablePicture for what is not a regular file."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
+    if not isinstance(source, str | PathLike):
+        kind, rule = type(source).__name__, "a path, bytes, a PIL image or an array"
+        raise UnreadablePicture(kind, "no picture", rule, "Pass one of these.")
     try:
         source = at_home(source)
         mode = os.stat(source).st_mode

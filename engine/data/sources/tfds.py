@@ -132,9 +132,9 @@ def _prepare(config: DataConfig, tell: Callable[[str], None]) -> Path:
     paths = [*ours, *filter(None, [os.environ.get("PYTHONPATH")])]
     quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment = {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, errors="replace", check=False)
     if done.returncode:
-        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         remedy = "Give the directory that holds the downloaded files with --data.manual-dir, or connect and try again."
         raise InputError(problem("data.name", repr(config.name), f"data that can be prepared ({reason})", remedy))
     return directory

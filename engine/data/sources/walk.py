@@ -129,7 +129,10 @@ def picture_files(
     three times the memory.
     """
     files: list[str] = []
-    for path in (Path(at_home(path)) for path in paths):
+    for path in paths:
+        if not str(path).strip():  # or it would be the working directory
+            raise InputError(problem("pictures", repr(str(path)), "a path", "Name a file or folder."))
+        path = Path(at_home(path))
         if not path.is_dir():
             files.append(str(path))
             continue

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from engine.report.figures import write_figure
 from engine.report.page.parts import Chart
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def make_chart(figure: "Figure", label: str, name: str, is_wide: bool = False) -
 
     file = io.StringIO()
     with matplotlib.rc_context(SETTINGS):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        write_figure(figure, file, format="svg", transparent=True, metadata={"Date": None})
     return Chart(label, _restyled(file.getvalue(), name), is_wide=is_wide)
 
 
