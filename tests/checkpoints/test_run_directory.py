@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine import DataConfig, InputError, OptimConfig, PlanConfig, RunConfig, TrainConfig, mlp
+from engine.checkpoints import run_directory
 from engine.checkpoints.checksums import write_sums
 from engine.checkpoints.record import FORMAT_VERSION, Record
 from engine.checkpoints.run_directory import FILES, clear_run, open_run, write_config
@@ -289,3 +290,13 @@ def test_disk_that_fills_up_elsewhere_in_a_run_is_told_with_the_way_to_go_on(is_
     assert stop.value.code == 2
     assert said.startswith("error: No space left on device. What was saved before stays.")
     assert ("Fix this, then run: " in said and "--resume" in said) is is_run
+
+
+def test_file_system_without_locks_is_reported_and_used(tmp_path, monkeypatch, capsys):
+    def no_locks(*arguments: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(run_directory.fcntl, "flock", no_locks)
+    with run_directory.claimed(tmp_path / "run") as path:
+        assert path.is_dir()
+    assert "has no locks (Function not implemented)" in capsys.readouterr().err

@@ -312,3 +312,15 @@ def test_resume_goes_on_from_the_step_before_a_damaged_one_and_says_what_is_lost
         (hurt / "checkpoints" / str(step) / "record" / "metadata").write_text("{")
     with pytest.raises(engine.InputError, match=r"whose checkpoints are all damaged; expected .* --overwrite"):
         run_to(hurt, 4)
+
+
+@pytest.mark.parametrize("step", ["", ".", "..", "best ", "4/record", None, 5])
+def test_words_that_are_no_step_are_refused(run, step):
+    with pytest.raises(engine.InputError, match="expected one of 4"):
+        engine.restore(run, step=step)
+
+
+@pytest.mark.parametrize("path", [None, 5])
+def test_path_that_is_none_is_refused(path):
+    with pytest.raises(engine.InputError, match="expected the directory or packed file of a run"):
+        engine.restore(path)

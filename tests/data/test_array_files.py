@@ -453,3 +453,10 @@ def test_splits_of_one_archive_do_not_share_an_entry(tmp_path: Path):
     for _ in range(2):
         np.testing.assert_array_equal(source.load("train", "data.split").images[:], GREY[..., None])
         np.testing.assert_array_equal(source.load("test", "data.test_split").images[:], GREY[::-1][..., None])
+
+
+@pytest.mark.parametrize("shape", [(6, 0, 4, 1), (6, 4, 0)])
+def test_images_without_a_pixel_are_refused(tmp_path, shape):
+    np.savez(tmp_path / "d.npz", images=np.zeros(shape, np.uint8), labels=np.arange(6) % 2)
+    with pytest.raises(InputError, match=r"expected .* at least a pixel"):
+        load_splits(DataConfig(path=tmp_path / "d.npz", image_size="8x8", cache_dir=tmp_path / "cache"), 0)

@@ -14,6 +14,7 @@ from engine.__main__ import main
 from engine.checkpoints.steps import choose_step, read_record
 from engine.data.arrays import stored
 from engine.data.arrays.stored import CHECKED_EVERY, StoredImages, image_hashes
+from engine.data.decoded import cache
 from engine.data.load import load_splits
 from engine.data.sources import array_files, files
 from engine.report.progress import Silent
@@ -186,3 +187,26 @@ def test_version_in_the_keys_of_the_cache_is_raised_when_what_is_decoded_changes
         fingerprints.append(load_splits(data, 0, lambda text: None).train.fingerprint)
     found = hashlib.sha256("".join(fingerprints).encode()).hexdigest()[:16]
     assert (files.DECODER, found) == (5, "aea48f5d461166d6")
+
+
+def test_what_is_odd_about_levels_is_said_where_nothing_can_be_cached_too(tmp_path):
+    np.savez(tmp_path / "d.npz", images=np.ones((6, 4, 4), np.uint8), labels=np.arange(6) % 2)
+    (tmp_path / "cache").write_text("a file")
+    said: list[str] = []
+    load_splits(DataConfig(path=tmp_path / "d.npz", cache_dir=tmp_path / "cache"), 0, said.append)
+    assert any("almost black" in line for line in said)
+
+
+def test_entry_that_another_process_removes_is_decoded_again(data, monkeypatch):
+    load_splits(data, 0)
+    monkeypatch.setattr(cache, "_read", removing(cache._read))
+    assert len(load_splits(data, 0).train) == 480
+
+
+def removing(read):
+    def read_and_remove(entry, name):
+        found = read(entry, name)
+        (entry / "about.json").unlink(missing_ok=True)
+        return found
+
+    return read_and_remove

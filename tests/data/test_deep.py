@@ -264,3 +264,25 @@ def test_array_of_a_deep_picture_has_the_range_that_the_training_files_had():
     np.testing.assert_array_equal(read_picture(values, spec), read_picture(saved(values, "png"), spec))
     with pytest.raises(InputError, match="uint8, or a value_range"):
         read_picture(values, InputSpec((40, 30, 1)))
+
+
+def test_one_picture_with_nan_does_not_make_the_others_black(tmp_path):
+    for number, name in enumerate(("a/0", "a/1", "b/2")):
+        values = RAMP.astype(np.float32).copy()
+        values[0, 0] = np.nan if number == 0 else 0
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.tif").write_bytes(saved(values))
+    config = DataConfig(path=tmp_path, on_bad_file="skip", cache_dir=tmp_path / ".cache")
+    found = open_folder(config, lambda text: None).load("train", "data.split")
+    assert found.levels == (0, 1)
+    assert len(found.skipped) == 1
+    assert np.asarray(found.images).max(axis=(1, 2, 3)).tolist() == [255, 255]
+
+
+def test_allowed_pictures_above_the_usual_limit_say_what_is_white(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(png(np.rint(RAMP * 4095).astype(np.uint16)[..., None]))
+    config = DataConfig(path=tmp_path, max_pixels=10_000, cache_dir=tmp_path / ".cache")
+    assert open_folder(config, lambda text: None).load("train", "data.split").levels == (0, 4095)

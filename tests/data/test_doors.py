@@ -6,12 +6,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import engine
 from engine.config.data import DataConfig
-from engine.data.decoded.dataset import Dataset
+from engine.data.decoded.dataset import Dataset, split_by_fraction
 from engine.data.sources.array_files import open_arrays
 from engine.errors import InputError
 from tests.conftest import TINY, make_dataset
@@ -531,3 +532,29 @@ def test_advice_for_pictures_of_another_type_or_of_other_channels_fits_what_came
     of_levels = engine.fit(TINY, (LEVELS, Y), **options).classifier
     with pytest.raises(InputError, match=r"8×8×1; expected 8×8×3.*np\.repeat"):
         of_levels.evaluate((LEVELS[..., 0], Y))
+
+
+def test_pictures_whose_numbers_are_places_in_a_palette_are_refused():
+    picture = Image.new("RGB", (4, 4), (200, 0, 0)).quantize(4)
+    with pytest.raises(InputError, match=r'2 PIL images with a palette .*picture\.convert\("RGB"\)'):
+        engine.dataset([picture, picture], [0, 1])
+    assert engine.dataset([picture.convert("RGB")] * 2, [0, 1]).input_shape == (4, 4, 3)
+
+
+def test_column_of_lists_of_labels_is_as_a_list_of_them():
+    labels = [["a", "b"], ["a"], []]
+    images = np.zeros((3, 4, 4, 1), np.uint8)
+    np.testing.assert_array_equal(
+        engine.dataset(images, pd.Series(labels)).labels, engine.dataset(images, labels).labels
+    )
+
+
+def test_groups_are_not_parted_for_equal_shares_of_classes():
+    data = engine.dataset(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8) % 2).grouped(np.arange(8) // 2)
+    with pytest.raises(InputError, match=r"data\.stratified: got True; expected off where groups stay together"):
+        split_by_fraction(data, 0.5, 0, stratified=True)
+
+
+def test_share_that_is_none_is_reported_by_the_argument_that_sets_it():
+    with pytest.raises(InputError, match=r"^validation: got 0.1; .* Give another share, or 0\.$"):
+        engine.fit(engine.mlp(()), (np.zeros((3, 4, 4, 1), np.uint8), [0, 1, 1]), verbose=False)

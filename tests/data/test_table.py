@@ -399,3 +399,24 @@ def test_table_to_be_classified_is_refused_when_it_does_not_fit_the_model(tmp_pa
 def test_missing_table_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"a\.csv: got No such file or directory; expected a table that can be read"):
         read_unlabelled_table(tmp_path / "a.csv", (4, 4, 1))
+
+
+def test_column_of_paths_that_begin_with_a_split_is_no_column_of_splits(tmp_path):
+    (tmp_path / "train").mkdir()
+    for number in range(4):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / "train" / f"{number}.png")
+    rows = "".join(f"train/{number}.png,{'ab'[number % 2]}\n" for number in range(4))
+    (tmp_path / "list.csv").write_text(f"fname,kind\n{rows}")
+    config = DataConfig(path=tmp_path / "list.csv", cache_dir=tmp_path / "cache")
+    assert len(open_table(config, lambda text: None).load("train", "data.split")) == 4
+
+
+@pytest.mark.parametrize(("labels", "listed"), [(("001", "1", "2"), ("a", "b", "c")), (("1e39", "2", "2"), None)])
+def test_labels_that_only_look_like_numbers_stay_names(tmp_path, labels, listed):
+    (tmp_path / "d.csv").write_text("label,a,b,c,d\n" + "".join(f"{label},1,2,3,4\n" for label in labels))
+    source = open_table(DataConfig(path=tmp_path / "d.csv", class_names=listed, cache_dir=tmp_path / "c"), print)
+    if listed is None:
+        assert source.load("train", "data.split").targets is None  # beyond float32
+    else:
+        with pytest.raises(InputError, match=r"data\.class_names: got 'a'; expected one of 001, 1, 2"):
+            source.load("train", "data.split")

@@ -16,7 +16,7 @@ from engine.checkpoints.checksums import check_sums, write_sums
 from engine.checkpoints.packing import pack, unpack
 from engine.checkpoints.run_directory import claimed, clear_run
 from engine.errors import InputError
-from engine.host.storage import new_directory, open_own, replaced, replaced_whole, write_atomically
+from engine.host.storage import check_file_place, new_directory, open_own, replaced, replaced_whole, write_atomically
 from engine.report.grid import draw_grid
 from engine.report.history import draw_curves
 from engine.report.pictures import save_picture
@@ -224,3 +224,26 @@ def test_pipes_in_a_saved_step_are_refused_and_not_waited_for(tmp_path: Path):
         os.mkfifo(tmp_path / name)
         with pytest.raises(InputError, match=f"{name}: got .*no regular file"):
             check_sums(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("pipe.png", "a pipe or device"),
+        (f"{'x' * 300}.png", "File name too long"),
+        ("a b/c.png", r"mkdir -p '.*/a b'$"),
+        ("file/c.png", "Choose another: .*/file is a file"),
+    ],
+)
+def test_place_where_no_file_can_be_made_is_refused_before_it_is(tmp_path, place, reason):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=reason):
+        check_file_place(tmp_path / place, "out", ".png")
+
+
+def test_place_that_cannot_be_written_is_refused():
+    if not Path("/proc").is_dir():
+        pytest.skip("needs a directory where nobody may write")
+    with pytest.raises(InputError, match=r"out: got /proc/x.png .* expected a file that can be written"):
+        check_file_place(Path("/proc/x.png"), "out", ".png")

@@ -3,8 +3,9 @@
 import pytest
 
 from engine import InputError
+from engine.importers.keras_front import Front, take_front
 from engine.importers.keras_given import Given, layer_name
-from engine.importers.keras_graph import read_graph, snake_case
+from engine.importers.keras_graph import Node, read_graph, snake_case
 from engine.importers.keras_layers import LAYERS, WEIGHTED, convert
 from engine.importers.keras_series import Join, as_series
 from engine.models import Activation, Conv, Paths
@@ -139,3 +140,17 @@ def test_names_have_the_characters_that_a_layer_here_may_have():
     assert snake_case("BatchNormalization") == "batch_normalization"
     assert WEIGHTED - {"Normalization"} <= set(LAYERS)
     assert Paths(((), ())).join == "add"
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        ((("CenterCrop", {"height": 4, "width": 4}), ("Resizing", {"height": 8, "width": 8})), "before cutting out"),
+        ((("Rescaling", {"scale": [1, 2]}), ("Rescaling", {"scale": [1, 2, 3]})), "expected 1 or 3"),
+        ((("Rescaling", {"scale": [0, 1, 1]}),), "0 or infinite"),
+    ],
+)
+def test_front_that_inputs_cannot_be_made_by_is_refused_by_its_layer(layers, reason):
+    nodes = tuple(Node(kind, {"name": kind, **config}, (0,), kind) for kind, config in layers)
+    with pytest.raises(InputError, match=f"layer '{layers[-1][0]}'.*{reason}"):
+        take_front(nodes, Front((16, 16), 3), {}, "model.keras")

@@ -1,5 +1,6 @@
 """State dicts of torch: read bit by bit, and never run."""
 
+import io
 import pickle
 import struct
 import zipfile
@@ -9,6 +10,8 @@ import pytest
 
 from engine import InputError
 from engine.importers.read import read_weights
+from engine.importers.torch_pickle import read_pickle
+from engine.importers.torch_values import Damaged
 from tests.importers.files import (
     MAGIC,
     Part,
@@ -205,3 +208,10 @@ def test_a_list_of_tensors_has_no_names(tmp_path):
     with pytest.raises(InputError, match="a pickle of a list; expected a state dict"):
         read_weights(written(tmp_path / "a.pth", content))
     assert number(1) + numbers([]) == b"\x8a\x08\x01\0\0\0\0\0\0\0(t"
+
+
+def test_name_that_would_be_written_out_to_terabytes_is_refused_at_once(tmp_path):
+    pairs = b"2\x86" * 60  # each pair holds the one before twice
+    pickle_ = b"\x80\x02X\x01\0\0\0a" + pairs + b"X\x01\0\0\0b\x93."
+    with pytest.raises(Damaged, match="a name that is no text"):
+        read_pickle(io.BytesIO(pickle_), tmp_path)

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import engine
+from engine.config.contract import InputSpec
+from engine.data.pictures.images import fit_values
 from engine.devices.executables import Executables
 from engine.host.clock import Clock
 from engine.inference import forward
@@ -325,3 +328,24 @@ def test_batches_are_as_large_as_memory_allows_on_other_devices(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert forward._most_at_once((32, 32, 3)) == 1024
     assert forward._most_at_once((180, 180, 3)) == 172
+
+
+def test_columns_of_paths_and_numbers_of_numpy_are_taken(classifier, images, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, image in zip(paths, images, strict=False):
+        path.write_bytes(png(image))
+    expected = classifier.predict(paths, top=2)
+    assert classifier.predict(np.array(list(map(str, paths))), top=np.int64(2)) == expected
+    assert classifier.predict(pd.Series(paths), top=2) == expected
+    assert [answer for _, answer in classifier.stream(str(paths[0]), top=2)] == expected[:1]
+
+
+@pytest.mark.parametrize("given", [[None], [[[0, 1], [2, 3]]], "", [5]])
+def test_what_is_no_picture_is_refused_in_words(classifier, given):
+    with pytest.raises(engine.InputError, match=r"Pass one of these|Name a file or folder"):
+        classifier.predict(given)
+
+
+def test_no_images_of_a_model_of_truths_give_no_answers(images):
+    spec = InputSpec((8, 8, 1), value_range=(0.0, 1.0))
+    assert fit_values(images[:0], spec, None, "images").shape == (0, 8, 8, 1)

@@ -10,6 +10,7 @@ from sklearn.metrics import log_loss
 
 import engine
 from engine.data.decoded.dataset import Dataset
+from engine.report.confusion import draw_confusion
 from engine.report.losses import _describe, compute_losses
 
 
@@ -107,6 +108,7 @@ def test_pictures_of_every_kind_are_shown_side_by_side(tmp_path: Path):
     [
         ((3,), r"pictures: got int; expected a picture or a list of pictures"),
         (([],), r"pictures: got 0; expected 1 to 200"),
+        (([np.zeros((2, 2))], (), "", -1), r"columns: got -1; expected a whole number of at least 1"),
         (([np.zeros((2, 2))], ["a", "b"]), r"titles: got 2; expected 1, one for each picture"),
         (([np.zeros(3)],), r"picture 0: got 3; expected an array \[h w\]"),
         (([np.full((2, 2), np.nan)],), r"picture 0: got numbers that are not finite"),
@@ -128,3 +130,17 @@ def test_a_result_without_held_out_data_says_what_to_pass(result: engine.Result)
     with pytest.raises(engine.InputError, match=r"confusion: got a model of another kind"):
         numbers.confusion((images, targets))
     assert numbers.top_losses(2, (images, targets)).examples[0].label == "1"
+
+
+def test_one_array_is_one_picture_and_titles_may_be_an_array():
+    rng = np.random.default_rng(0)
+    for shape in ((8, 8), (8, 8, 1), (8, 8, 3)):
+        assert len(engine.show(rng.random(shape)).figure.axes) == 1
+    drawing = engine.show(rng.random((2, 8, 8)), np.array([7, 8]))
+    assert [axes.get_title() for axes in drawing.figure.axes] == ["7", "8"]
+
+
+def test_letters_that_the_font_lacks_are_drawn_without_warnings(tmp_path: Path):
+    engine.show([np.zeros((4, 4))], ["日本"]).save(tmp_path / "a.png")
+    draw_confusion(np.eye(2), ["日本", "é"], tmp_path / "b.png", "日本")
+    assert is_png((tmp_path / "b.png").read_bytes())
