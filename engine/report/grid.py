@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
+from engine.data.pictures.shown import shown_levels
 from engine.report.figures import save_figure
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _show(axes: Any, image: np.ndarray, proportion: float) -> None:
     height, width = image.shape[:2]
     cell = max(width, height / proportion)  # its width, in pixels of the image
     # Grey as three colours, because a colour map would stretch or round the levels.
-    axes.imshow(np.broadcast_to(image, (height, width, 3)), extent=(0, width, height, 0))
+    axes.imshow(np.broadcast_to(shown_levels(image), (height, width, 3)), extent=(0, width, height, 0))
     axes.set_xlim((width - cell) / 2, (width + cell) / 2)
     axes.set_ylim((height + cell * proportion) / 2, (height - cell * proportion) / 2)
 

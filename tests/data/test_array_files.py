@@ -460,3 +460,14 @@ def test_images_without_a_pixel_are_refused(tmp_path, shape):
     np.savez(tmp_path / "d.npz", images=np.zeros(shape, np.uint8), labels=np.arange(6) % 2)
     with pytest.raises(InputError, match=r"expected .* at least a pixel"):
         load_splits(DataConfig(path=tmp_path / "d.npz", image_size="8x8", cache_dir=tmp_path / "cache"), 0)
+
+
+def test_small_file_of_ten_thousand_million_labels_is_refused(tmp_path):
+    header, images = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<U0", "fortran_order": False, "shape": (10**10,)})
+    np.save(images, np.zeros((3, 4, 4), np.uint8))
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x_train.npy", images.getvalue())
+        archive.writestr("y_train.npy", header.getvalue())
+    with pytest.raises(InputError, match="10,000,000,000 values of no bytes"):
+        load_splits(DataConfig(path=tmp_path / "d.npz", cache_dir=tmp_path / "cache"), 0)

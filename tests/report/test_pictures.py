@@ -9,6 +9,7 @@ from PIL import Image
 
 from engine.report import confusion as confusions
 from engine.report.confusion import choose_classes, draw_confusion, limit_examples
+from engine.report.grid import draw_grid
 from engine.report.history import draw_curves
 from engine.report.mistakes import choose_shown, mix_classes, order_mistakes, order_unsure
 from engine.report.pictures import Pictures, choose_examples, draw_predictions
@@ -98,3 +99,9 @@ def test_predictions_are_of_as_many_examples_as_there_is_room_for(monkeypatch: p
     assert len(few) == 33
     assert few.name == "stripes, the first 33 examples"
     assert (few.labels == data.labels[:33]).all()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pictures_of_any_colours_are_drawn_in_a_grid(tmp_path, channels):
+    draw_grid([np.zeros((4, 5, channels), np.uint8)], ["a"], tmp_path / "a.png", "all")
+    assert (tmp_path / "a.png").stat().st_size > 0

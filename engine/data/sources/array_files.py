@@ -236,7 +236,12 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _checked_text(array: np.ndarray) -> np.ndarray:
-    """The array, if what is text in it can be: NumPy takes any 32 bits for a letter, and Python then fails."""
+    """The array, if what is text in it can be: NumPy takes any 32 bits for a letter, and Python then fails.
+
+    Values of no bytes are refused: any number of them fits into a small file, and takes memory once it is looked at.
+    """
+    if array.size and not array.dtype.itemsize:
+        raise ValueError(f"{array.size:,} values of no bytes")
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         letters = np.ascontiguousarray(array).reshape(-1).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
         if letters.max() > sys.maxunicode:
