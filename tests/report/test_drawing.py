@@ -142,5 +142,5 @@ def test_one_array_is_one_picture_and_titles_may_be_an_array():
 
 def test_letters_that_the_font_lacks_are_drawn_without_warnings(tmp_path: Path):
     engine.show([np.zeros((4, 4))], ["日本"]).save(tmp_path / "a.png")
-    draw_confusion(np.eye(2), ["日本", "é"], tmp_path / "b.png", "日本")
+    draw_confusion(np.eye(2), ["日本", "é"], "日本", tmp_path / "b.png")
     assert is_png((tmp_path / "b.png").read_bytes())

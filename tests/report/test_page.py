@@ -203,7 +203,7 @@ def test_page_takes_the_place_of_a_page_and_of_nothing_else(written, capsys, tmp
     assert other.read_text() == "<p>mine"
     assert "a name that ends in .html" in mistake(capsys, "report", run, "--out", tmp_path / "log.txt")
     os.mkfifo(tmp_path / "pipe.html")  # opening it would wait for a writer
-    assert "expected a new file" in mistake(capsys, "report", run, "--out", tmp_path / "pipe.html")
+    assert "a pipe or device" in mistake(capsys, "report", run, "--out", tmp_path / "pipe.html")
     assert "a directory that exists" in mistake(capsys, "report", run, "--out", tmp_path / "no" / "x.html")
     assert "runs: got none" in mistake(capsys, "report")
     assert write_report(run, written[0]) == written[0]
