@@ -30,16 +30,16 @@ def check_target(target: Path, format: str, overwrite: bool) -> None:
     if format not in get_args(ExportFormat):
         raise InputError(unknown("format", format, get_args(ExportFormat)))
     is_directory = format in DIRECTORY_FORMATS
-    kind = "a directory" if is_directory else "a file"
+    kind = "directory" if is_directory else "file"
     if not target.name:
-        raise InputError(problem("out", target, f"{kind} to make", f"Add a name, like {target / 'model'}."))
-    check_place(target, "out", kind)
+        raise InputError(problem("out", target, f"a {kind} to make", f"Add a name, like {target / 'model'}."))
+    check_place(target, "out", f"a {kind} to make")
     if not target.exists():
         return
     if not overwrite:
         raise InputError(problem("out", f"{target}, which exists", "a new name", "Add --overwrite, or another name."))
     if is_directory != target.is_dir() or (is_directory and description_of(target) is None):
-        rule = f"an earlier {kind.removeprefix('a ')} of this command to replace"
+        rule = f"an earlier {kind} of this command to replace"
         raise InputError(problem("out", f"{target}, something else", rule, "Choose another name."))
 
 
