@@ -25,6 +25,7 @@ from engine.records import to_json
 
 DEFAULTS = CheckpointConfig()
 DAMAGED = "damaged"
+FILE_BYTES = 4 * 2**20  # of a file of arrays: Orbax holds in memory what is to be in one; 2 GB by default
 ROTATED = ".rotated"  # steps are moved here and then removed file by file: a kill leaves no half-removed step
 
 
@@ -136,7 +137,7 @@ class Checkpoints:
             args, self._ranks[record.step], self._under_way = self._ocp.args, record.rank, record.step
             record = replace(record, checksums={name: array_checksum(tree) for name, tree in items.items()})
             value = {"format_version": FORMAT_VERSION, **to_json(record)}
-            arrays = {name: args.StandardSave(_uncopied(tree)) for name, tree in items.items()}
+            arrays = {name: args.PyTreeSave(_uncopied(tree), None, FILE_BYTES) for name, tree in items.items()}
             composite = args.Composite(**arrays, record=args.JsonSave(value))
             if not self._manager.save(record.step, args=composite, force=True):
                 raise RuntimeError(f"Orbax did not take step {record.step}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from engine.importers.weights_file import Place, check_places, damaged
 
 MOST_SECONDS = 300.0  # until it is stopped, on the slowest machine
 LARGER_THAN_FILE, SPARE_BYTES = 16, 2**20  # arrays may be compressed: 1/16 of their size, as zeros and few floats are
+ENDLESS = {getattr(signal, "SIGXCPU", None)}
 MOST_ANSWER_BYTES = 64 * 2**20
 
 
@@ -34,7 +36,7 @@ def read_hdf5(path: Path, start: int = 0, size: int | None = None) -> Hdf5File:
 
     Raises InputError if it is damaged, holds links, or arrays in other files; if arrays are larger than 16 times the
     file; if the library crashes on it, or takes more than
-    20 seconds of the processor and one for each 10 MB.
+    3 seconds of the processor and one for each 10 MB: a few damaged bytes can keep it in a loop for ever.
     """
     size = path.stat().st_size - start if size is None else size
     most_bytes = LARGER_THAN_FILE * size + SPARE_BYTES
@@ -99,4 +101,5 @@ def _read_bytes(path: Path, child: subprocess.Popen[bytes], count: int) -> bytes
     if code > 0:
         remedy = f"Look at what this says: {sys.executable} -c 'import h5py'"
         raise InputError(problem(str(path), f"no h5py to read it with (code {code})", "h5py installed", remedy))
-    raise damaged(path, f"an HDF5 file that ends its reader (signal {-code})", "a file that HDF5 can read")
+    way = "keeps its reader busy without end" if -code in ENDLESS else f"ends its reader (signal {-code})"
+    raise damaged(path, f"an HDF5 file that {way}", "a file that HDF5 can read")

@@ -11,11 +11,12 @@ import math
 import os
 import struct
 import sys
+import time
 from typing import Any
 
 MOST_DEPTH, MOST_OBJECTS, MOST_AXES = 12, 100_000, 8
 MOST_TEXT_BYTES, MOST_TEXTS = 48 * 2**20, 100_000
-PROCESSOR_SECONDS, BYTES_A_SECOND = 20, 10 * 2**20
+PROCESSOR_SECONDS, BYTES_A_SECOND = 3, 10 * 2**20
 SPARE_BYTES = 512 * 2**20  # beyond what the interpreter takes once all is loaded
 NOT_WEIGHTS = ("optimizer_weights", "optimizer")
 ATTRIBUTES = ("layer_names", "weight_names", "name", "keras_version", "backend", "model_config")
@@ -143,9 +144,10 @@ def limit(most_bytes: int) -> None:
 
         with open("/proc/self/statm", encoding="ascii") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
-        memory, seconds = now + SPARE_BYTES + most_bytes, PROCESSOR_SECONDS + most_bytes // (16 * BYTES_A_SECOND)
+        memory = now + SPARE_BYTES + most_bytes
+        seconds = math.ceil(time.process_time()) + PROCESSOR_SECONDS + most_bytes // (16 * BYTES_A_SECOND)
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))  # the first by a signal of its own
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, OSError, ValueError):
         pass  # Windows and macOS: the one who asks waits no longer than it must

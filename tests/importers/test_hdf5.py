@@ -1,5 +1,6 @@
 """HDF5 files are read in a process of their own, which no file can make do more than describe itself."""
 
+import signal
 import struct
 import subprocess
 import sys
@@ -153,6 +154,7 @@ def child_that(tmp_path: Path, monkeypatch, code: str) -> None:
 
 DEATHS = {
     "os.kill(os.getpid(), 11)": r"an HDF5 file that ends its reader \(signal 11\)",
+    "import signal; os.kill(os.getpid(), signal.SIGXCPU)": "an HDF5 file that keeps its reader busy without end",
     "time.sleep(100)": r"an HDF5 file that ends its reader \(signal 9\)",
     "sys.exit(1)": r"no h5py to read it with \(code 1\); expected h5py installed",
     "sys.stdout.buffer.write(b'\\xff' * 8)": "descriptions of 18,446,744,073,709,551,615 bytes",
@@ -175,6 +177,13 @@ def test_the_reader_cannot_take_more_memory_than_it_may(tmp_path):
     code = f"import runpy; m = runpy.run_path({hdf5_child.__file__!r}); m['limit'](2**20); bytearray(2**31)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MemoryError" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="time is bounded on Linux alone")
+def test_the_reader_cannot_take_more_of_the_processor_than_it_may():
+    code = f"import runpy; limit = runpy.run_path({hdf5_child.__file__!r})['limit']"
+    endless = f"{code}; limit.__globals__['PROCESSOR_SECONDS'] = 0; limit(0)\nwhile True: pass"
+    assert subprocess.run([sys.executable, "-c", endless], check=False).returncode == -signal.SIGXCPU
 
 
 def test_descriptions_beyond_the_file_are_refused(file, tmp_path, monkeypatch):
