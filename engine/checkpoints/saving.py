@@ -25,7 +25,7 @@ from engine.records import to_json
 
 DEFAULTS = CheckpointConfig()
 DAMAGED = "damaged"
-FILE_BYTES = 4 * 2**20  # of a file of arrays: Orbax holds in memory what is to be in one; 2 GB by default
+FILE_BYTES = 8 * 2**20  # of a file of arrays: Orbax holds in memory what is to be in one; 2 GB by default
 ROTATED = ".rotated"  # steps are moved here and then removed file by file: a kill leaves no half-removed step
 
 

@@ -20,6 +20,8 @@ from engine.checkpoints.record import FORMAT_VERSION, Record
 from engine.checkpoints.run_directory import claimed, open_run
 from engine.checkpoints.saving import Checkpoints, kept_steps
 from engine.checkpoints.steps import best_step, choose_step, find_steps, read_record, restore_arrays
+from engine.config.contract import InputSpec
+from engine.config.plan import Plan
 from engine.data.decoded.dataset import Splits
 from engine.host.clock import Clock
 from engine.records import from_json, to_json
@@ -43,6 +45,25 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 IMAGES = make_dataset(5, 3).images
+
+
+def test_arrays_larger_than_a_data_file_are_saved_in_several_and_restored_bit_for_bit(tmp_path, monkeypatch):
+    config, draw = engine.RunConfig("tiny", TINY), np.random.default_rng(3)
+    tree = {
+        "large": draw.integers(0, 2**32, (3, 100, 700), dtype=np.uint32).view(np.float32),  # NaNs of all kinds too
+        "scalar": np.array(7, np.int32), "half": np.ones(5, np.float16), "empty": {},
+    }  # fmt: skip
+    record = Record(config, InputSpec((8, 8, 1)), ("x", "y"), 2, "content", 1, 4, 0.5, Plan("xla"), history=())
+    monkeypatch.setattr("engine.checkpoints.saving.FILE_BYTES", 100_000)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(record, model=tree)
+    sizes = [file.stat().st_size for file in (tmp_path / "checkpoints" / "1" / "model").rglob("d/*")]
+    assert sum(sizes) > 800_000
+    assert max(sizes) < 400_000
+    restored = restore_arrays(tmp_path, read_record(tmp_path, 1), model=tree)["model"]
+    assert jax.tree.map(lambda leaf: (leaf.dtype, leaf.tobytes()), restored) == jax.tree.map(
+        lambda leaf: (leaf.dtype, leaf.tobytes()), tree
+    )
 
 
 def test_record_survives_json(run):
