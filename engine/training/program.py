@@ -155,6 +155,7 @@ class Program:
                 num_own = num_examples if settings.num_examples is None else settings.num_examples
                 mask = batch_mask(i, num_own, self.batch_size)
                 has_any = settings.num_examples is None or jnp.any(mask)  # else this member has trained all of its own
+                count = jnp.sum(mask) if self.devices.adds_up else None  # of the whole batch, without an exchange
                 mask, examples, places = self.devices.share_out(size, mask, examples, places, is_local=is_local)
                 labels, weights = jax.tree.map(lambda values: _take(values, examples), targets)
                 if is_by_batch:  # each device has its examples of each batch
@@ -162,7 +163,7 @@ class Program:
                     inputs = inputs if is_local else self.devices.keep_split(inputs)
                 else:
                     inputs = _take(images, places)
-                batch = (inputs, labels, mask, weights)
+                batch = (inputs, labels, mask, weights, count)
                 trained = self._step(carry, examples, batch, settings, num_batches(num_own, self.batch_size))
                 if is_local:  # of a last batch, not every device has examples
                     return jax.tree.map(partial(jnp.where, jnp.any(mask)), trained, carry)
@@ -202,8 +203,8 @@ class Program:
     def _step(
         self, carry: tuple, examples: jax.Array, batch: tuple, settings: MemberSettings, epoch_steps: int
     ) -> tuple:
-        """(state, totals, bad step) of one model after one batch of (images, labels, mask, weights)."""
-        (state, totals, bad_step), (inputs, labels, mask, weights), own_share = carry, batch, None
+        """(state, totals, bad step) of one model after one batch of (images, labels, mask, weights, count)."""
+        (state, totals, bad_step), (inputs, labels, mask, weights, count), own_share = carry, batch, None
         objective = self._tune(self.objective, settings)
         if objective.augment.is_active:
             step = state.step + self._steps_ahead if self._steps_ahead else state.step
@@ -213,7 +214,8 @@ class Program:
         key = step_key(settings.seed, "dropout", state.step)
         if self._is_local:
             key = jax.random.fold_in(key, lax.axis_index(DATA))
-        state, metrics = train_step(objective, state, Batch(inputs, labels, mask, own_share, weights=weights), key)
+        found = Batch(inputs, labels, mask, own_share, weights=weights, count=count)
+        state, metrics = train_step(objective, state, found, key)
         bad_here = jnp.where(jnp.isfinite(metrics.sums["loss"]), NEVER, state.step)
         return state, totals + metrics, jnp.minimum(bad_step, bad_here)
 

@@ -29,6 +29,7 @@ class Batch:
     own_share: float32[b] if examples were mixed with partners: the weight of each one's own target.
     others, other_weights: the targets and weights of the partners.
     weights: float32[b], how much each example counts; None: all the same.
+    count: how many examples count in the whole batch, if this is the part of one device; None: as the mask says.
     """
 
     inputs: jax.Array
@@ -38,6 +39,7 @@ class Batch:
     others: jax.Array | None = None
     weights: jax.Array | None = None
     other_weights: jax.Array | None = None
+    count: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def _differentiate(
 ) -> tuple[tuple[jax.Array, jax.Array, Tree], Tree]:
     """((outputs, losses, new model state), gradient of the mean loss of the batch)."""
     add_up = objective.add_up or (lambda tree: tree)
-    num_examples, is_whole = add_up(jnp.sum(batch.mask)), objective.num_parts == 1
+    num_examples = jnp.sum(batch.mask) if batch.count is None else batch.count
+    batch, is_whole = replace(batch, count=None), objective.num_parts == 1
     penalty = None if objective.add_up else objective.penalty
 
     def share_of_loss(params: Tree, model_state: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple]:
