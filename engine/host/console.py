@@ -5,6 +5,7 @@ and output to a file or pipe depends neither on the width of a terminal nor on t
 """
 
 import io
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -132,12 +133,27 @@ def as_text(renderable: Any) -> str:
     return lines.getvalue()
 
 
+def open_standard_streams() -> None:
+    """Connects those of this process's standard streams to nothing that are closed, as in some services.
+
+    Otherwise the next file that is opened becomes one of them, and what libraries of C print is written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+
+
 def harden_streams(arguments: Sequence[str]) -> None:
     """Makes this process's own streams safe for what libraries print: no text fails because of its encoding.
 
     The parser of options repeats its arguments. If these contain control characters (from a file name that a pattern
     matched), all control characters are escaped, so there are no colours and live lines.
     """
+    open_standard_streams()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):

@@ -53,7 +53,7 @@ def watch(say: Say) -> None:
             _leave(int(code), message if rank == 0 else None, say)
 
     threading.Thread(target=listen, daemon=True).start()
-    soften_abort(say)
+    soften_abort(say, rank == 0)
     leave_with_parent(LAUNCHED in os.environ)
     start_beating(client, rank, lambda code, message: end(code, message, say), say)
 

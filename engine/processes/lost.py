@@ -23,6 +23,10 @@ PEER_LOST = 75  # EX_TEMPFAIL of sysexits.h
 ALIVE = "engine/alive/"
 BEAT_SECONDS, SILENT_SECONDS = 1.0, 20.0
 REMEDY = "What was saved before stays: start all processes again, with --resume."
+DOUBLED = (  # JAX ends process 0 for nothing else that we do not notice first
+    "a process came with a number that another one has, as JAX says above: it was started a second time with the same "
+    "ENGINE_PROCESS_ID, or again by itself after it was lost. Give each a number of its own."
+)
 CUT_OFF = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket closed|coordination|peer rank", re.IGNORECASE)
 _first: list[str] = []  # process 0 in words, once it has said that it is alive
 _kept: list[Any] = []  # what C calls must not be collected
@@ -74,10 +78,10 @@ def _watch_first(heard: list[float], say: Say) -> None:
         time.sleep(BEAT_SECONDS)
 
 
-def _leave_cut_off(say: Say) -> None:
+def _leave_cut_off(say: Say, is_first: bool = False) -> None:
     if leaving_with:
         os._exit(leaving_with[0])
-    say(f"error: {first_name()}, or the connection to it, is lost. {REMEDY}")
+    say(f"error: {DOUBLED if is_first else f'{first_name()}, or the connection to it, is lost.'} {REMEDY}")
     sys.stderr.flush()
     os._exit(PEER_LOST)
 
@@ -130,14 +134,14 @@ def find_lost(client: Any) -> str:
     return describe(silent) if silent else "another process"
 
 
-def soften_abort(say: Say) -> None:
+def soften_abort(say: Say, is_first: bool = False) -> None:
     """Turns the abort of JAX that has lost process 0 into exit code 75."""
     if sys.platform == "win32":
         return
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def handle(number: int) -> None:
-        _leave_cut_off(say)
+        _leave_cut_off(say, is_first)
 
     # Python's own handlers wait for the main thread, which waits for the process that is lost.
     library = ctypes.CDLL(None)

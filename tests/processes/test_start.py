@@ -1,12 +1,15 @@
 """Joining other processes: what is read from the command line and the environment, and the mistakes in it."""
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from engine.errors import InputError
+from engine.processes import start
 from engine.processes.sharing import compute_parts, shared_work
 from engine.processes.start import join
 from engine.processes.together import agree, all_succeed, exchange, from_first
@@ -90,3 +93,53 @@ def test_process_that_does_not_come_is_named_without_the_log_of_jax(
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"distributed: {message}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets that are no files are of Linux")
+def test_number_of_a_process_that_runs_is_refused_to_a_second_one(monkeypatch: pytest.MonkeyPatch):
+    """On one host; of several, the first one hears of it from JAX."""
+    monkeypatch.setenv("ENGINE_NUM_PROCESSES", "2")
+    monkeypatch.setenv("ENGINE_PROCESS_ID", "1")
+    address = f"127.0.0.1:{find_port()}"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"\0engine {address} 1")
+        with pytest.raises(InputError, match=r"got ENGINE_PROCESS_ID=1 a second time; expected a number that no other"):
+            join(address.replace("127.0.0.1", "localhost"))
+
+
+def test_number_that_came_twice_is_read_from_the_log_of_jax():
+    log = "ALREADY_EXISTS: Aborted connect attempt as there is a request from a newer incarnation."
+    assert "ENGINE_PROCESS_ID=3 a second time" in start._failure("node1:1234", 3, "std::bad_cast", log)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="standard streams of POSIX")
+def test_log_is_held_back_where_standard_error_is_closed(tmp_path: Path):
+    """As in some services. No file that is opened later gets the number of standard error."""
+    code = "\n".join([
+        "import os, sys",
+        "from engine.processes import start",
+        "with start._holding_back_the_log() as held:",
+        "    os.write(2, b'of C')",
+        "    assert start._read_back(held) == b'of C'",
+        "os.write(2, b'lost'); print('lost', file=sys.stderr)",
+        "print(open(sys.argv[1]).fileno() > 2)",
+    ])  # fmt: skip
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command]
+    done = subprocess.run(shell, stdout=subprocess.PIPE, text=True, timeout=HANG_SECONDS, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+def test_thread_of_gloo_does_not_preempt_others(monkeypatch: pytest.MonkeyPatch):
+    """It alone: what starts it goes on as before."""
+    from jax._src import xla_bridge
+
+    seen: list[int] = []
+    monkeypatch.setattr(xla_bridge._jax, "make_gloo_tcp_collectives", lambda: seen.append(os.sched_getscheduler(0)))
+    start._keep_exchange_from_preempting()
+    start._keep_exchange_from_preempting()
+    xla_bridge._jax.make_gloo_tcp_collectives()
+    assert seen == [os.SCHED_BATCH]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
