@@ -183,7 +183,7 @@ def _doubled(number: int | None) -> str:
     """number: None if the scheduler gave it."""
     got = "the number of this process" if number is None else f"{PROCESS_ID}={number}"
     rule = "a number that no other process of the run has"
-    remedy = f"Give each process a {PROCESS_ID} of its own, from 0 on; if it is from an earlier run, end that first."
+    remedy = f"Give each process its own {PROCESS_ID}, from 0 on; if it is from an earlier run, end that first."
     return problem(FIELD, f"{got} a second time", rule, remedy)
 
 
