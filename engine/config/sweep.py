@@ -29,10 +29,14 @@ def with_sweep(config: RunConfig, sweep: Sweep) -> RunConfig:
       the same, so that they differ in these numbers alone; the one that is best on the validation data predicts.
     Raises InputError for fields that members of one program cannot differ in, and for values that a field cannot have.
     """
-    given = dict(sweep) if isinstance(sweep, Mapping) else dict(map(_read, sweep))
-    if not given:
+    columns: dict[str, tuple[float, ...]] = {}
+    for name, values in _read_all(sweep):
+        field = _check_field(name)
+        if field in columns:
+            raise InputError(problem("sweep", f"{name} twice", "each field once", "Give its values in one."))
+        columns[field] = _check_values(name, values)
+    if not columns:
         return config
-    columns = {_check_field(name): _check_values(name, values) for name, values in given.items()}
     if config.train.members != 1:
         rule = "1 with a sweep, whose members are its values"
         raise InputError(problem("train.members", config.train.members, rule, "Leave out members and folds."))
@@ -58,6 +62,16 @@ def swept_columns(config: RunConfig) -> dict[str, tuple[float, ...]]:
     lists = {name: getattr(ensemble, plural) for name, plural in OF_MEMBERS.items()}
     found = {name: values for name, values in lists.items() if values is not None}
     return found | {f"optim.{each.name}": each.values for each in ensemble.numbers}
+
+
+def _read_all(sweep: Any) -> list[tuple[str, Any]]:
+    """(field, values) of all that is given; raises InputError for anything but a mapping or a list of texts."""
+    if isinstance(sweep, Mapping):
+        return [(str(name), values) for name, values in sweep.items()]
+    if isinstance(sweep, Sequence) and not isinstance(sweep, str) and all(isinstance(text, str) for text in sweep):
+        return [_read(text) for text in sweep]
+    rule = "fields with their values"
+    raise InputError(problem("sweep", repr(sweep)[:80], rule, 'Give it like {"optim.learning_rate": [0.001, 0.01]}.'))
 
 
 def _read(text: str) -> tuple[str, tuple[float, ...]]:
@@ -94,8 +108,12 @@ def _check_field(name: str) -> str:
     return field
 
 
-def _check_values(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    found = tuple(map(float, values))
+def _check_values(name: str, values: Any) -> tuple[float, ...]:
+    try:
+        found = tuple(map(float, values))
+    except (TypeError, ValueError):
+        got, remedy = f"{name} with {values!r}"[:120], 'Give it like {"optim.learning_rate": [0.001, 0.01]}.'
+        raise InputError(problem("sweep", got, "a list of numbers", remedy)) from None
     if len(found) < 2 or len(set(found)) < len(found):
         raise InputError(
             problem("sweep", f"{name} with {list(found)}", "two values or more, all different", FORM + ".")

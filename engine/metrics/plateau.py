@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.config import RunConfig
-from engine.metrics.stopping import Row, member_history, score, validation_history
+from engine.metrics.stopping import LEAST, Row, member_history, score, validation_history
 
 
 def rate_factors(config: RunConfig, history: Sequence[Row]) -> np.ndarray | None:
@@ -27,7 +27,7 @@ def rate_factors(config: RunConfig, history: Sequence[Row]) -> np.ndarray | None
 
 def _factor(config: RunConfig, metrics: Sequence[Row]) -> float:
     """The product of the drops so far."""
-    optim, best, waited, factor = config.optim, -np.inf, 0, 1.0
+    optim, best, waited, factor = config.optim, LEAST, 0, 1.0
     for each in metrics:
         found = score(config.train, each)
         best, waited = (found, 0) if found > best else (best, waited + 1)
@@ -41,7 +41,9 @@ def describe_drop(config: RunConfig, history: Sequence[Row]) -> str | None:
     before, after = rate_factors(config, history[:-1]), rate_factors(config, history)
     if before is None or after is None or (before == after).all():
         return None
-    rates = [f"{factor * config.scaled_optim.learning_rate:g}" for factor in np.unique(after)[::-1]]
+    scale = config.scaled_optim.learning_rate / config.optim.learning_rate
+    own = np.asarray(config.ensemble.learning_rates or config.optim.learning_rate) * scale
+    rates = [f"{rate:g}" for rate in np.unique(own * after)[::-1]]
     count = config.optim.step_epochs
     why = f"after {count} epoch{'s' * (count > 1)} without a better one (optim.schedule plateau)"
     return f"learning rate {' to '.join((rates[0], rates[-1])[: len(rates)])} from here on, {why}"

@@ -1,22 +1,27 @@
 """Early stopping: whether a run has stopped getting better is read from its history, so a resumed run knows it too."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 from engine.config import TrainConfig
 from engine.config.scoring import METRICS
 
 Row = Mapping[str, Any]
+LEAST = -sys.float_info.max  # a record's score is a finite number
 
 
 def score(config: TrainConfig, validation: Mapping[str, Any]) -> float:
     """How good a step is by its validation metrics, higher is better: `best_by` where there is any, or the loss.
 
-    Negative where the lowest value is the best.
+    Negative where the lowest value is the best. A value that is no number, as a metric of the user's own may be, is the
+    worst there is: LEAST.
     """
     name = config.best_by if config.best_by in validation else "loss"
     best_is = config.best_is or (METRICS[name].best_is if name in METRICS else "lowest")
-    return validation[name] if best_is == "highest" else -validation[name]
+    found = float(validation[name])
+    return LEAST if isnan(found) else min(max(found if best_is == "highest" else -found, LEAST), -LEAST)
 
 
 def rank(config: TrainConfig, validation: Mapping[str, Any]) -> tuple[float, float]:
@@ -79,7 +84,7 @@ def _has_lost_patience(config: TrainConfig, metrics: Sequence[Row]) -> bool:
     """Counts as Keras's EarlyStopping: an epoch better by no more than `min_delta` does not become the best."""
     if config.patience is None:
         return False
-    best, num_without = float("-inf"), 0
+    best, num_without = LEAST, 0
     for each in metrics[config.start_epoch :]:
         found = score(config, each)
         is_better = found - config.min_delta > best

@@ -72,7 +72,7 @@ class Ensemble:
         if not swept_columns(self._setup.config) or not active.any():
             return {}, []
         losses = np.asarray(totals.sums["loss"]) / np.maximum(np.asarray(totals.count), 1)
-        kept = active & (losses <= DIVERGED * np.median(losses[active]))
+        kept = active & ~find_diverged(losses, active)
         left_out = [self._numbers[index] for index in np.flatnonzero(active & ~kept)]
         means = self._setup.scoring.means(jax.tree.map(lambda leaf: np.asarray(leaf)[kept].sum(axis=0), totals))
         return (means if left_out else {}), left_out
@@ -211,6 +211,12 @@ class Ensemble:
             like = SingleClassifier(record, self._setup.network, None, None, self._setup.executables)
             self._classifier = EnsembleClassifier(members_of(like, model), combination_of(record), record)
         return self._classifier.with_weights(record, *model)
+
+
+def find_diverged(losses: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """bool[m]: losses [m] far above the median of the active members; those of a user's own may be negative."""
+    median = np.median(losses[active])
+    return losses > median + (DIVERGED - 1) * np.abs(median)
 
 
 def _repeated(weights: np.ndarray | None, times: int) -> np.ndarray | None:

@@ -252,7 +252,7 @@ def _train(
         return train(config, splits, directory, clock, reporter, resumed, **parts)
 
     if run_dir is not None:
-        with claim(Path(run_dir)) as directory:
+        with claim(run_dir) as directory:
             record = record_from_first(lambda: open_run(directory, config, resume, False, reporter.say, allow_change))
             report_other_views(directory, reporter.say)
             config = follow_record(config, record, reporter.say, allow_change) if record else config

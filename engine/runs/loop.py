@@ -57,7 +57,7 @@ def run(
     reporter, clock = as_one_voice(reporter or Reporter()), Clock()
     calls = make_callbacks(config, callbacks, log)
     check_same_start(config)
-    with claim(Path(run_dir or f"runs/{config.name}")) as directory:
+    with claim(run_dir or f"runs/{config.name}") as directory:
         record = record_from_first(lambda: open_run(directory, config, resume, overwrite, reporter.say, allow_change))
         report_other_views(directory, reporter.say)
         config = follow_record(config, record, reporter.say, allow_change) if record else config

@@ -1,5 +1,6 @@
 """A run of several processes: its directory and checkpoints are those of process 0, its plan suits all of them."""
 
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +15,7 @@ from engine.checkpoints.record import Record
 from engine.checkpoints.run_directory import claimed
 from engine.checkpoints.steps import choose_step, find_steps, read_record, restore_arrays
 from engine.config.plan import Plan
-from engine.errors import Say
+from engine.errors import InputError, Say, problem
 from engine.processes.together import all_succeed, are_several, arrays_from_first, exchange, from_first, is_first
 from engine.records import from_json, to_json
 from engine.report.progress import Mute, Reporter
@@ -27,10 +28,15 @@ def as_one_voice(reporter: Reporter) -> Reporter:
 
 
 @contextmanager
-def claim(path: Path) -> Iterator[Path]:
-    """The directory of a run, claimed by process 0: the others need not see it, and neither read nor write there."""
+def claim(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The directory of a run, claimed by process 0: the others need not see it, and neither read nor write there.
+
+    Raises InputError for anything but a path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(problem("run_dir", repr(path)[:80], "a path", 'Give it like "runs/mine".'))
     with ExitStack() as stack:
-        yield Path(from_first(lambda: str(stack.enter_context(claimed(path)))))
+        yield Path(from_first(lambda: str(stack.enter_context(claimed(Path(path))))))
 
 
 def report_other_views(directory: Path, say: Say) -> None:

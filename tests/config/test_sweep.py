@@ -1,5 +1,7 @@
 """Sweeps: what is written becomes one setting a member; what members cannot differ in is refused."""
 
+from typing import Any
+
 import pytest
 
 from engine import InputError, OptimConfig, RunConfig, TrainConfig, mlp
@@ -43,10 +45,18 @@ def test_no_sweep_is_no_change():
         (["optim.learning-rate=1e-3,nan"], r"optim\.learning_rate: got nan; expected a finite number"),
         (["optim.learning-rate=1e-3,-1"], r"optim\.learning_rate: got -1\.0; expected a positive number"),
         (["optim.rho=0.8,0.9"], r"optim\.rho: got 0\.8; expected 0\.9 with adam, which has no such option"),
+        (
+            ["optim.learning-rate=1,2", "optim.learning_rate=3,4"],
+            r"sweep: got optim\.learning_rate twice; expected each",
+        ),
+        (None, r"sweep: got None; expected fields with their values"),
+        ("optim.beta_1=1,2", r"sweep: got 'optim\.beta_1=1,2'; expected fields with their values"),
+        ({"optim.learning_rate": 0.1}, r"sweep: got optim\.learning_rate with 0\.1; expected a list of numbers"),
+        ({"optim.learning_rate": ["a", "b"]}, r"expected a list of numbers"),
         (["optim.learning-rate=1e-4:1:log:40", "optim.beta-1=0.1:0.9:linear:40"], r"got 1,600 members"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(sweep: list[str], message: str):
+def test_what_cannot_be_swept_is_refused(sweep: Any, message: str):
     with pytest.raises(InputError, match=message):
         with_sweep(CONFIG, sweep)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine import InputError, OptimConfig, PlanConfig, RunConfig, Splits, TrainConfig
+from engine.config.sweep import with_sweep
 from engine.host.interrupts import Interrupted
 from engine.metrics.plateau import describe_drop, rate_factors
 from engine.models import mlp
@@ -52,6 +53,13 @@ def test_factors_of_members_are_their_own_and_other_schedules_have_none():
     )
     assert rate_factors(replace(CONFIG, optim=OptimConfig()), rows) is None
     assert describe_drop(replace(CONFIG, optim=OptimConfig()), rows) is None
+
+
+def test_drop_of_a_sweep_is_reported_with_the_rates_of_its_members():
+    optim = replace(PLATEAU, learning_rate=0.5, scale_rate_with="batch")
+    swept = with_sweep(replace(CONFIG, optim=optim), {"optim.learning_rate": [0.5, 8.0]})
+    rows = [{"member_0_validation_loss": 1.0, "member_1_validation_loss": 1.0 - n} for n in range(2)]
+    assert str(describe_drop(swept, rows)).startswith("learning rate 2 to 0.0625 from here on")  # batches of 64 of 256
 
 
 def test_steps_follow_the_rate_of_the_plateau():

@@ -12,7 +12,7 @@ import engine
 from engine import InputError, OptimConfig, Splits, TrainConfig
 from engine.checkpoints.steps import choose_step, find_steps, read_record
 from engine.host.clock import Clock
-from engine.metrics.stopping import has_stopped_early, score
+from engine.metrics.stopping import has_stopped_early, member_best_step, score
 from engine.report.progress import Silent
 from engine.runs import loop
 from engine.runs.session import Session
@@ -70,6 +70,17 @@ def test_patience_counts_as_that_of_keras(keras):
 def test_options_of_patience_are_checked(options, message):
     with pytest.raises(InputError, match=message):
         TrainConfig(**options)
+
+
+def test_metric_that_is_no_number_is_the_worst():
+    """It was the best for ever, and the record of a run whose best step had one could not be opened."""
+    config = TrainConfig(best_by="ece", best_is="lowest")
+    values = [np.nan, 0.5, np.nan, np.inf, -np.inf, 0.1]
+    found = [score(config, {"loss": 1.0, "ece": value}) for value in values]
+    assert np.isfinite(found).all()
+    assert np.argsort(found, kind="stable").tolist() == [0, 2, 3, 1, 5, 4]
+    history = [{"step": n, "member_0_validation_loss": 1.0, "member_0_validation_ece": v} for n, v in enumerate(values)]
+    assert member_best_step(config, history[:4], 0) == 1
 
 
 def test_score_is_accuracy_or_loss_as_asked_for():

@@ -282,6 +282,11 @@ def test_run_of_fit_is_kept_and_resumed_in_its_directory(tmp_path):
         engine.fit(TINY, data, resume=True)
 
 
+def test_directory_that_is_no_path_is_refused():
+    with pytest.raises(engine.InputError, match=r"run_dir: got 3; expected a path"):
+        engine.fit(engine.mlp(()), make_dataset(20), run_dir=3, verbose=False)  # type: ignore[arg-type]
+
+
 def test_finetuned_run_is_resumed_in_its_directory(fitted, tmp_path):
     names = ("left", "middle", "right")
     data = make_dataset(100)

@@ -10,6 +10,7 @@ import engine
 from engine import InputError, OptimConfig, RunConfig, Splits, TrainConfig
 from engine.config.sweep import with_sweep
 from engine.models import Dense, Dropout, Flatten, Sequential
+from engine.runs.ensemble_members import find_diverged
 from tests.conftest import make_dataset, trained
 from tests.further import further
 from tests.runs.test_ensemble import leaves
@@ -66,6 +67,12 @@ def test_members_of_a_sweep_start_alike(result: engine.Result):
     start = trained(config, Splits(make_dataset(200), make_dataset(40, 1)))
     for leaf in leaves(start):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
+
+
+def test_members_diverge_by_the_distance_of_their_loss_from_the_median():
+    active = np.array([True, True, True, False])
+    assert find_diverged(np.array([1.0, 2.0, 9.0, 50.0]), active).tolist() == [False, False, True, True]
+    assert not find_diverged(np.array([-3.6, -3.4, -3.1, 0.0]), active)[active].any()  # a loss of the user's own
 
 
 def test_sweep_without_validation_data_is_refused():
