@@ -152,6 +152,11 @@ class OptimConfig:
         """Whether the schedule does not depend on the number of epochs."""
         return SCHEDULES.get(name_of(self.schedule), ScheduleFacts()).is_open_ended
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether the rate does not depend on the step."""
+        return name_of(self.schedule) in ("constant", "plateau") and not self.warmup_epochs
+
     def scaled_to(self, batch_size: int) -> "OptimConfig":
         """The config with the rate and the warm-up that `scale_rate_with` gives to batches of that size.
 

@@ -26,7 +26,7 @@ from engine.models.specs import Sequential
 from engine.networks.layer_names import Layers
 from engine.networks.network import WHOLE, AnyNetwork, NetworkPart, Tree, layers_in, network_of, num_params
 from engine.records.custom import Custom, find_custom
-from engine.training.batches import OrderSeeds, Subsets
+from engine.training.batches import OrderSeeds, Subsets, num_batches
 from engine.training.member_settings import MemberSettings, make_order_seeds, read_settings
 
 Model = tuple[Tree, Tree]  # (params, model_state)
@@ -117,6 +117,14 @@ class Setup:
         return self.order_seeds.num_batches(len(self.splits.train), self.config.train.batch_size)
 
     @cached_property
+    def epoch_steps(self) -> tuple[int, ...]:
+        """How many batches epochs of the members have, ascending; the last is `steps_per_epoch`."""
+        if self.subsets is None:
+            return (self.steps_per_epoch,)
+        size = self.config.train.batch_size
+        return tuple(sorted({num_batches(count, size) for count in self.subsets.counts.tolist()}))
+
+    @cached_property
     def settings(self) -> MemberSettings:
         """The seed and the hyperparameters of each member."""
         return read_settings(self.config, self.subsets)
@@ -165,7 +173,7 @@ class Setup:
         config, splits, shared_by = self.config, self.splits, None
         own = [each for each in find_custom(config.as_computed()) if not each.path.startswith("engine.")]
         if not own:  # in a notebook the code behind a path may change
-            sizes = len(splits.train), len(splits.validation or ()), self.steps_per_epoch, self.model.num_outputs
+            sizes = len(splits.train), len(splits.validation or ()), self.epoch_steps, self.model.num_outputs
             computed = config.as_computed(), self.model.inputs, self.plan, self.class_weights, self.scoring.thresholds
             shared_by = (part, *computed, *sizes, self.steps_ahead)
         return Executables(self.clock, config.train.deterministic, shared_by)

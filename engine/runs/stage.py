@@ -85,7 +85,7 @@ class Stage:
     def tune(self, objective: Objective, settings: MemberSettings) -> Objective:
         """The objective with the hyperparameters of one member; traceable."""
         setup = self.setup
-        counts = setup.steps_per_epoch, setup.steps_ahead
+        counts = setup.epoch_steps, setup.steps_ahead
         return tuned(setup.config, *counts, self.phase.rates, objective, settings)
 
     def begin(self, settings: MemberSettings, params: Tree, model_state: Tree) -> TrainState:

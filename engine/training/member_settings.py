@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from engine.config import RunConfig
 from engine.data.weighing import ClassDraws
-from engine.training.batches import OrderSeeds, Subsets
+from engine.training.batches import OrderSeeds, Subsets, num_batches
 from engine.training.optim import LayerRates, optimizer
+from engine.training.schedules import EpochSteps, OwnSteps
 from engine.training.step import Objective
 
 
@@ -72,13 +74,16 @@ def make_order_seeds(config: RunConfig, subsets: Subsets | None = None, draws: C
 
 def tuned(
     config: RunConfig,
-    steps_per_epoch: int,
+    epoch_steps: tuple[int, ...],
     steps_ahead: int,
     layers: LayerRates | None,
     objective: Objective,
     settings: MemberSettings,
 ) -> Objective:
-    """The objective with a member's hyperparameters in place of the shared ones; traceable."""
+    """The objective with a member's hyperparameters in place of the shared ones; traceable.
+
+    epoch_steps: how many steps epochs of members have, ascending; several with folds of unlike sizes.
+    """
     rate, decay, factor = settings.learning_rate, settings.weight_decay, settings.rate_factor
     if factor is not None:
         rate = (config.scaled_optim.learning_rate if rate is None else rate) * factor
@@ -89,8 +94,11 @@ def tuned(
             object.__setattr__(optim, name, value)  # traced, so no config that checks itself
         ours = {name: value for name, value in numbers.items() if name in ("average_decay", "sam_radius")}
         objective = replace(objective, **ours)
-    if rate is not None or decay is not None or numbers:
-        own = optimizer(optim, steps_per_epoch, config.train.epochs, rate, decay, layers, steps_ahead)
+    steps: EpochSteps = epoch_steps[-1]
+    if len(epoch_steps) > 1 and not optim.is_flat:
+        steps = OwnSteps(jnp.asarray(num_batches(settings.num_examples, config.train.batch_size)), epoch_steps)
+    if rate is not None or decay is not None or numbers or isinstance(steps, OwnSteps):
+        own = optimizer(optim, steps, config.train.epochs, rate, decay, layers, steps_ahead)
         objective = replace(objective, optimizer=own)
     if settings.label_smoothing is not None:
         objective = replace(objective, label_smoothing=settings.label_smoothing)

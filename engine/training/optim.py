@@ -11,7 +11,7 @@ import optax
 from engine.config.optim import OptimConfig
 from engine.errors import InputError, problem
 from engine.records.custom import Custom
-from engine.training.schedules import Rate, check_own, schedule
+from engine.training.schedules import EpochSteps, OwnSteps, Rate, check_own, schedule
 
 KERAS_ADAMW_DECAY, OPTAX_ADAMW_DECAY = 0.004, 1e-4
 LION_BETA_2 = 0.99  # of Lion in Keras and Optax
@@ -44,7 +44,7 @@ class LayerRates:
 
 def optimizer(
     config: OptimConfig,
-    steps_per_epoch: int,
+    steps_per_epoch: EpochSteps,
     epochs: int,
     learning_rate: Rate | None = None,
     weight_decay: Rate | None = None,
@@ -67,8 +67,8 @@ def optimizer(
     named = {"keras": _as_keras, "optax": _as_optax}[rules]
 
     def from_epoch(first: int) -> optax.GradientTransformation:
-        start = first * steps_per_epoch
-        course = (lambda step: rate(step + start)) if start else rate
+        start = first * (steps_per_epoch.own if isinstance(steps_per_epoch, OwnSteps) else steps_per_epoch)
+        course = (lambda step: rate(step + start)) if first else rate
         return named(config, course, decay)
 
     parts.append(_by_first_epoch(from_epoch, layers.first_epoch) if layers and layers.has_late else from_epoch(0))

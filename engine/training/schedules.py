@@ -1,6 +1,7 @@
 """Schedules of the learning rate. Durations in epochs are converted to steps here and nowhere else."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,16 +17,41 @@ LAST_STEP = 2**31 - 1
 Rate = float | jax.Array
 
 
+@dataclass(frozen=True)
+class OwnSteps:
+    """The steps of an epoch of one member of a cross-validation: traced, one of the choices."""
+
+    own: jax.Array
+    choices: tuple[int, ...]
+
+
+EpochSteps = int | OwnSteps
+
+
 def schedule(
-    config: OptimConfig, steps_per_epoch: int, epochs: int, learning_rate: Rate | None = None, steps_ahead: int = 0
+    config: OptimConfig,
+    steps_per_epoch: EpochSteps,
+    epochs: int,
+    learning_rate: Rate | None = None,
+    steps_ahead: int = 0,
 ) -> optax.Schedule:
     """The learning rate at each step: linear warm-up from 0, then the named schedule over the rest of the run.
 
     learning_rate: in place of the config's; may be traced. steps_ahead: added to the step (Record.steps_ahead).
     """
     rate: Rate = config.learning_rate if learning_rate is None else learning_rate
-    course = _course(config, steps_per_epoch, epochs)
+    if isinstance(steps_per_epoch, OwnSteps):
+        course = _own_course(config, steps_per_epoch, epochs)
+    else:
+        course = _course(config, steps_per_epoch, epochs)
     return lambda step: rate * course(step + steps_ahead if steps_ahead else step)
+
+
+def _own_course(config: OptimConfig, steps: OwnSteps, epochs: int) -> optax.Schedule:
+    """The course of a run whose epochs have that many steps."""
+    courses = [_course(config, choice, epochs) for choice in steps.choices]
+    is_own = [steps.own == choice for choice in steps.choices]
+    return lambda step: jnp.select(is_own, [jnp.asarray(course(step), jnp.float32) for course in courses])
 
 
 def _course(config: OptimConfig, steps_per_epoch: int, epochs: int) -> optax.Schedule:

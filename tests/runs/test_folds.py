@@ -63,6 +63,17 @@ def test_member_has_the_bits_of_the_run_of_its_fold_alone(placement):
             assert ours == pytest.approx([row[f"validation_{name}"] for row in alone.history], rel=1e-5)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", *further(["step", "cosine_restarts", "one_cycle"])])
+def test_member_with_fewer_batches_has_the_learning_rates_of_its_run_alone(schedule):
+    warmup = 0.0 if schedule == "one_cycle" else 0.5
+    optim = OptimConfig("momentum", schedule=schedule, step_epochs=1, warmup_epochs=warmup)
+    config, splits = make_config(optim=optim), Splits(make_dataset(97))
+    together = trained(config, divide_in_folds(config, splits)[0])
+    own = config.of_member(0)
+    for ours, theirs in zip(leaves(together, 0), leaves(trained(own, divide_in_folds(own, splits)[0])), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)  # 3e-3 with the steps of the others
+
+
 @pytest.mark.parametrize("mapping", ["vmap", *further(["map"])])
 def test_member_with_fewer_batches_waits_however_members_are_mapped(mapping):
     config, splits = make_config(plan=PlanConfig(member_mapping=mapping)), Splits(make_dataset(97))
