@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ CGROUP = Path("/sys/fs/cgroup")
 # outside of it, as large ones usually do; number of such memories, where threads have their own.
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
 MOST_KEPT = 2**31 - 1
+# Addresses that memory grows into, less than what is kept. Nothing of them is taken before it is used.
+IN_LARGE_PAGES, LARGE_PAGE = 2**31 - 2**26, 2**21
 
 
 def free_host_bytes() -> int:
@@ -34,10 +37,28 @@ def keep_freed_memory() -> None:
 
     XLA allocates the intermediate arrays of each call again, by default from the system, which clears every page: of a
     training step of MobileNetV2 that took a third of the time. It has to be called before XLA's threads start.
+
+    The first 2 GB come in pages of 2 MB where Linux has them: a core reads and writes arrays half as fast again as in
+    pages of 4 KB.
     """
     if mallopt := _of_library("mallopt"):
         for option, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, MOST_KEPT)):
             mallopt(option, value)
+        _ask_for_large_pages()
+
+
+def _ask_for_large_pages() -> None:
+    """Asks for them where the process's memory will grow; what asks too much of the system is left out."""
+    allocate, free, advise = map(_of_library, ("malloc", "free", "madvise"))
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is None or not allocate or not free or not advise:
+        return
+    allocate.restype, allocate.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    free.argtypes, advise.argtypes = (ctypes.c_void_p,), (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    if start := allocate(IN_LARGE_PAGES):
+        first = -(-start // LARGE_PAGE) * LARGE_PAGE
+        advise(first, IN_LARGE_PAGES - LARGE_PAGE, advice)  # its failure changes nothing
+        free(start)  # it stays with the process as the end of its memory
 
 
 def give_back_freed_memory() -> None:

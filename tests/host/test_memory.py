@@ -40,6 +40,31 @@ def test_memory_that_is_freed_is_used_again_without_asking_the_system():
     assert count_faults(is_kept=True) < 50
 
 
+LARGE = """
+import re
+from pathlib import Path
+import numpy as np
+from engine.host import memory
+
+memory.keep_freed_memory()
+values = np.ones(2**22)
+middle = values.ctypes.data + values.nbytes // 2
+regions = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.M)[1:]
+bounds = [[int(bound, 16) for bound in region.split()[0].split("-")] for region in regions]
+around = [region for region, (first, end) in zip(regions, bounds) if first <= middle < end]
+print(" hg" in around[0].split("VmFlags:")[1])
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists() or not _of_library("mallopt"),
+    reason="needs Linux with huge pages, and glibc",
+)
+def test_large_arrays_lie_where_the_system_was_asked_for_large_pages():
+    made = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, check=True, text=True)
+    assert made.stdout == "True\n"
+
+
 def test_giving_back_does_no_harm():
     give_back_freed_memory()
 

@@ -50,8 +50,7 @@ int main() {
       e_kernel[weight] += double(images[image]) * sent[map];
     });
     depthwise::convolve({}, images.data(), kernel.data(), nullptr, s, NOTHING, maps.data());
-    depthwise::images_gradient({}, sent.data(), kernel.data(), s, to_images.data());
-    depthwise::kernel_gradient({}, images.data(), sent.data(), s, to_kernel.data());
+    depthwise::gradients({}, images.data(), kernel.data(), sent.data(), s, to_images.data(), to_kernel.data());
     compare(maps, e_maps), compare(to_images, e_images), compare(to_kernel, e_kernel);
     ++cases;
   }

@@ -141,20 +141,18 @@ inline void gather_pixel(const float* gradient, const float* kernel, const Shape
   }
 }
 
-// The gradient with respect to images, from that with respect to maps.
-inline void images_gradient(xla::ffi::ThreadPool threads, const float* gradient, const float* kernel, const Shape& s,
-                            float* out) {
+// The gradient of one image, from that of its maps; `kernel` is turned around where strides are 1.
+inline void image_gradient(const float* gradient, const float* kernel, const Shape& s, float* out) {
   if (s.stride_h == 1 && s.stride_w == 1) {  // a convolution with the kernel turned around
-    std::vector<float> turned(s.kh * s.kw * s.c);
-    for (int64_t n = 0, last = s.kh * s.kw - 1; n <= last; ++n)
-      std::copy_n(kernel + (last - n) * s.c, s.c, turned.data() + n * s.c);
-    Shape back = {s.b, s.y, s.x, s.c, s.kh, s.kw, s.h, s.w, 1, 1, s.kh - 1 - s.top, s.kw - 1 - s.left};
-    return convolve(threads, gradient, turned.data(), nullptr, back, NOTHING, out);
+    Shape back = {1, s.y, s.x, s.c, s.kh, s.kw, s.h, s.w, 1, 1, s.kh - 1 - s.top, s.kw - 1 - s.left};
+    auto make_row = choose_row(back);
+    for (int64_t row = 0; row < s.h; ++row)
+      make_row(gradient, kernel, nullptr, back, row, NOTHING, out + row * s.w * s.c);
+    return;
   }
-  parallel(threads, s.b * s.h, [&](int64_t n) {
+  for (int64_t row = 0; row < s.h; ++row)
     for (int64_t column = 0; column < s.w; ++column)
-      gather_pixel(gradient + n / s.h * s.map(), kernel, s, n % s.h, column, out + (n * s.w + column) * s.c);
-  });
+      gather_pixel(gradient, kernel, s, row, column, out + (row * s.w + column) * s.c);
 }
 
 // Adds to sums [kh kw c] what TOGETHER pixels of maps give.
@@ -215,26 +213,30 @@ inline auto choose_add(const Shape& s) {
   return add_row_slowly;
 }
 
-// The gradient with respect to the kernel. Sums of an image are added to those of a share of images, and these to one
-// another, so that long sums stay exact.
-inline void kernel_gradient(xla::ffi::ThreadPool threads, const float* images, const float* gradient, const Shape& s,
-                            float* out) {
+// The gradients with respect to images and kernel, both of an image while it is in a cache. Sums of an image are added to
+// those of a share of images, and these to one another, so that long sums stay exact.
+inline void gradients(xla::ffi::ThreadPool threads, const float* images, const float* kernel, const float* gradient,
+                      const Shape& s, float* to_images, float* to_kernel) {
   int64_t size = s.kh * s.kw * s.c, shares = std::max<int64_t>(1, std::min(s.b, num_threads(threads)));
-  std::vector<float> sums(shares * size, 0.f);
+  std::vector<float> sums(shares * size, 0.f), turned(kernel, kernel + size);
+  if (s.stride_h == 1 && s.stride_w == 1)
+    for (int64_t n = 0, last = s.kh * s.kw - 1; n <= last; ++n)
+      std::copy_n(kernel + (last - n) * s.c, s.c, turned.data() + n * s.c);
   auto add = choose_add(s);
   parallel(threads, shares, [&](int64_t share) {
     std::vector<float> own(size);
     float* total = sums.data() + share * size;
     for (int64_t image = s.b * share / shares; image < s.b * (share + 1) / shares; ++image) {
+      const float *from = images + image * s.image(), *sent = gradient + image * s.map();
+      image_gradient(sent, turned.data(), s, to_images + image * s.image());
       std::fill(own.begin(), own.end(), 0.f);
-      for (int64_t row = 0; row < s.y; ++row)
-        add(images + image * s.image(), gradient + image * s.map() + row * s.x * s.c, s, row, own.data());
+      for (int64_t row = 0; row < s.y; ++row) add(from, sent + row * s.x * s.c, s, row, own.data());
       for (int64_t n = 0; n < size; ++n) total[n] += own[n];
     }
   });
-  std::copy_n(sums.data(), size, out);
+  std::copy_n(sums.data(), size, to_kernel);
   for (int64_t share = 1; share < shares; ++share)
-    for (int64_t n = 0; n < size; ++n) out[n] += sums[share * size + n];
+    for (int64_t n = 0; n < size; ++n) to_kernel[n] += sums[share * size + n];
 }
 
 }  // namespace depthwise

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "tails.h"
 #include "threads.h"
@@ -164,29 +165,46 @@ void add_rest(const float* const* from, const float* gradient, int64_t rows, int
   }
 }
 
-// The gradient with respect to a kernel: [c o]. Threads share the channels, and bands of pixels are summed apart, so that
-// long sums stay exact and do not depend on the number of threads.
+// Adds to sums [c][o] what a band of pixels and their gradient give, for channels from `channel` up to `end`.
+inline void add_band(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t end,
+                     int64_t o, float* sums) {
+  int64_t done = 0;
+  for (; done + WIDEST <= o; done += WIDEST)
+    add_channels<REGISTERS / 4, 4>(from, gradient + done, rows, channel, end, o, sums + done);
+  for (; done + 2 * LANES <= o; done += 2 * LANES)
+    add_channels<REGISTERS / 2, 2>(from, gradient + done, rows, channel, end, o, sums + done);
+  for (; done + LANES <= o; done += LANES)
+    add_channels<12, 1>(from, gradient + done, rows, channel, end, o, sums + done);
+  if (done < o) add_rest<12>(from, gradient + done, rows, channel, end, o, o - done, sums + done);
+}
+
+// The gradient with respect to a kernel: [c o]. Threads share channels and, where a kernel is small, parts of the pixels;
+// parts, and bands of each, are summed apart, so that long sums stay exact and do not depend on the number of threads.
 inline void kernel_gradient(xla::ffi::ThreadPool threads, const float* images, const float* gradient, const Product& s,
                             float* out) {
-  constexpr int64_t CACHED = 65536, MOST = 512, LEAST = 12;  // floats; pixels of a band; channels of a share
-  std::fill_n(out, s.c * s.o, 0.f);
-  int64_t band = std::clamp<int64_t>(CACHED / (s.c + s.o), 16, MOST), rows = s.rows();
-  int64_t share = std::max(LEAST, (s.c + 2 * num_threads(threads) - 1) / (2 * num_threads(threads)));
-  parallel(threads, (s.c + share - 1) / share, [&](int64_t n) {
-    int64_t channel = n * share, end = std::min(s.c, channel + share);
+  constexpr int64_t CACHED = 65536, FEWEST = 192, MOST = 512;  // floats; pixels of a band
+  constexpr int64_t LEAST = 24, SMALL = 1 << 15, PARTS = 16;   // channels of a share; floats of a small kernel; parts
+  int64_t rows = s.rows(), size = s.c * s.o, band = std::clamp<int64_t>(CACHED / (s.c + s.o), FEWEST, MOST);
+  int64_t parts = size <= SMALL ? std::clamp<int64_t>(rows / (4 * band), 1, PARTS) : 1;
+  int64_t wanted = (4 * num_threads(threads) + parts - 1) / parts;
+  int64_t share = std::max(LEAST, ((s.c + wanted - 1) / wanted + 11) / 12 * 12), shares = (s.c + share - 1) / share;
+  std::vector<float> of_parts(parts > 1 ? parts * size : 0);
+  float* sums = parts > 1 ? of_parts.data() : out;
+  if (parts == 1) std::fill_n(out, size, 0.f);
+  parallel(threads, shares * parts, [&](int64_t n) {
+    int64_t part = n % parts, channel = n / parts * share, end = std::min(s.c, channel + share);
+    float* own = sums + part * size;
     const float* from[MOST];
-    for (int64_t first = 0; first < rows; first += band) {
-      int64_t count = std::min(band, rows - first), o = 0;
+    for (int64_t first = rows * part / parts, last = rows * (part + 1) / parts; first < last; first += band) {
+      int64_t count = std::min(band, last - first);
       for (int64_t p = 0; p < count; ++p) from[p] = s.pixel(images, first + p);
-      const float* g = gradient + first * s.o;
-      for (; o + 4 * LANES <= s.o; o += 4 * LANES)
-        add_channels<REGISTERS / 4, 4>(from, g + o, count, channel, end, s.o, out + o);
-      for (; o + 2 * LANES <= s.o; o += 2 * LANES)
-        add_channels<REGISTERS / 2, 2>(from, g + o, count, channel, end, s.o, out + o);
-      for (; o + LANES <= s.o; o += LANES) add_channels<12, 1>(from, g + o, count, channel, end, s.o, out + o);
-      if (o < s.o) add_rest<12>(from, g + o, count, channel, end, s.o, s.o - o, out + o);
+      add_band(from, gradient + first * s.o, count, channel, end, s.o, own);
     }
   });
+  if (parts == 1) return;
+  std::copy_n(sums, size, out);
+  for (int64_t part = 1; part < parts; ++part)
+    for (int64_t n = 0; n < size; ++n) out[n] += sums[part * size + n];
 }
 
 }  // namespace pointwise

@@ -39,8 +39,8 @@ ffi::Error Depthwise(ffi::ThreadPool threads, Array images, Array kernel, Values
 ffi::Error DepthwiseGradients(ffi::ThreadPool threads, Array images, Array kernel, Array gradient,
                               ffi::Result<Array> to_images, ffi::Result<Array> to_kernel, Numbers sizes) {
   auto s = shape_of(images.dimensions(), kernel.dimensions(), gradient.dimensions(), sizes);
-  depthwise::images_gradient(threads, gradient.typed_data(), kernel.typed_data(), s, to_images->typed_data());
-  depthwise::kernel_gradient(threads, images.typed_data(), gradient.typed_data(), s, to_kernel->typed_data());
+  depthwise::gradients(threads, images.typed_data(), kernel.typed_data(), gradient.typed_data(), s,
+                       to_images->typed_data(), to_kernel->typed_data());
   return ffi::Error::Success();
 }
 
