@@ -39,7 +39,7 @@ def _apart(found: tuple) -> tuple:
     return found[0], found[1:]
 
 
-@pytest.mark.parametrize("seed", [*range(6), *further(range(6, 12))])
+@pytest.mark.parametrize("seed", [*range(3), *further(range(3, 12))])
 def test_values_statistics_and_gradients_are_those_of_jax(seed: int):
     rng = np.random.default_rng(seed)
     b, h, w = (int(n) for n in rng.integers(1, 40, 3) // (6, 1, 1) + 1)
@@ -52,7 +52,7 @@ def test_values_statistics_and_gradients_are_those_of_jax(seed: int):
     with jax.enable_x64(True):
         wide = [jnp.asarray(each, jnp.float64) for each in (images, scale, offset)]
         expected, pull_back, moments = jax.vjp(
-            lambda x, s, o: _apart(reference(tail, x, s, o, mask)), *wide, has_aux=True
+            jax.jit(lambda x, s, o: _apart(reference(tail, x, s, o, mask))), *wide, has_aux=True
         )
         to_each = [np.asarray(each) for each in pull_back(jnp.asarray(gradient, jnp.float64))]
     given = None if mask.all() and seed % 2 else jnp.asarray(mask)
@@ -61,7 +61,7 @@ def test_values_statistics_and_gradients_are_those_of_jax(seed: int):
         return _apart(batch_norm.normalize(images, scale, offset, given, EPSILON, tail))
 
     arrays = jnp.asarray(images), jnp.asarray(scale), jnp.asarray(offset)
-    got, pull_back, found = jax.vjp(run, *arrays, has_aux=True)
+    got, pull_back, found = jax.vjp(jax.jit(run), *arrays, has_aux=True)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(found, moments, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=2e-6)

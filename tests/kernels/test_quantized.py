@@ -63,7 +63,7 @@ def convolve_exactly(case: Case) -> np.ndarray:
     return (np.rint(np.clip(values, tail.least - tail.zero, tail.largest - tail.zero)) + tail.zero).astype(np.uint8)
 
 
-@pytest.mark.parametrize("seed", [*range(8), *further(range(8, 60))])
+@pytest.mark.parametrize("seed", [*range(4), *further(range(4, 60))])
 def test_convolutions_of_random_shapes_are_exact(seed: int, convolve):
     *arrays, window, tail = case = draw_case(seed)
     images, kernel, *rest = map(jnp.asarray, arrays)

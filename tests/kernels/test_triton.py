@@ -60,8 +60,8 @@ def drawn(case: str, dtype: str = "float32") -> tuple[Window, Window | None, lis
 )
 def test_values_and_gradients_are_those_of_lax(case, is_relu):
     window, pool, arrays = drawn(case)
-    ours, of_ours = jax.vjp(lambda *a: triton.convolve(pool, is_relu, window, HIGHEST, *a), *arrays)
-    theirs, of_theirs = jax.vjp(lambda *a: reference(window, pool, is_relu, *a), *arrays)
+    ours, of_ours = jax.vjp(jax.jit(lambda *a: triton.convolve(pool, is_relu, window, HIGHEST, *a)), *arrays)
+    theirs, of_theirs = jax.vjp(jax.jit(lambda *a: reference(window, pool, is_relu, *a)), *arrays)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     back = jnp.asarray(np.random.default_rng(1).normal(size=theirs.shape), jnp.float32)
     for name, mine, other in zip(("images", "kernel", "bias"), of_ours(back), of_theirs(back), strict=True):

@@ -61,6 +61,7 @@ from engine.models.specs import Model
 from engine.networks.build import build, takes_mask
 from engine.networks.modules import moments
 from engine.records import from_json, to_json
+from tests.further import further
 
 SETTINGS = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 
@@ -670,7 +671,7 @@ def test_matrix_and_xla_lowering_give_the_same_outputs():
 
 
 @pytest.mark.skipif(not ffi.is_available(), reason="needs a C++ compiler")
-@pytest.mark.parametrize("cut", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("cut", [None, 1, 3, *further([0, 2])])
 @pytest.mark.parametrize(
     ("activation", "padding", "is_one_operation"),
     [(None, "valid", True), ("relu", "valid", True), ("tanh", "valid", True), ("gelu", "valid", False),
@@ -698,7 +699,7 @@ def test_direct_lowering_pools_with_the_convolution_before_it_and_gives_the_same
     (directly, params), (by_xla, _) = loss("direct"), loss("xla")
     program = str(jax.make_jaxpr(jax.grad(directly))(params, images))
     assert program.count("uint8[2,") == (is_one_operation and cut != 1) + (cut != 3)
-    got, expected = (jax.grad(of, (0, 1))(params, images) for of in (directly, by_xla))
+    got, expected = (jax.jit(jax.grad(of, (0, 1)))(params, images) for of in (directly, by_xla))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
 
 
