@@ -83,6 +83,11 @@ def test_pointwise_and_its_gradients_are_those_of_lax(seed: int):
     compare(separable.convolve_pointwise, images, kernel, window, 1)
 
 
+def test_gradients_of_a_small_kernel_are_those_of_lax_where_threads_share_the_pixels():
+    images, kernel, window = draw(5, 51, 50, 19), draw(1, 1, 19, 37, seed=1), Window((1, 1), (1, 1))
+    compare(separable.convolve_pointwise, images, kernel, window, 1)
+
+
 @pytest.mark.parametrize("tail", separable.TAILS)
 def test_bias_addition_and_activation_follow_before_values_are_stored(tail: separable.Tail):
     activation = {"linear": lambda x: x, "relu": jax.nn.relu, "relu6": jax.nn.relu6}[tail]
