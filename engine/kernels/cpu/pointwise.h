@@ -151,8 +151,8 @@ void add_rest(const float* const* from, const float* gradient, int64_t rows, int
       Vector sum[T] = {};
       for (int64_t n = 0; n < rows; ++n) {
         const float* values = from[n] + channel;
-        // Of all rows but the last, a whole vector may be read: what follows are values of the next.
-        Vector g = n + 1 < rows ? is_one > 0 ? load(gradient + n * o) : zero : load_some(gradient + n * o, count);
+        // A whole vector may be read where enough rows follow: those are values of the next.
+        Vector g = (rows - n - 1) * o >= LANES ? is_one > 0 ? load(gradient + n * o) : zero : load_some(gradient + n * o, count);
 #pragma GCC unroll 32
         for (int t = 0; t < T; ++t) sum[t] += values[t] * g;
       }
