@@ -33,6 +33,7 @@ from benchmarks.scaling_processes import compare_processes, make_table
 from benchmarks.scaling_series import SERIES
 
 SHORT = 2  # values of a series
+KINDS = {"time": "seconds", "processor": "processor_seconds", "memory": "bytes"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def measure_series(name: str, options: Options) -> dict[str, Any]:
         }
         rows = take_turns(variants, options.rounds)
     work, figures = [series.work(value) for value in values], dict[str, Any]()
-    for kind, field in (("time", "seconds"), ("memory", "bytes")):
+    for kind, field in KINDS.items():
         figures[field] = [[row[str(value)][field] for row in rows] for value in values]
         medians = [median_and_spread(one)[0] for one in figures[field]]
         figures[f"{kind}_exponent"] = exponent(work, medians)
@@ -121,17 +122,21 @@ def _in_process(statement: str, name: str, value: int, place: Path) -> str:
 def _table(name: str, figures: dict[str, Any]) -> Table:
     grows = [
         f"{kind} like work^{figures[f'{kind}_exponent']:.2f} (last two: {figures[f'last_{kind}_exponent']:.2f})"
-        for kind in ("time", "memory")
+        for kind in KINDS
     ]
     table = Table(title=", ".join(grows), title_justify="left", min_width=80)
-    for column in (name, "work", "seconds", "megabytes"):
+    for column in (name, "work", "seconds", "of processors", "megabytes"):
         table.add_column(column, justify="right")
     least = figures["work"][0]
-    rows = zip(figures["values"], figures["work"], figures["seconds"], figures["bytes"], strict=True)
-    for value, work, seconds, sizes in rows:
-        (second, spread), (size, size_spread) = median_and_spread(seconds), median_and_spread(sizes)
-        megabytes = f"{size / 1e6:,.0f} ±{size_spread:.0%}"
-        table.add_row(f"{value:,}", f"{work / least:,.0f}", f"{second:.3f} ±{spread:.0%}", megabytes)
+    rows = zip(figures["values"], figures["work"], *(figures[field] for field in KINDS.values()), strict=True)
+    for value, work, *measured in rows:
+        found = [median_and_spread(each) for each in measured]
+        scales, digits = (1, 1, 1e6), (3, 2, 0)
+        cells = [
+            f"{number / scale:,.{places}f} ±{spread:.0%}"
+            for (number, spread), scale, places in zip(found, scales, digits, strict=True)
+        ]
+        table.add_row(f"{value:,}", f"{work / least:,.0f}", *cells)
     return table
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 from engine.augment.config import AugmentConfig
 from engine.checkpoints.record import Record
-from engine.config import MemberMapping
+from engine.config import MemberMapping, RunConfig
 from engine.config.decoding import Levels
 from engine.data.arrays.stored import StoredImages
 from engine.data.classes.matching import match
@@ -61,7 +61,9 @@ class EnsembleClassifier(Classifier):
         other = copy(self)
         other.record, other.combination = record, combination_of(record)
         like = self.members[0].with_weights(record, None, None)
-        other.members = tuple(members_of(like, (params, model_state)))
+        # The config of a member takes a millisecond to make and check, and a run of them is validated after each epoch.
+        known = [member.record.config for member in self.members] if record.config is self.record.config else None
+        other.members = tuple(members_of(like, (params, model_state), known))
         if self._together is not None:
             other._together = self._together.with_weights(record, *_stacked(other.members))
         return other
@@ -125,16 +127,25 @@ def logarithms(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities, LEAST_PROBABILITY, dtype=np.float32))
 
 
-def members_of(like: SingleClassifier, stacked: tuple[Tree, Tree]) -> list[SingleClassifier]:
-    """The classifiers of an ensemble's stacked (params, model_state), sharing what `like` has compiled."""
-    return [member_of(like, stacked, index) for index in range(like.record.config.train.members)]
+def members_of(
+    like: SingleClassifier, stacked: tuple[Tree, Tree], configs: Sequence[RunConfig] | None = None
+) -> list[SingleClassifier]:
+    """The classifiers of an ensemble's stacked (params, model_state), sharing what `like` has compiled.
+
+    configs: those of the members, where they are at hand.
+    """
+    stacked = jax.tree.map(np.asarray, stacked)
+    numbers = range(like.record.config.train.members)
+    return [member_of(like, stacked, index, configs[index] if configs else None) for index in numbers]
 
 
-def member_of(like: SingleClassifier, stacked: tuple[Tree, Tree], index: int) -> SingleClassifier:
+def member_of(
+    like: SingleClassifier, stacked: tuple[Tree, Tree], index: int, config: RunConfig | None = None
+) -> SingleClassifier:
     """One of `members_of`."""
     record, failed_steps = like.record, like.record.failed_steps[index : index + 1]
     own = jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf)[index], stacked))
-    config = record.config.of_member(index)
+    config = config or record.config.of_member(index)
     return like.with_weights(replace(record, config=config, failed_steps=failed_steps, combination=None), *own)
 
 

@@ -43,6 +43,7 @@ WORTH_MEASURING_ON_GPU = 20_000_000  # which trains a hundred times as many a se
 MEASURED_STEPS = 8
 MEASURED_SECONDS = 0.5
 ROUNDS = 3
+MOST_SHARE = 0.1  # of a run, that measuring may take: members multiply both
 
 
 def search_plan(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
@@ -63,7 +64,7 @@ def search_plan(config: RunConfig, train: Dataset, say: Say) -> PlanFile | None:
             raise InputError(problem("plan", "fast", rule, remedy))
         return None
     examples = len(train) * config.train.epochs * config.train.members
-    if mode == "auto" and (_rule_is_clear(config) or examples < _worth_measuring()):
+    if mode == "auto" and (_rule_is_clear(config) or examples < _worth_measuring(config)):
         return None
     return measured(config, train, say)
 
@@ -79,12 +80,15 @@ def choice_text(config: RunConfig, was_measured: bool) -> str:
         return "by a measurement before the run started, whose rates were others or which left out what the config pins"
     if _rule_is_clear(config):
         return "by rule and by the config, which leave nothing open to be measured"
-    least = f"{_worth_measuring():,} training examples (of all epochs and members)"
+    least = f"{_worth_measuring(config):,} training examples (of all epochs and members)"
     return f"by rule, without measuring, which pays from {least} on; --plan fast measures before a run of any length"
 
 
-def _worth_measuring() -> int:
-    return WORTH_MEASURING_ON_GPU if jax.default_backend() == "gpu" else WORTH_MEASURING
+def _worth_measuring(config: RunConfig) -> int:
+    """Training examples, of all epochs and members, from which on it pays to measure."""
+    usual = WORTH_MEASURING_ON_GPU if jax.default_backend() == "gpu" else WORTH_MEASURING
+    sample = MEASURED_STEPS * config.train.batch_size * config.train.members
+    return max(usual, round(sample * (1 + ROUNDS) * len(_candidates(config)) / MOST_SHARE))
 
 
 @computes
