@@ -75,6 +75,8 @@ def test_measurement_is_kept_for_the_same_model_batch_and_data_shape(measured_ra
 def test_auto_measures_only_long_runs_whose_rule_is_not_clear(measured_rates, monkeypatch, ensemble, splits, tmp_path):
     assert run(ensemble, splits, tmp_path / "short").plan.member_mapping == "outer"
     monkeypatch.setattr(plan_search, "WORTH_MEASURING", 100)
+    assert run(ensemble, splits, tmp_path / "tenth").plan.member_mapping == "outer"  # measuring would take longer
+    monkeypatch.setattr(plan_search, "MOST_SHARE", 1000.0)
     single = replace(ensemble, train=TrainConfig(1, 64))
     assert run(single, splits, tmp_path / "single").alternatives == ()
     told = replace(ensemble, plan=PlanConfig(member_mapping="map"))
