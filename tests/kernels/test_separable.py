@@ -34,7 +34,7 @@ def reference(
                 images, kernel, window.strides, window.pads, dimension_numbers=NHWC, feature_group_count=groups
             )
 
-        maps, pull_back = jax.vjp(convolve, *arrays)
+        maps, pull_back = jax.vjp(jax.jit(convolve), *arrays)
         gradient = draw(*maps.shape, seed=2)
         return np.asarray(maps), gradient, [np.asarray(each) for each in pull_back(jnp.asarray(gradient, maps.dtype))]
 
@@ -46,7 +46,9 @@ def assert_close(got: jax.Array, expected: np.ndarray, magnitude: np.ndarray) ->
 def compare(convolve: Any, images: np.ndarray, kernel: np.ndarray, window: Window, groups: int) -> None:
     maps, gradient, expected = reference(images, kernel, window, groups)
     sizes, _, _ = reference(np.abs(images), np.abs(kernel), window, groups)
-    got, pull_back = jax.vjp(lambda *arrays: convolve(*arrays, window), jnp.asarray(images), jnp.asarray(kernel))
+    got, pull_back = jax.vjp(
+        jax.jit(lambda *arrays: convolve(*arrays, window)), jnp.asarray(images), jnp.asarray(kernel)
+    )
     assert_close(got, maps, sizes)
     for ours, theirs in zip(pull_back(jnp.asarray(gradient)), expected, strict=True):
         assert_close(ours, theirs, np.full(theirs.shape, np.abs(theirs).max() + 1))
