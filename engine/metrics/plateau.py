@@ -8,14 +8,16 @@ from engine.config import RunConfig
 from engine.metrics.stopping import LEAST, Row, member_history, score, validation_history
 
 
-def rate_factors(config: RunConfig, history: Sequence[Row]) -> np.ndarray | None:
+def rate_factors(config: RunConfig, history: Sequence[Row], since: int = 0) -> np.ndarray | None:
     """float32 (), or [m] of an ensemble, whose members each have their own: share of the learning rate after these
     epochs, at least `optim.final_fraction`. None with any other schedule.
 
-    As Keras's ReduceLROnPlateau with patience `optim.step_epochs`, judged by `train.best_by`.
+    As Keras's ReduceLROnPlateau with patience `optim.step_epochs`, judged by `train.best_by`. since: the step at which
+    the run was resumed with this schedule, before which no epoch counts.
     """
     if config.optim.schedule != "plateau":
         return None
+    history = [row for row in history if row["step"] > since] if since else history
     train = config.train
     numbers = range(train.first_member, train.first_member + train.members)
     courses = (
@@ -36,9 +38,9 @@ def _factor(config: RunConfig, metrics: Sequence[Row]) -> float:
     return factor
 
 
-def describe_drop(config: RunConfig, history: Sequence[Row]) -> str | None:
+def describe_drop(config: RunConfig, history: Sequence[Row], since: int = 0) -> str | None:
     """A line where the last epoch lowers the learning rate of those that follow; else None."""
-    before, after = rate_factors(config, history[:-1]), rate_factors(config, history)
+    before, after = (rate_factors(config, rows, since) for rows in (history[:-1], history))
     if before is None or after is None or (before == after).all():
         return None
     scale = config.scaled_optim.learning_rate / config.optim.learning_rate

@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -235,10 +236,11 @@ def check(name: str, value: object, holds: bool, rule: str, remedy: str) -> list
     return [] if holds else [problem(name, value, rule, remedy)]
 
 
-def check_whole(name: str, value: int, least: int, remedy: str, below: int | None = None) -> list[str]:
+def check_whole(name: str, value: Any, least: int, remedy: str, below: int | None = None) -> list[str]:
     """No problem for a whole number of at least `least`, and below `below`."""
     rule = f"a whole number of at least {least}" + (f" and below {below}" if below else "")
-    return check(name, value, value >= least and (below is None or value < below), rule, remedy)
+    holds = isinstance(value, Integral) and least <= int(value) < (math.inf if below is None else below)
+    return check(name, value if holds or isinstance(value, Integral) else shown(value), holds, rule, remedy)
 
 
 def check_all(config: Any, where: str, range_problems: Callable[[], list[str]]) -> None:

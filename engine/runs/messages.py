@@ -69,7 +69,7 @@ def report_epoch(session: Session, epoch: Epoch, reporter: Reporter) -> None:
     line = epoch_text(shown, epoch.validation, epoch.num_images, train.epochs, train.shown_metrics)
     without = f"  (means without members that diverge: {', '.join(map(str, diverged))})" if diverged else ""
     reporter.epoch_line(line + without)
-    drop = describe_drop(session.config, session.history)
+    drop = describe_drop(session.config, session.history, session.schedule_since)
     if drop and not session.is_done:
         reporter.say(drop)
 

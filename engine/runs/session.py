@@ -81,6 +81,8 @@ class Session:
         self.step, self.totals = 0, self.members.make_totals()
         self.history: list[dict[str, Any]] = []
         self.is_resumed, self._changes = resumed is not None, list_changes(resumed, config) if resumed else ()
+        of_schedule = (change.step for change in self._changes if change.field == "optim.schedule")
+        self.schedule_since = max(of_schedule, default=0)
         self.is_stopped = resumed is not None and resumed.is_stopped_for(config)
         self._epoch_seconds = 0.0
         self._order: tuple[int, Any] = (-1, None)
@@ -176,7 +178,10 @@ class Session:
             left = min(window.end - self.position, at_most or NEVER)
             count = self.pacer.steps(left, self.config.train.average_every)
             place = (len(self.splits.train), self._order[1], self.position, count)
-            varying = (self.members.are_active(self.history), rate_factors(self.config, self.history))
+            varying = (
+                self.members.are_active(self.history),
+                rate_factors(self.config, self.history, self.schedule_since),
+            )
             self.state, self.totals, bad_step = program.train(self.state, window, *place, self.totals, *varying)
         seconds, *_ = agree(self.clock.seconds["train"] - before)  # by which the next call is as long everywhere
         self._epoch_seconds += seconds
@@ -195,7 +200,7 @@ class Session:
         row["learning_rate"] = float(np.asarray(self.learning_rate(self.step - 1)))
         row["seconds"] = round(self._epoch_seconds, 3)
         row.update(describe_new(self._changes, self.history))
-        self.members.complete_row(row, rate_factors(self.config, self.history))
+        self.members.complete_row(row, rate_factors(self.config, self.history, self.schedule_since))
         self.history.append(row_from_first(row))  # it steers the run
         self.totals, self._epoch_seconds = self.members.make_totals(), 0.0
         return Epoch(row, validation, num_images, usual)

@@ -55,6 +55,15 @@ def test_factors_of_members_are_their_own_and_other_schedules_have_none():
     assert describe_drop(replace(CONFIG, optim=OptimConfig()), rows) is None
 
 
+def test_epochs_before_the_schedule_do_not_count():
+    """A run resumed with it would begin at the rate that all of them had led to."""
+    rows = [{"step": 10 * n, "validation_loss": 1.0} for n in range(1, 5)]
+    assert rate_factors(CONFIG, rows) == np.float32(0.125)
+    assert [rate_factors(CONFIG, rows, since) for since in (40, 29)] == [1, 0.5]
+    assert describe_drop(CONFIG, rows[:3], 29) is None
+    assert "learning rate 2 from here on" in str(describe_drop(CONFIG, rows, 29))
+
+
 def test_drop_of_a_sweep_is_reported_with_the_rates_of_its_members():
     optim = replace(PLATEAU, learning_rate=0.5, scale_rate_with="batch")
     swept = with_sweep(replace(CONFIG, optim=optim), {"optim.learning_rate": [0.5, 8.0]})

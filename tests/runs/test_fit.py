@@ -350,6 +350,8 @@ def test_training_on_is_refused_where_it_cannot_be_as_if_never_stopped():
         ended.train_on(1)
     with pytest.raises(engine.InputError, match=r"epochs: got 0; expected a whole number of at least 1"):
         ended.train_on(0)
+    with pytest.raises(engine.InputError, match=r"epochs: got '2'; expected a whole number of at least 1"):
+        ended.train_on("2")  # type: ignore[arg-type]
     options = {"optimizer": "sgd", "learning_rate": 1e-9, "patience": 1, "best_by": "loss", "verbose": False}
     early = engine.fit(TINY, data, epochs=9, min_delta=0.1, **options)
     assert len(early.history) == 2
