@@ -40,7 +40,7 @@ class Reporter:
         """Prints a text or a table."""
         if self._is_notebook and isinstance(message, Table):
             show_in_notebook(message)
-        elif not self.console.quiet:  # which would lay out a table of a thousand members for nobody
+        elif not self.console.quiet:  # which would lay out a table of a thousand members for no one
             self.console.print(message, soft_wrap=isinstance(message, str))
         self.log(message if isinstance(message, str) else as_text(message))
 
