@@ -8,7 +8,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from engine.checkpoints.record import Record
 from engine.checkpoints.steps import choose_step, find_steps, read_record
@@ -91,6 +94,24 @@ def test_two_processes_of_two_devices_give_the_bits_of_four_of_one(kind: str, tm
     for count, run in runs.items():
         finish(start_all(count, kind, "--mesh=data=4", f"--run-dir={run}", devices=4 // count))
     assert_same_bits(last_record(runs[2]), last_record(runs[4]))
+
+
+@pytest.mark.long
+def test_caches_of_their_own_are_of_no_matter(tmp_path: Path):
+    """As on hosts that share no disk: each decodes for itself, and the second run finds what the first one left."""
+    images, labels = load_digits().images, load_digits().target
+    for number, (pixels, label) in enumerate(zip(images[:208], labels, strict=False)):
+        (tmp_path / "data" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype(np.uint8)).save(tmp_path / "data" / str(label) / f"{number}.png")
+    data, runs = f"--data.path={tmp_path / 'data'}", {name: tmp_path / name for name in ("one", "first", "second")}
+    caches = {rank: tmp_path / f"cache {rank}" for rank in range(2)}
+    own = {rank: [f"--data.cache-dir={cache}"] for rank, cache in caches.items()}
+    for name in ("first", "second"):
+        finish(start_all(2, "files", data, "--mesh=data=2", f"--run-dir={runs[name]}", own=own))
+        assert [len([*cache.rglob("labels.npy")]) for cache in caches.values()] == [1, 1]  # one entry in each
+    finish([start("files", data, "--mesh=data=2", f"--run-dir={runs['one']}", *own[0], devices=2)])
+    for name in ("first", "second"):
+        assert_same_bits(last_record(runs[name]), last_record(runs["one"]))
 
 
 def test_processes_of_unlike_settings_are_named_and_end_together(tmp_path: Path):

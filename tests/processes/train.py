@@ -55,6 +55,7 @@ KINDS = {
     "resident": BASE,
     "norm": replace(BASE, model=make_model(BatchNorm())),
     "streamed": replace(BASE, plan=PlanConfig(placement="streamed")),
+    "files": replace(BASE, data=DataConfig(validation_fraction=0.25), plan=PlanConfig(placement="streamed")),
     "mixed": replace(BASE, augment=AugmentConfig(mixup=0.2, cutmix=1.0, policy="rand_augment")),
     "members": replace(BASE, train=replace(BASE.train, members=2), ensemble=EnsembleConfig(combine="logits")),
     "local": replace(BASE, train=replace(BASE.train, average_every=3)),
