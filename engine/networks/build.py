@@ -42,7 +42,7 @@ def run_rows(rows: Sequence[Row], x: jax.Array, mask: jax.Array | None) -> jax.A
     rest = deque(rows)
     while rest:
         layer, shape, takes_mask = rest.popleft()
-        if len(shape) == 3:
+        if len(shape) == 3 and not looks_past(layer, x.shape, shape):
             x = x[:, : shape[0], : shape[1]]
         if lowerings.runs_directly(inner(layer), x):
             x = _run_directly(layer, rest, x, mask)
@@ -51,6 +51,12 @@ def run_rows(rows: Sequence[Row], x: jax.Array, mask: jax.Array | None) -> jax.A
         else:
             x = _run(layer, x, mask if takes_mask else None)
     return x
+
+
+def looks_past(layer: nnx.Module, whole: Shape, part: Shape) -> bool:
+    """Whether a layer makes of images of shape `whole` [b h w c] what it makes of their part [h w c] at the top left."""
+    says = getattr(layer, "looks_past", None)
+    return says is not None and says(whole, part)
 
 
 class SequentialModule(nnx.Module):

@@ -20,7 +20,8 @@ from engine.kernels.windows import Window, sliding
 from engine.kernels.xla import NHWC
 from engine.models.activations import Activation
 from engine.models.blocks import Join
-from engine.networks.build import PathsModule, Row, SequentialModule, activation_of, inner, run_rows
+from engine.models.shapes import Shape
+from engine.networks.build import PathsModule, Row, SequentialModule, activation_of, inner, looks_past, run_rows
 from engine.networks.chains import Like, join_convolutions
 from engine.networks.modules import Activated, BatchNormModule, DepthwiseModule
 
@@ -67,6 +68,11 @@ class FoldedConv(nnx.Module):
             return x if is_fused else self._finished(x, added)
         return self._finished(self._convolved(x) + bias.reshape(1, 1, 1, -1), added)
 
+    def looks_past(self, whole: Shape, part: Shape) -> bool:
+        """As of `build.looks_past`: a kernel of 1×1 reads images where they lie, and a copy of the part costs time."""
+        seen = (self._on(shape).positions(*shape[1:3]) for shape in (whole, (1, *part)))
+        return self.is_packed and len(set(seen)) == 1
+
     def _finished(self, x: jax.Array, added: jax.Array | None) -> jax.Array:
         return self.activation.apply(x if added is None else x + added)
 
@@ -97,6 +103,10 @@ class FoldedSequential(nnx.Module):
         x, (last, shape, _) = run_rows(rows[:-1], x, mask), rows[-1]
         return last(x[:, : shape[0], : shape[1]], added)  # type: ignore[operator]
 
+    def looks_past(self, whole: Shape, part: Shape) -> bool:
+        """As of `build.looks_past`; the first layer sees what all of them see."""
+        return len(self.layers) > 0 and self.shapes[0] == tuple(part) and looks_past(self.layers[0], whole, part)
+
 
 class FoldedSum(nnx.Module):
     """The paths of a block that are added: the first one's last convolution adds the others'."""
@@ -107,6 +117,10 @@ class FoldedSum(nnx.Module):
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """[b …] → [b …]."""
         return self.first(x, mask=mask, added=reduce(jnp.add, [path(x, mask=mask) for path in self.others]))
+
+    def looks_past(self, whole: Shape, part: Shape) -> bool:
+        """As of `build.looks_past`, if all paths do."""
+        return all(path.looks_past(whole, part) for path in (self.first, *self.others))
 
 
 class FoldedPaths(PathsModule):

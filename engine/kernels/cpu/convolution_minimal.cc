@@ -307,17 +307,20 @@ void multiply_block(const float* tiles, const float* kernel, int64_t c, int64_t 
     for (int f = 0; f < F; ++f) store(out + (f * room + p) * LANES, sum[p][f]);
 }
 
-// In blocks of `P` tiles, or a sixth less where that computes fewer beyond the last.
+template <int P, int F>
+void multiply_by(const float* tiles, const float* kernel, int64_t c, int64_t count, int64_t room, float* out) {
+  for (int64_t n = 0; n < count; n += P)
+    multiply_block<P, F>(tiles + n * LANES, kernel, c, room, out + n * LANES);
+}
+
+// In blocks of `P` tiles, or of a sixth less or more where that computes fewer beyond the last: 7 for maps of 14 and 28.
 template <int F>
 void multiply(const float* tiles, const float* kernel, int64_t c, int64_t count, int64_t room, float* out) {
-  constexpr int P = tiles_of_block(F), Q = P - (P + 5) / 6;
+  constexpr int P = tiles_of_block(F), Q = P - (P + 5) / 6, R = F == 4 && P == 6 ? 7 : P;
   auto computed = [count](int64_t block) { return (count + block - 1) / block * block; };
-  if (computed(Q) < computed(P))
-    for (int64_t n = 0; n < count; n += Q)
-      multiply_block<Q, F>(tiles + n * LANES, kernel, c, room, out + n * LANES);
-  else
-    for (int64_t n = 0; n < count; n += P)
-      multiply_block<P, F>(tiles + n * LANES, kernel, c, room, out + n * LANES);
+  if (computed(R) < std::min(computed(P), computed(Q))) multiply_by<R, F>(tiles, kernel, c, count, room, out);
+  else if (computed(Q) < computed(P)) multiply_by<Q, F>(tiles, kernel, c, count, room, out);
+  else multiply_by<P, F>(tiles, kernel, c, count, room, out);
 }
 
 // The sums of products of padded images with a spread kernel: gather(group, planes of filters), group by group.

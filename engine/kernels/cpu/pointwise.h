@@ -12,7 +12,7 @@
 
 namespace pointwise {
 
-constexpr int64_t WIDEST = 4 * LANES;  // filters of a block
+constexpr int64_t WIDEST = 4 * LANES, LINE = 16;  // filters of a block; floats of a line of the cache
 
 inline int64_t padded(int64_t filters) { return (filters + 15) / 16 * 16; }
 
@@ -52,6 +52,13 @@ struct Ends {
 template <int P, int F>
 void multiply_block(const float* const* from, const float* packed, int64_t c, int64_t o, int64_t filter, int64_t valid,
                     const Ends& ends, int64_t row, float* out) {
+  // What is added, and where sums go, lie a map's depth apart; they come near while products are summed.
+  for (int64_t p = 0; p < std::min<int64_t>(P, valid); ++p)
+    for (int64_t at = filter, end = std::min(o, filter + F * LANES); at < end; at += LINE) {
+      int64_t place = (row + p) * o + at;
+      __builtin_prefetch(out + place, 1);
+      if (ends.added) __builtin_prefetch(ends.added + place, 0);
+    }
   Vector sum[P][F] = {};
   for (int64_t k = 0; k < c; ++k, packed += F * LANES) {
     Vector w[F];
