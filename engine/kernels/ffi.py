@@ -25,7 +25,7 @@ FEW_PIXELS, MANY_PIXELS = 16, 400  # of maps; fewer leave registers idle; with m
 MINIMAL_WEIGHTS, MINIMAL_PIXELS = 2**20, 4  # the same for minimal filtering, whose tiles come from many images
 LARGE_TILES = 0.75  # of the products that small tiles take, up to which minimal filtering takes large ones
 LARGE_TILE_WEIGHTS = 2**14  # of a position of the kernel, whose planes are then 36 in place of 16
-SPREAD_WEIGHTS, PLANES = 2**22, 16  # of a kernel that is kept ready for minimal filtering, in so many planes
+FEWEST_SPREAD, SPREAD_WEIGHTS = 2**12, 2**22  # of a position, of a kernel: those kept ready for minimal filtering
 MOST_POSITIONS = 255  # positions of a pool's window: the largest one's is kept in a byte, and 255 stands for none
 NO_POOL = Window((1, 1), (1, 1))
 
@@ -71,16 +71,20 @@ def choose_tile(kernel_shape: tuple[int, ...], sums: tuple[int, int]) -> np.int6
 
 
 def can_spread(kernel: Any, window: Window) -> bool:
-    """Whether `spread` takes this kernel [i j c o] of more weights than large tiles take; loads the library."""
-    is_large = prod(kernel.shape[2:]) > LARGE_TILE_WEIGHTS and prod(kernel.shape) <= SPREAD_WEIGHTS
+    """Whether `spread` takes this kernel [i j c o], of so many weights that it saves time; loads the library."""
+    is_large = prod(kernel.shape[2:]) >= FEWEST_SPREAD and prod(kernel.shape) <= SPREAD_WEIGHTS
     fits = is_large and kernel.dtype == jnp.float32 and kernel.shape[3] % LANES == 0
     is_ours = fits and is_minimal(kernel.shape, window) and min(map(min, window.pads)) >= 0
     return is_ours and jax.default_backend() == "cpu" and CONVOLUTIONS.load() is not None
 
 
-def spread(kernel: jax.Array) -> jax.Array:
-    """A kernel [3 3 c o] as minimal filtering reads it: float32[16 1 c o], its values in an order of their own."""
-    return _call(SPREAD, _floats((PLANES, 1, *kernel.shape[2:])), kernel)
+def spread(kernel: jax.Array, sums: tuple[int, int]) -> jax.Array:
+    """A kernel [3 3 c o] as minimal filtering reads it: float32[p 1 c o], its values in an order of their own.
+
+    sums: (y, x) of the maps that it is made ready for; p is 16 or 36, by the tiles that suit them.
+    """
+    planes = int(choose_tile(kernel.shape, sums) + 2) ** 2
+    return _call(SPREAD, _floats((planes, 1, *kernel.shape[2:])), kernel)
 
 
 def convolve_spread(images: jax.Array, ready: jax.Array, bias: jax.Array, window: Window, is_relu: bool) -> jax.Array:

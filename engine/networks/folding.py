@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 from typing import Any
 
@@ -16,7 +16,7 @@ from jax import lax
 
 from engine.kernels import direct, ffi, separable
 from engine.kernels.direct import FusedTail, direct_conv_general_dilated
-from engine.kernels.windows import Window, sliding
+from engine.kernels.windows import Window, padded_size, sliding
 from engine.kernels.xla import NHWC
 from engine.models.activations import Activation
 from engine.models.blocks import Join
@@ -32,10 +32,11 @@ CACHED_VALUES = 2**18  # of images that are convolved at once; one of 224×224, 
 class FoldedConv(nnx.Module):
     """A convolution with a batch norm folded into it, and an activation. It has no gradient.
 
-    is_kept: it is used many times, so that its kernel is worth to be made ready for minimal filtering once.
+    shape: of its images [h w c]. is_kept: it is used many times, so that its kernel is worth to be made ready for
+    minimal filtering once.
     """
 
-    def __init__(self, conv: nnx.Conv, norm: BatchNormModule, activation: Activation, is_kept: bool):
+    def __init__(self, conv: nnx.Conv, norm: BatchNormModule, activation: Activation, shape: Shape, is_kept: bool):
         self.window = conv.kernel_size, conv.strides, conv.kernel_dilation, conv.padding
         self.activation = activation
         kernel, bias = folded(conv, norm)
@@ -43,8 +44,10 @@ class FoldedConv(nnx.Module):
         self.is_depthwise = conv.feature_group_count > 1
         self.is_packed = separable.supports_pointwise(Like((1, 1, 1, self.channels)), kernel, self._on((1, 1, 1, 1)))
         is_dense = is_kept and not self.is_depthwise
-        self.is_spread = is_dense and ffi.can_spread(kernel, self._on((1, 3, 3, 1)))
-        ready = separable.pack if self.is_packed else ffi.spread if self.is_spread else jnp.asarray
+        window = self._on((1, *shape))
+        self.is_spread = is_dense and ffi.can_spread(kernel, window)
+        spread = partial(ffi.spread, sums=window.positions(*padded_size((1, *shape), window)))
+        ready = separable.pack if self.is_packed else spread if self.is_spread else jnp.asarray
         self.kernel = nnx.Variable(ready(kernel))
         self.bias = nnx.Variable(bias)
 
@@ -172,7 +175,7 @@ def _folded_rows(rows: list[Row], is_kept: bool) -> list[Row]:
             activation = norm.activation if isinstance(norm, Activated) else None
             if activation is None and rest and (activation := activation_of(rest[0][0])):
                 rest.pop(0)
-            layer = FoldedConv(layer, inner(norm), activation or LINEAR, is_kept)  # type: ignore[arg-type]
+            layer = FoldedConv(layer, inner(norm), activation or LINEAR, shape, is_kept)  # type: ignore[arg-type]
             takes_mask = False
         elif isinstance(inner(layer), PathsModule):
             layer = _folded_paths(layer, is_kept)

@@ -294,10 +294,14 @@ ffi::Error Forward(ffi::ThreadPool threads, Array images, Array kernel, Bias bia
   return ffi::Error::Success();
 }
 
+// The tile of a kernel made ready: [planes 1 c o].
+int64_t tile_of(Numbers spread) { return spread[0] == 36 ? 4 : 2; }
+
 // A kernel [3 3 c o] as minimal filtering reads it, for many calls of ForwardSpread: [planes 1 c o].
 ffi::Error Spread(ffi::ThreadPool threads, Array kernel, ffi::Result<Array> out) {
   Numbers sizes = kernel.dimensions();
   Shape s = {1, 1, 1, sizes[2], 3, 3, sizes[3], 1, 1, 1, 1, 1, 1, 0, 0, 0, 0};
+  s.tile = tile_of(out->dimensions());
   if (sizes[0] != 3 || sizes[1] != 3 || !minimal::serves(s) || out->element_count() != size_t(Kernel::size(s)))
     return ffi::Error::InvalidArgument("a kernel that minimal filtering does not serve");
   Kernel(threads, kernel.typed_data(), nullptr, s, out->typed_data());
@@ -310,6 +314,7 @@ ffi::Error ForwardSpread(ffi::ThreadPool threads, Array images, Array kernel, Bi
   int64_t window[] = {3, 3, images.dimensions()[3], bias.dimensions()[0]}, none[] = {1, 1, 1, 1};
   Pool p = pool_of({none, 4}, out->dimensions());
   Shape s = shape_of(images.dimensions(), {window, 4}, p.rows(p.y), p.columns(), sizes);
+  s.tile = tile_of(kernel.dimensions());
   if (!minimal::serves(s) || kernel.element_count() != size_t(Kernel::size(s)))
     return ffi::Error::InvalidArgument("a kernel that was not made ready for these images");
   Kernel ready(kernel.typed_data(), bias.typed_data(), s);
