@@ -85,10 +85,9 @@ void multiply_block(const float* const* from, const float* packed, int64_t c, in
   }
 }
 
-template <int F>
+template <int P, int F>
 void multiply_rows(const float* images, const float* packed, const Product& s, int64_t first, int64_t end,
                    int64_t filter, const Ends& ends, float* out) {
-  constexpr int P = F == 1 ? 12 : REGISTERS / F;
   for (int64_t row = first; row < end; row += P) {
     const float* from[P];
     for (int64_t p = 0; p < P; ++p) from[p] = s.pixel(images, std::min(row + p, end - 1));
@@ -99,21 +98,26 @@ void multiply_rows(const float* images, const float* packed, const Product& s, i
 // Maps [rows o] of images with a packed kernel.
 inline void multiply(xla::ffi::ThreadPool threads, const float* images, const float* packed, const Product& s,
                      const Ends& ends, float* out) {
-  constexpr int64_t CACHED = 65536, STEP = 24;  // floats in the second cache; a multiple of most P
+  constexpr int64_t CACHED = 65536;  // floats in the second cache
+  constexpr int MOST = REGISTERS / 4, MORE = MOST == 6 ? 7 : MOST;  // pixels with four vectors of filters
   int64_t rows = s.rows(), all = padded(s.o), blocks = (all + WIDEST - 1) / WIDEST;
-  int64_t wanted = 4 * num_threads(threads), most = std::max<int64_t>(1, CACHED / (s.c + s.o) / STEP) * STEP;
-  int64_t band = std::min(most, std::max<int64_t>(1, (rows + wanted - 1) / wanted + STEP - 1) / STEP * STEP);
-  band = std::max(band, STEP);
+  // Maps of 7x7 are seven blocks of seven pixels, and would be eight of six and a pixel.
+  bool has_more = MORE > MOST && rows < 64 && (rows + MORE - 1) / MORE * MORE < (rows + MOST - 1) / MOST * MOST;
+  int64_t step = has_more ? 28 : 24;  // pixels, a multiple of those of most blocks
+  int64_t wanted = 4 * num_threads(threads), most = std::max<int64_t>(1, CACHED / (s.c + s.o) / step) * step;
+  int64_t band = std::min(most, std::max<int64_t>(1, (rows + wanted - 1) / wanted + step - 1) / step * step);
+  band = std::max(band, step);
   int64_t bands = (rows + band - 1) / band, chunks = std::clamp<int64_t>((wanted + bands - 1) / bands, 1, blocks);
   parallel(threads, bands * chunks, [&](int64_t n) {
     int64_t first = n / chunks * band, end = std::min(rows, first + band), chunk = n % chunks;
     for (int64_t block = blocks * chunk / chunks; block < blocks * (chunk + 1) / chunks; ++block) {
       int64_t filter = block * WIDEST, vectors = std::min(WIDEST, all - filter) / LANES;
       const float* some = packed + filter * s.c;
-      if (vectors == 1) multiply_rows<1>(images, some, s, first, end, filter, ends, out);
-      if (vectors == 2) multiply_rows<2>(images, some, s, first, end, filter, ends, out);
-      if (vectors == 3) multiply_rows<3>(images, some, s, first, end, filter, ends, out);
-      if (vectors == 4) multiply_rows<4>(images, some, s, first, end, filter, ends, out);
+      auto by = [&](auto work) { work(images, some, s, first, end, filter, ends, out); };
+      if (vectors == 1) by(multiply_rows<12, 1>);
+      if (vectors == 2) by(multiply_rows<REGISTERS / 2, 2>);
+      if (vectors == 3) by(multiply_rows<REGISTERS / 3, 3>);
+      if (vectors == 4) by(has_more ? multiply_rows<MORE, 4> : multiply_rows<MOST, 4>);
     }
   });
 }
