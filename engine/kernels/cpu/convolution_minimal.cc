@@ -285,11 +285,14 @@ void gather_kernel(const float* sums, int64_t parts, int64_t size, const Shape& 
   (s.tile == 4 ? gather_kernel_by<4> : gather_kernel_by<2>)(sums, parts, size, s, first, count, kernel);
 }
 
-// Products of one plane for `P` tiles and `F` vectors of filters: sums over c channels.
+// Products of one plane for `P` tiles and `F` vectors of filters: sums over c channels. next: what of the kernel is read
+// later, so many lines for each vector of channels.
 template <int P, int F>
-void multiply_block(const float* tiles, const float* kernel, int64_t c, int64_t room, float* out) {
+void multiply_block(const float* tiles, const float* kernel, int64_t c, int64_t room, float* out, const float* next,
+                    int64_t lines) {
   Vector sum[P][F] = {};
   for (int64_t first = 0; first < c; first += LANES, tiles += room * LANES, kernel += LANES * F * LANES) {
+    fetch(next, lines), next += lines * LINE;
 #pragma GCC unroll 16
     for (int k = 0; k < LANES; ++k) {
       Vector by[F];
@@ -309,8 +312,11 @@ void multiply_block(const float* tiles, const float* kernel, int64_t c, int64_t 
 
 template <int P, int F>
 void multiply_by(const float* tiles, const float* kernel, int64_t c, int64_t count, int64_t room, float* out) {
-  for (int64_t n = 0; n < count; n += P)
-    multiply_block<P, F>(tiles + n * LANES, kernel, c, room, out + n * LANES);
+  // The next filters' lie behind these ones'; they come from memory while these are multiplied, a part each time.
+  int64_t parts = (count + P - 1) / P, lines = (LANES * F * LANES / LINE + parts - 1) / parts;
+  const float* next = kernel + c * F * LANES;
+  for (int64_t n = 0; n < count; n += P, next += lines * LINE * (c / LANES))
+    multiply_block<P, F>(tiles + n * LANES, kernel, c, room, out + n * LANES, next, lines);
 }
 
 // In blocks of `P` tiles, or of a sixth less or more where that computes fewer beyond the last: 7 for maps of 14 and 28.

@@ -12,7 +12,7 @@
 
 namespace pointwise {
 
-constexpr int64_t WIDEST = 4 * LANES, LINE = 16;  // filters of a block; floats of a line of the cache
+constexpr int64_t WIDEST = 4 * LANES;  // filters of a block
 
 inline int64_t padded(int64_t filters) { return (filters + 15) / 16 * 16; }
 
@@ -88,9 +88,13 @@ void multiply_block(const float* const* from, const float* packed, int64_t c, in
 template <int P, int F>
 void multiply_rows(const float* images, const float* packed, const Product& s, int64_t first, int64_t end,
                    int64_t filter, const Ends& ends, float* out) {
-  for (int64_t row = first; row < end; row += P) {
+  // The kernel's next block lies behind this one; it comes from memory while this one is multiplied, a part each time.
+  int64_t parts = (end - first + P - 1) / P, lines = (s.c * F * LANES / LINE + parts - 1) / parts;
+  const float* next = packed + s.c * F * LANES;
+  for (int64_t row = first; row < end; row += P, next += lines * LINE) {
     const float* from[P];
     for (int64_t p = 0; p < P; ++p) from[p] = s.pixel(images, std::min(row + p, end - 1));
+    fetch(next, lines);
     multiply_block<P, F>(from, packed, s.c, s.o, filter, end - row, ends, row, out);
   }
 }
