@@ -96,7 +96,7 @@ class FoldedSequential(nnx.Module):
 
     def __init__(self, rows: list[Row]):
         layers, shapes, takes_mask = zip(*rows, strict=True) if rows else ((), (), ())
-        self.layers, self.shapes, self.takes_mask = nnx.List(layers), tuple(shapes), tuple(takes_mask)
+        self.layers, self.shapes, self.takes_mask = nnx.List(layers), tuple[Shape, ...](shapes), tuple(takes_mask)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None, added: jax.Array | None = None) -> jax.Array:
         """[b …] → [b …]. added: to what the last layer, a FoldedConv, gives before its activation."""

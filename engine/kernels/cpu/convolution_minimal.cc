@@ -313,7 +313,7 @@ void multiply_block(const float* tiles, const float* kernel, int64_t c, int64_t 
 template <int P, int F>
 void multiply_by(const float* tiles, const float* kernel, int64_t c, int64_t count, int64_t room, float* out) {
   // The next filters' lie behind these ones'; they come from memory while these are multiplied, a part each time.
-  int64_t parts = (count + P - 1) / P, lines = (LANES * F * LANES / LINE + parts - 1) / parts;
+  int64_t parts = std::max<int64_t>(1, (count + P - 1) / P), lines = (LANES * F * LANES / LINE + parts - 1) / parts;
   const float* next = kernel + c * F * LANES;
   for (int64_t n = 0; n < count; n += P, next += lines * LINE * (c / LANES))
     multiply_block<P, F>(tiles + n * LANES, kernel, c, room, out + n * LANES, next, lines);
