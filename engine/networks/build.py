@@ -55,8 +55,7 @@ def run_rows(rows: Sequence[Row], x: jax.Array, mask: jax.Array | None) -> jax.A
 
 def looks_past(layer: nnx.Module, whole: Shape, part: Shape) -> bool:
     """Whether a layer makes of images of shape `whole` [b h w c] what it makes of their top left part [h w c]."""
-    says = getattr(layer, "looks_past", None)
-    return says is not None and says(whole, part)
+    return (says := getattr(layer, "looks_past", None)) is not None and says(whole, part)
 
 
 class SequentialModule(nnx.Module):
