@@ -94,9 +94,9 @@ def _imported_lines(classifier: "SingleClassifier", out: Path) -> list[str]:
     lines = [
         f"{out}: {about.model} of {about.file} ({about.hash[:15]}…), {what}",
         f"  {trained + statistics:,} parameters: {trained:,} trained, {statistics:,} statistics",
-        f"  weights: {about.licence}; cite {about.citation}",
-        f"  {UNCLEAR}",
     ]
+    if about.licence is not None:  # a whole model of the user's own says nothing of its weights
+        lines += [f"  weights: {about.licence}; cite {about.citation}", f"  {UNCLEAR}"]
     words = ["predict", str(out), "dog.jpg", "--top", "3"] if record.class_names else ["summary", str(out)]
     return [*lines, f"next:\n  {shlex.join([engine_command(), *words])}"]
 

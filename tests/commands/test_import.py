@@ -95,6 +95,8 @@ def test_a_whole_keras_model_needs_no_name(tmp_path: Path, capsys):
     model.save(tmp_path / "mine.keras")
     typed = ("import", str(tmp_path / "mine.keras"), "--out", str(tmp_path / "run"))
     shown = run(capsys, *typed, "--scale", "0.00392156862745098")
+    assert "None" not in shown
+    assert "ImageNet" not in shown
     assert "3 classes" in shown
     import engine
 
