@@ -1,5 +1,6 @@
 """Arguments of Keras's augmentation layers → settings of an AugmentConfig."""
 
+from numbers import Integral, Real
 from typing import Any
 
 from engine.augment.config import FillMode, Interpolation
@@ -19,7 +20,7 @@ def read_limits(name: str, factor: Any, least: float, most: float) -> tuple[floa
     """(low, high) as Keras reads a factor: of one number f from −f, or `least` if that is more, to f."""
     is_pair = isinstance(factor, (tuple, list))
     numbers = [*factor] if is_pair else [factor]
-    are_numbers = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers)
+    are_numbers = all(isinstance(number, Real) and not isinstance(number, bool) for number in numbers)  # NumPy's too
     if not are_numbers or len(numbers) != 1 + is_pair or not all(least <= number <= most for number in numbers):
         rule = f"a number, or two, from {least} to {most}"
         raise InputError(problem(name, repr(factor)[:80], rule, "Give one of these."))
@@ -30,7 +31,7 @@ def read_limits(name: str, factor: Any, least: float, most: float) -> tuple[floa
 def read_crop(height: Any, width: Any) -> DataSettings:
     """Settings of the data that crop the middle of each picture, as evaluation does."""
     for name, pixels in (("height", height), ("width", width)):
-        if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 1:
+        if not isinstance(pixels, Integral) or isinstance(pixels, bool) or pixels < 1:
             raise InputError(problem(name, repr(pixels), "a whole number of pixels, at least 1", "Give 160 or so."))
     return DataSettings(center_crop=f"{height}x{width}")
 
@@ -53,7 +54,7 @@ def read_probability(name: str, factor: AmountRange) -> float:
 
 def check_levels(value_range: Any) -> None:
     """Raises InputError unless the range is that of levels."""
-    if tuple(value_range) != LEVELS:
+    if not isinstance(value_range, tuple | list) or tuple(value_range) != LEVELS:
         rule = "(0, 255), which pictures have here while they are augmented, whatever data.scale is"
         raise InputError(problem("value_range", repr(value_range), rule, "Leave it out."))
 

@@ -45,6 +45,9 @@ def change_thresholds(record: Record, thresholds: Mapping[str, float]) -> Record
     if record.task != "labels":
         rule = "a model of several labels a picture"
         raise InputError(problem("thresholds", "a model of another kind", rule, "Leave them out."))
+    if not isinstance(thresholds, Mapping):
+        rule = "a threshold by label, like {'cat': 0.3}"
+        raise InputError(problem("thresholds", type(thresholds).__name__, rule, "Pass such a dict."))
     train = record.config.train
     train = replace(train, thresholds=weight_pairs(dict(train.thresholds) | dict(thresholds)))
     read_thresholds(train, record.num_outputs, record.class_names)

@@ -155,11 +155,16 @@ def _from_union(kinds: tuple, value: Any, where: str) -> Any:
             raise InputError(unknown(f"{where}.kind", _name(name), records))
         return from_json(records[name], value, where)
     plain = [kind for kind in kinds if kind not in (type(None), *records.values())]
-    *others, last = plain or records.values()
-    for kind in others:
-        with contextlib.suppress(InputError):
+    errors = list[InputError]()
+    for kind in plain or records.values():
+        try:
             return from_json(kind, value, where)
-    return from_json(last, value, where)
+        except InputError as error:
+            errors.append(error)
+    rules = dict.fromkeys(str(error.rule) for error in errors if error.field == where)
+    if errors[-1].field != where or len(rules) == 1:
+        raise errors[-1]
+    raise InputError(problem(where, errors[-1].got, " or ".join(rules), str(errors[-1].remedy)))
 
 
 def _from_sequence(kinds: tuple, value: Any, where: str) -> tuple:
@@ -246,7 +251,7 @@ def check_whole(name: str, value: Any, least: int, remedy: str, below: int | Non
 def check_all(config: Any, where: str, range_problems: Callable[[], list[str]]) -> None:
     """Raises InputError with the first problem of every field, of its type or, where types allow to tell, its range."""
     problems = check_types(config, where)
-    with contextlib.suppress(TypeError, *([AttributeError] if problems else [])):
+    with contextlib.suppress(TypeError, *([AttributeError, ValueError] if problems else [])):
         problems += range_problems()
     first = {getattr(each, "field", each): each for each in reversed(problems)}
     if first:

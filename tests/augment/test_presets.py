@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from engine.augment import presets
 from engine.augment.apply import augment_image
 from engine.augment.config import AugmentConfig
 from engine.augment.generator import PREPROCESSING
@@ -476,3 +477,19 @@ def test_lists_and_whole_numbers_are_put_right():
     assert config == AugmentConfig(rotation=(-10.0, 20.0), crop_area=(0.5, 1.0), noise=3.0)
     assert isinstance(config.rotation, tuple)
     assert replace(config, rotation=0.0).rotation == 0
+
+
+def test_numbers_of_numpy_are_taken_and_ranges_that_are_none_refused():
+    assert presets.random_brightness(np.float32(0.25)) == presets.random_brightness(0.25)
+    assert presets.center_crop(np.int64(5), 4) == presets.center_crop(5, 4)
+    with pytest.raises(InputError, match="value_range: got None"):
+        presets.random_brightness(0.2, value_range=None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"), [("rotation", "a", "a number or a list"), ("rotation", np.ones(2), "JSON can hold"),
+                                 ("erasing_value", np.ones(3), "JSON can hold")],
+)  # fmt: skip
+def test_values_of_another_type_are_refused_by_what_is_taken(field, value, rule):
+    with pytest.raises(InputError, match=f"augment.{field}: got .* expected .*{rule}"):
+        AugmentConfig(**{field: value})
