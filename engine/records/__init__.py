@@ -161,9 +161,9 @@ def _from_union(kinds: tuple, value: Any, where: str) -> Any:
             return from_json(kind, value, where)
         except InputError as error:
             errors.append(error)
-    rules = dict.fromkeys(str(error.rule) for error in errors if error.field == where)
-    if errors[-1].field != where or len(rules) == 1:
-        raise errors[-1]
+    rules = dict.fromkeys(str(error.rule) for error in errors)
+    if len({(error.field, error.got) for error in errors}) > 1 or len(rules) == 1:
+        raise errors[-1]  # the one that got further in
     raise InputError(problem(where, errors[-1].got, " or ".join(rules), str(errors[-1].remedy)))
 
 
