@@ -30,6 +30,8 @@ from engine.data.sources import array_files
 from engine.kernels import (
     batch_norm,
     batch_norm_gpu,
+    chain,
+    dense,
     depthwise,
     direct,
     eigen,
@@ -186,6 +188,7 @@ if ffi.is_available() and CONVOLUTIONS.load() is not None:
 NOT_EVERYWHERE = {
     # They need a GPU, or a processor for which there is a library.
     *(triton.convolve, ffi.convolve, ffi.spread, ffi.convolve_spread, ffi.gradients, batch_norm.normalize),
+    *(chain.convolve, chain.pack, dense.multiply, dense.direct_dot_general),
     # They also need multiples of 16 channels, or windows of 1×1.
     *(
         separable.depthwise,

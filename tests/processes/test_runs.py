@@ -70,8 +70,11 @@ def assert_same_bits(ours: Record, theirs: Record) -> None:
 
 KINDS = [
     ("resident", "data"),
-    *(pytest.param(kind, "data", marks=pytest.mark.long) for kind in ("norm", "mixed", "thawed", "local")),
-    pytest.param("streamed", "data", marks=pytest.mark.long), pytest.param("members", "member", marks=pytest.mark.long),
+    *(
+        pytest.param(kind, "data", marks=pytest.mark.long)
+        for kind in ("norm", "mixed", "thawed", "local", "accumulated", "whitened", "streamed")
+    ),
+    pytest.param("members", "member", marks=pytest.mark.long),
 ]  # fmt: skip
 
 
@@ -88,11 +91,14 @@ def test_two_processes_give_the_bits_of_one_with_two_devices(kind: str, axis: st
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["resident", "norm", "streamed"])
-def test_two_processes_of_two_devices_give_the_bits_of_four_of_one(kind: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("kind", "mesh"),
+    [("resident", "data=4"), ("norm", "data=4"), ("streamed", "data=4"), ("members", "member=2,data=2")],
+)
+def test_two_processes_of_two_devices_give_the_bits_of_four_of_one(kind: str, mesh: str, tmp_path: Path):
     runs = {count: tmp_path / str(count) for count in (2, 4)}
     for count, run in runs.items():
-        finish(start_all(count, kind, "--mesh=data=4", f"--run-dir={run}", devices=4 // count))
+        finish(start_all(count, kind, f"--mesh={mesh}", f"--run-dir={run}", devices=4 // count))
     assert_same_bits(last_record(runs[2]), last_record(runs[4]))
 
 

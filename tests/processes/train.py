@@ -58,6 +58,14 @@ KINDS = {
     "files": replace(BASE, data=DataConfig(validation_fraction=0.25), plan=PlanConfig(placement="streamed")),
     "mixed": replace(BASE, augment=AugmentConfig(mixup=0.2, cutmix=1.0, policy="rand_augment")),
     "members": replace(BASE, train=replace(BASE.train, members=2), ensemble=EnsembleConfig(combine="logits")),
+    "accumulated": replace(
+        BASE,
+        model=make_model(BatchNorm()),
+        train=replace(BASE.train, accumulate=4),
+        optim=replace(BASE.optim, average_decay=0.9),
+        augment=AugmentConfig(mixup=0.2),
+    ),
+    "whitened": replace(BASE, data=replace(BASE.data, standardize="zca"), plan=PlanConfig(placement="streamed")),
     "local": replace(BASE, train=replace(BASE.train, average_every=3)),
     "thawed": replace(BASE, finetune=FineTuneConfig(freeze=("conv_1",), unfreeze=("1:conv_1",))),
 }
