@@ -105,13 +105,14 @@ void convolve_thin_block(const float* image, const float* kernel, const float* b
 template <int C, int F>
 void convolve_thin(const float* image, const float* kernel, const float* bias, const Shape& s, bool is_relu,
                    float* out) {
-  constexpr int P = REGISTERS / F, Q = P * 5 / 6, R = P * 3 / 4, S = P * 2 / 3;
+  constexpr int P = REGISTERS / F, Q = P * 5 / 6, R = P * 3 / 4, S = P * 2 / 3, T = P * 5 / 8;
   auto computed = [&s](int64_t pixels) { return (s.x + pixels - 1) / pixels * pixels; };
-  int64_t least = std::min({computed(Q), computed(R), computed(S)});
+  int64_t least = std::min({computed(Q), computed(R), computed(S), computed(T)});
   if (s.x >= P && computed(P) <= least) convolve_thin_block<C, P, F>(image, kernel, bias, s, is_relu, out);
   else if (s.x >= Q && computed(Q) == least) convolve_thin_block<C, Q, F>(image, kernel, bias, s, is_relu, out);
   else if (s.x >= R && computed(R) == least) convolve_thin_block<C, R, F>(image, kernel, bias, s, is_relu, out);
-  else convolve_thin_block<C, S, F>(image, kernel, bias, s, is_relu, out);
+  else if (computed(S) == least) convolve_thin_block<C, S, F>(image, kernel, bias, s, is_relu, out);
+  else convolve_thin_block<C, T, F>(image, kernel, bias, s, is_relu, out);
 }
 
 template <int F>

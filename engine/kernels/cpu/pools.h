@@ -22,6 +22,17 @@ struct Largest {
     value = (value != value) ? value : larger;
   }
 
+  // With the largest of a column of two values, at places 0 and 2, that of the column to the right.
+  void take_column(const Largest& right) {
+    Vector left = value;
+    if (HAS_WINNERS) {
+      auto is_first = (right.value == left) & (winner > right.winner);  // of equals
+      winner = ((right.value > left) | is_first) ? right.winner + 1 : winner;
+    }
+    Vector larger = (left > right.value) ? left : right.value;
+    value = (left != left) ? left : larger;
+  }
+
   // Puts it, or its positive part, and its place.
   void put(bool is_relu, int64_t at, float* out, uint8_t* winners) const {
     store(out + at, is_relu ? positive(value) : value);
@@ -49,8 +60,32 @@ void pool_windows(const float* maps, const Shape& s, const Pool& p, int64_t rows
       }
 }
 
+// The same for windows of 2x2 that overlap in both directions: the larger value of a column is found once for two windows.
+template <bool HAS_WINNERS>
+void pool_overlapping(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
+                      uint8_t* winners) {
+  auto column = [&s](const float* from) {
+    Largest<HAS_WINNERS> largest{load(from)};
+    largest.take(load(from + s.x * s.o), 2);
+    return largest;
+  };
+  for (int64_t y = 0; y < rows; ++y, maps += s.x * s.o)
+    for (int64_t o = 0; o < s.o; o += LANES) {
+      const float* from = maps + o;
+      int64_t at = y * p.x * s.o + o;
+      auto left = column(from);
+      for (int64_t x = 0; x < p.x; ++x, at += s.o) {
+        auto right = column(from += s.o);
+        left.take_column(right), left.put(is_relu, at, out, winners);
+        left = right;
+      }
+    }
+}
+
 inline void pool_rows(const float* maps, const Shape& s, const Pool& p, int64_t rows, bool is_relu, float* out,
                       uint8_t* winners) {
+  if (p.overlaps_by_one())
+    return (winners ? pool_overlapping<true> : pool_overlapping<false>)(maps, s, p, rows, is_relu, out, winners);
   bool is_square = p.h == 2 && p.w == 2;
   auto work = is_square ? (winners ? pool_windows<2, 2, true> : pool_windows<2, 2, false>)
                         : (winners ? pool_windows<0, 0, true> : pool_windows<0, 0, false>);
