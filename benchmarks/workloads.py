@@ -146,14 +146,14 @@ def random_images(count: int, shape: tuple[int, ...] = IMAGE, num_classes: int =
     return Dataset(images, labels.astype(np.int32), tuple(map(str, range(num_classes))), "noise", "noise")
 
 
-def operations(spec: Sequential, input_shape: tuple[int, ...] = IMAGE) -> int:
+def operations(spec: Sequential, input_shape: tuple[int, ...] = IMAGE, is_training: bool = True) -> int:
     """Arithmetic of training all layers on one image: 2 operations a multiply-add, forward and for both gradients,
-    except that the first layer needs none for its input."""
+    except that the first layer needs none for its input. Of prediction: forward alone."""
     multiply_adds, shape = [], input_shape
     for row, layer in zip(spec.rows(input_shape), spec.layers, strict=True):
         multiply_adds += _multiply_adds(layer, shape)
         shape = row.output_shape
-    return 2 * (3 * sum(multiply_adds) - multiply_adds[0])
+    return 2 * (3 * sum(multiply_adds) - multiply_adds[0]) if is_training else 2 * sum(multiply_adds)
 
 
 def _multiply_adds(layer: Layer, shape: tuple[int, ...]) -> list[int]:

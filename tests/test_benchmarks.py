@@ -85,6 +85,7 @@ def test_operations_count_each_multiply_add_of_forward_and_both_gradients():
     model = Sequential((Conv(2, 3), Flatten(), Dense(10)))
     first, second = 26 * 26 * 2 * 9, 26 * 26 * 2 * 10
     assert workloads.operations(model) == 2 * (2 * first + 3 * second)
+    assert workloads.operations(model, is_training=False) == 2 * (first + second)
 
 
 def test_families_of_the_peers_have_the_parameters_and_products_of_their_papers():
