@@ -106,7 +106,7 @@ def under_contract(data: DataConfig, spec: InputSpec) -> DataConfig:
         given = getattr(data, name)
         if given not in (getattr(defaults, name), value):
             rule = f"{value!r}, as the weights were trained with"
-            problems.append(problem(f"data.{name}", repr(given), rule, "Leave it out, or train from scratch."))
+            problems.append(problem(f"data.{name}", repr(given), rule, "Give that, or train from scratch."))
     if problems:
         raise InputError(*problems)
     return replace(data, **theirs)
