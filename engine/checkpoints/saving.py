@@ -218,7 +218,7 @@ def _failures_explained(path: Path) -> Iterator[None]:
         text = str(error)
         is_full = "No space left" in text or "RESOURCE_EXHAUSTED" in text
         reason = "no space left" if is_full else (text.splitlines() or [type(error).__name__])[0][:200]
-        kept = ", ".join(map(str, find_steps(path))) or "none"
+        kept = f"step {steps}" if (steps := ", ".join(map(str, find_steps(path)))) else "none"
         advice = "Free some space" if is_full else "Fix the problem"
-        remedy = f"Complete checkpoints there: step {kept}. {advice}, then continue with --resume."
+        remedy = f"Complete checkpoints there: {kept}. {advice}, then continue with --resume."
         raise InputError(problem("run_dir", f"{path} ({reason})", "a place that can be written", remedy)) from error
