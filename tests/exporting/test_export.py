@@ -206,7 +206,7 @@ def test_exported_model_gives_the_classifier_s_outputs_for_any_number_of_images(
     call, inputs = exported(classifier, tmp_path / "a model", format), inputs_of(classifier, splits)
     expected = classifier.outputs(inputs)
     for count in BATCHES:
-        np.testing.assert_allclose(call(inputs[:count]), expected[:count], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(call(inputs[:count]), expected[:count], rtol=1e-3, atol=1e-6)  # of exponentials
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -395,7 +395,9 @@ def test_operation_in_onnx_gives_what_it_gives_in_jax(name):
     session = onnxruntime.InferenceSession(model.SerializeToString())
     for count in (1, 3):
         x = np.random.default_rng(count).normal(0, 2, (count, 4, 6)).astype(np.float32)
-        np.testing.assert_allclose(session.run(None, {"x": x})[0], function(x), rtol=1e-5, atol=2e-6)
+        expected = np.asarray(function(x))
+        within = 2e-6 * max(1, abs(expected).max())  # sums of large terms may be small
+        np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-5, atol=within)
 
 
 # Every kind of layer that runs a forward pass of its own, and every activation, in two models.

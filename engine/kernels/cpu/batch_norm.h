@@ -101,21 +101,24 @@ inline void measure(xla::ffi::ThreadPool threads, const float* images, const boo
                     float* variance) {
   int64_t pieces = s.b * s.pieces();
   // Of each piece the mean, and the sum of squared distances to it: squares are taken near the mean, where none cancels.
-  std::vector<float> means(pieces * s.c), squares(pieces * s.c);
+  // Means in float64: far from 0, what float32 rounds off of them counts beside the distances between pieces.
+  std::vector<double> means(pieces * s.c);
+  std::vector<float> squares(pieces * s.c);
   std::vector<int64_t> sizes(pieces, 0);
   for_pieces(threads, s, counted, [&](int64_t, int64_t piece, int64_t begin, int64_t pixels) {
     const float* from = images + begin;
     ByChannel near(s, [&](int64_t c) { return from[c]; });
-    float *sums = means.data() + piece * s.c, *of_squares = squares.data() + piece * s.c;
+    float* of_squares = squares.data() + piece * s.c;
+    std::vector<float> sums(s.c);
     auto term = [&](int64_t n, int64_t place, int64_t count, Vector& sum, Vector& square) {
       Vector d = load_some(from + n, count) - load_some(near.get() + place, count);  // 0 beyond
       sum += d, square += d * d;
     };
-    add_piece(s, pixels, term, sums, of_squares);
+    add_piece(s, pixels, term, sums.data(), of_squares);
     for (int64_t c = 0; c < s.c; ++c) {
       float away = sums[c] / pixels;
       of_squares[c] = std::max(0.f, of_squares[c] - sums[c] * away);
-      sums[c] = near.get()[c] + away;
+      means[piece * s.c + c] = double(near.get()[c]) + away;
     }
     sizes[piece] = pixels;
   });
