@@ -8,7 +8,7 @@ from engine.checkpoints.record import Change, Record
 from engine.config import RunConfig
 from engine.config.correction import variants
 from engine.config.matters import CHANGEABLE, RESULT, read_marks
-from engine.errors import InputError, unknown
+from engine.errors import InputError, problem, unknown
 from engine.records import Difference, differences, to_json
 
 CHANGEABLE_FIELDS = tuple(".".join(path) for path, mark in read_marks(RunConfig).items() if CHANGEABLE in mark)
@@ -27,6 +27,8 @@ def find_changes(stored: RunConfig, given: RunConfig) -> list[Difference]:
 
 def check_changeable(names: Iterable[str]) -> frozenset[str]:
     """Fields by the names that options or configs have for them; raises InputError for one that may not change."""
+    if isinstance(names, str):
+        raise InputError(problem("allow_change", repr(names), "a list", "Put it in brackets."))
     found = [name.replace("-", "_") for name in names]
     if wrong := [name for name in found if name not in CHANGEABLE_FIELDS]:
         raise InputError(unknown("allow_change", wrong[0], CHANGEABLE_FIELDS))

@@ -58,7 +58,7 @@ def array_checksum(tree: Any) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for leaf in jax.tree.leaves(tree):
         digest.update(f"{leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).data)
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer of its own
     return digest.hexdigest()
 
 

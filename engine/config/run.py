@@ -50,6 +50,7 @@ class RunConfig:
 
     def __post_init__(self):
         check_model(self.model)
+        _check_callbacks(self.callbacks)
         if isinstance(self.augment, PresetConfig) and isinstance(self.data, DataConfig):
             object.__setattr__(self, "data", self.augment.data.added_to(self.data))
             object.__setattr__(self, "augment", self.augment.plain())
@@ -196,6 +197,16 @@ class RunConfig:
     def read(cls, path: Path) -> "RunConfig":
         """The config in a JSON file."""
         return cls.from_json(read_json(path, "the JSON of a run's config", "Use another run."))
+
+
+def _check_callbacks(given: Any) -> None:
+    """Raises InputError for objects, which a record cannot hold: a config names classes."""
+    for each in given if isinstance(given, list | tuple) else (given,):
+        if not isinstance(each, Custom | dict):
+            name = each.__name__ if isinstance(each, type) else type(each).__name__
+            got = f"the class {name}" if isinstance(each, type) else f"an object of {name}"
+            remedy = f"Write callbacks=(engine.custom({name}),), or engine.run(config, callbacks=[{name}(…)])."
+            raise InputError(problem("callbacks", got, "engine.custom(Class, …), which a record can hold", remedy))
 
 
 def check_model(model: Any) -> None:

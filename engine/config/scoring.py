@@ -48,7 +48,17 @@ ELSEWHERE = {
         ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "crossentropy", "crossentropyloss", "nllloss"),
         "softmax_cross_entropy",
     ),
-    **dict.fromkeys(("binarycrossentropy", "bce", "bcewithlogitsloss"), "binary_cross_entropy"),
+    **dict.fromkeys(
+        (
+            "binarycrossentropy",
+            "sigmoidcrossentropy",
+            "sigmoidbinarycrossentropy",
+            "bce",
+            "bceloss",
+            "bcewithlogitsloss",
+        ),
+        "binary_cross_entropy",
+    ),
     **dict.fromkeys(("categoricalfocalcrossentropy", "sigmoidfocalloss"), "focal"),
     "binaryfocalcrossentropy": "binary_focal",
     **dict.fromkeys(("mse", "mseloss"), "mean_squared_error"),

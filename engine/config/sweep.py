@@ -70,8 +70,10 @@ def _read_all(sweep: Any) -> list[tuple[str, Any]]:
         return [(str(name), values) for name, values in sweep.items()]
     if isinstance(sweep, Sequence) and not isinstance(sweep, str) and all(isinstance(text, str) for text in sweep):
         return [_read(text) for text in sweep]
-    rule = "fields with their values"
-    raise InputError(problem("sweep", repr(sweep)[:80], rule, 'Give it like {"optim.learning_rate": [0.001, 0.01]}.'))
+    remedy = 'Give it like {"optim.learning_rate": [0.001, 0.01]}.'
+    if isinstance(sweep, str):
+        remedy = "Put it in brackets."
+    raise InputError(problem("sweep", repr(sweep)[:80], "fields with their values", remedy))
 
 
 def _read(text: str) -> tuple[str, tuple[float, ...]]:

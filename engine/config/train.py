@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, lcm
 from typing import Annotated, Any, Literal
 
 from engine.config.matters import CHANGEABLE, NOTHING, PLAN, PROGRAM, RESULT, SCHEDULE
 from engine.config.named import name_problems
 from engine.config.scoring import ELSEWHERE, LOSSES, METRICS, BestIs, LossName, MetricName, loss_facts, metric_name
+from engine.errors import InputError, problem
 from engine.records import ADDED, check, check_all, check_whole
 from engine.records.custom import Custom
 
@@ -17,9 +18,23 @@ ClassWeights = Mapping[Any, float] | Literal["balanced"]  # as they may be given
 Sampling = Literal["shuffled", "balanced"]
 
 
-def weight_pairs(given: Any) -> Any:
-    """A mapping of weights as the pairs of a config; anything else as it is."""
-    return tuple((str(name), weight) for name, weight in given.items()) if isinstance(given, Mapping) else given
+def weight_pairs(given: Any, field: str = "train.class_weight") -> Any:
+    """A mapping of weights as the pairs of a config; pairs and texts as they are.
+
+    Raises InputError for numbers without their classes: a list, or an array as scikit-learn computes them.
+    """
+    if isinstance(given, Mapping):
+        return tuple((str(name), weight) for name, weight in given.items())
+    plain = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(plain, list | tuple) and any(isinstance(each, int | float) for each in plain):
+        remedy = "Give it by index: class_weight=dict(enumerate(numbers))."
+        if field == "train.thresholds":
+            remedy = "Give it by name: thresholds=dict(zip(class_names, numbers))."
+        raise InputError(problem(field, repr(plain)[:80], "a mapping of classes to numbers", remedy))
+    if isinstance(given, str) and given != "balanced" and field == "train.class_weight":
+        rule = '"balanced", or a mapping of classes to numbers'
+        raise InputError(problem(field, repr(given)[:80], rule, 'Write "balanced", or {"cat": 1, "dog": 5}.'))
+    return given
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class TrainConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "class_weight", weight_pairs(self.class_weight))
-        object.__setattr__(self, "thresholds", weight_pairs(self.thresholds))
+        object.__setattr__(self, "thresholds", weight_pairs(self.thresholds, "train.thresholds"))
         if self.folds is not None and self.fold is None and self.members == 1:
             object.__setattr__(self, "members", self.folds)
         if self.fold is not None and self.first_member == 0:
@@ -98,8 +113,9 @@ class TrainConfig:
         problems += check_whole("train.accumulate", self.accumulate, 1, "Give 4 or so, or 1 for whole batches.")
         problems += check_whole("train.average_every", self.average_every, 1, "Give 16 or so, or leave it out.")
         if not problems and self.batch_size % self.accumulate:
-            rule = f"a number that divides train.batch_size, {self.batch_size}"
-            problems += check("train.accumulate", self.accumulate, False, rule, "Change either.")
+            rule, size = f"a number that divides train.batch_size, {self.batch_size}", lcm(self.accumulate, 2)
+            remedy = f"Change it, or set train.batch_size to {max(self.batch_size // size, 1) * size}."
+            problems += check("train.accumulate", self.accumulate, False, rule, remedy)
         if self.patience is not None:
             problems += check_whole("train.patience", self.patience, 1, "Give 10 or so, or leave it out.")
         holds = 0 <= self.min_delta < float("inf")

@@ -29,10 +29,7 @@ def class_weights(given: ClassWeight | None, train: Dataset) -> tuple[float, ...
         return None
     _check_one_class(FIELD, train)
     if given == "balanced":
-        sums = np.bincount(train.class_numbers, train.weights, train.num_classes)
-        occurs = sums > 0
-        balanced = sums.sum() / (np.count_nonzero(occurs) * np.where(occurs, sums, 1))
-        return tuple(np.where(occurs, balanced, 1.0).tolist())
+        return tuple(balanced_weights(train).tolist())
     named = {
         train.class_names[k]: weight for k, weight in zip(_numbers(given, train), dict(given).values(), strict=True)
     }
@@ -40,6 +37,15 @@ def class_weights(given: ClassWeight | None, train: Dataset) -> tuple[float, ...
     if not any(found):
         raise InputError(problem(FIELD, "0 for every class", "some above 0", "Correct it."))
     return found
+
+
+def balanced_weights(train: Dataset, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """float[k]: the weights of the classes, balanced, of some examples."""
+    sums = np.bincount(
+        train.class_numbers[rows], None if train.weights is None else train.weights[rows], train.num_classes
+    )
+    occurs = sums > 0
+    return np.where(occurs, sums.sum() / (np.count_nonzero(occurs) * np.where(occurs, sums, 1)), 1.0)
 
 
 def weight_notes(given: ClassWeight | None, train: Dataset) -> list[str]:

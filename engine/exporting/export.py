@@ -1,7 +1,6 @@
 """`export`: writes a Classifier as a file or directory that runs without this package, and verifies the result."""
 
 import json
-from importlib import metadata
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ def description(classifier: Classifier, format: ExportFormat, name: str) -> dict
         "preprocessing_inside": _preprocessing(spec),
         "precision": "float32" if format == "onnx" else record.config.train.precision,
         **_of_ensemble(classifier),
-        "versions": {"engine-jax": metadata.version("engine-jax"), **versions()},
+        "versions": versions(),
     }
     if format != "onnx":
         about["platforms"] = list(PLATFORMS)

@@ -13,8 +13,14 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that affect results."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    """Versions of Python, of this package and of those that affect results."""
+    from engine import __version__
+
+    return {
+        "python": platform.python_version(),
+        "engine-jax": __version__,
+        **{name: metadata.version(name) for name in PACKAGES},
+    }
 
 
 def device_text() -> str:

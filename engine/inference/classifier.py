@@ -81,7 +81,8 @@ class Classifier(Looking):
         tta: int | AugmentConfig = 0,
         value_range: ValueRange | None = None,
     ) -> np.ndarray:
-        """float32[n k]: the probability of each class; arguments as of `predict`."""
+        """float32[n k]: the probability of each class; arguments, and the error for a regression, as of `predict`."""
+        self._check_names(1)
         return self._of_each(
             pictures, resize, value_range, lambda images, first: self.fitting_outputs(images, tta, first)
         )
@@ -127,12 +128,15 @@ class Classifier(Looking):
         for note in several.notes(first):
             say(note)
 
-    def outputs(self, images: np.ndarray | StoredImages, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
+    def outputs(self, images: Any, tta: int | AugmentConfig = 0, first: int = 0) -> np.ndarray:
         """float32[n k] for an array [n …] that fits the input contract: probabilities, or a regression's outputs.
 
-        first: the number of the first among all images of the query, on which the draws of `tta` depend.
+        images: or pictures as of `predict`. first: the number of the first among all images of the query, on which
+          the draws of `tta` depend.
         Raises InputError for values that are not finite or cannot be of the model's range.
         """
+        if isinstance(images[0] if isinstance(images, list | tuple) and images else images, STORED):
+            return self._of_each(images, None, None, lambda part, begin: self.fitting_outputs(part, tta, first + begin))
         return self.fitting_outputs(checked_array(images, self.input_spec), tta, first)
 
     @abstractmethod
@@ -184,7 +188,11 @@ class Classifier(Looking):
 
     def _check_names(self, top: int) -> None:
         if not self.class_names:
-            raise InputError(problem("predict", "a regression model", "a classifier", "Use outputs() instead."))
+            rule, remedy = (
+                "a classifier",
+                "Use outputs(pictures) in Python, of a Result result.classifier.outputs(pictures).",
+            )
+            raise InputError(problem("predict", "a regression model", rule, remedy))
         if not isinstance(top, int | np.integer) or top < 1:
             raise InputError(problem("top", repr(top), "a whole number of at least 1", "Say how many classes to name."))
 

@@ -13,7 +13,7 @@ def rate_factors(config: RunConfig, history: Sequence[Row], since: int = 0) -> n
     epochs, at least `optim.final_fraction`. None with any other schedule.
 
     As Keras's ReduceLROnPlateau with patience `optim.step_epochs`, judged by `train.best_by`. since: the step at which
-    the run was resumed with this schedule, before which no epoch counts.
+    the run was resumed with this schedule or another rate, before which no epoch counts: a new rate is the rate.
     """
     if config.optim.schedule != "plateau":
         return None

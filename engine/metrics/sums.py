@@ -1,5 +1,6 @@
 """What a run minimizes and reports: its loss and its metrics, as sums that merge over batches."""
 
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def _load_metric(given: str | Custom, task: Task, table: dict[str, Metric]) -> M
         return table[given]
     function = given.load("train.metrics")
     if _takes_examples(function, given.arguments):
-        found = mean(lambda outputs, targets: function(outputs, targets, **given.arguments))
+        found = mean(functools.partial(function, **given.arguments))
     else:
         found = given.make("train.metrics")
     if not isinstance(found, Metric):

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.errors import InputError, defined_at, problem
+
 CALIBRATION_BINS = 15
 # The smallest normal float32, about 1.2e-38: probabilities below it have its logarithm, -87.3, and not -inf.
 LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
@@ -34,6 +36,18 @@ def mean(values: Callable[[Any, Any], Any]) -> Metric:
 
     def sums(outputs: Any, targets: Any, mask: Any) -> Any:
         found = values(outputs, targets)
+        shape = getattr(found, "shape", None)
+        if shape != mask.shape:  # which would be broadcast over the batch
+            got = "no array" if shape is None else f"an array {[*shape]} for {len(mask)} examples"
+            remedy = "Leave the mean to the engine."
+            raise InputError(
+                problem(
+                    "train.metrics",
+                    f"a function{defined_at(getattr(values, 'func', values))}, which gives {got}",
+                    "one value an example, [b]",
+                    remedy,
+                )
+            )
         xp = found.__array_namespace__()
         if mask.dtype != bool:
             return xp.sum(xp.where(mask > 0, found * mask, 0))

@@ -23,10 +23,8 @@ def check_same_start(config: RunConfig) -> None:
     """Raises InputError, in all processes, if one has other versions or another config, or does not come."""
     # Where the data lies, and what is kept of it, may be another place on each host.
     here = replace(config, data=replace(config.data, path=None, cache_dir=None)) if are_several() else config
-    import engine  # which imports this
-
     facts = {
-        "versions": {"engine": engine.__version__, **versions()},
+        "versions": versions(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.local_device_count(),
         "config": to_json(here),

@@ -3,6 +3,7 @@
 They are called between compiled calls. A run without any calls nothing.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -266,9 +267,26 @@ def _callback_problem(callback: Any) -> str | None:
         return unknown(f"callbacks: {name}", wrong[0], HOOKS)
     if not any(_overrides(callback, each) for each in HOOKS):
         return problem("callbacks", repr(callback)[:80], rule, "Derive it from engine.Callback.")
+    if wrong := next((each for each in HOOKS if not _takes_run(getattr(callback, each, None))), None):
+        taken = inspect.signature(getattr(callback, wrong))
+        remedy = f"Write {wrong}(self, run): it has run.epoch, run.metrics, run.history, run.stop()."
+        return problem(f"callbacks: {name}.{wrong}", f"parameters {taken}", "one, the run", remedy)
     if _overrides(callback, "get_state") != _overrides(callback, "set_state"):
         return problem(f"callbacks: {name}", "one of get_state and set_state", "both or none", "Write the other.")
     return None
+
+
+def _takes_run(hook: Any) -> bool:
+    """Whether a hook can be called with the run alone, and does not take it for an epoch, as those of Keras would."""
+    try:
+        parameters = inspect.signature(hook).parameters if callable(hook) else {"run": None}
+        if callable(hook):
+            inspect.signature(hook).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # no signature to be seen
+        return True
+    return "logs" not in parameters
 
 
 def _state_problem(state: Any) -> tuple[str, str] | None:

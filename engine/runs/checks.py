@@ -1,6 +1,7 @@
 """What config, data and devices of a run must have in common."""
 
 import hashlib
+from math import lcm
 
 import jax
 import numpy as np
@@ -62,8 +63,7 @@ def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     if size > least + is_all:
         beside = " beside the largest fold" if least < len(train) else ""
         rule = f"at most {least}, the training examples of {train.name}{beside}"
-        remedy = f"Give {max(least - is_all, 1 + config.augment.pairs_examples)} or fewer."
-        raise InputError(problem("train.batch_size", size, rule, remedy))
+        raise InputError(problem("train.batch_size", size, rule, _smaller_batch(config, least + is_all)))
     if config.train.patience is not None and not splits.are_validated:
         rule, remedy = "validation data to judge by", "Set --data.validation-fraction."
         raise InputError(problem("train.patience", config.train.patience, rule, remedy))
@@ -73,6 +73,15 @@ def _check_goes_together(config: RunConfig, splits: Splits) -> None:
     _check_counts(splits)
     if config.augment.is_active:
         check_can_augment("augment", train.input_shape, train.images.dtype.name)
+
+
+def _smaller_batch(config: RunConfig, most: int) -> str:
+    """What to give in place of a batch size above `most`: a multiple of its parts, of two where pairs are mixed."""
+    of_pairs = 2 if config.augment.pairs_examples else 1
+    unit = lcm(config.train.accumulate, of_pairs)
+    if most < unit:
+        return f"Give {most - most % of_pairs}, and leave out train.accumulate."
+    return f"Give {most - most % unit}, or a smaller multiple of {unit}." if unit > 1 else f"Give {most} or fewer."
 
 
 def check_average(config: RunConfig, mesh: str | None) -> None:

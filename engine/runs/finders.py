@@ -37,7 +37,7 @@ def find_learning_rate(
     arrays that need more said. What the OptimConfig says of rate, schedule and warm-up does not count.
     """
     config, splits, reporter = _read(
-        model, data, validation, TrainConfig(1, batch_size, as_named(loss), seed=seed, precision=precision),
+        model, data, validation, TrainConfig(1, batch_size, as_named(loss, "loss"), seed=seed, precision=precision),
         read_optimizer(optimizer, None), augment, verbose,
     )  # fmt: skip
     return search_rates(config, splits, reporter.say, low, high, num_rates)
@@ -62,7 +62,7 @@ def find_batch_size(
     Gives the memory of a step and the images a second of each. Other arguments are as of `fit`.
     """
     config, splits, reporter = _read(
-        model, data, validation, TrainConfig(1, loss=as_named(loss), precision=precision, members=members),
+        model, data, validation, TrainConfig(1, loss=as_named(loss, "loss"), precision=precision, members=members),
         read_optimizer(optimizer, None), augment, verbose,
     )  # fmt: skip
     return search_batch_sizes(config, splits, reporter.say, smallest, largest)

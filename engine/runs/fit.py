@@ -104,7 +104,7 @@ def fit(
     """
     check_model(model)
     train_config = TrainConfig(
-        epochs, batch_size, as_named(loss), label_smoothing, seed, best_by, best_is, patience, members,
+        epochs, batch_size, as_named(loss, "loss"), label_smoothing, seed, best_by, best_is, patience, members,
         metrics=names_in(metrics, "metrics"), min_delta=min_delta, start_epoch=start_epoch, precision=precision,
         accumulate=accumulate, folds=folds, class_weight=weight_pairs(class_weight), sampling=sampling,
     )  # fmt: skip
@@ -162,8 +162,8 @@ def finetune(
         head, freeze, freeze_first, freeze_until, unfreeze, learning_rates, cache_features,
     )  # fmt: skip
     train_config = TrainConfig(
-        epochs, batch_size, as_named(loss or _usual_loss(source.record)), label_smoothing, seed, best_by, best_is,
-        patience, len(source.members) if isinstance(source, EnsembleClassifier) else 1,
+        epochs, batch_size, as_named(loss or _usual_loss(source.record), "loss"), label_smoothing, seed, best_by,
+        best_is, patience, len(source.members) if isinstance(source, EnsembleClassifier) else 1,
         precision=precision or ("float32" if settings.precision == "tf32" else settings.precision),  # a CPU has no tf32
         accumulate=accumulate,
         metrics=names_in(metrics, "metrics"), min_delta=min_delta, start_epoch=start_epoch,
@@ -185,7 +185,10 @@ def _usual_loss(record: Record) -> Own:
 def read_optimizer(optimizer: Own | OptimConfig, learning_rate: float | None) -> OptimConfig:
     """The optimizer by name, by a factory of the user's own, or as it is given."""
     if not isinstance(optimizer, OptimConfig):
-        return OptimConfig(as_named(optimizer), learning_rate)  # type: ignore[arg-type]  # None is the optimizer's own
+        if callable(learning_rate):
+            rule, remedy = "a number", "Write optimizer=engine.OptimConfig(…, schedule=…): docs/learning_rate.md."
+            raise InputError(problem("learning_rate", "a schedule", rule, remedy))
+        return OptimConfig(as_named(optimizer, "optimizer"), learning_rate)  # type: ignore[arg-type]  # None is the optimizer's own
     if learning_rate is not None:
         rule = "that of the OptimConfig"
         raise InputError(problem("learning_rate", f"{learning_rate} beside an OptimConfig", rule, "Set it there."))
@@ -202,7 +205,7 @@ def read_augment(augment: AugmentConfig | Own | None) -> AugmentConfig:
     return AugmentConfig(custom=(augment if isinstance(augment, Custom) else custom(augment),))
 
 
-def as_named(given: Own) -> str | Custom:
+def as_named(given: Own, field: str) -> str | Custom:
     """A name as it is, a function of the user's own as a config stores it."""
     if callable(given):
         return custom(given)
@@ -210,10 +213,10 @@ def as_named(given: Own) -> str | Custom:
         rule = "a name, or a function that makes it, which a checkpoint can store"
         raise InputError(
             problem(
-                "fit",
+                field,
                 f"a {type(given).__name__}",
                 rule,
-                "Give its factory: optimizer=engine.custom(optax.adam, b1=0.8).",
+                "Give its factory, as in optimizer=engine.custom(optax.adam, b1=0.8).",
             )
         )
     return given
@@ -224,7 +227,7 @@ def names_in(given: Sequence[Own], field: str) -> tuple[str | Custom, ...]:
     if isinstance(given, str) or not isinstance(given, Sequence):
         got = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
         raise InputError(problem(field, got, "a list", f"Put it in brackets: {field}=[…]."))
-    return tuple(map(as_named, given))
+    return tuple(as_named(each, field) for each in given)
 
 
 @computes

@@ -14,6 +14,7 @@ from engine.config.finetune import freezings, shortened
 from engine.config.optim import BASE_BATCH_SIZE
 from engine.config.sweep import swept_columns
 from engine.host.storage import write_atomically
+from engine.host.versions import versions
 from engine.inference.classifier import Classifier
 from engine.inference.ensemble import EnsembleClassifier
 from engine.metrics.pairs import count_pairs
@@ -203,6 +204,15 @@ def _freezing_lines(session: Session) -> list[str]:
     ]
 
 
+def _changed_versions(resumed: Record, device: str) -> str:
+    """`with jax 0.9.1 (now 0.10.2), on …` of packages and the device that were others, where a run was saved."""
+    now, before = versions(), resumed.versions
+    names = [name for name in now if name in before and before[name] != now[name]]
+    packages = "with " + ", ".join(f"{name} {before[name]} (now {now[name]})" for name in names)
+    places = f"on {resumed.device} (now {device})" if resumed.device not in ("", device) else ""
+    return " ".join([packages] * bool(names) + [places] * bool(places))
+
+
 def _describe_resumed(session: Session, resumed: Record | None) -> list[str]:
     lines, config = [], session.config
     if resumed and resumed.plan.mesh != session.plan.mesh:
@@ -212,6 +222,8 @@ def _describe_resumed(session: Session, resumed: Record | None) -> list[str]:
         )
         how = "agree with those there up to rounding" if is_same else "are others: fewer or more models are averaged"
         lines.append(f"until now on {before}, from here on {now}: results {how}")
+    if resumed and (others := _changed_versions(resumed, session.device)):
+        lines.append(f"until now {others}: the bits that follow may not be those of a run without a stop")
     if session.device.startswith("gpu") and not config.train.deterministic:
         lines.append("sums may differ in their last bits from run to run on a GPU; --train.deterministic prevents it")
     if config.augment.is_active:

@@ -11,7 +11,7 @@ from engine.config.plan import Plan, PlanFile, given_plan, keeps_lowering
 from engine.data.decoded.dataset import Splits
 from engine.data.load import num_outputs
 from engine.devices.mesh import has_enough_devices
-from engine.errors import Say
+from engine.errors import InputError, Say, problem
 from engine.kernels.lowerings import choose_lowering, runs_here
 from engine.processes.together import exchange
 from engine.runs.feature_cache import affordable_megabytes, may_cache
@@ -58,7 +58,12 @@ def make_architecture(
 ) -> Architecture:
     """The model of a run."""
     lowering = find_lowering(config, contract, given, say)
-    return Architecture(config, contract, num_outputs(config, splits.train), lowering)
+    model = Architecture(config, contract, num_outputs(config, splits.train), lowering)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model.shapes):
+        if not leaf.size:
+            got = f"an array of shape {leaf.shape} ({jax.tree_util.keystr(path, simple=True, separator='/')})"
+            raise InputError(problem("model", got, "arrays of at least one number, for checkpoints", "Leave it out."))
+    return model
 
 
 def make_plan(config: RunConfig, splits: Splits, model: Architecture, given: Plan | None, is_resumed: bool) -> Plan:

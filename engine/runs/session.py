@@ -81,7 +81,7 @@ class Session:
         self.step, self.totals = 0, self.members.make_totals()
         self.history: list[dict[str, Any]] = []
         self.is_resumed, self._changes = resumed is not None, list_changes(resumed, config) if resumed else ()
-        of_schedule = (change.step for change in self._changes if change.field == "optim.schedule")
+        of_schedule = (each.step for each in self._changes if each.field in ("optim.schedule", "optim.learning_rate"))
         self.schedule_since = max(of_schedule, default=0)
         self.is_stopped = resumed is not None and resumed.is_stopped_for(config)
         self._epoch_seconds = 0.0

@@ -1,7 +1,7 @@
 """Setup: what stays the same throughout a run: its config, data, model and plan."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from engine.config import Lowering, RunConfig
 from engine.config.contract import InputSpec
 from engine.config.plan import Alternative, Plan
 from engine.data.decoded.dataset import Splits
-from engine.data.weighing import class_draws, class_weights
+from engine.data.weighing import balanced_weights, class_draws, class_weights
 from engine.devices.executables import Executables
 from engine.devices.mesh import Devices
 from engine.errors import InputError, defined_at, problem
@@ -127,7 +127,11 @@ class Setup:
     @cached_property
     def settings(self) -> MemberSettings:
         """The seed and the hyperparameters of each member."""
-        return read_settings(self.config, self.subsets)
+        settings = read_settings(self.config, self.subsets)
+        if self.subsets is None or self.config.train.class_weight != "balanced":
+            return settings
+        own = [balanced_weights(self.splits.train, rows) for rows in self.subsets.examples]
+        return replace(settings, class_weights=np.array(own, np.float32))
 
     @cached_property
     def subsets(self) -> Subsets | None:

@@ -28,6 +28,7 @@ class MemberSettings:
 
     num_examples: how many examples a member has of its own; None: all of them.
     numbers: other fields of the optimizer by name, those of `EnsembleConfig.numbers`.
+    class_weights: [k], where members train on different examples, by which they are balanced.
     Scalars, or arrays [m] for the members of an ensemble.
     rate_factor: of the plateau schedule, see `engine.metrics.plateau`; in the calls of a program alone.
     """
@@ -39,6 +40,7 @@ class MemberSettings:
     rate_factor: Any = None
     num_examples: Any = None
     numbers: dict[str, Any] | None = None
+    class_weights: Any = None
 
 
 def member_seeds(seed: int, first: int, count: int) -> np.ndarray:
@@ -102,6 +104,8 @@ def tuned(
         objective = replace(objective, optimizer=own)
     if settings.label_smoothing is not None:
         objective = replace(objective, label_smoothing=settings.label_smoothing)
+    if settings.class_weights is not None:
+        objective = replace(objective, class_weights=settings.class_weights)
     return objective
 
 

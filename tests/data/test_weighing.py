@@ -1,5 +1,7 @@
 """Weights of classes against scikit-learn's; weights of examples as they are given."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,14 @@ def test_class_that_does_not_exist_is_named(given: dict, message: str):
 def test_weights_that_are_none_are_refused(given: object):
     with pytest.raises(InputError, match=r"train\.class_weight"):
         engine.TrainConfig(class_weight=given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [[0.5, 1.0, 3.0], np.array([0.5, 1.0, 3.0])])
+def test_numbers_without_classes_say_how_they_are_given(given: Any):
+    with pytest.raises(InputError, match=r"class_weight: got \[0\.5, 1\.0, 3\.0\]; .*dict\(enumerate\(numbers\)\)"):
+        engine.TrainConfig(class_weight=given)
+    config = engine.TrainConfig(class_weight=dict(enumerate(given)))
+    assert class_weights(config.class_weight, animals()) == (0.5, 1.0, 3.0)
 
 
 def test_weights_that_count_no_class_are_refused():

@@ -306,6 +306,10 @@ def test_regressions_are_joined_by_their_mean_alone(directory: Path, tmp_path):
         run(tmp_path / name, splits=data, members=1, train={"epochs": 0, "loss": "mean_squared_error"})
     joined = join([tmp_path / "one", tmp_path / "one"])
     np.testing.assert_allclose(joined.outputs(images), restore(tmp_path / "one").outputs(images), rtol=1e-6)
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "first.png")
+    np.testing.assert_allclose(joined.outputs([tmp_path / "first.png"]), joined.outputs(images[:1]))
+    with pytest.raises(InputError, match=r"predict: got a regression model; .* Use outputs\(pictures\)"):
+        joined.predict_proba(images)
     with pytest.raises(InputError, match=r"combine: got 'vote'; expected the mean, of regressions"):
         join([tmp_path / "one"], "vote")
     with pytest.raises(InputError, match=r"parts: got 2 outputs; expected 1, as the first part"):

@@ -101,6 +101,10 @@ def adds_up_wrong() -> Metric:
     return mean(lambda outputs, labels: outputs @ labels.missing)
 
 
+def share_of_a_batch(outputs: Any, labels: Any) -> Any:
+    return (outputs.argmax(-1) == labels).mean()
+
+
 def computes_wrong() -> Metric:
     return Metric(lambda outputs, labels, mask: mask.sum(), lambda total, count: 1 / (total - total).item())
 
@@ -119,6 +123,12 @@ OTHERS = {
     steps_wrong: ("optimizer", r"optim.name: got .*:steps_wrong: AttributeError", ""),
     falls_wrong: ("schedule", r"optim.schedule: got .*:falls_wrong: TracerBool", "; .*Use jnp.where"),
 }
+
+
+def test_metric_that_gives_one_value_a_batch_is_refused():
+    where = r"train.metrics: got a function \(\S*test_own_loss.py, line \d+\), which gives an array \[\] for 2 examples"
+    with pytest.raises(InputError, match=where):
+        engine.fit(LINEAR, make_dataset(100), metrics=[share_of_a_batch])
 
 
 @pytest.mark.parametrize("function", OTHERS)

@@ -188,9 +188,14 @@ class Half(Misspelt):
     def get_state(self): ...
 
 
+class LikeKeras:
+    def on_epoch_end(self, epoch, logs=None): ...
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ([LikeKeras()], r"LikeKeras\.on_epoch_end: got parameters \(epoch, logs=None\); expected one, the run"),
         ([Noting], r"callbacks: got the class Noting; expected an object. Pass Noting\(\)."),
         ([Misspelt()], r"callbacks: Misspelt: got 'on_epoch_ended'; expected one of .* Did you mean 'on_epoch_end'\?"),
         ([object()], r"callbacks: got <object .* expected an object with one of the methods on_run_begin"),
@@ -209,6 +214,10 @@ def test_what_is_no_callback_is_refused_before_training(given, message, config, 
 def test_experiment_names_callbacks_which_needs_no_trust_to_use_the_model(config, splits, tmp_path):
     config = dataclasses.replace(config, callbacks=(engine.custom(Noting, stop_at=4),))
     assert engine.RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    with pytest.raises(
+        InputError, match=r"got an object of Noting; .*custom\(Noting\),\), or engine\.run\(config, callb"
+    ):
+        dataclasses.replace(config, callbacks=(Noting(),))
     result = start(config, splits, tmp_path)
     assert len(result.history) == 1
     engine.restore(tmp_path)

@@ -79,6 +79,27 @@ def test_other_rate_continues_with_the_state_is_recorded_and_stays(splits, tmp_p
     assert [(c.step, c.before, c.after) for c in record.changes] == [(4, 0.5, 0.125), (12, 0.125, 0.5)]
 
 
+def test_new_rate_is_the_rate_whatever_plateau_took_off_before(splits, tmp_path):
+    config = make_config(schedule="plateau", step_epochs=1, learning_rate=1e-9)  # no epoch is better than the first
+    config = changed(config, train__epochs=3)
+    start(config, splits, tmp_path)
+    longer = changed(config, train__epochs=6, optim__learning_rate=1e-8)
+    history = start(longer, splits, tmp_path, "optim.learning_rate").history
+    assert [row["learning_rate"] for row in history[3:]] == pytest.approx([1e-8, 1e-8, 1e-9])
+
+
+def test_resuming_with_other_versions_or_on_another_processor_is_said(splits, tmp_path, monkeypatch):
+    said, config = [], make_config()
+    monkeypatch.setattr("engine.runs.session.versions", lambda: {"jax": "0.9.1", "numpy": "2.3"})
+    monkeypatch.setattr("engine.runs.session.device_text", lambda: "cpu: Another, 4 cores")
+    stop_at(1, config, splits, tmp_path)
+    monkeypatch.undo()
+    start(config, splits, tmp_path, reporter=Saying(said))
+    line = next(line for line in "\n".join(said).splitlines() if line.startswith("until now with jax 0.9.1 (now "))
+    assert " on cpu: Another, 4 cores (now " in line
+    assert line.endswith("the bits that follow may not be those of a run without a stop")
+
+
 def reference(weights, splits, size: int, batches, rate: float):
     """Weights and bias after SGD on the softmax cross-entropy of these (epoch, number of the batch), in float64."""
     kernel, bias = (np.asarray(leaf, np.float64) for leaf in weights)

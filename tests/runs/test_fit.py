@@ -2,13 +2,17 @@
 
 import gc
 from inspect import signature
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 import engine
+from engine.errors import InputError
 from engine.models import Conv, Dense, Flatten, GlobalAveragePool, Sequential
 from tests.conftest import TINY, make_dataset
 from tests.further import further
@@ -26,6 +30,17 @@ class UsersNet(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.dropout(nnx.relu(self.norm(self.conv(x))))
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+class Typed(nnx.Module):
+    """One dense layer of bfloat16, or beside an array of nothing."""
+
+    def __init__(self, *, input_shape: tuple[int, ...], num_outputs: int, rngs: nnx.Rngs, kind: str):
+        self.dense = nnx.Linear(input_shape[0] * input_shape[1], num_outputs, param_dtype=jnp.bfloat16, rngs=rngs)
+        self.none = nnx.Param(jnp.zeros((0, 3))) if kind == "empty" else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
         return self.dense(x.reshape(x.shape[0], -1))
 
 
@@ -392,3 +407,40 @@ def test_evaluation_takes_splits_and_a_data_config(fitted, tmp_path):
     assert fitted.evaluate(engine.DataConfig(path=tmp_path / "test.npz"))["loss"] == wanted["loss"]
     with pytest.raises(engine.InputError, match=r"value_range, layout, class_names: got one with Dataset"):
         fitted.evaluate(test, layout="channels_first")
+
+
+@pytest.mark.parametrize(
+    ("count", "advice"), [(5, "Give 6, or a smaller multiple of 6"), (4, "Give 4, and leave out train.accumulate")]
+)
+def test_smaller_batch_size_that_is_advised_can_be_divided(count: int, advice: str):
+    few, mixup = (np.zeros((count, 4, 4, 1), np.uint8), np.arange(count) % 2), engine.AugmentConfig(mixup=0.2)
+    with pytest.raises(InputError, match=f"batch_size: got 66; expected at most {count}, .* {advice}"):
+        engine.fit(engine.mlp(()), few, batch_size=66, accumulate=3, augment=mixup, validation=None)
+    with pytest.raises(InputError, match=r"accumulate: got 3; .* or set train\.batch_size to 60\."):
+        engine.TrainConfig(accumulate=3)
+
+
+def test_arguments_of_other_forms_are_named():
+    for given, message in (
+        ({"optimizer": optax.adam(0.1)}, r"optimizer: got a Gradient"),
+        ({"learning_rate": optax.constant_schedule(0.1)}, r"learning_rate: got a schedule; .*schedule=…"),
+        (
+            {"allow_change": "optim.learning_rate", "resume": True, "run_dir": "x"},
+            r"allow_change: got 'op.*in brackets",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            engine.fit(engine.mlp(()), (np.zeros((8, 4, 4, 1), np.uint8), np.arange(8) % 2), **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "empty"])
+def test_arrays_of_any_type_are_saved_and_empty_ones_refused(kind: str, tmp_path: Path):
+    data = (np.zeros((8, 4, 4, 1), np.uint8), np.arange(8) % 2)
+    model = engine.custom(Typed, kind=kind)
+    if kind == "empty":
+        with pytest.raises(InputError, match=r"model: got an array of shape \(0, 3\) \(0/none\)"):
+            engine.fit(model, data, epochs=1, verbose=False)
+        return
+    result = engine.fit(model, data, epochs=1, verbose=False, run_dir=tmp_path)
+    opened = engine.restore(tmp_path, trust=True)
+    np.testing.assert_array_equal(opened.outputs(data[0]), result.classifier.outputs(data[0]))

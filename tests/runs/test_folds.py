@@ -50,7 +50,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("placement", ["resident", *further(["streamed"])])
 def test_member_has_the_bits_of_the_run_of_its_fold_alone(placement):
-    config, splits = make_config(plan=PlanConfig(placement=placement)), Splits(make_dataset(97))
+    weighed = replace(make_config().train, class_weight="balanced")  # by what each trains on
+    config, splits = make_config(train=weighed, plan=PlanConfig(placement=placement)), Splits(make_dataset(97))
     together = trained(config, divide_in_folds(config, splits)[0])
     for number in (0, 2):
         own = config.of_member(number)
