@@ -4,7 +4,6 @@ They are called between compiled calls. A run without any calls nothing.
 """
 
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,10 @@ from engine.models.specs import Sequential
 from engine.processes.together import are_several, from_first, is_first
 from engine.records import to_json
 from engine.records.custom import Custom
+from engine.runs.callback_state import state_problem
 from engine.runs.result import Result
 from engine.runs.session import Session
 from engine.trackers.table import Log, make_trackers
-
-MOST_STATE_BYTES = 2**20  # of one callback; every record of the run holds it
 
 
 class LiveRun:
@@ -213,7 +211,7 @@ class Callbacks:
         for name, callback in self._by_name.items():
             if _overrides(callback, "get_state"):
                 state = self._call(name, "get_state")
-                if found := _state_problem(state):
+                if found := state_problem(state):
                     raise CallbackFailed(self._problem(name, "get_state", *found))
                 self.states[name] = to_json(state)
 
@@ -287,25 +285,6 @@ def _takes_run(hook: Any) -> bool:
     except ValueError:  # no signature to be seen
         return True
     return "logs" not in parameters
-
-
-def _state_problem(state: Any) -> tuple[str, str] | None:
-    """(what it is, what is expected), unless a record can hold the state."""
-    try:
-        text = json.dumps(to_json(state))
-    except (TypeError, ValueError, RecursionError) as error:
-        return f"a state that is no JSON ({error})", "numbers, texts, lists and dicts"
-    if not _has_text_keys(state):
-        return "a dict whose keys are no texts", "texts for keys, because JSON has no others"
-    if len(text) > MOST_STATE_BYTES:
-        return f"{len(text):,} bytes of state", f"at most {MOST_STATE_BYTES:,}, because every checkpoint holds them"
-    return None
-
-
-def _has_text_keys(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) for key in value) and all(map(_has_text_keys, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_has_text_keys, value))
 
 
 def _overrides(callback: Any, name: str) -> bool:
