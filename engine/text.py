@@ -37,6 +37,12 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}{'es' if thing.endswith('ss') else 's'}"
 
 
+def rate_text(images_per_second: float) -> str:
+    """Images a second with two digits or more: "0.31 images/s", "12,345 images/s"."""
+    digits = ",.0f" if images_per_second >= 10 or not images_per_second else ".2g"
+    return f"{images_per_second:{digits}} images/s"
+
+
 def encodable(text: str, encoding: str | None) -> str:
     """The text with nothing in it that the encoding of a console or pipe lacks."""
     if not _fits(text, encoding or "utf-8"):

@@ -19,7 +19,7 @@ from engine.host.processor import FLAGS, find_parts, instructions
 
 COMPILERS = ("c++", "g++", "clang++")
 NATIVE = ("-march=native",)
-MOST_SECONDS = 120  # time limit of a compilation
+MOST_SECONDS = 600  # time limit of a compilation: beside fifteen other busy processes on two cores 120 were too few
 # Other environment variables from which compilers and their wrapper scripts take options and files.
 VARIABLES = (
     "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "LD_LIBRARY_PATH", "COMPILER_PATH",
@@ -47,7 +47,10 @@ class Compilation:
 
     source: its file; others of it, and the headers that they include, are in the same directory.
     include_directory: of other headers, those of jaxlib.
+    failure: why there is no library, if `finish` returns None.
     """
+
+    failure = "cannot be compiled"
 
     def __init__(self, compiler: list[str], source: Path, include_directory: str = ""):
         self._found: ctypes.CDLL | None = None
@@ -70,11 +73,15 @@ class Compilation:
         """The library, loaded until the process ends; None if it cannot be compiled or kept."""
         if self._running and self._stop:
             processes, directory, scratch = self._running
-            with contextlib.suppress(*FAILURES):
+            try:
                 if not any(process.wait(MOST_SECONDS) for process in processes):
                     made = _link(self._compiler, scratch)
                     directory.write(self._file, made.read_bytes())
                     self._found = directory.load(self._file)
+            except subprocess.TimeoutExpired:
+                self.failure = f"took more than {MOST_SECONDS} s to compile; the next process tries again"
+            except FAILURES:
+                pass
             self._running = None
             self._stop()
         return self._found

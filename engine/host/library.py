@@ -95,7 +95,7 @@ class Library:
 
     def _reason(self) -> str:
         if self._compilation:
-            return "cannot be compiled"
+            return self._compilation.failure
         if self._is_refused:
             return f"was built for a newer jaxlib: update jaxlib, or install a C++ compiler ({', '.join(COMPILERS)})"
         return "needs a C++ compiler (c++, g++ or clang++) here"

@@ -41,6 +41,7 @@ def download(published: Published, say: Say, cache: Path | None = None) -> Path:
             _copy(answer, file, published, place)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
+        reason = getattr(reason, "strerror", None) or reason
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it holds the connection
         raise InputError(_by_hand(published, place, one_line(str(reason))[:100])) from None

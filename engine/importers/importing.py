@@ -15,7 +15,7 @@ from engine.errors import InputError, problem, shape_text
 from engine.importers import keras_names, torch_names
 from engine.importers.catalogue import Contract, Variant
 from engine.importers.matching import MOST_NAMED, NameMap, Origin, Target, fill, find_targets
-from engine.importers.nearest import nearest_note
+from engine.importers.nearest import name_nearest
 from engine.importers.normalization import find_contract
 from engine.importers.orders import by_order
 from engine.importers.weights_file import WeightsFile
@@ -78,7 +78,7 @@ def take_weights(variant: Variant, file: WeightsFile, wanted: Wanted, digest: st
         filled = fill(targets, rest, partial(_as_fed, find_origin, first, contract, wanted.channels), whose)
         dropped = _dropped(variant, file, filled.left_over, wanted, whose)
     except InputError as error:
-        raise InputError(*error.problems, *nearest_note(variant, rest)) from None
+        raise name_nearest(error, variant, file, rest) from None
     notes = [*file.notes, *dropped, *_kernel_notes(contract, wanted.channels)]
     if _has_positions(spec) and height != variant.size:
         notes.append(f"the embeddings of positions were resized for images of {shape_text((height, width))}, bicubic")
@@ -140,12 +140,12 @@ def tree_of(arrays: Mapping[tuple, np.ndarray], number: int) -> Any:
 
 def _names_of(variant: Variant, file: WeightsFile, spec: Sequential) -> tuple[dict[str, np.ndarray], NameMap]:
     """(the file's arrays by name, what each target is called there)."""
-    is_torch = file.format in ("torch", "safetensors")
+    is_torch = file.is_of_torch
     if is_torch != (variant.library == "torch"):
         libraries = {True: "torch", False: "Keras"}
         got, rule = f"a file of {libraries[is_torch]}", f"one of {libraries[not is_torch]}, whose {variant.name} it is"
         remedy = "Choose a model of the other library: engine families lists them."
-        raise InputError(problem(str(file.path), got, rule, remedy), *nearest_note(variant, file.arrays))
+        raise name_nearest(InputError(problem(str(file.path), got, rule, remedy)), variant, file, file.arrays)
     if is_torch:
         kept = {name: array for name, array in file.arrays.items() if not torch_names.is_counter(name)}
         return kept, torch_names.make_name_map(spec)

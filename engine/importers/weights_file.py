@@ -37,6 +37,11 @@ class WeightsFile:
     notes: tuple[str, ...] = ()
     is_by_order: bool = False
 
+    @property
+    def is_of_torch(self) -> bool:
+        """Whether its arrays have torch's names."""
+        return self.format in ("torch", "safetensors")
+
 
 @dataclass(frozen=True)
 class Place:

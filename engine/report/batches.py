@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from engine.host.console import Table
+from engine.text import rate_text
 
 
 def batch_line(size: int, count: int | None, rate: float) -> str:
     """A row of the table, as soon as it is known."""
     memory = "" if count is None else f", {_memory_text(count)} a step"
-    return f"batch size {size:,}: {rate:,.0f} images/s{memory}"
+    return f"batch size {size:,}: {rate_text(rate)}{memory}"
 
 
 def batch_table(rows: Sequence[tuple[int, int | None, float]], title: str) -> Table:

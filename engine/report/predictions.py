@@ -14,7 +14,7 @@ from engine.host.console import Console, Shortened, Table
 from engine.host.storage import replaced
 from engine.inference.classifier import Prediction
 from engine.report.progress import LINE_SECONDS, duration_text
-from engine.text import CsvWriter, one_line
+from engine.text import CsvWriter, one_line, rate_text
 
 SHOWN_ROWS = 20
 SHOWN_SECONDS = 0.1  # between two updates of the progress line
@@ -96,7 +96,7 @@ def shown_progress(answers: Iterable[Item], total: int, console: Console) -> Ite
             if now - last < (LINE_SECONDS if live is None else SHOWN_SECONDS):
                 continue
             rate, last = done / (now - start), now
-            text = f"{rate:,.0f} images/s  ETA {duration_text((total - done) / rate)}"
+            text = f"{rate_text(rate)}  ETA {duration_text((total - done) / rate)}"
             if live is None:
                 console.print(f"{done:,}/{total:,} images  {text}", soft_wrap=True)
             else:

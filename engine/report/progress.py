@@ -13,7 +13,7 @@ from engine.host.console import Console, Table, as_text, tell
 from engine.host.storage import open_own
 from engine.report.notebook import NotebookLine, show_in_notebook
 from engine.report.tables import format_metric
-from engine.text import printable
+from engine.text import printable, rate_text
 
 LINE_SECONDS = 10.0
 USUAL_METRICS = ("loss", "accuracy")
@@ -85,7 +85,7 @@ class Reporter:
     ) -> None:
         """Updates the live line; without a terminal prints a plain one every ten seconds. eta: seconds, if known."""
         epoch = progress_text(step, total_steps, epochs)
-        numbers = f"{images_per_second:,.0f} images/s  {metrics_text(metrics, shown)}"
+        numbers = f"{rate_text(images_per_second)}  {metrics_text(metrics, shown)}"
         if isinstance(self._live, NotebookLine):
             self._live.show(f"{epoch}  {numbers}  {_eta_text(eta)}".rstrip(), step, total_steps)
         elif self._live is not None:
@@ -175,7 +175,7 @@ def epoch_text(
 ) -> str:
     """The result of an epoch, on one line."""
     rate = num_examples / row["seconds"] if row["seconds"] else 0.0
-    where = f"epoch {row['epoch']}/{epochs}  {duration_text(row['seconds'])}  {rate:,.0f} images/s"
+    where = f"epoch {row['epoch']}/{epochs}  {duration_text(row['seconds'])}  {rate_text(rate)}"
     return f"{where}  {metrics_text(row, shown)}  {metrics_text(validation, shown, 'val ')}".rstrip()
 
 

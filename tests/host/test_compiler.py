@@ -65,6 +65,19 @@ def test_compilation_that_failed_leaves_nothing_and_is_tried_again(
     assert not list(cache.glob("native-*/*"))
 
 
+def test_compilation_that_takes_too_long_says_so(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    script = tmp_path / "compiler"
+    script.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\nexec sleep 60\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    assert compiler.find_compiler()  # which asks for its version, within the time for that
+    monkeypatch.setattr(compiler, "MOST_SECONDS", 0.01)
+    assert load() is None
+    assert "which took more than 0.01 s to compile; the next process tries again" in capsys.readouterr().err
+
+
 @needs_compiler
 def test_library_cut_short_is_compiled_again(cache: Path):
     assert load() is not None

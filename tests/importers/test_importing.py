@@ -147,11 +147,14 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict, wante
         imported(tmp_path, arrays, wanted)
 
 
-def test_weights_of_another_family_are_recognised_by_their_numbers(tmp_path: Path):
-    total = sum(catalogue_counts("mobilenet_25_128"))
-    arrays = {"some/kernel": np.ones((1, total), np.float32)}
-    with pytest.raises(InputError, match=r"470,\d+|exactly those of mobilenet_25_128"):
-        imported(tmp_path, arrays, Wanted(top=False))
+@pytest.mark.parametrize("name", ["mobilenet_25_128", "densenet121"])
+def test_weights_of_another_family_are_recognised_by_their_numbers_before_all_else(tmp_path: Path, name: str):
+    total = sum(catalogue_counts(name))
+    arrays = {"some/kernel": np.broadcast_to(np.float32(1), (1, total))}
+    with pytest.raises(InputError) as raised:
+        imported(tmp_path, arrays, Wanted())  # whose first problem would be that there is no classifier: --no-top
+    assert f"got {total:,} numbers, exactly those of {name}; expected" in raised.value.problems[0]
+    assert raised.value.problems[0].endswith(f"Import it as {name}.")
 
 
 def catalogue_counts(name: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import pytest
 
 from engine.config.plan import Plan
 from engine.report.progress import Reporter, progress_text
+from engine.text import rate_text
 from engine.training.program import Pacer
 
 
@@ -16,6 +17,11 @@ from engine.training.program import Pacer
 )  # fmt: skip
 def test_progress_is_the_epoch_and_how_much_of_it_is_done(step: int, shown: str):
     assert progress_text(step, 50, 5) == shown
+
+
+def test_slow_rates_are_not_none():
+    rates = [rate_text(rate) for rate in (0.0, 0.0123, 0.5, 9.94, 10.4, 12345.6)]
+    assert rates == [f"{number} images/s" for number in ("0", "0.012", "0.5", "9.9", "10", "12,346")]
 
 
 def test_time_left_is_shown_once_the_rate_is_settled(capsys: pytest.CaptureFixture[str], monkeypatch):
