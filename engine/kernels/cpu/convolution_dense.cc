@@ -14,7 +14,7 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr int64_t PIECE = 4 * LANES;   // features at once, of a gradient
+constexpr int64_t PIECE = 64;          // features at once, of a gradient
 constexpr int64_t MOST_EXAMPLES = 96;  // at once; a multiple of most numbers of rows of a block
 
 // b examples, k features, o units, a multiple of LANES.
@@ -151,12 +151,6 @@ void turn(const float* weights, int64_t count, int64_t o, float* to) {
     }
 }
 
-// The gradient with respect to x for some features, `F` vectors of them, the last of `last` values.
-template <int F>
-void put_features(const float* gradient, const float* turned, const Product& s, int64_t last, float* to_x) {
-  multiply_rows<REGISTERS / F, F>(gradient, s.o, s.b, turned, PIECE, s.o, to_x, s.k, last);
-}
-
 // Gradients with respect to the weights and, if not null, to x. Threads share the features.
 void multiply_back(ffi::ThreadPool threads, const float* x, const float* weights, const float* gradient,
                    const Product& s, float* to_x, float* to_weights) {
@@ -177,10 +171,11 @@ void multiply_back(ffi::ThreadPool threads, const float* x, const float* weights
     if (!to_x) return;
     float* by = turned.of(s.o * PIECE);
     turn(weights + first * s.o, count, s.o, by);
-    int64_t vectors = (count + LANES - 1) / LANES, last = count - (vectors - 1) * LANES;
-    auto put = vectors == 1 ? put_features<1> : vectors == 2 ? put_features<2> : vectors == 3 ? put_features<3>
-                                                                                              : put_features<4>;
-    put(gradient, by, s, last, to_x + first);
+    in_blocks((count + LANES - 1) / LANES * LANES, [&](int64_t feature, auto f) {
+      constexpr int F = f.value;
+      int64_t last = std::min<int64_t>(LANES, count - feature - (F - 1) * LANES);  // values of the last vector
+      multiply_rows<REGISTERS / F, F>(gradient, s.o, s.b, by + feature, PIECE, s.o, to_x + first + feature, s.k, last);
+    });
   });
 }
 

@@ -2,6 +2,8 @@
 
 #include "minimal.h"
 
+#include <limits>
+
 #include "pools.h"
 #include "shapes.h"
 #include "transforms.h"
@@ -11,6 +13,10 @@ namespace minimal {
 
 // Tiles that are multiplied at once with so many vectors of filters.
 constexpr int tiles_of_block(int vectors) { return REGISTERS / vectors; }
+
+// Columns or rows of a tile that one piece of code turns. All, if there are 32 registers; one, if there are 16, because the
+// addresses of 36 planes would lie on the stack.
+constexpr int AT_ONCE = REGISTERS > 16 ? 6 : 1;
 
 // Some tiles' planes: [plane][vector of channels][room for tiles][LANES].
 struct Planes {
@@ -82,7 +88,7 @@ template <int M, typename Work>
 void in_groups(const Shape& s, const Work& work) {
   constexpr int64_t CACHED = 49152, FEWEST = 48, PLANES = (M + 2) * (M + 2);  // floats; tiles
   static thread_local Floats channels, filters;
-  int64_t block = tiles_of_block(std::min<int64_t>(4, s.o / LANES)), all = s.b * tiles_high(s) * tiles_wide(s);
+  int64_t block = tiles_of_block(std::min<int64_t>(WIDEST, s.o / LANES)), all = s.b * tiles_high(s) * tiles_wide(s);
   int64_t most = std::min(all, std::max<int64_t>(FEWEST / block, CACHED / (PLANES * (s.c + s.o) * block)) * block);
   // Planes that lie a multiple of a page apart would be in each other's place in the first cache.
   auto planes = [most](Floats& memory, int64_t depth) {
@@ -94,76 +100,83 @@ void in_groups(const Shape& s, const Work& work) {
     work(Group<M>(s, first, std::min(most, all - first)), of_channels, of_filters);
 }
 
-// B' d B of Lavin and Gray for tiles of images with zeros around them. What a tile at the edge of a map sees beyond it
-// changes no value that is kept, but for rounding.
+// B' d B of Lavin and Gray for tiles of images with zeros around them, first of their columns, then of their rows. What a
+// tile at the edge of a map sees beyond it changes no value that is kept, but for rounding.
 template <int M>
-inline void spread_images(Images images, const Shape& s, const Group<M>& group, Planes to) {
-  constexpr int N = M + 2;
-  static thread_local Floats memory;
-  float* zeros = memory.of(images.w * s.c);
-  std::fill_n(zeros, images.w * s.c, 0.f);
-  group.for_runs([&](const Run& run) {
-    for (int64_t c = 0; c < s.c; c += LANES) {
+void spread_images(Images images, const Shape& s, const Group<M>& group, Planes to) {
+  constexpr int N = M + 2, COLUMN = N * LANES;
+  static thread_local Floats memory, of_columns;
+  const int64_t channels = s.c, plane = to.pitch, zero = (images.w + images.left) * channels;
+  float *const zeros = memory.of(zero), *const columns = of_columns.of((s.x + M + 2) * COLUMN);
+  std::fill_n(zeros, zero, 0.f);
+  group.for_runs([&, channels, plane, zeros, columns](const Run& run) {
+    const int64_t first = run.column - images.left, width = M * run.count + 2;
+    const int64_t begin = std::clamp<int64_t>(-first, 0, width), end = std::clamp(images.w - first, begin, width);
+    for (int64_t c = 0; c < channels; c += LANES) {
       const float* rows[N];
       for (int i = 0; i < N; ++i) {
         int64_t row = run.row + i - images.top;
-        rows[i] = (row < 0 || row >= images.h ? zeros : images.from(run.image) + row * images.pitch) + c;
+        bool is_inside = row >= 0 && row < images.h;
+        rows[i] = is_inside ? images.from(run.image) + row * images.pitch + first * channels + c : zeros;
       }
-      Vector d[N][N];
-      auto read = [&](int j, int64_t x) {
-        Vector v[N] = {}, turned[N];
-        if (int64_t at = (x - images.left) * s.c; x >= images.left && x < images.left + images.w)
+      std::fill_n(columns, begin * COLUMN, 0.f);
+      std::fill_n(columns + end * COLUMN, (width - end) * COLUMN, 0.f);
+      for (int64_t x = begin; x < end; ++x) {
+        Vector v[N], turned[N];
 #pragma GCC unroll 6
-          for (int i = 0; i < N; ++i) v[i] = load(rows[i] + at);
+        for (int i = 0; i < N; ++i) v[i] = load(rows[i] + x * channels);
         Transform<M>::image(v, turned);
 #pragma GCC unroll 6
-        for (int i = 0; i < N; ++i) d[i][j] = turned[i];
-      };
-      read(0, run.column), read(1, run.column + 1);
-      for (int64_t n = 0; n < run.count; ++n) {
-#pragma GCC unroll 4
-        for (int j = 2; j < N; ++j) read(j, run.column + M * n + j);
-        float* at = to.at(0, c, run.place + n);
+        for (int i = 0; i < N; ++i) store(columns + x * COLUMN + i * LANES, turned[i]);
+      }
+      const float* from = columns;
+      float* tile = to.at(0, c, run.place);
+      for (int64_t n = 0; n < run.count; ++n, tile += LANES, from += M * COLUMN) {
+        float* at = tile;
 #pragma GCC unroll 6
-        for (int i = 0; i < N; ++i, at += N * to.pitch) {
-          Vector turned[N];
-          Transform<M>::image(d[i], turned);
+        for (int i = 0; i < N; ++i, at += N * plane) {
+          Vector d[N], turned[N];
 #pragma GCC unroll 6
-          for (int j = 0; j < N; ++j) store(at + j * to.pitch, turned[j]);
-          d[i][0] = d[i][M], d[i][1] = d[i][M + 1];
+          for (int j = 0; j < N; ++j) d[j] = load(from + j * COLUMN + i * LANES);
+          Transform<M>::image(d, turned);
+#pragma GCC unroll 6
+          for (int j = 0; j < N; ++j) store(at + j * plane, turned[j]);
         }
       }
     }
   });
 }
 
-// A' m A: the sums of tiles out of those of products, with the bias: work(image, row, column, o, sums [M][M]).
+// A' m A: the sums of tiles out of those of products, with the bias, two rows of a tile at a time:
+// work(image, row, column, o, sums [2][M]).
 template <int M, typename Work>
 void gather(Planes from, const Shape& s, const Group<M>& group, const float* bias, const Work& work) {
   constexpr int N = M + 2;
-  group.for_tiles([&](int64_t n, int64_t image, int64_t row, int64_t column) {
-    for (int64_t o = 0; o < s.o; o += LANES) {
+  const int64_t pitch = from.pitch, filters = s.o;
+  group.for_tiles([&, pitch, filters](int64_t n, int64_t image, int64_t row, int64_t column) {
+    for (int64_t o = 0; o < filters; o += LANES) {
       const float* at = from.at(0, o, n);
-      Vector t[M][N], sums[M][M], bias_of_o = load(bias + o);
-#pragma GCC unroll 6
-      for (int j = 0; j < N; ++j) {
+      Vector t[M][N], bias_of_o = load(bias + o);
+#pragma GCC unroll AT_ONCE
+      for (int j = 0; j < N; ++j, at += pitch) {
         Vector m[N], turned[M];
 #pragma GCC unroll 6
-        for (int i = 0; i < N; ++i) m[i] = load(at + (N * i + j) * from.pitch);
+        for (int i = 0; i < N; ++i) m[i] = load(at + N * i * pitch);
         // A' m A adds plane (1, 1) once to each value of a small tile.
         if (M == 2 && j == 1) m[1] += bias_of_o;
         Transform<M>::sums(m, turned);
 #pragma GCC unroll 4
         for (int i = 0; i < M; ++i) t[i][j] = turned[i];
       }
-#pragma GCC unroll 4
-      for (int i = 0; i < M; ++i) {
-        Transform<M>::sums(t[i], sums[i]);
+#pragma GCC unroll 2
+      for (int i = 0; i < M; i += 2) {
+        Vector sums[2][M];
+        Transform<M>::sums(t[i], sums[0]), Transform<M>::sums(t[i + 1], sums[1]);
         if (M > 2)
 #pragma GCC unroll 4
-          for (int j = 0; j < M; ++j) sums[i][j] += bias_of_o;
+          for (int j = 0; j < M; ++j) sums[0][j] += bias_of_o, sums[1][j] += bias_of_o;
+        work(image, row + i, column, o, sums);
       }
-      work(image, row, column, o, sums);
     }
   });
 }
@@ -171,32 +184,36 @@ void gather(Planes from, const Shape& s, const Group<M>& group, const float* bia
 // Their maps, or their relu.
 template <int M>
 void gather_maps(Planes from, const Shape& s, const Group<M>& group, const float* bias, bool is_relu, float* maps) {
-  gather(from, s, group, bias, [&](int64_t image, int64_t row, int64_t column, int64_t o, const Vector (&sums)[M][M]) {
-    float* to = maps + image * s.map() + (row * s.x + column) * s.o + o;
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i)
+  const int64_t high = s.y, wide = s.x, filters = s.o, pitch = s.x * s.o, size = s.map();
+  const Vector least = Vector{} + (is_relu ? 0 : -std::numeric_limits<float>::infinity());
+  auto put = [=](int64_t image, int64_t row, int64_t column, int64_t o, const Vector(&sums)[2][M]) {
+    float* to = maps + image * size + row * pitch + column * filters + o;
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i, to += pitch) {
+      if (row + i >= high) return;
 #pragma GCC unroll 4
       for (int j = 0; j < M; ++j)
-        if (row + i < s.y && column + j < s.x)
-          store(to + (i * s.x + j) * s.o, is_relu ? positive(sums[i][j]) : sums[i][j]);
-  });
+        if (column + j < wide) store(to + j * filters, (sums[i][j] <= least) ? least : sums[i][j]);  // NaN stays
+    }
+  };
+  gather(from, s, group, bias, put);
 }
 
 // The largest of each 2x2 of a tile, which are the windows of a pool.
 template <int M, bool HAS_WINNERS>
 void gather_windows(Planes from, const Shape& s, const Group<M>& group, const float* bias, bool is_relu, float* out,
                     uint8_t* winners) {
-  gather(from, s, group, bias, [&](int64_t image, int64_t row, int64_t column, int64_t o, const Vector (&sums)[M][M]) {
+  const int64_t high = s.y, wide = s.x, filters = s.o, size = s.map() / 4;
+  gather(from, s, group, bias, [=](int64_t image, int64_t row, int64_t column, int64_t o, const Vector(&sums)[2][M]) {
+    if (row >= high) return;
 #pragma GCC unroll 2
-    for (int i = 0; i < M; i += 2)
-#pragma GCC unroll 2
-      for (int j = 0; j < M; j += 2) {
-        if (row + i >= s.y || column + j >= s.x) continue;
-        int64_t at = image * s.map() / 4 + ((row + i) * s.x / 4 + (column + j) / 2) * s.o + o;
-        Largest<HAS_WINNERS> largest{sums[i][j]};
-        largest.take(sums[i][j + 1], 1), largest.take(sums[i + 1][j], 2), largest.take(sums[i + 1][j + 1], 3);
-        largest.put(is_relu, at, out, winners);
-      }
+    for (int j = 0; j < M; j += 2) {
+      if (column + j >= wide) continue;
+      int64_t at = image * size + (row * wide / 4 + (column + j) / 2) * filters + o;
+      Largest<HAS_WINNERS> largest{sums[0][j]};
+      largest.take(sums[0][j + 1], 1), largest.take(sums[1][j], 2), largest.take(sums[1][j + 1], 3);
+      largest.put(is_relu, at, out, winners);
+    }
   });
 }
 
@@ -204,27 +221,30 @@ void gather_windows(Planes from, const Shape& s, const Group<M>& group, const fl
 template <int M>
 void spread_gradient(Gradient gradient, const Shape& s, const Group<M>& group, Planes to) {
   constexpr int N = M + 2;
-  group.for_tiles([&](int64_t n, int64_t image, int64_t row, int64_t column) {
-    const float* from = gradient.from(image, row).values + column * s.o;
-    for (int64_t o = 0; o < s.o; o += LANES) {
+  const int64_t pitch = to.pitch, filters = s.o, width = gradient.pitch;
+  group.for_tiles([&, pitch, filters, width](int64_t n, int64_t image, int64_t row, int64_t column) {
+    const float* from = gradient.from(image, row).values + column * filters;
+    const int64_t high = s.y - row, wide = s.x - column;
+    for (int64_t o = 0; o < filters; o += LANES) {
       Vector t[N][M];
-#pragma GCC unroll 4
+#pragma GCC unroll AT_ONCE
       for (int j = 0; j < M; ++j) {
         Vector g[M] = {}, turned[N];
+        if (j < wide)
 #pragma GCC unroll 4
-        for (int i = 0; i < M; ++i)
-          if (row + i < s.y && column + j < s.x) g[i] = load(from + i * gradient.pitch + j * s.o + o);
+          for (int i = 0; i < M; ++i)
+            if (i < high) g[i] = load(from + i * width + j * filters + o);
         Transform<M>::to_sums(g, turned);
 #pragma GCC unroll 6
         for (int i = 0; i < N; ++i) t[i][j] = turned[i];
       }
       float* at = to.at(0, o, n);
-#pragma GCC unroll 6
-      for (int i = 0; i < N; ++i, at += N * to.pitch) {
+#pragma GCC unroll AT_ONCE
+      for (int i = 0; i < N; ++i, at += N * pitch) {
         Vector turned[N];
         Transform<M>::to_sums(t[i], turned);
 #pragma GCC unroll 6
-        for (int j = 0; j < N; ++j) store(at + j * to.pitch, turned[j]);
+        for (int j = 0; j < N; ++j) store(at + j * pitch, turned[j]);
       }
     }
   });
@@ -370,10 +390,11 @@ void convolve_and_pool(Images images, const float* spread, const float* bias, co
   (s.tile == 4 ? convolve_and_pool_by<4> : convolve_and_pool_by<2>)(images, spread, bias, s, is_relu, out, winners);
 }
 
-// Adds to sums [c][o] of one plane for `T` channels and `F` vectors of filters.
-template <int T, int F>
+// Adds to sums [c][o] of one plane for `T` channels from `FIRST` on and `F` vectors of filters.
+template <int FIRST, int T, int F>
 void add_block(const float* tiles, const float* gradient, int64_t count, int64_t room, int64_t o, float* sums) {
   Vector sum[T][F];
+  sums += FIRST * o;
   for (int t = 0; t < T; ++t)
     for (int f = 0; f < F; ++f) sum[t][f] = load(sums + t * o + f * LANES);
   for (int64_t n = 0; n < count; ++n, tiles += LANES, gradient += LANES) {
@@ -383,7 +404,8 @@ void add_block(const float* tiles, const float* gradient, int64_t count, int64_t
 #pragma GCC unroll 16
     for (int t = 0; t < T; ++t)
 #pragma GCC unroll 2
-      for (int f = 0; f < F; ++f) sum[t][f] += tiles[t] * g[f];
+      for (int f = 0; f < F; ++f)
+        sum[t][f] += tiles[(FIRST + t) / LANES * LANES * room + (FIRST + t) % LANES] * g[f];
   }
   for (int t = 0; t < T; ++t)
     for (int f = 0; f < F; ++f) store(sums + t * o + f * LANES, sum[t][f]);
@@ -396,55 +418,59 @@ void add_block(const float* tiles, const float* gradient, int64_t count, int64_t
 template <int M>
 void gather_images(Planes from, const Shape& s, const Group<M>& group, float* images) {
   constexpr int N = M + 2;
-  int64_t width = std::min(s.w, s.x + 2 - s.left);
-  group.for_runs([&](const Run& run) {
-    bool is_high = run.row + M <= s.y, is_wide = run.column + M <= s.x;  // else the last planes were not computed
-    for (int64_t c = 0; c < s.c; c += LANES) {
+  const int64_t width = std::min(s.w, s.x + 2 - s.left), channels = s.c, pitch = from.pitch;
+  group.for_runs([&, width, channels, pitch](const Run& run) {
+    const bool is_high = run.row + M <= s.y, is_wide = run.column + M <= s.x;  // else the last planes were not computed
+    const int64_t count = run.count, row_begin = run.row;
+    for (int64_t c = 0; c < channels; c += LANES) {
       float* rows[N];
       for (int i = 0; i < N; ++i) {
-        int64_t row = run.row + i - s.top;
-        bool is_inside = row >= 0 && row < s.h && run.row + i < s.y + 2;
-        rows[i] = is_inside ? images + run.image * s.image() + row * s.w * s.c + c : nullptr;
+        int64_t row = row_begin + i - s.top;
+        bool is_inside = row >= 0 && row < s.h && row_begin + i < s.y + 2;
+        rows[i] = is_inside ? images + run.image * s.image() + row * s.w * channels + c : nullptr;
       }
-      auto put = [&](int i, int64_t x, Vector before, Vector value, bool is_added) {
-        int64_t column = x - s.left;
-        if (!rows[i] || column < 0 || column >= width) return;
-        float* to = rows[i] + column * s.c;
+      auto put = [=](float* row, int64_t column, Vector before, Vector value, bool is_added) {
+        if (column < 0 || column >= width) return;
+        float* to = row + column * channels;
         store(to, (is_added ? load(to) + before : before) + value);
       };
       Vector before[N][2] = {};
-      int64_t x = run.column;
-      for (int64_t n = 0; n < run.count; ++n, x += M) {
-        const float* at = from.at(0, c, run.place + n);
-        bool is_added = n == 0 && x > 0;
+      int64_t x = run.column - s.left;
+      const bool is_first = run.column == 0;
+      const float* tile = from.at(0, c, run.place);
+      for (int64_t n = 0; n < count; ++n, x += M, tile += LANES) {
+        const bool is_added = n == 0 && !is_first;
         Vector d[N][N];
-#pragma GCC unroll 6
-        for (int j = 0; j < N; ++j) {
+        const float* at = tile;
+#pragma GCC unroll AT_ONCE
+        for (int j = 0; j < N; ++j, at += pitch) {
           Vector v[N] = {}, turned[N];
           if (j <= M || is_wide) {
 #pragma GCC unroll 6
-            for (int i = 0; i <= M; ++i) v[i] = load(at + (N * i + j) * from.pitch);
-            if (is_high) v[M + 1] = load(at + (N * (M + 1) + j) * from.pitch);
+            for (int i = 0; i <= M; ++i) v[i] = load(at + N * i * pitch);
+            if (is_high) v[M + 1] = load(at + N * (M + 1) * pitch);
           }
           Transform<M>::to_image(v, turned);
 #pragma GCC unroll 6
           for (int i = 0; i < N; ++i) d[i][j] = turned[i];
         }
-#pragma GCC unroll 6
+#pragma GCC unroll AT_ONCE
         for (int i = 0; i < N; ++i) {
-          bool is_below = i < 2 && run.row > 0;
-          Vector turned[N];
+          Vector turned[N], *last = before[i];
           Transform<M>::to_image(d[i], turned);
-          put(i, x, before[i][0], turned[0], is_added || is_below);
-          put(i, x + 1, before[i][1], turned[1], is_added || is_below);
+          if (float* row = rows[i]) {
+            bool is_below = i < 2 && row_begin > 0;
+            put(row, x, last[0], turned[0], is_added || is_below);
+            put(row, x + 1, last[1], turned[1], is_added || is_below);
 #pragma GCC unroll 2
-          for (int j = 2; j < M; ++j) put(i, x + j, Vector{}, turned[j], is_below);
-          before[i][0] = turned[M], before[i][1] = turned[M + 1];
+            for (int j = 2; j < M; ++j) put(row, x + j, Vector{}, turned[j], is_below);
+          }
+          last[0] = turned[M], last[1] = turned[M + 1];
         }
       }
-#pragma GCC unroll 6
       for (int i = 0; i < N; ++i)
-        for (int j = 0; j < 2; ++j) put(i, x + j, before[i][j], Vector{}, i < 2 && run.row > 0);
+        for (int j = 0; j < 2 && rows[i]; ++j)
+          put(rows[i], x + j, before[i][j], Vector{}, i < 2 && row_begin > 0);
     }
   });
 }
@@ -452,15 +478,24 @@ void gather_images(Planes from, const Shape& s, const Group<M>& group, float* im
 // Adds the products of one plane to sums [c][o].
 inline void add_plane(Planes channels, Planes filters, const Shape& s, int64_t plane, int64_t begin, int64_t count,
                       float* sums) {
-  constexpr int HALF = LANES / 2;
+  constexpr int HALF = LANES / 2, ALL = LANES;
+  int64_t room = channels.room;
   for (int64_t c = 0; c < s.c; c += LANES) {
     const float* tiles = channels.at(plane, c, begin);
     float* to = sums + c * s.o;
-    int64_t o = 0, room = channels.room;
-    for (; o + 2 * LANES <= s.o; o += 2 * LANES)
-      for (int half = 0; half < LANES; half += HALF)
-        add_block<HALF, 2>(tiles + half, filters.at(plane, o, begin), count, room, s.o, to + half * s.o + o);
-    if (o < s.o) add_block<LANES, 1>(tiles, filters.at(plane, o, begin), count, room, s.o, to + o);
+    // Of two vectors of 8 channels 6, 6 and 4: eight sums would have to wait for one another.
+    bool is_pair = LANES == 8 && c + 2 * LANES <= s.c;
+    int64_t o = 0;
+    for (; o + 2 * LANES <= s.o; o += 2 * LANES) {
+      auto add = [&](auto block) { block(tiles, filters.at(plane, o, begin), count, room, s.o, to + o); };
+      if (is_pair) add(add_block<0, 6, 2>), add(add_block<6, 6, 2>), add(add_block<12, 4, 2>);
+      else add(add_block<0, HALF, 2>), add(add_block<HALF, HALF, 2>);
+    }
+    if (o < s.o) {
+      add_block<0, ALL, 1>(tiles, filters.at(plane, o, begin), count, room, s.o, to + o);
+      if (is_pair) add_block<ALL, ALL, 1>(tiles, filters.at(plane, o, begin), count, room, s.o, to + o);
+    }
+    if (is_pair) c += LANES;
   }
 }
 

@@ -30,7 +30,7 @@ inline bool is_thin(const Shape& s) {
 
 // Whether convolve_and_pool serves.
 inline bool pools(const Shape& s, const Pool& p) {
-  return p.is_two_by_two() && is_thin(s) && 4 * std::min<int64_t>(4, s.o / LANES) <= REGISTERS;
+  return p.is_two_by_two() && is_thin(s) && 4 * std::min<int64_t>(WIDEST, s.o / LANES) <= REGISTERS;
 }
 
 // What convolve gives, and the largest of each window of 2x2 of that. winners: null, if they are not needed.

@@ -52,14 +52,19 @@ inline float* memory_for(int64_t size, Floats& kept, Floats& own) {
   return (size <= KEPT ? kept : own).of(size);
 }
 
-// Calls work(first filter, vectors) for blocks of up to 4 vectors of filters; how many is known when this is compiled.
+// Vectors of filters of a block. They are in registers too: of 16, 12 sums leave no room for 4 of them.
+constexpr int WIDEST = REGISTERS > 16 ? 4 : 2;
+
+// Calls work(first filter, vectors) for blocks of up to WIDEST vectors; how many is known when this is compiled.
 template <typename Work>
 void in_blocks(int64_t filters, const Work& work) {
-  for (int64_t first = 0; first < filters; first += 4 * LANES) {
-    int64_t vectors = (filters - first) / LANES;
+  for (int64_t first = 0; first < filters; first += WIDEST * LANES) {
+    int64_t vectors = std::min<int64_t>(WIDEST, (filters - first) / LANES);
     if (vectors == 1) work(first, std::integral_constant<int, 1>());
     if (vectors == 2) work(first, std::integral_constant<int, 2>());
-    if (vectors == 3) work(first, std::integral_constant<int, 3>());
-    if (vectors >= 4) work(first, std::integral_constant<int, 4>());
+    if constexpr (WIDEST == 4) {
+      if (vectors == 3) work(first, std::integral_constant<int, 3>());
+      if (vectors == 4) work(first, std::integral_constant<int, 4>());
+    }
   }
 }
