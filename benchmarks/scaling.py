@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Measuring, median_and_spread, show_circumstances, take_turns, write_json
-from benchmarks.scaling_processes import compare_processes, make_table
+from benchmarks.scaling_processes import compare_processes, make_table, make_table_of_data, measure_data
 from benchmarks.scaling_series import SERIES
 
 SHORT = 2  # values of a series
@@ -64,7 +64,9 @@ def main(options: Options) -> None:
     if options.processes > 1:
         compared = compare_processes(options.processes, options.rounds, options.epochs)
         console.print(make_table(compared))
-        write_json(options.json, {"processes": compared})
+        data = measure_data(options.processes)
+        console.print(make_table_of_data(data))
+        write_json(options.json, {"processes": compared, "data": data})
         return
     figures = {}
     for name in options.series:

@@ -353,7 +353,11 @@ def test_exponent_is_that_of_the_power():
 @pytest.mark.long
 def test_scaling_compares_processes(tmp_path, capsys):
     scaling.main(scaling.Options(processes=2, rounds=1, epochs=1, json=tmp_path / "figures.json"))
-    found = json.loads((tmp_path / "figures.json").read_text())["processes"]
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    found, data = figures["processes"], figures["data"]
+    assert [row["rows"] for row in data["2 processes, streamed"]] == [
+        196 * 128
+    ] * 2  # of batches, the last of them padded
     assert [*found] == ["one process, 2 threads", "one process, mesh data=2", "2 processes"]
     assert all(row["cpu_ms"] > 0 for rows in found.values() for row in rows)
     assert "efficiency" in capsys.readouterr().out

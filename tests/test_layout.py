@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "kernels": GROUND | {"config"},
     "metrics": GROUND | {"models", "config"},
     "networks": GROUND | {"models", "config", "keys", "devices", "kernels"},
-    "checkpoints": SETTINGS | {"metrics"},
+    "checkpoints": SETTINGS | {"metrics", "processes"},
     "training": SETTINGS | {"keys", "data", "devices", "kernels", "metrics", "networks", "processes"},
     "inference": SETTINGS | {"keys", "data", "devices", "kernels", "metrics", "networks", "checkpoints", "training",
                              "processes"},

@@ -8,6 +8,7 @@ from engine.errors import InputError, problem, remedy_for
 from engine.host.storage import check_regular, write_atomically
 
 SUMS = "B2SUMS"
+PIECES = "pieces:"  # begins the checksum of arrays that several processes have hashed in pieces
 RULE, REMEDY = (
     "the files as they were saved",
     "Use a copy of the run, or an earlier step; --resume takes the step before.",
@@ -60,6 +61,63 @@ def array_checksum(tree: Any) -> str:
         digest.update(f"{leaf.dtype} {leaf.shape}".encode())
         digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer of its own
     return digest.hexdigest()
+
+
+def matches(tree: Any, checksum: object, by_member: bool) -> bool:
+    """Whether host arrays have a checksum, of `array_checksum` or `checksum_of_pieces`."""
+    import jax
+    import numpy as np
+
+    if not str(checksum).startswith(PIECES):
+        return array_checksum(tree) == checksum
+    pieces = dict[str, str]()
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
+        pieces |= _hash_pieces(number, leaf.shape, np.asarray(leaf), 0 if by_member else None)
+    return checksum_of_pieces(pieces) == checksum
+
+
+def checksum_of_pieces(pieces: dict[str, str]) -> str:
+    """Of the hashes of all pieces: the same whichever process has hashed which."""
+    digest = hashlib.blake2b("\n".join(f"{name} {pieces[name]}" for name in sorted(pieces)).encode(), digest_size=16)
+    return PIECES + digest.hexdigest()
+
+
+def hash_own_pieces(tree: Any, by_member: bool) -> dict[str, str]:
+    """Hashes of the pieces that are this process's to hash, of placed arrays that several processes share.
+
+    A piece is one array or, by_member, one entry of its leading axis. Each is hashed by one process.
+    """
+    import jax
+    import numpy as np
+
+    pieces, rank, size = dict[str, str](), jax.process_index(), jax.process_count()
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
+        if leaf.is_fully_replicated:
+            parts = [(0, leaf.addressable_data(0))] if number % size == rank else []
+        else:
+            parts = [(each.index[0].start or 0, each.data) for each in leaf.addressable_shards if each.replica_id == 0]
+        for first, part in parts:
+            pieces |= _hash_pieces(number, leaf.shape, np.asarray(part), first if by_member else None)
+    return pieces
+
+
+def _hash_pieces(number: int, shape: tuple[int, ...], part: Any, first: int | None) -> dict[str, str]:
+    """Hashes of an array of that shape or, of its entries from `first` on, of each."""
+    import numpy as np
+
+    parts = {f"{number}": part} if first is None else {f"{number}/{first + i}": row for i, row in enumerate(part)}
+    return {
+        name: hashlib.blake2b(
+            np.ascontiguousarray(each).reshape(-1).view(np.uint8).data,
+            digest_size=16,
+            person=_hash_kind(part.dtype, shape),
+        ).hexdigest()
+        for name, each in parts.items()
+    }
+
+
+def _hash_kind(dtype: Any, shape: tuple[int, ...]) -> bytes:
+    return hashlib.blake2b(f"{dtype} {shape}".encode(), digest_size=16).digest()
 
 
 def _inside(name: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.checkpoints.checksums import array_checksum, write_sums
+from engine.checkpoints.checksums import array_checksum, checksum_of_pieces, hash_own_pieces, write_sums
 from engine.checkpoints.record import FORMAT_VERSION, Record
 from engine.checkpoints.steps import (
     alone_with_orbax,
@@ -21,6 +21,8 @@ from engine.checkpoints.steps import (
 )
 from engine.config import CheckpointConfig
 from engine.errors import InputError, Say, ignore, problem
+from engine.processes.lost import is_cut_off
+from engine.processes.together import exchange, from_first, is_first
 from engine.records import to_json
 
 DEFAULTS = CheckpointConfig()
@@ -56,7 +58,9 @@ class SaveTimes:
 
 
 class Saves(Protocol):
-    """What a run saves itself with."""
+    """What a run saves itself with. is_shared: it takes arrays on the devices, of which each process saves a share."""
+
+    is_shared: bool
 
     def save(self, record: Record, **items: Any) -> None:
         """Starts to save host arrays and the record as one step."""
@@ -70,6 +74,8 @@ class Saves(Protocol):
 class NoCheckpoints(contextlib.nullcontext[Any]):
     """Those of a process that saves nothing, because another one does."""
 
+    is_shared = False
+
     def save(self, record: Record, **items: Any) -> None:
         """Nothing."""
 
@@ -81,6 +87,8 @@ class Checkpoints:
     """The checkpoints of a run in progress: saves asynchronously, keeps the best and the last.
 
     say: gets reports of damaged steps. log: gets a line for each step once it is on disk.
+    is_shared: all processes of a run save together, each the parts of the arrays that are on its devices and its share
+      of those that are on all. The functions are then called by all of them, in their main thread.
     """
 
     def __init__(
@@ -89,16 +97,22 @@ class Checkpoints:
         config: CheckpointConfig = DEFAULTS,
         say: Say = ignore,
         log: Say = ignore,
+        is_shared: bool = False,
     ):
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as policies
 
         check_location(path)
-        _remove_rotated(path)
-        set_damaged_aside(path, say)
-        self._ocp, self.path, self._log = ocp, path, log
-        checkpoints_of(path).mkdir(exist_ok=True)
-        ranks = self._ranks = {step: read_record(path, step).rank for step in find_steps(path)}
+        self._ocp, self.path, self._log, self.is_shared = ocp, path, log, is_shared
+
+        def prepare() -> list[Any]:
+            _remove_rotated(path)
+            set_damaged_aside(path, say)
+            checkpoints_of(path).mkdir(exist_ok=True)
+            return [(step, read_record(path, step).rank) for step in find_steps(path)]
+
+        found = from_first(prepare) if is_shared else prepare()
+        ranks = self._ranks = {step: None if rank is None else tuple(rank) for step, rank in found}
         self._under_way: int | None = None
 
         class BestAndLast(policies.PreservationPolicy):
@@ -120,7 +134,7 @@ class Checkpoints:
                 async_options=options,
                 todelete_subdir=ROTATED,
                 create=False,
-                multiprocessing_options=alone_with_orbax(),
+                multiprocessing_options=ocp.options.MultiprocessingOptions() if is_shared else alone_with_orbax(),
             ),
             item_names=("model", "optimizer", "best", "record"),
         )
@@ -128,19 +142,22 @@ class Checkpoints:
     def save(self, record: Record, **items: Any) -> None:
         """Starts to save host arrays (model=…, optimizer=…) and the record as one step; an existing one is kept.
 
-        The arrays are not copied: they stay as they are until `wait` returns.
+        The arrays are not copied: they stay as they are until `wait` returns, which `save` waits for if it is shared:
+        the next compiled call writes over arrays on the devices.
         """
         if record.step in self._ranks:
             return
         with _failures_explained(self.path):
             self._wait()  # Orbax would do so too
             args, self._ranks[record.step], self._under_way = self._ocp.args, record.rank, record.step
-            record = replace(record, checksums={name: array_checksum(tree) for name, tree in items.items()})
+            record = replace(record, checksums=self._compute_checksums(record, items))
             value = {"format_version": FORMAT_VERSION, **to_json(record)}
             arrays = {name: args.PyTreeSave(_uncopied(tree), None, FILE_BYTES) for name, tree in items.items()}
             composite = args.Composite(**arrays, record=args.JsonSave(value))
             if not self._manager.save(record.step, args=composite, force=True):
                 raise RuntimeError(f"Orbax did not take step {record.step}")
+            if self.is_shared:
+                self._wait()
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
@@ -151,6 +168,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind and self.is_shared:
+            return  # the others may never come to close theirs
         with contextlib.suppress(*([InputError] if kind else [])):  # the first error is the one to report
             self.close()
 
@@ -161,11 +180,22 @@ class Checkpoints:
             self._manager.close()
 
     def _wait(self) -> None:
+        if self.is_shared and self._under_way is None:
+            return
         self._manager.wait_until_finished()
         step, self._under_way = self._under_way, None
+        if not is_first():
+            return
         if step is not None and step in find_steps(self.path):  # missing after a failure, which Orbax reports once
             self._log(f"saved step {step}")
         _remove_rotated(self.path)
+
+    def _compute_checksums(self, record: Record, items: Mapping[str, Any]) -> dict[str, str]:
+        if not self.is_shared:
+            return {name: array_checksum(tree) for name, tree in items.items()}
+        by_member = record.config.train.members > 1
+        found = exchange({name: hash_own_pieces(tree, by_member) for name, tree in items.items()})
+        return {name: checksum_of_pieces({k: v for each in found for k, v in each[name].items()}) for name in items}
 
     def _write_sums(self) -> None:
         for directory in checkpoints_of(self.path).resolve().glob(f"{self._under_way}.orbax-checkpoint-tmp*"):
@@ -215,6 +245,8 @@ def _failures_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
+        if type(error).__module__.startswith("jax") and is_cut_off(error):
+            raise  # no fault of the directory: another process that saves too is lost
         text = str(error)
         is_full = "No space left" in text or "RESOURCE_EXHAUSTED" in text
         reason = "no space left" if is_full else (text.splitlines() or [type(error).__name__])[0][:200]

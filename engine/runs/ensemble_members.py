@@ -87,11 +87,9 @@ class Ensemble:
         if len(failed) and self.combination is not None:
             self.combination = self._fit_combination()
 
-    def check_weights(self, model: Model, step: int) -> None:
+    def check_weights(self, is_finite: np.ndarray, step: int) -> None:
         """Marks members whose weights are not finite; raises NotFinite if none is left."""
-        leaves = [leaf for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"]
-        is_bad = [not all(np.isfinite(leaf[index]).all() for leaf in leaves) for index in range(len(self._numbers))]
-        self.check_losses(np.where(self.are_alive & is_bad, step, NEVER))
+        self.check_losses(np.where(self.are_alive & ~is_finite, step, NEVER))
 
     def validate(self, record: Record, model: Model, sums: Metrics | None) -> dict[str, Any]:
         """Metrics of all members together, each with its best weights.

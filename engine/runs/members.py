@@ -53,9 +53,9 @@ class OneModel:
         if bad_step != NEVER:
             raise self._setup.not_finite("loss", int(bad_step))
 
-    def check_weights(self, model: Model, step: int) -> None:
+    def check_weights(self, is_finite: np.ndarray, step: int) -> None:
         """Raises NotFinite."""
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"):
+        if not is_finite:
             raise self._setup.not_finite("weight", step)
 
     def validate(self, record: Record, model: Model, sums: Metrics | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from engine.report.progress import Reporter
 from engine.runs.callbacks import CallbackFailed, Callbacks
 from engine.runs.epoch import Epoch
 from engine.runs.session import Session
+from engine.runs.together import save_in_shares
 
 
 def start_directory(session: Session, resumed: Record | None, overwrite: bool) -> None:
@@ -32,9 +33,10 @@ def start_directory(session: Session, resumed: Record | None, overwrite: bool) -
 @contextmanager
 def saving(session: Session, callbacks: Callbacks, reporter: Reporter) -> Iterator["Saver"]:
     """A Saver. What it saves is on disk when the block ends, and only then do SIGINT and SIGTERM act."""
-    checkpoints = NoCheckpoints()
-    if is_first():
-        checkpoints = Checkpoints(session.directory, session.config.checkpoint, reporter.say, reporter.log)
+    checkpoints, is_shared = NoCheckpoints(), save_in_shares(session.directory, session.state, reporter.say)
+    if is_first() or is_shared:
+        of_run = session.directory, session.config.checkpoint
+        checkpoints = Checkpoints(*of_run, reporter.say, reporter.log, is_shared)
     with checkpoints, defer_signals() as stop:
         saver = Saver(session, checkpoints, stop, callbacks)
         try:

@@ -227,11 +227,9 @@ class Session:
     ) -> None:
         """Starts to save everything, states of callbacks too; `validation` metrics say how good this step is."""
         with self.clock.measure("save"):
-            # Host copies: the next compiled call writes over the donated arrays while Orbax still reads.
-            whole = self.setup.devices.at_hand(self.stage.phase.whole(self.state))
-            items = jax.tree.map(np.array, make_items(whole))
-            items.update(self.members.extra_items())
-            self.members.check_weights(items["model"], self.step)
+            of_state = self.state, self.members.extra_items(), checkpoints.is_shared
+            items, is_finite = self.stage.items_to_save(*of_state)
+            self.members.check_weights(is_finite, self.step)
             checkpoints.save(replace(self.make_record(validation), callbacks=callbacks), **items)
 
     def best(self) -> tuple[Classifier, int]:

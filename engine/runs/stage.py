@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from engine.config import mesh_shape
 from engine.config.finetune import name_problems
@@ -28,7 +29,7 @@ from engine.training.members_in_turn import OneByOne, program_of
 from engine.training.memory import check_model_fits
 from engine.training.optim import optimizer
 from engine.training.program import Program
-from engine.training.state import TrainState, init_state
+from engine.training.state import TrainState, find_finite, init_state, make_items
 from engine.training.step import Objective
 
 
@@ -106,6 +107,20 @@ class Stage:
     def place(self, state: TrainState) -> TrainState:
         """The state on the devices."""
         return self.setup.devices.place(state, self.setup.config.train.members > 1)
+
+    def items_to_save(self, state: TrainState, extra: dict[str, Any], is_shared: bool) -> tuple[dict[str, Any], Any]:
+        """(items of a checkpoint, with the extra ones; bool[] or bool[m], whether the weights are finite).
+
+        is_shared: of arrays on the devices, which the next compiled call writes over; else host copies of them.
+        """
+        devices, by_member = self.setup.devices, self.setup.config.train.members > 1
+        items = make_items(self.phase.whole(state))
+        if not is_shared:
+            items = jax.tree.map(np.array, devices.at_hand(items))
+            return {**items, **extra}, find_finite(items["model"], by_member)
+        items = devices.place({**items, **extra}, by_member)
+        is_finite = jax.jit(find_finite, static_argnums=1)(items["model"], by_member)
+        return items, np.asarray(devices.at_hand(is_finite))
 
     def make_first_state(self, source: Classifier | None, say: Say) -> TrainState:
         """The state before the first step: freshly initialised, or from the source's weights (reported to the user)."""

@@ -1,7 +1,9 @@
 """A run of several processes: its directory and checkpoints are those of process 0, its plan suits all of them."""
 
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +22,9 @@ from engine.processes.together import all_succeed, are_several, arrays_from_firs
 from engine.records import from_json, to_json
 from engine.report.progress import Mute, Reporter
 from engine.runs.run_plan import make_plan
+
+LARGE_BYTES = 10**9
+"""States from here on are saved and restored by all processes: below, one needs less than a second for it."""
 
 
 def as_one_voice(reporter: Reporter) -> Reporter:
@@ -83,12 +88,43 @@ def find_best(directory: Path) -> Record:
 
 
 def restore_together(directory: Path, record: Record, **items: Any) -> dict[str, Any]:
-    """As `restore_arrays`: process 0 reads, and sends the arrays to the others."""
-    if not are_several():
-        return restore_arrays(directory, record, **items)
+    """As `restore_arrays`: process 0 reads and sends the arrays to the others; large ones all read, if all see them."""
+    if not are_several() or (_size_bytes(items) >= LARGE_BYTES and not find_blind(directory)):
+        return all_succeed(lambda: restore_arrays(directory, record, **items))
     found: dict[str, Any] = {}
     from_first(lambda: found.update(restore_arrays(directory, record, **items)))  # an error is one of all processes
     return arrays_from_first(found, items)
+
+
+def save_in_shares(directory: Path, state: Any, say: Say) -> bool:
+    """Whether each process saves its share of a state: of a large one, if all see the directory. It is reported."""
+    size = _size_bytes(state)
+    if not are_several() or size < LARGE_BYTES:
+        return False
+    blind = find_blind(directory)
+    how = f"process 0 alone, because {blind} cannot write into {directory}" if blind else "all processes, in shares"
+    say(f"checkpoints of {size / 1e9:,.1f} GB are written by {how}")
+    return not blind
+
+
+def _size_bytes(tree: Any) -> int:
+    """Of arrays or their shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def find_blind(directory: Path) -> str:
+    """The processes that do not see what process 0 writes into a directory, or cannot write there; "" for none."""
+    place = Path(from_first(lambda: tempfile.mkdtemp(prefix=".seen-", dir=directory)))
+    with suppress(OSError):
+        (place / str(jax.process_index())).touch()
+    hosts = exchange(socket.gethostname())  # after it all have written
+
+    def look() -> str:
+        blind = [rank for rank in range(len(hosts)) if not (place / str(rank)).exists()]
+        shutil.rmtree(place)
+        return ", ".join(f"process {rank} on {hosts[rank]}" for rank in blind)
+
+    return from_first(look)
 
 
 def state_from_first(state: Any) -> Any:

@@ -19,10 +19,13 @@ from engine.data.decoded.dataset import Dataset
 from engine.devices.mesh import ONE_DEVICE, Devices
 from engine.errors import InputError, problem
 from engine.host.memory import free_device_bytes, free_host_bytes
+from engine.processes.together import are_several
 from engine.training.batches import OrderSeeds, num_batches
 from engine.training.readers import read_ahead
 
 CHUNK_BYTES = 32 * 2**20
+# Up to seventeen are in memory, copies that reading makes among them, which should be less than the data.
+SMALL_CHUNK_BYTES, CHUNKS_OF_DATA = 2 * 2**20, 32
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,15 @@ class Feed(Protocol):
 
 
 def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
-    """Resident if the images fit the limit (half of the free memory, or as configured), otherwise streamed."""
+    """Resident if the images fit the limit (half of the free memory, or as configured), otherwise streamed.
+
+    Several processes on CPUs stream what is in files, so that each reads and holds its share; it costs them no time.
+    """
     if config.placement != "auto":
         return config.placement
+    is_shared = are_several() and jax.default_backend() == "cpu" and isinstance(dataset.images, StoredImages)
+    if is_shared and not config.resident_megabytes:
+        return "streamed"
     # Host memory counts too: the images pass through it on their way to the device.
     free = min(free_device_bytes(), free_host_bytes())
     if jax.default_backend() == "cpu":
@@ -122,7 +131,7 @@ class Streamed:
         self._num_members = np.size(order_seeds.seeds) if np.ndim(order_seeds.seeds) else None
         self._size = padded_size or devices.padded(batch_size)
         share = None if devices.is_one else devices.own_share(self._num_members or 1, self._size, period > 1)
-        self._chunks = Chunks(dataset.images, order_seeds, batch_size, period, share)
+        self.chunks = Chunks(dataset.images, order_seeds, batch_size, period, share)
         self._batch_size = batch_size
         self._labels, self._weights = devices.place((np.asarray(dataset.labels), dataset.weights))
         self._readers, self._name, self._devices = readers, dataset.name, devices
@@ -134,7 +143,7 @@ class Streamed:
 
     def window(self, epoch: int, step: int, order: jax.Array | None = None) -> DataWindow:
         """The chunk that contains the step; starts fetching the next one."""
-        number = self._chunks.number_of(epoch, step)
+        number = self.chunks.number_of(epoch, step)
         if self._window is None or self._window[0] != number:
             self._window = None  # frees the old images before waiting for new ones
             self._window = (number, self._fetched(number, order))
@@ -149,7 +158,7 @@ class Streamed:
     def _fetched(self, number: int, order: jax.Array | None) -> DataWindow:
         if self._ahead is None or self._next_number != number:
             self._stop_reading()
-            self._iterator = iter(read_ahead(self._chunks.starting_at(number), self._readers))
+            self._iterator = iter(read_ahead(self.chunks.starting_at(number), self._readers))
             self._ahead = self._carrier.submit(self._carry, self._iterator)
         try:
             images, examples = self._ahead.result()
@@ -159,8 +168,8 @@ class Streamed:
         if order is not None:
             self._check_order(number, examples, order)
         self._next_number, self._ahead = number + 1, self._carrier.submit(self._carry, self._iterator)
-        first = number % self._chunks.per_epoch * self._chunks.steps
-        end = min(first + self._chunks.steps, self._chunks.steps_per_epoch)
+        first = number % self.chunks.per_epoch * self.chunks.steps
+        end = min(first + self.chunks.steps, self.chunks.steps_per_epoch)
         return DataWindow(images, self._labels, first, end, self._weights)
 
     def _carry(self, iterator: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[jax.Array, np.ndarray]:
@@ -171,8 +180,8 @@ class Streamed:
 
     def _check_order(self, number: int, examples: np.ndarray, order: jax.Array) -> None:
         """Checks that the reader, possibly another process, read the examples whose labels are trained on here."""
-        epoch, part = divmod(number, self._chunks.per_epoch)
-        size = self._chunks.steps * self._batch_size
+        epoch, part = divmod(number, self.chunks.per_epoch)
+        size = self.chunks.steps * self._batch_size
         if not np.array_equal(examples, order[..., part * size : (part + 1) * size]):
             rule = "one order of examples, in the reader and here"
             remedy = "Set JAX's random number options for the whole process, or --plan.placement resident."
@@ -216,7 +225,8 @@ class Chunks:
         self._images, self._order_seeds, self._batch_size, self._share = images, order_seeds, batch_size, share
         self.steps_per_epoch = order_seeds.num_batches(len(images), batch_size)
         image_bytes = max(1, images.nbytes // len(images)) * np.size(order_seeds.seeds)
-        whole_periods = max(CHUNK_BYTES // (image_bytes * batch_size) // period, 1) * period
+        chunk_bytes = min(CHUNK_BYTES, max(SMALL_CHUNK_BYTES, images.nbytes // CHUNKS_OF_DATA))
+        whole_periods = max(chunk_bytes // (image_bytes * batch_size) // period, 1) * period
         self.steps = min(self.steps_per_epoch, whole_periods)
         self.per_epoch = num_batches(self.steps_per_epoch, self.steps)
         self.first = 0

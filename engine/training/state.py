@@ -1,10 +1,13 @@
 """TrainState: the one pytree that a run carries."""
 
+import operator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from engine.networks.network import Tree
@@ -43,6 +46,14 @@ def make_items(state: TrainState) -> dict[str, Any]:
     """The items of a checkpoint: the model, and what else it takes to continue training."""
     rest = (state.step, state.opt_state)
     return {"model": state.model, "optimizer": rest if state.averaged is None else (*rest, state.params)}
+
+
+def find_finite(model: Tree, by_member: bool) -> Any:
+    """bool[]: whether all numbers of host or device arrays are finite; by_member: bool[m]."""
+    leaves = [leaf for leaf in jax.tree.leaves(model) if leaf.dtype.kind == "f"]
+    library = jnp if any(isinstance(leaf, jax.Array) for leaf in leaves) else np
+    each = (library.isfinite(leaf).all(axis=tuple(range(by_member, leaf.ndim))) for leaf in leaves)
+    return reduce(operator.and_, each, np.array(True))
 
 
 def make_state(model: tuple[Tree, Tree], optimizer: tuple) -> TrainState:

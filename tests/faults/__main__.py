@@ -34,6 +34,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=1, help="of each run, of which one is hurt (1: other faults)")
     parser.add_argument("--first", type=int, default=0, help="number of the first round, with several processes (0)")
     parser.add_argument("--round", type=int, help="play this one again, with several processes")
+    parser.add_argument("--in-shares", action="store_true", help="each of several processes saves its share")
     parser.add_argument("--starts", type=int, default=0, help="start several processes so often, and hurt none (0)")
     parser.add_argument("--corruptions", type=int, default=50, help="damages of each file of a checkpoint (50)")
     parser.add_argument("--seed", type=int, default=0, help="decides all that is random, but not when the system acts")

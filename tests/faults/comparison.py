@@ -33,20 +33,27 @@ class Left:
 
 def step_content(run_dir: Path, step: int) -> dict[str, Any]:
     """Every array of a saved step as Orbax reads it, by item and path, and every field of its record but times."""
-    import orbax.checkpoint as ocp
-
     directory = run_dir.resolve() / "checkpoints" / str(step)
     items = sorted(path.parent.name for path in directory.glob("*/_METADATA"))
     content: dict[str, Any] = {}
-    with contextlib.closing(ocp.StandardCheckpointer()) as reader:
-        for item in items:
-            for path, leaf in jax.tree_util.tree_leaves_with_path(reader.restore(directory / item)):
-                content[f"{item}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+    for item in items:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(read_arrays(directory / item)):
+            content[f"{item}{jax.tree_util.keystr(path)}"] = leaf
     record = to_json(read_record(run_dir, step))
     record["history"] = without_seconds(record["history"])
     record["config"] = {key: value for key, value in record["config"].items() if key not in ("checkpoint", "data")}
     content.update({f"record.{key}": value for key, value in record.items() if key not in UNCOMPARED})
     return content
+
+
+def read_arrays(item: Path) -> Any:
+    """All arrays of an item, as Orbax reads them, on whatever devices they were saved."""
+    import orbax.checkpoint as ocp
+
+    described: Any = ocp.StandardCheckpointHandler().metadata(item)
+    like = jax.tree.map(lambda each: np.empty(each.shape, each.dtype), described)
+    with contextlib.closing(ocp.StandardCheckpointer()) as reader:
+        return reader.restore(item, like)
 
 
 def left_by(run_dir: Path) -> Left:

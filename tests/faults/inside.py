@@ -5,7 +5,8 @@ operation below `run_dir`; `kill_at`, the number of the file operation before wh
 `kill_after`, [line, count, seconds]: it does so that long after it has told that line so often; `clock`, seconds that
 its clock is off; `file_bytes`, the size that no file may exceed; `raise_after`, [line, count]: raises an error when it
 has told that line so often; `full_after`, [line, count, bytes]: no file may exceed that size from then on; `slow`, how
-many times slower its clocks go; `free_bytes`, of memory that it takes to be free for data.
+many times slower its clocks go; `free_bytes`, of memory that it takes to be free for data; `in_shares`: each of several
+processes saves its share.
 """
 
 import contextlib
@@ -36,6 +37,10 @@ def prepare() -> None:
         from engine.training import feed
 
         feed.free_host_bytes = lambda: faults["free_bytes"]
+    if faults.get("in_shares"):
+        from engine.runs import together
+
+        together.LARGE_BYTES = 0
     if "file_bytes" in faults:
         _limit_files(faults["file_bytes"])
     if "trace" in faults:

@@ -22,7 +22,7 @@ from tests.faults.starts import median_of, start_often
 def hurt_several(options: argparse.Namespace) -> int:
     """Plays the rounds, or starts so often, and prints tables of how they ended; the exit code."""
     directory = options.directory or Path(tempfile.mkdtemp(prefix="faults-"))
-    place, begun = Several(directory, options.processes), time.monotonic()
+    place, begun = Several(directory, options.processes, options.in_shares), time.monotonic()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # not without those that were forked
     try:
         found = _starts(options, directory) if options.starts else _rounds(options, place)
@@ -39,7 +39,8 @@ def _rounds(options: argparse.Namespace, place: Several) -> int:
     """The failures of these rounds. The table, and the file, have those that were played before with this seed too."""
     names = [name for name in FAULTS if any(part in name for part in options.only)]
     numbers = range(options.first, options.first + options.rounds) if options.round is None else [options.round]
-    key, endings = f"{options.processes} processes, seed {options.seed}, {', '.join(names)}", {}
+    how = f"{options.processes} processes{', in shares' * options.in_shares}"
+    key, endings = f"{how}, seed {options.seed}, {', '.join(names)}", {}
     if options.json.exists() and isinstance(before := json.loads(options.json.read_text(encoding="utf-8")), dict):
         endings = {int(number): Ending(**each) for number, each in before.get(key, {}).items()}
     options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -89,12 +89,15 @@ class Ending:
 
 
 class Several:
-    """A directory for the rounds of one number of processes, and the runs that nothing happened to."""
+    """A directory for the rounds of one number of processes, and the runs that nothing happened to.
 
-    def __init__(self, directory: Path, count: int):
+    in_shares: each process saves its share, as of large states.
+    """
+
+    def __init__(self, directory: Path, count: int, in_shares: bool = False):
         prepare_to_fork()
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory, self.count = directory, count
+        self.directory, self.count, self.in_shares = directory, count, in_shares
         self.data, self.cache = directory / "data.npz", directory / "cache"
         if not self.data.exists():
             compute_apart(partial(_write_data, self.data))
@@ -114,7 +117,8 @@ class Several:
         processes = []
         for rank in range(self.count):
             place = files / f"process {rank}"
-            own = {"trace": str(place / "trace"), "run_dir": str(run_dir), **(faults or {}).get(rank, {})}
+            own = {"trace": str(place / "trace"), "run_dir": str(run_dir), "in_shares": self.in_shares}
+            own |= (faults or {}).get(rank, {})
             given = {**numbers_of(address, self.count, rank, self.cache), **(variables or {}).get(rank, {})}
             processes.append(fork(partial(_train, case, options, own, network, rank), place, given))
         return processes
@@ -166,7 +170,7 @@ class Several:
                 if fault.signal is not None:
                     processes[ending.rank].send(fault.signal)
                 outcomes = wait_for_all(processes, ending, fault.signal == signal.SIGSTOP)
-        check_end(ending, fault, outcomes, processes)
+        check_end(ending, fault, outcomes, processes, self.in_shares)
         begun = time.monotonic()
         with killing(self.start_all(fault.case, run_dir, directory / "again")) as processes:
             again = [process.end(HANG_SECONDS) for process in processes]
@@ -231,14 +235,16 @@ def wait_for_all(processes: Sequence[Started], ending: Ending, is_stopped: bool)
     return outcomes
 
 
-def check_end(ending: Ending, fault: Fault, outcomes: Sequence[Outcome], processes: Sequence[Started]) -> None:
+def check_end(
+    ending: Ending, fault: Fault, outcomes: Sequence[Outcome], processes: Sequence[Started], in_shares: bool = False
+) -> None:
     """Fails if the processes ended otherwise than the fault is due; before all train, they may not have met yet."""
     told = "\n".join(f"-- process {rank}: {outcome.told()}" for rank, outcome in enumerate(outcomes))
     if all(code == 0 for code in ending.codes):  # the run was over before, or had to end well
         return
     have_met = all("> data" in process.trace for process in processes)
     own, others = fault.own, fault.others
-    if fault.of_first and ending.rank == 0:
+    if fault.of_first and (ending.rank == 0 or in_shares):
         own = others = fault.of_first
     if not have_met:
         own, others = (*own, LOST, MISTAKE, -(fault.signal or 0)), (*others, LOST, MISTAKE)

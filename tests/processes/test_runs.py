@@ -8,14 +8,19 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import engine
+from engine.checkpoints.checksums import matches
+from engine.checkpoints.packing import pack
 from engine.checkpoints.record import Record
-from engine.checkpoints.steps import choose_step, find_steps, read_record
+from engine.checkpoints.steps import checkpoints_of, choose_step, find_steps, read_record
 from tests.conftest import HANG_SECONDS, QUICK_FLAGS
+from tests.faults.comparison import read_arrays
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ["-m", "tests.processes.train"]
@@ -66,6 +71,31 @@ def assert_same_bits(ours: Record, theirs: Record) -> None:
     assert ours.totals == theirs.totals
     rows = ([{**row, "seconds": 0} for row in record.history] for record in (ours, theirs))
     assert next(rows) == next(rows)
+
+
+IN_SHARES = """
+import runpy
+from engine.runs import together
+together.LARGE_BYTES = 0
+runpy.run_module("tests.processes.train", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_processes_save_in_shares_what_any_other_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "shares.py").write_text(IN_SHARES)
+    monkeypatch.setattr(f"{__name__}.PROGRAM", [str(tmp_path / "shares.py")])
+    printed = finish(start_all(2, "members", "--mesh=member=2", f"--run-dir={tmp_path / 'run'}", "--train.epochs=1"))
+    assert "checkpoints of 0.0 GB are written by all processes, in shares" in printed[0]
+    record = last_record(tmp_path / "run")
+    step = checkpoints_of(tmp_path / "run").resolve() / str(record.step)
+    for name in record.checksums:
+        arrays = jax.tree.leaves(read_arrays(step / name))
+        assert matches(arrays, record.checksums[name], by_member=True)
+        arrays[-1].reshape(-1).view(np.uint8)[-1] ^= 1
+        assert not matches(arrays, record.checksums[name], by_member=True)
+        assert {each.name for each in (step / name).glob("ocdbt.process_*")} == {"ocdbt.process_0", "ocdbt.process_1"}
+    pack(tmp_path / "run", tmp_path / "run.engine")
+    assert len(engine.restore(tmp_path / "run.engine", trust=True).members) == 2  # whose arrays are those hashed
 
 
 KINDS = [
