@@ -32,6 +32,11 @@ def record_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("checkpoints/*/record/metadata"))
 
 
+def read_stored(name: str) -> dict[str, np.ndarray]:
+    with np.load(STORED / f"{name}.npz") as file:
+        return dict(file)
+
+
 @pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
 def test_every_format_has_a_stored_run_of_its_time(version: int):
     with opened(STORED / f"version_{version}.engine") as directory:
@@ -40,7 +45,7 @@ def test_every_format_has_a_stored_run_of_its_time(version: int):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stored_run_gives_the_numbers_it_gave_then(name: str):
-    stored = np.load(STORED / f"{name}.npz")
+    stored = read_stored(name)
     classifier = engine.restore(STORED / f"{name}.engine")
     np.testing.assert_allclose(classifier.outputs(stored["held_images"]), stored["outputs"], rtol=1e-4, atol=1e-6)
     assert classifier.class_names == ("top", "middle", "bottom")
@@ -48,7 +53,7 @@ def test_stored_run_gives_the_numbers_it_gave_then(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stored_run_goes_on_as_it_did_then(name: str, tmp_path: Path):
-    stored, directory = np.load(STORED / f"{name}.npz"), tmp_path / "run"
+    stored, directory = read_stored(name), tmp_path / "run"
     unpack(STORED / f"{name}.engine", directory)
     config = read_record(directory, choose_step(directory, "last")).config
     config = replace(config, train=replace(config.train, epochs=2))
@@ -67,7 +72,7 @@ def test_stored_run_goes_on_as_it_did_then(name: str, tmp_path: Path):
 
 def test_run_of_before_is_resumed_by_the_script_that_began_it_and_keeps_the_meaning_of_its_names(tmp_path: Path):
     """The script says Adam and gelu, as it did then; the run goes on with what these were then."""
-    stored, directory, said = np.load(STORED / "version_3.npz"), tmp_path / "run", []
+    stored, directory, said = read_stored("version_3"), tmp_path / "run", []
     unpack(STORED / "version_3.engine", directory)
     script = RunConfig("version_3", MODEL, train=TrainConfig(epochs=2, batch_size=10))
     assert script.optim.rules == "keras"
