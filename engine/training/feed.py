@@ -63,7 +63,8 @@ class Feed(Protocol):
 def choose_placement(config: PlanConfig, dataset: Dataset) -> DataPlacement:
     """Resident if the images fit the limit (half of the free memory, or as configured), otherwise streamed.
 
-    Several processes on CPUs stream what is in files, so that each reads and holds its share; it costs them no time.
+    Several processes on CPUs stream what is in files, so that each reads and holds its share: one process
+    streams at 0.97 of its resident rate; several were not compared.
     """
     if config.placement != "auto":
         return config.placement
