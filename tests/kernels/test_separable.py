@@ -85,8 +85,9 @@ def test_pointwise_and_its_gradients_are_those_of_lax(seed: int):
     compare(separable.convolve_pointwise, images, kernel, window, 1)
 
 
-def test_gradients_of_a_small_kernel_are_those_of_lax_where_threads_share_the_pixels():
-    images, kernel, window = draw(5, 51, 50, 19), draw(1, 1, 19, 37, seed=1), Window((1, 1), (1, 1))
+@pytest.mark.parametrize(("shape", "filters"), [((5, 51, 50, 19), 37), ((2, 11, 10, 530), 150)])
+def test_gradients_of_a_kernel_are_those_of_lax_where_threads_share_pixels_or_channels(shape: tuple, filters: int):
+    images, kernel, window = draw(*shape), draw(1, 1, shape[3], filters, seed=1), Window((1, 1), (1, 1))
     compare(separable.convolve_pointwise, images, kernel, window, 1)
 
 

@@ -126,94 +126,82 @@ inline void multiply(xla::ffi::ThreadPool threads, const float* images, const fl
   });
 }
 
-// Adds to sums [c][o] what some pixels and their gradient give, for `T` channels and `F` vectors of filters.
+// Adds to sums [T][o] what a band of pixels, `pitch` floats apart, and their packed gradient give, for `T` channels and `F`
+// vectors of filters, the last of which has `last`.
 template <int T, int F>
-void add_block(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t o, float* sums) {
+void add_block(const float* values, int64_t pitch, const float* packed, int64_t rows, int64_t o, int64_t last,
+               float* sums) {
+  // Sums lie a kernel's depth apart; they come near while products are summed.
+  for (int t = 0; t < T; ++t)
+    for (int64_t at = 0; at < F * LANES; at += LINE) __builtin_prefetch(sums + t * o + at, 1);
   Vector sum[T][F] = {};
-  for (int64_t n = 0; n < rows; ++n, gradient += o) {
-    const float* values = from[n] + channel;
+  for (int64_t n = 0; n < rows; ++n, values += pitch, packed += F * LANES) {
     Vector g[F];
 #pragma GCC unroll 4
-    for (int f = 0; f < F; ++f) g[f] = load(gradient + f * LANES);
+    for (int f = 0; f < F; ++f) g[f] = load(packed + f * LANES);
 #pragma GCC unroll 32
     for (int t = 0; t < T; ++t)
 #pragma GCC unroll 4
       for (int f = 0; f < F; ++f) sum[t][f] += values[t] * g[f];
   }
-  for (int t = 0; t < T; ++t)
-    for (int f = 0; f < F; ++f) store(sums + t * o + f * LANES, load(sums + t * o + f * LANES) + sum[t][f]);
-}
-
-// The same for channels from `channel` up to `end`.
-template <int T, int F>
-void add_channels(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t end,
-                  int64_t o, float* sums) {
-  if constexpr (T > 0) {
-    for (; channel + T <= end; channel += T) add_block<T, F>(from, gradient, rows, channel, o, sums + channel * o);
-    if (channel < end) add_channels<(T > 8 ? T - 4 : T - 1), F>(from, gradient, rows, channel, end, o, sums);
-  }
-}
-
-// The same for `T` channels and the last filters, which do not fill a vector: `count` of them.
-template <int T>
-void add_rest(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t end, int64_t o,
-              int64_t count, float* sums) {
-  if constexpr (T > 0) {
-    float counted[LANES] = {};
-    std::fill_n(counted, count, 1.f);
-    Vector is_one = load(counted), zero = {};
-    for (; channel + T <= end; channel += T) {
-      Vector sum[T] = {};
-      for (int64_t n = 0; n < rows; ++n) {
-        const float* values = from[n] + channel;
-        // A whole vector may be read where enough rows follow: those are values of the next.
-        Vector g = (rows - n - 1) * o >= LANES ? is_one > 0 ? load(gradient + n * o) : zero : load_some(gradient + n * o, count);
 #pragma GCC unroll 32
-        for (int t = 0; t < T; ++t) sum[t] += values[t] * g;
-      }
-      for (int t = 0; t < T; ++t) {
-        float* to = sums + (channel + t) * o;
-        store_some(to, load_some(to, count) + sum[t], count);
-      }
+  for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+    for (int f = 0; f < F; ++f) {
+      float* to = sums + t * o + f * LANES;
+      if (f + 1 < F) store(to, load(to) + sum[t][f]);
+      else store_some(to, load_some(to, last) + sum[t][f], last);
     }
-    if (channel < end) add_rest<(T > 8 ? T - 4 : T - 1)>(from, gradient, rows, channel, end, o, count, sums);
+}
+
+// The same for `c` channels, in blocks of `T` and of fewer.
+template <int T, int F>
+void add_channels(const float* values, int64_t pitch, const float* packed, int64_t rows, int64_t c, int64_t o,
+                  int64_t last, float* sums) {
+  if constexpr (T > 0) {
+    for (; c >= T; c -= T, values += T, sums += T * o) add_block<T, F>(values, pitch, packed, rows, o, last, sums);
+    if (c) add_channels<(T > 8 ? T - 4 : T - 1), F>(values, pitch, packed, rows, c, o, last, sums);
   }
 }
 
-// Adds to sums [c][o] what a band of pixels and their gradient give, for channels from `channel` up to `end`.
-inline void add_band(const float* const* from, const float* gradient, int64_t rows, int64_t channel, int64_t end,
-                     int64_t o, float* sums) {
-  int64_t done = 0;
-  for (; done + WIDEST <= o; done += WIDEST)
-    add_channels<REGISTERS / 4, 4>(from, gradient + done, rows, channel, end, o, sums + done);
-  for (; done + 2 * LANES <= o; done += 2 * LANES)
-    add_channels<REGISTERS / 2, 2>(from, gradient + done, rows, channel, end, o, sums + done);
-  for (; done + LANES <= o; done += LANES)
-    add_channels<12, 1>(from, gradient + done, rows, channel, end, o, sums + done);
-  if (done < o) add_rest<12>(from, gradient + done, rows, channel, end, o, o - done, sums + done);
-}
-
-// The gradient with respect to a kernel: [c o]. Threads share channels and, where a kernel is small, parts of the pixels;
-// parts, and bands of each, are summed apart, so that long sums stay exact and do not depend on the number of threads.
+// The gradient with respect to a kernel: [c o]. Threads share channels, filters and, where a kernel is small, parts of the
+// pixels; parts, and bands of each, are summed apart, so that long sums stay exact and do not depend on the number of
+// threads. What a share needs of a band is copied, so that it lies side by side in the caches: rows of images and of
+// gradients that are a multiple of a page apart would be in each other's place.
 inline void kernel_gradient(xla::ffi::ThreadPool threads, const float* images, const float* gradient, const Product& s,
                             float* out) {
-  constexpr int64_t CACHED = 65536, FEWEST = 192, MOST = 512;  // floats; pixels of a band
-  constexpr int64_t LEAST = 24, SMALL = 1 << 15, PARTS = 16;   // channels of a share; floats of a small kernel; parts
-  int64_t rows = s.rows(), size = s.c * s.o, band = std::clamp<int64_t>(CACHED / (s.c + s.o), FEWEST, MOST);
-  int64_t parts = size <= SMALL ? std::clamp<int64_t>(rows / (4 * band), 1, PARTS) : 1;
-  int64_t wanted = (4 * num_threads(threads) + parts - 1) / parts;
-  int64_t share = std::max(LEAST, ((s.c + wanted - 1) / wanted + 11) / 12 * 12), shares = (s.c + share - 1) / share;
+  constexpr int64_t BAND = 96, MOST = 252, SMALL = 1 << 15, PARTS = 16;  // pixels, channels, floats of a small kernel, parts
+  int64_t rows = s.rows(), size = s.c * s.o, blocks = (s.o + WIDEST - 1) / WIDEST;
+  int64_t parts = size <= SMALL ? std::clamp<int64_t>(rows / (4 * BAND), 1, PARTS) : 1;
+  int64_t shares = (s.c + MOST - 1) / MOST, share = ((s.c + shares - 1) / shares + 11) / 12 * 12;
+  int64_t wanted = (4 * num_threads(threads) + parts * shares - 1) / (parts * shares), chunks = std::min(wanted, blocks);
+  int64_t pitch = (share + LINE - 1) / LINE * LINE | LINE;
   std::vector<float> of_parts(parts > 1 ? parts * size : 0);
   float* sums = parts > 1 ? of_parts.data() : out;
   if (parts == 1) std::fill_n(out, size, 0.f);
-  parallel(threads, shares * parts, [&](int64_t n) {
-    int64_t part = n % parts, channel = n / parts * share, end = std::min(s.c, channel + share);
-    float* own = sums + part * size;
-    const float* from[MOST];
-    for (int64_t first = rows * part / parts, last = rows * (part + 1) / parts; first < last; first += band) {
-      int64_t count = std::min(band, last - first);
-      for (int64_t p = 0; p < count; ++p) from[p] = s.pixel(images, first + p);
-      add_band(from, gradient + first * s.o, count, channel, end, s.o, own);
+  parallel(threads, parts * shares * chunks, [&](int64_t n) {
+    static thread_local Floats of_pixels, of_gradient;
+    float *values = of_pixels.of(BAND * pitch), *packed = of_gradient.of(BAND * WIDEST);
+    int64_t part = n % parts, channel = n / parts % shares * share, chunk = n / parts / shares;
+    int64_t c = std::min(share, s.c - channel);
+    float* own = sums + part * size + channel * s.o;
+    for (int64_t first = rows * part / parts, last = rows * (part + 1) / parts; first < last; first += BAND) {
+      int64_t band = std::min(BAND, last - first);
+      for (int64_t p = 0; p < band; ++p)
+        std::memcpy(values + p * pitch, s.pixel(images, first + p) + channel, c * sizeof(float));
+      for (int64_t block = blocks * chunk / chunks; block < blocks * (chunk + 1) / chunks; ++block) {
+        int64_t filter = block * WIDEST, count = std::min(WIDEST, s.o - filter), vectors = (count + LANES - 1) / LANES;
+        const float* sent = gradient + first * s.o + filter;
+        float* to = packed;
+        for (int64_t p = 0; p < band; ++p, sent += s.o)
+          for (int64_t f = 0; f < count; f += LANES, to += LANES) store(to, load_some(sent + f, count - f));
+        int64_t rest = count - (vectors - 1) * LANES;
+        auto by = [&](auto work) { work(values, pitch, packed, band, c, s.o, rest, own + filter); };
+        if (vectors == 1) by(add_channels<12, 1>);
+        if (vectors == 2) by(add_channels<REGISTERS / 2, 2>);
+        if (vectors == 3) by(add_channels<REGISTERS / 3, 3>);
+        if (vectors == 4) by(add_channels<REGISTERS / 4, 4>);
+      }
     }
   });
   if (parts == 1) return;
