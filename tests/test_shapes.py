@@ -18,7 +18,7 @@ from engine.augment import apply, mixing
 from engine.augment.config import AugmentConfig
 from engine.config.contract import InputSpec
 from engine.config.data import DataConfig
-from engine.data import coverage, folds
+from engine.data import coverage, folds, weighing
 from engine.data.arrays import axes, stored
 from engine.data.classes import labels as class_labels
 from engine.data.classes import reading
@@ -174,6 +174,7 @@ CASES: dict[Callable[..., Any], list[tuple]] = {
     resampling.fitted: [(PICTURE, (19, 8), "stretch")],
     resampling.stretched: [(PICTURE, (19, 8))],
     resampling.resized: [(PICTURE, (19, 8))],
+    weighing.balanced_weights: [(DATA,)],
     folds.assign_folds: [(LABELS, 3, 0), (array("n d"), 3, 0)],
     array_files.decode_arrays: [(PICTURES, LABELS, DATA.class_names, CONFIG)],
     apply.augment_image: [(ONE, PICTURE, AUGMENT)],
