@@ -18,6 +18,7 @@ from engine.checkpoints.run_directory import claimed
 from engine.checkpoints.steps import choose_step, find_steps, read_record, restore_arrays
 from engine.config.plan import Plan
 from engine.errors import InputError, Say, problem
+from engine.host.storage import write_atomically
 from engine.processes.together import all_succeed, are_several, arrays_from_first, exchange, from_first, is_first
 from engine.records import from_json, to_json
 from engine.report.progress import Mute, Reporter
@@ -116,7 +117,7 @@ def find_blind(directory: Path) -> str:
     """The processes that do not see what process 0 writes into a directory, or cannot write there; "" for none."""
     place = Path(from_first(lambda: tempfile.mkdtemp(prefix=".seen-", dir=directory)))
     with suppress(OSError):
-        (place / str(jax.process_index())).touch()
+        write_atomically(place / str(jax.process_index()), "")
     hosts = exchange(socket.gethostname())  # after it all have written
 
     def look() -> str:
