@@ -105,8 +105,10 @@ def _hash_pieces(number: int, shape: tuple[int, ...], part: Any, first: int | No
     """Hashes of an array of that shape or, of its entries from `first` on, of each."""
     import numpy as np
 
-    is_whole = first is None or not shape  # what all members have may have no axes
-    parts = {f"{number}": part} if is_whole else {f"{number}/{first + i}": row for i, row in enumerate(part)}
+    if first is None or not shape:  # what all members have may have no axes
+        parts = {f"{number}": part}
+    else:
+        parts = {f"{number}/{first + i}": row for i, row in enumerate(part)}
     return {
         name: hashlib.blake2b(
             np.ascontiguousarray(each).reshape(-1).view(np.uint8).data,

@@ -48,15 +48,19 @@ def balanced_weights(train: Dataset, rows: np.ndarray | slice = slice(None)) -> 
     return np.where(occurs, sums.sum() / (np.count_nonzero(occurs) * np.where(occurs, sums, 1)), 1.0)
 
 
-def weight_notes(given: ClassWeight | None, train: Dataset) -> list[str]:
-    """A line that says how much each class counts, and which classes indices were taken for."""
+def weight_notes(given: ClassWeight | None, train: Dataset, has_folds: bool = False) -> list[str]:
+    """A line that says how much each class counts, and which classes indices were taken for.
+
+    has_folds: each member counts what it trains on, so that the numbers are those of all examples, not quite its own.
+    """
     weights = class_weights(given, train)
     if weights is None:
         return []
     pairs = [f"{name} {weight:.4g}" for name, weight in zip(train.class_names, weights, strict=True)]
     more = f", … {len(pairs) - SHOWN:,} more" if len(pairs) > SHOWN else ""
     how = " (by index)" if isinstance(given, tuple) and not _are_names(given, train) else ""
-    return [f"the training loss counts by class{how}: {', '.join(pairs[:SHOWN])}{more}"]
+    whose = ", in each member by its own examples; by all of them" if given == "balanced" and has_folds else ""
+    return [f"the training loss counts by class{how}{whose}: {', '.join(pairs[:SHOWN])}{more}"]
 
 
 def class_draws(train: Dataset) -> ClassDraws:

@@ -190,7 +190,7 @@ class Classifier(Looking):
         if not self.class_names:
             rule, remedy = (
                 "a classifier",
-                "Use outputs(pictures) in Python, of a Result result.classifier.outputs(pictures).",
+                "Use outputs(pictures) of the classifier; of a Result it is result.classifier.",
             )
             raise InputError(problem("predict", "a regression model", rule, remedy))
         if not isinstance(top, int | np.integer) or top < 1:

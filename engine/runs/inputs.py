@@ -101,7 +101,7 @@ def match_to_data(
     config, reduced = _with_batch_within(config, splits)
     untrained = ["warning: 0 epochs: nothing is trained; the model is evaluated and saved as it starts"]
     idle = untrained if config.train.epochs == 0 else []
-    weighed = weight_notes(config.train.class_weight, splits.train)
+    weighed = weight_notes(config.train.class_weight, splits.train, bool(config.train.folds))
     return config, splits, [*corrected, *followed, *reduced, *class_notes(splits), *weighed, *of_folds, *idle]
 
 

@@ -208,9 +208,10 @@ def _changed_versions(resumed: Record, device: str) -> str:
     """`with jax 0.9.1 (now 0.10.2), on …` of packages and the device that were others, where a run was saved."""
     now, before = versions(), resumed.versions
     names = [name for name in now if name in before and before[name] != now[name]]
-    packages = "with " + ", ".join(f"{name} {before[name]} (now {now[name]})" for name in names)
-    places = f"on {resumed.device} (now {device})" if resumed.device not in ("", device) else ""
-    return " ".join([packages] * bool(names) + [places] * bool(places))
+    found = ["with " + ", ".join(f"{name} {before[name]} (now {now[name]})" for name in names)] if names else []
+    if resumed.device not in ("", device):
+        found.append(f"on {resumed.device} (now {device})")
+    return " ".join(found)
 
 
 def _describe_resumed(session: Session, resumed: Record | None) -> list[str]:

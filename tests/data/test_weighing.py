@@ -46,6 +46,7 @@ def test_numbers_that_are_names_are_names():
     data = engine.dataset(IMAGES, [1] * 6 + [2] * 6)
     assert class_weights((("1", 5.0),), data) == (5.0, 1.0)
     assert weight_notes((("1", 5.0),), data) == ["the training loss counts by class: 1 5, 2 1"]
+    assert "in each member by its own examples; by all of them:" in weight_notes("balanced", data, has_folds=True)[0]
     assert weight_notes((("0", 5.0),), data) == ["the training loss counts by class (by index): 1 5, 2 1"]
 
 
